@@ -1,0 +1,54 @@
+"""Classifiers that grow by one linear head per task."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+
+class GrowingHead(nn.Module):
+    """One bias-free linear map per task on shared features; the logits of all tasks are concatenated in task order.
+
+    R-DFCIL's classifier: weights drawn from N(0, 0.001^2) (baselines: cl-lite ``f0ddf02``). Loading a state dict grows or shrinks the
+    head to the tasks that the state holds, so a checkpoint alone decides how many classes there are.
+    """
+
+    def __init__(self, feature_dim: int, std: float = 0.001) -> None:
+        super().__init__()
+        self.feature_dim, self.std = feature_dim, std
+        self.tasks = nn.ModuleList()
+
+    @property
+    def sizes(self) -> list[int]:
+        """The number of classes of each task."""
+        return [int(linear.out_features) for linear in self.tasks]  # type: ignore[arg-type]
+
+    def grow(self, n_classes: int, generator: torch.Generator | None = None) -> nn.Linear:
+        """Add a head for ``n_classes`` new classes, drawn from ``generator`` (a CPU generator), on the device of the others."""
+        linear = nn.Linear(self.feature_dim, n_classes, bias=False)
+        nn.init.normal_(linear.weight, std=self.std, generator=generator)
+        anchor = next(self.parameters(), None)
+        self.tasks.append(linear if anchor is None else linear.to(anchor.device))
+        return linear
+
+    def forward(self, features: Tensor) -> Tensor:
+        """Features (b, d) to logits (b, classes so far)."""
+        return nn.functional.linear(features, self.weight)
+
+    @property
+    def weight(self) -> Tensor:
+        """All heads as one matrix (classes so far, d)."""
+        if not self.tasks:
+            raise RuntimeError("the head has no classes yet: call grow() first")
+        return torch.cat([parameter for linear in self.tasks for parameter in linear.parameters()])
+
+    def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *args: Any) -> None:
+        saved = [key for key in state_dict if key.startswith(f"{prefix}tasks.")]
+        device = next(self.parameters()).device if self.tasks else torch.device("cpu")
+        sizes = {int(key[len(prefix) :].split(".")[1]): state_dict[key].shape[0] for key in saved}
+        if self.sizes != [sizes[task] for task in sorted(sizes)]:
+            heads = [nn.Linear(self.feature_dim, sizes[task], bias=False, device=device) for task in sorted(sizes)]
+            self.tasks = nn.ModuleList(heads)
+        super()._load_from_state_dict(state_dict, prefix, *args)

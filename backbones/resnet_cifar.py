@@ -1,0 +1,113 @@
+"""The CIFAR ResNets of R-DFCIL (cl-lite lineage), layer by layer as pieces."""
+
+from __future__ import annotations
+
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from pmi_cl.backbones.heads import GrowingHead
+
+BACKBONES = {"resnet32": "resnet32", "resnet20": "resnet20"}
+
+
+class Stem(nn.Module):
+    """conv3x3 (3 -> 16), BatchNorm, ReLU."""
+
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.conv = nn.Conv2d(3, width, 3, padding=1, bias=False)
+        self.bn = nn.BatchNorm2d(width)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Images (b, 3, h, w) to maps (b, width, h, w)."""
+        return F.relu(self.bn(self.conv(x)))
+
+
+class ResidualBlock(nn.Module):
+    """conv-BN-ReLU-conv-BN added to a shortcut, with no ReLU after the addition.
+
+    Where the map shrinks, the shortcut takes every second pixel and appends as many zero channels as it has, after the real ones.
+    """
+
+    def __init__(self, channels_in: int, channels: int) -> None:
+        super().__init__()
+        self.stride = 1 if channels_in == channels else 2
+        self.conv1 = nn.Conv2d(channels_in, channels, 3, stride=self.stride, padding=1, bias=False)
+        self.bn1 = nn.BatchNorm2d(channels)
+        self.conv2 = nn.Conv2d(channels, channels, 3, padding=1, bias=False)
+        self.bn2 = nn.BatchNorm2d(channels)
+        self.new_channels = channels - channels_in
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Maps (b, channels_in, h, w) to (b, channels, h / stride, w / stride)."""
+        shortcut = x
+        if self.stride == 2:
+            shortcut = F.pad(x[:, :, ::2, ::2], (0, 0, 0, 0, 0, self.new_channels))
+        return self.bn2(self.conv2(F.relu(self.bn1(self.conv1(x))))) + shortcut
+
+
+class Pool(nn.Module):
+    """Global average pooling."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Maps (b, c, h, w) to features (b, c)."""
+        return x.mean(dim=(2, 3))
+
+
+class ResNetCifar(nn.Module):
+    """Stem, four stages of residual blocks (widths 16, 32, 64, 64), global average pooling, and a head that grows by task."""
+
+    def __init__(self, blocks: tuple[int, int, int, int]) -> None:
+        super().__init__()
+        widths = (16, 32, 64, 64)
+        self.stem = Stem(widths[0])
+        self.blocks = nn.ModuleList()
+        channels = widths[0]
+        for width, count in zip(widths, blocks, strict=True):
+            for _ in range(count):
+                self.blocks.append(ResidualBlock(channels, width))
+                channels = width
+        self.pool = Pool()
+        self.feature_dim = channels
+        self.head = GrowingHead(channels)
+        self._initialise()
+
+    def _initialise(self) -> None:
+        """Kaiming normal (fan out) convolutions; the second BatchNorm of every block starts at gamma 0."""
+        for module in self.modules():
+            if isinstance(module, nn.Conv2d):
+                nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
+            if isinstance(module, ResidualBlock):
+                nn.init.zeros_(module.bn2.weight)
+
+    def pieces(self) -> list[nn.Module]:
+        """The layers of the inversion, bottom to top: the stem, then one residual block each, the last one with the pooling."""
+        return [self.stem, *self.blocks[:-1], nn.Sequential(self.blocks[-1], self.pool)]
+
+    def backbone_parameters(self) -> list[nn.Parameter]:
+        """Every parameter but the head's."""
+        return [p for name, p in self.named_parameters() if not name.startswith("head.")]
+
+    def features(self, x: Tensor) -> Tensor:
+        """Images (b, 3, h, w) to pooled features (b, 64). They can be negative: no ReLU follows the last addition."""
+        for piece in self.pieces():
+            x = piece(x)
+        return x
+
+    def forward(self, x: Tensor, returnt: str = "out") -> Tensor | tuple[Tensor, Tensor]:
+        """Logits, ``"features"``, or ``"both"`` as (logits, features): Mammoth's convention."""
+        features = self.features(x)
+        if returnt == "features":
+            return features
+        logits = self.head(features)
+        return (logits, features) if returnt == "both" else logits
+
+
+def resnet32() -> ResNetCifar:
+    """R-DFCIL's ResNet-32 for small images: 31 convolutions, 15 residual blocks, 463,504 parameters, 64 features."""
+    return ResNetCifar((5, 5, 4, 1))
+
+
+def resnet20() -> ResNetCifar:
+    """The same network with 9 residual blocks (19 convolutions): half the time, for quick studies."""
+    return ResNetCifar((3, 3, 2, 1))

@@ -1,0 +1,1 @@
+"""The model-inversion engine, usable alone: ``from pmi_cl.inversion.engine import invert``."""

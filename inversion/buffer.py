@@ -1,0 +1,67 @@
+"""The synthetic samples of a task: images, labels and the teacher's logits, drawn from in equal shares of the classes."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+
+@dataclass(frozen=True)
+class SyntheticBuffer:
+    """Synthetic samples in the space they are replayed in.
+
+    Attributes:
+        images: (n, c, h, w), float, normalised. labels: (n,), int64. logits: (n, old classes), the teacher's, float32.
+    """
+
+    images: Tensor
+    labels: Tensor
+    logits: Tensor
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+    @cached_property
+    def _by_class(self) -> tuple[Tensor, Tensor, Tensor]:
+        """Row numbers sorted by class, and where each class starts and how many rows it has; on the CPU, where draws are made."""
+        labels = self.labels.cpu()
+        order = labels.argsort(stable=True)
+        counts = labels[order].unique_consecutive(return_counts=True)[1]
+        return order, counts.cumsum(0) - counts, counts
+
+    def draw(self, n: int, generator: torch.Generator) -> tuple[Tensor, Tensor, Tensor]:
+        """``n`` samples with replacement, every class equally often to within one: (images, labels, logits).
+
+        Which classes get one more, and which image stands for a class, is drawn from ``generator`` (on the CPU).
+        """
+        order, first, counts = self._by_class
+        rounds = -(-n // len(counts))
+        shares = torch.cat([torch.randperm(len(counts), generator=generator) for _ in range(rounds)])[:n]
+        within = (torch.rand(n, generator=generator) * counts[shares]).long()
+        rows = order[first[shares] + within].to(self.labels.device)
+        return self.images[rows].float(), self.labels[rows], self.logits[rows]
+
+    def state(self) -> dict[str, Any]:
+        """Plain data for a checkpoint."""
+        return {"images": self.images, "labels": self.labels, "logits": self.logits}
+
+    @classmethod
+    def from_state(cls, state: dict[str, Any], device: torch.device | None = None) -> SyntheticBuffer:
+        """The inverse of :meth:`state`."""
+        return cls(*(state[name].to(device) for name in ("images", "labels", "logits")))
+
+    def save(self, path: Path) -> None:
+        """Write the buffer as plain tensors, in place only when it is whole."""
+        temporary = path.with_suffix(path.suffix + ".part")
+        torch.save(self.state(), temporary)
+        temporary.replace(path)
+
+    @classmethod
+    def load(cls, path: Path, device: torch.device | None = None) -> SyntheticBuffer:
+        """Read what :meth:`save` wrote; tensors only, no code is run."""
+        return cls.from_state(torch.load(path, weights_only=True, map_location="cpu"), device)

@@ -1,0 +1,64 @@
+"""The settings of an inversion, and its learning rate at each step."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, field
+from typing import Literal
+
+import torch
+
+from pmi_cl.inversion.objectives import FeatureMatch, StatisticsMatch, Term
+from pmi_cl.inversion.pmi import PmiConfig
+from pmi_cl.inversion.statistics import Direction
+from pmi_cl.inversion.transforms import Transforms
+
+Schedule = Literal["constant", "cosine", "released"]
+
+
+@dataclass(frozen=True)
+class InversionConfig:
+    """Everything about an inversion but the network and the targets. Defaults: the appendix's for a ResNet (I.1), from white noise.
+
+    Attributes:
+        start: ``noise``, ``stats`` (noise with the data's moments), ``lowfreq``, ``stem`` (a few steps of the lowest piece towards random
+            values with the right moments) or ``pmi``.
+        steps, lr: of the full-model stage: 280 and 0.15 (App. I.1).
+        schedule: ``constant`` (appendix), ``cosine`` to 0, or ``released``, the released code's (:func:`rate_at`).
+        beta2: Adam's second decay.
+        terms: what is minimised through the whole network.
+        transforms: random transforms of the input inside the loop.
+        batch: samples optimised together; their moments are the batch statistics, so 200 or more is wise (spec 3.7).
+        keep_best: keep the iterate with the lowest loss rather than the last.
+        stem_steps: of the ``stem`` start.
+        direction: of the KL between the batch's and the stored statistics.
+        precision: of the network: float32 or bfloat16. The images and the statistics stay in float32.
+        compiled: ``torch.compile`` the full-model pass; pays for some thousand image-steps.
+    """
+
+    start: Literal["noise", "stats", "lowfreq", "stem", "pmi"] = "noise"
+    steps: int = 280
+    lr: float = 0.15
+    schedule: Schedule = "constant"
+    beta2: float = 0.999
+    terms: tuple[Term, ...] = (FeatureMatch(1.0), StatisticsMatch(0.1))
+    transforms: Transforms = field(default_factory=Transforms)
+    batch: int = 4000
+    keep_best: bool = False
+    pmi: PmiConfig = field(default_factory=PmiConfig)
+    stem_steps: int = 10
+    direction: Direction = "synthetic_to_real"
+    precision: torch.dtype = torch.float32
+    compiled: bool = False
+
+
+def rate_at(schedule: Schedule, lr: float, step: int, steps: int) -> float:
+    """The learning rate of step ``step`` (from 0) of ``steps``.
+
+    ``released`` is the released code's: warm-up over 5 steps, then halved at 1/2 and 3/4 of the steps (80 and 120 of its 160).
+    """
+    if schedule == "cosine":
+        return lr * 0.5 * (1 + math.cos(math.pi * step / steps))
+    if schedule == "released":
+        return lr * min(1.0, (step + 1) / 5) * 0.5 ** ((step >= steps // 2) + (step >= 3 * steps // 4))
+    return lr

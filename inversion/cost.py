@@ -1,0 +1,70 @@
+"""What an inversion cost: step-equivalents, passes, seconds and memory."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.utils.flop_counter import FlopCounterMode
+
+from pmi_cl.inversion.frozen import FrozenNetwork
+
+
+@dataclass
+class InversionReport:
+    """The bill of an inversion.
+
+    Attributes:
+        images: images finished.
+        steps: optimisation steps on a whole batch, of whatever part of the network.
+        forward_passes, backward_passes: passes through that part, one each a step.
+        step_equivalents: the same work in full-model steps (one forward and one backward to the input of the whole network), counted in
+            floating-point operations and averaged over the images.
+        seconds: spent inside the engine.
+        peak_memory_mib: highest memory of an accelerator; None on a CPU, where the process is measured by the caller.
+        losses: one entry a stage and batch: {"batch", "stage", "losses": (steps,)}.
+    """
+
+    images: int = 0
+    steps: int = 0
+    forward_passes: int = 0
+    backward_passes: int = 0
+    step_equivalents: float = 0.0
+    seconds: float = 0.0
+    peak_memory_mib: float | None = None
+    losses: list[dict[str, Any]] = field(default_factory=list)
+
+    @property
+    def seconds_per_image(self) -> float:
+        """Seconds over images; 0 before the first."""
+        return self.seconds / self.images if self.images else 0.0
+
+    def summary(self) -> dict[str, Any]:
+        """Everything but the loss curves, for a run record."""
+        figures = {name: value for name, value in asdict(self).items() if name != "losses"}
+        return {**figures, "seconds_per_image": self.seconds_per_image}
+
+
+def layer_costs(network: FrozenNetwork, shapes: list[tuple[int, ...]]) -> list[float]:
+    """The cost of one forward and backward to the input of each piece, as a fraction of the whole network's.
+
+    Counted on one sample of zeros by torch's own counter of floating-point operations. ``shapes`` from :func:`input_shapes`.
+    """
+    device = next(network.parameters()).device
+
+    def operations(first: int, last: int) -> int:
+        value = torch.zeros(1, *shapes[first], device=device, requires_grad=True)
+        with FlopCounterMode(display=False) as counter:
+            output, _ = network.run(value, first, last)
+            output.sum().backward()
+        return counter.get_total_flops()
+
+    whole = operations(0, len(shapes))
+    return [operations(layer, layer + 1) / whole for layer in range(len(shapes))]
+
+
+def peak_accelerator_mib(tensor: Tensor) -> float | None:
+    """The highest memory allocated on the tensor's CUDA device so far, in MiB; None on a CPU."""
+    return torch.cuda.max_memory_allocated(tensor.device) / 2**20 if tensor.is_cuda else None

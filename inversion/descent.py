@@ -1,0 +1,98 @@
+"""Adam on an input, step by step: resumable, halving its rate when the loss stops being finite, keeping the best iterate if asked."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import torch
+from torch import Tensor
+
+CHECK_EVERY = 20  # steps between looks at the loss from the host: a look makes an accelerator wait
+MOST_RESTARTS = 2
+
+
+class NonFiniteInversion(RuntimeError):
+    """The loss was not finite, at half and at a quarter of the rate too. Names the layer."""
+
+
+class Descent:
+    """Minimises a loss over one tensor.
+
+    Attributes:
+        x: the iterate, float32, the only tensor with a gradient.
+        step: steps done.
+    """
+
+    def __init__(
+        self,
+        start: Tensor,
+        steps: int,
+        rate: Callable[[int], float],
+        *,
+        beta2: float = 0.999,
+        keep_best: bool = False,
+        name: str = "full model",
+    ) -> None:
+        self.start, self.steps, self.rate, self.name = start.detach(), steps, rate, name
+        self.beta2, self.keep_best = beta2, keep_best
+        self.restarts = 0
+        self._begin()
+
+    def _begin(self) -> None:
+        self.step = 0
+        self.x = self.start.clone().requires_grad_()
+        self.optimizer = torch.optim.Adam([self.x], lr=self.rate(0), betas=(0.9, self.beta2))
+        self.best, self.best_loss = self.x.detach().clone() if self.keep_best else None, self.x.new_full((), torch.inf)
+
+    def run(self, loss_of: Callable[[Tensor, int], Tensor]) -> Iterator[Tensor]:
+        """Take the steps that are left, yielding the detached loss of each (a 0-dim tensor, left on the device).
+
+        Args:
+            loss_of: (iterate, step) to a scalar.
+
+        Raises:
+            NonFiniteInversion: after two restarts at half the rate.
+        """
+        while self.step < self.steps:
+            for group in self.optimizer.param_groups:
+                group["lr"] = self.rate(self.step) / 2**self.restarts
+            self.optimizer.zero_grad(set_to_none=True)
+            loss = loss_of(self.x, self.step)
+            loss.backward()
+            if self.best is not None:
+                better = loss.detach() < self.best_loss
+                self.best = torch.where(better, self.x.detach(), self.best)
+                self.best_loss = torch.where(better, loss.detach(), self.best_loss)
+            self.optimizer.step()
+            self.step += 1
+            if (self.step % CHECK_EVERY == 0 or self.step == self.steps) and not bool(torch.isfinite(loss) & torch.isfinite(self.x).all()):
+                self._restart()
+            yield loss.detach()
+
+    def _restart(self) -> None:
+        if self.restarts == MOST_RESTARTS:
+            raise NonFiniteInversion(f"the inversion of the {self.name} is not finite even at a quarter of its rate {self.rate(0):g}")
+        self.restarts += 1
+        self._begin()
+
+    def result(self) -> Tensor:
+        """The best iterate if it was to be kept, else the last."""
+        return (self.x if self.best is None else self.best).detach()
+
+    def state(self) -> dict[str, Any]:
+        """Plain data for a checkpoint."""
+        state = {"x": self.x.detach(), "step": self.step, "restarts": self.restarts, "adam": self.optimizer.state_dict()}
+        best = {"best": self.best, "best_loss": self.best_loss} if self.best is not None else {}
+        return {"start": self.start, **state, **best}
+
+    def load(self, state: dict[str, Any]) -> None:
+        """Go on where :meth:`state` was taken."""
+        self.start, self.restarts = state["start"].to(self.start.device), state["restarts"]
+        self._begin()
+        with torch.no_grad():
+            self.x.copy_(state["x"])
+        self.optimizer.load_state_dict(state["adam"])
+        self.step = state["step"]
+        if self.best is not None:
+            self.best, self.best_loss = state["best"].to(self.x.device), state["best_loss"].to(self.x.device)

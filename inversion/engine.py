@@ -1,0 +1,246 @@
+"""Inverts a network: from target features (or labels) to images that give them, batch by batch, stage by stage, resumable at every step."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from pmi_cl.inversion.config import InversionConfig, rate_at
+from pmi_cl.inversion.cost import InversionReport, layer_costs, peak_accelerator_mib
+from pmi_cl.inversion.descent import Descent
+from pmi_cl.inversion.frozen import FrozenNetwork
+from pmi_cl.inversion.objectives import Batch, Objective
+from pmi_cl.inversion.pieces import input_shapes
+from pmi_cl.inversion.pmi import LayerLoss, bn_affine_moments
+from pmi_cl.inversion.starts import STARTS, low_frequency_noise, matched_noise, white_noise
+from pmi_cl.inversion.statistics import Moments
+from pmi_cl.seeding import seeded
+
+
+@dataclass(frozen=True)
+class Progress:
+    """One step that was taken: of stage ``stage`` ("full model", "layer 3"), with its loss (0-dim, on the device)."""
+
+    stage: str
+    done: int
+    total: int
+    loss: Tensor
+
+
+class Inversion:
+    """Inverts ``targets`` and ``labels`` in batches. Iterate over :meth:`run`; stop whenever you like; :meth:`state` goes on exactly.
+
+    Each batch is a list of stages: the pieces from the top to the bottom (start ``pmi``) or the lowest alone (``stem``), then the whole
+    network. A stage is a :class:`Descent`. All random numbers depend on (seed, batch, stage, step) alone.
+    """
+
+    def __init__(
+        self,
+        pieces: Sequence[nn.Module],
+        head: nn.Module | None,
+        config: InversionConfig,
+        *,
+        image_shape: tuple[int, int, int],
+        targets: Tensor | None = None,
+        labels: Tensor | None = None,
+        input_moments: Sequence[Moments] | None = None,
+        seed: int = 0,
+    ) -> None:
+        if targets is None and labels is None:
+            raise ValueError("invert() needs targets (n, d) or labels (n,)")
+        if config.start not in STARTS:
+            raise ValueError(f"unknown start '{config.start}': choose from {', '.join(STARTS)}")
+        self.config, self.seed, self.targets, self.labels = config, seed, targets, labels
+        self.n = len(targets) if targets is not None else len(labels)  # type: ignore[arg-type]
+        device = next(pieces[0].parameters()).device
+        self.device = device
+        self.network = FrozenNetwork(pieces, head, direction=config.direction, dtype=config.precision, device=device)
+        self.shapes = input_shapes(self.network.pieces, torch.zeros(2, *image_shape, device=device, dtype=config.precision))
+        self.input_moments = self._priors(pieces, input_moments)
+        self.costs = layer_costs(self.network, self.shapes)
+        self.objective = Objective(config.terms)
+        self._pass = torch.compile(self.network.run) if config.compiled else self.network.run
+        self.report = InversionReport()
+        self.batch_number, self.stage_number = 0, 0
+        self.carry: Tensor | None = None  # what the stage before handed down
+        self.descent: Descent | None = None
+        self._layer_loss: LayerLoss | None = None
+        self._losses: list[Tensor] = []
+        self.finished: list[Tensor] = []
+
+    def _priors(self, pieces: Sequence[nn.Module], measured: Sequence[Moments] | None) -> list[Moments | None]:
+        """The moments of every piece's input; refuses a start that needs what is not there."""
+        if self.config.start in ("noise", "lowfreq"):
+            return [None] * len(pieces)
+        if self.config.start == "pmi" and self.config.pmi.prior == "bn_affine":
+            first = measured[0] if measured else None
+            return [first, *[bn_affine_moments(piece) for piece in pieces[:-1]]]
+        if measured is None or len(measured) != len(pieces):
+            needed = f"input_moments, one for each of the {len(pieces)} pieces (measure_input_moments)"
+            raise ValueError(f"start '{self.config.start}' needs {needed}")
+        return list(measured)
+
+    @property
+    def stages(self) -> list[int | None]:
+        """The stages of a batch in order: the number of a piece, or None for the whole network."""
+        layers = {"pmi": list(range(len(self.shapes) - 1, -1, -1)), "stem": [0]}.get(self.config.start, [])
+        return [*layers, None]
+
+    @property
+    def total_steps(self) -> int:
+        """Steps of all stages of all batches."""
+        per_batch = sum(self._stage_steps(stage) for stage in self.stages)
+        return per_batch * -(-self.n // self.config.batch)
+
+    def _stage_steps(self, stage: int | None) -> int:
+        if stage is None:
+            return self.config.steps
+        return self.config.pmi.steps if self.config.start == "pmi" else self.config.stem_steps
+
+    def _rows(self) -> slice:
+        """The samples of the batch at hand. Batches are even in size, so that none has noisy statistics."""
+        batches = -(-self.n // self.config.batch)
+        return slice(self.batch_number * self.n // batches, (self.batch_number + 1) * self.n // batches)
+
+    def run(self) -> Iterator[Progress]:
+        """Take every step that is left, one at a time."""
+        batches = -(-self.n // self.config.batch)
+        while self.batch_number < batches:
+            while self.stage_number < len(self.stages):
+                yield from self._run_stage(self.stages[self.stage_number])
+                self._end_stage()
+            assert self.carry is not None
+            self.finished.append(self.carry)
+            self.report.images += len(self.carry)
+            self.batch_number, self.stage_number, self.carry = self.batch_number + 1, 0, None
+
+    def _run_stage(self, stage: int | None) -> Iterator[Progress]:
+        """One descent; the time between two steps that the caller takes is not counted."""
+        clock = time.perf_counter()
+        descent = self._descent(stage)
+        rows = self._rows()
+        share = (rows.stop - rows.start) / self.n
+        loss_of = self._full_loss(rows) if stage is None else self._layer_step(stage)
+        cost = 1.0 if stage is None else self.costs[stage]
+        name = "full model" if stage is None else f"layer {stage}"
+        for loss in descent.run(loss_of):
+            report = self.report
+            report.steps += 1
+            report.forward_passes += 1
+            report.backward_passes += 1
+            report.step_equivalents += cost * share
+            self._losses.append(loss)
+            report.seconds += time.perf_counter() - clock
+            yield Progress(name, report.steps, self.total_steps, loss)
+            clock = time.perf_counter()
+        losses = torch.stack(self._losses).cpu() if self._losses else torch.zeros(0)
+        self.report.seconds += time.perf_counter() - clock
+        self.report.losses.append({"batch": self.batch_number, "stage": name, "losses": losses})
+
+    def _end_stage(self) -> None:
+        assert self.descent is not None
+        self.carry = self.descent.result()
+        self.descent, self._layer_loss, self._losses = None, None, []
+        self.stage_number += 1
+        self.report.peak_memory_mib = peak_accelerator_mib(self.carry)
+
+    def _descent(self, stage: int | None) -> Descent:
+        """The descent of the stage at hand: the one that is under way, or a new one from its start."""
+        config = self.config
+        if self.descent is None:
+            start, steps = self._start(stage), self._stage_steps(stage)
+            if stage is None:
+                self.descent = Descent(
+                    start, steps, lambda k: rate_at(config.schedule, config.lr, k, steps), beta2=config.beta2, keep_best=config.keep_best
+                )
+            else:
+                self.descent = Descent(start, steps, lambda _: config.pmi.lr, keep_best=True, name=f"layer {stage}")
+        return self.descent
+
+    def _start(self, stage: int | None) -> Tensor:
+        """Where a stage begins: in PMI at the stored moments of the layer's input, in the full stage where the stages before ended."""
+        if stage is None and self.carry is not None:
+            return self.carry
+        rows = self._rows()
+        shape = (rows.stop - rows.start, *self.shapes[stage or 0])
+        generator = seeded(self.seed, "start", self.batch_number, -1 if stage is None else stage)
+        moments = self.input_moments[stage or 0]
+        if self.config.start == "lowfreq":
+            start = low_frequency_noise(shape, generator)
+        elif moments is None or (stage == 0 and self.config.start in ("pmi", "stem")):
+            start = white_noise(shape, generator)
+        else:
+            start = matched_noise(shape, moments, generator)
+        start = start.to(self.device)
+        return start.contiguous(memory_format=torch.channels_last) if start.dim() == 4 else start
+
+    def _layer_step(self, stage: int) -> Callable[[Tensor, int], Tensor]:
+        if self._layer_loss is None:
+            self._layer_loss = LayerLoss(self.network, stage, self._layer_target(stage), self.input_moments[stage], self.config.pmi)
+        return self._layer_loss
+
+    def _layer_target(self, stage: int) -> Tensor:
+        """What the piece's output should be: what the piece above was inverted to, the sampled feature, or (``stem``) random values."""
+        if self.carry is not None:
+            return self.carry
+        rows = self._rows()
+        if self.config.start == "stem":
+            above = self.input_moments[1]
+            assert above is not None
+            shape = (rows.stop - rows.start, *self.shapes[1])
+            return matched_noise(shape, above, seeded(self.seed, "stem", self.batch_number)).to(self.device)
+        if self.targets is None:
+            raise ValueError("PMI inverts target features: give targets, not labels alone")
+        return self.targets[rows]
+
+    def _full_loss(self, rows: slice) -> Callable[[Tensor, int], Tensor]:
+        targets = None if self.targets is None else self.targets[rows]
+        labels = None if self.labels is None else self.labels[rows]
+
+        def loss(images: Tensor, step: int) -> Tensor:
+            seen = self.config.transforms(images, self.seed, self.batch_number, step) if self.config.transforms else images
+            features, kls = self._pass(seen)
+            return self.objective(Batch(images, features, kls, targets, labels, self.network.head))
+
+        return loss
+
+    def images(self) -> Tensor:
+        """The finished images (n, c, h, w), float32, in the order of the targets."""
+        if not self.finished:
+            raise RuntimeError("no batch is finished: iterate over run() first")
+        return torch.cat(self.finished)
+
+    def state(self) -> dict[str, Any]:
+        """Plain data for a checkpoint: goes with the same network, targets, configuration and seed."""
+        return {
+            "batch": self.batch_number,
+            "stage": self.stage_number,
+            "carry": self.carry,
+            "descent": None if self.descent is None else self.descent.state(),
+            "boost": self._layer_loss.boost.state() if self._layer_loss and self._layer_loss.boost else {},
+            "losses": torch.stack(self._losses) if self._losses else torch.zeros(0),
+            "finished": self.finished,
+            "report": {**self.report.__dict__},
+        }
+
+    def load(self, state: dict[str, Any]) -> None:
+        """Go on where :meth:`state` was taken."""
+        self.batch_number, self.stage_number = state["batch"], state["stage"]
+        self.carry = None if state["carry"] is None else state["carry"].to(self.device)
+        self.finished = [images.to(self.device) for images in state["finished"]]
+        self.report = InversionReport(**state["report"])
+        self._losses = list(state["losses"].to(self.device).unbind())
+        self.descent, self._layer_loss = None, None
+        if state["descent"] is None:
+            return
+        stage = self.stages[self.stage_number]
+        self._descent(stage).load(state["descent"])
+        if stage is not None and state["boost"]:
+            loss = self._layer_step(stage)
+            assert isinstance(loss, LayerLoss) and loss.boost is not None
+            loss.boost.load(state["boost"])

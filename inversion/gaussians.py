@@ -1,0 +1,61 @@
+"""The class-wise Gaussian of features: two vectors per class are all that is kept of its images."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+
+@dataclass(frozen=True)
+class ClassGaussians:
+    """Diagonal Gaussians N(mean_c, std_c^2) of the features of each class; std has ddof 0 (spec 3.4).
+
+    Attributes:
+        mean, std: (classes, d), row k belongs to label k.
+    """
+
+    mean: Tensor
+    std: Tensor
+
+    def __len__(self) -> int:
+        return self.mean.shape[0]
+
+    def sample(self, labels: Tensor, generator: torch.Generator) -> Tensor:
+        """One feature mu + sigma * eps for each label (n,): (n, d). ``generator`` is a CPU generator."""
+        eps = torch.randn(len(labels), self.mean.shape[1], generator=generator).to(self.mean.device)
+        labels = labels.to(self.mean.device)
+        return self.mean[labels] + self.std[labels] * eps
+
+    def state(self) -> dict[str, Tensor]:
+        """Plain data for a checkpoint."""
+        return {"mean": self.mean, "std": self.std}
+
+    @classmethod
+    def from_state(cls, state: dict[str, Any], device: torch.device | None = None) -> ClassGaussians:
+        """The inverse of :meth:`state`."""
+        return cls(state["mean"].to(device), state["std"].to(device))
+
+
+def fit_gaussians(features: Tensor, labels: Tensor, n_classes: int) -> ClassGaussians:
+    """The Gaussian of each class 0..n_classes-1 from features (n, d) and labels (n,).
+
+    Raises:
+        ValueError: a class has no features (names it).
+    """
+    counts = torch.bincount(labels, minlength=n_classes)
+    empty = (counts[:n_classes] == 0).nonzero().flatten().tolist()
+    if empty:
+        raise ValueError(f"no features for class {empty[0]}: its Gaussian cannot be computed")
+    sums = features.new_zeros(n_classes, features.shape[1]).double().index_add_(0, labels, features.double())
+    mean = sums / counts[:, None]
+    deviation = (features.double() - mean[labels]) ** 2
+    var = torch.zeros_like(mean).index_add_(0, labels, deviation) / counts[:, None]
+    return ClassGaussians(mean.float(), var.sqrt().float())
+
+
+def join_gaussians(first: ClassGaussians, second: ClassGaussians) -> ClassGaussians:
+    """The classes of ``first`` followed by those of ``second``."""
+    return ClassGaussians(torch.cat([first.mean, second.mean]), torch.cat([first.std, second.std]))

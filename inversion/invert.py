@@ -1,0 +1,100 @@
+"""``invert(model, ...)``: the engine in one call, for a network of yours."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from pmi_cl.inversion.config import InversionConfig
+from pmi_cl.inversion.cost import InversionReport
+from pmi_cl.inversion.engine import Inversion, Progress
+from pmi_cl.inversion.frozen import FrozenNetwork
+from pmi_cl.inversion.objectives import Batch, Objective
+from pmi_cl.inversion.pieces import split_network
+from pmi_cl.inversion.statistics import Moments
+
+
+@dataclass(frozen=True)
+class InversionResult:
+    """Images (n, c, h, w) in the network's input space, what they cost, and their loss judged in float32, term by term."""
+
+    images: Tensor
+    report: InversionReport
+    judged: dict[str, float]
+
+
+def invert(
+    model: nn.Module,
+    *,
+    image_shape: tuple[int, int, int],
+    targets: Tensor | None = None,
+    labels: Tensor | None = None,
+    config: InversionConfig | None = None,
+    pieces: Sequence[nn.Module] | None = None,
+    head: nn.Module | None = None,
+    input_moments: Sequence[Moments] | None = None,
+    seed: int = 0,
+    progress: Callable[[Progress], None] | None = None,
+) -> InversionResult:
+    """Synthesise images that give the target features, or that the network classifies as the labels.
+
+    The model itself is not changed: the engine works on a frozen copy with its BatchNorms folded.
+
+    Example:
+        >>> from torchvision.models import resnet18  # doctest: +SKIP
+        >>> config = InversionConfig(start="lowfreq", steps=100, terms=(CrossEntropy(), StatisticsMatch(0.1)))  # doctest: +SKIP
+        >>> result = invert(resnet18(), image_shape=(3, 64, 64), labels=torch.arange(200), config=config)  # doctest: +SKIP
+
+    Args:
+        image_shape: (channels, height, width) of the images to make.
+        targets: (n, d) features for ``FeatureMatch``. labels: (n,) for ``CrossEntropy``. At least one.
+        pieces, head: where the network cannot be cut along its children (:func:`pmi_cl.inversion.pieces.split_network`): modules
+            whose composition maps images to features (n, d), and the classifier.
+        input_moments: of every piece's input, for the starts ``stats``, ``stem`` and ``pmi``
+            (:func:`pmi_cl.inversion.pieces.measure_input_moments`).
+        progress: called with every step; the engine itself prints nothing.
+
+    Raises:
+        ValueError: the network cannot be cut or traced, or a start needs moments that are not there; says which.
+        NonFiniteInversion: the loss stayed non-finite at a quarter of the rate; names the layer.
+    """
+    config = config or InversionConfig()
+    if pieces is None:
+        device = next(model.parameters()).device
+        pieces, head = split_network(model, torch.zeros(2, *image_shape, device=device))
+    inversion = Inversion(
+        pieces, head, config, image_shape=image_shape, targets=targets, labels=labels, input_moments=input_moments, seed=seed
+    )
+    for step in inversion.run():
+        if progress is not None:
+            progress(step)
+    images = inversion.images()
+    network = FrozenNetwork(pieces, head, direction=config.direction, device=images.device)
+    judged = judge(network, Objective(config.terms), images, targets, labels)
+    return InversionResult(images, inversion.report, judged)
+
+
+def judge(
+    network: FrozenNetwork, objective: Objective, images: Tensor, targets: Tensor | None, labels: Tensor | None, batch: int = 500
+) -> dict[str, float]:
+    """Every term of the objective, and their ``total``, for images without transforms: the loss to compare inversions by.
+
+    Args:
+        network: in float32; a bfloat16 network misjudges its own loss (``docs/findings.md``).
+        batch: images whose statistics are compared together; the terms are averaged over the batches, weighted by their size.
+    """
+    sums: dict[str, float] = {}
+    with torch.no_grad():
+        for first in range(0, len(images), batch):
+            rows = slice(first, first + batch)
+            part = images[rows]
+            features, kls = network(part)
+            taken = Batch(
+                part, features, kls, None if targets is None else targets[rows], None if labels is None else labels[rows], network.head
+            )
+            for name, value in objective.parts(taken).items():
+                sums[name] = sums.get(name, 0.0) + float(value) * len(part) / len(images)
+    return {**sums, "total": sum(sums.values())}

@@ -1,0 +1,95 @@
+"""What an inversion minimises: terms that compose, each a few lines and able to say what it is."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+
+@dataclass
+class Batch:
+    """One evaluation of the network on a synthetic batch.
+
+    Attributes:
+        images: what is optimised (b, c, h, w), before any transform.
+        features: (b, d). ``kls``: one scalar per tapped layer. ``targets``: (b, d). ``labels``: (b,).
+        classify: features (b, d) to logits (b, classes).
+    """
+
+    images: Tensor
+    features: Tensor
+    kls: list[Tensor]
+    targets: Tensor | None
+    labels: Tensor | None
+    classify: Callable[[Tensor], Tensor] | None
+
+
+class Term(Protocol):
+    """A part of the objective: a batch to a scalar."""
+
+    def __call__(self, batch: Batch) -> Tensor: ...
+
+
+@dataclass(frozen=True)
+class FeatureMatch:
+    """weight x mean squared error between features and their targets (Eq. 27 without the intermediate terms, spec 3.8)."""
+
+    weight: float = 1.0
+
+    def __call__(self, batch: Batch) -> Tensor:
+        if batch.targets is None:
+            raise ValueError("FeatureMatch needs targets (n, d)")
+        return self.weight * F.mse_loss(batch.features, batch.targets)
+
+
+@dataclass(frozen=True)
+class CrossEntropy:
+    """weight x cross-entropy of the labels: inversion from the label alone (DeepInversion's)."""
+
+    weight: float = 1.0
+
+    def __call__(self, batch: Batch) -> Tensor:
+        if batch.labels is None or batch.classify is None:
+            raise ValueError("CrossEntropy needs labels (n,) and a network with a classifier")
+        return self.weight * F.cross_entropy(batch.classify(batch.features), batch.labels)
+
+
+@dataclass(frozen=True)
+class StatisticsMatch:
+    """weight x the sum over layers of the KL to the stored statistics (spec 3.3; the mean over channels is taken inside)."""
+
+    weight: float = 0.1
+
+    def __call__(self, batch: Batch) -> Tensor:
+        return self.weight * torch.stack(batch.kls).sum() if batch.kls else batch.images.new_zeros(())
+
+
+@dataclass(frozen=True)
+class TotalVariation:
+    """weight x the mean squared difference of neighbouring pixels, down and across: smooth images."""
+
+    weight: float = 0.05
+
+    def __call__(self, batch: Batch) -> Tensor:
+        x = batch.images
+        down, across = x[..., 1:, :] - x[..., :-1, :], x[..., 1:] - x[..., :-1]
+        return self.weight * (down.pow(2).mean() + across.pow(2).mean())
+
+
+@dataclass(frozen=True)
+class Objective:
+    """The sum of its terms."""
+
+    terms: Sequence[Term]
+
+    def __call__(self, batch: Batch) -> Tensor:
+        return torch.stack([term(batch) for term in self.terms]).sum()
+
+    def parts(self, batch: Batch) -> dict[str, Tensor]:
+        """Every term's value by the name of its class."""
+        return {type(term).__name__: term(batch) for term in self.terms}

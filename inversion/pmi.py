@@ -1,0 +1,93 @@
+"""Per-layer model inversion (PMI): invert one piece at a time, from the sampled feature down to the image (Eq. 26, spec 3.7)."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from pmi_cl.inversion.frozen import FrozenNetwork
+from pmi_cl.inversion.statistics import Moments, tap_kl
+
+
+@dataclass(frozen=True)
+class PmiConfig:
+    """The loss of one layer is beta x MSE + alpha x (KL of the layer's input + KL of the BatchNorm inputs inside it).
+
+    Attributes:
+        steps, lr: 100 and 0.8 (App. I.1); the released code's are 50 and 0.8.
+        alpha: weight of the statistics, 1.6 (App. I.1); the released code multiplies its base 0.25 by 16 blocks and by 20, to 80.
+        beta: weight of the MSE, 1.0 (App. I.1).
+        prior: what is known of a layer's input: ``measured`` moments, or (beta, gamma^2) of the last BatchNorm before it
+            (``bn_affine``, the released code's; it describes the residual branch without the skip: spec 2.2).
+        boost: the released code's safety: a term above its first value doubles its weight, up to 10 times (the prior: 5 times).
+    """
+
+    steps: int = 100
+    lr: float = 0.8
+    alpha: float = 1.6
+    beta: float = 1.0
+    prior: Literal["measured", "bn_affine"] = "measured"
+    boost: bool = False
+
+
+class Boost:
+    """Weights that double while their term exceeds its first value; ``limits`` cap them. All on the device, nothing is read back."""
+
+    def __init__(self, limits: tuple[float, ...]) -> None:
+        self.limits = torch.tensor(limits)
+        self.first: Tensor | None = None
+        self.weights: Tensor | None = None
+
+    def __call__(self, terms: Tensor) -> Tensor:
+        """Terms (k,) to their weights (k,)."""
+        now = terms.detach()
+        if self.first is None or self.weights is None:
+            self.first, self.weights = now.clone(), torch.ones_like(now)
+        self.weights = torch.where(now > self.first, torch.minimum(self.weights * 2, self.limits.to(now.device)), self.weights)
+        return self.weights
+
+    def state(self) -> dict[str, Tensor]:
+        """Plain data for a checkpoint."""
+        return {} if self.first is None or self.weights is None else {"first": self.first, "weights": self.weights}
+
+    def load(self, state: dict[str, Tensor]) -> None:
+        """The inverse of :meth:`state`."""
+        self.first, self.weights = state.get("first"), state.get("weights")
+
+
+class LayerLoss:
+    """The loss of piece ``layer`` (0 is the stem) as a function of its input, for the target that its output should have."""
+
+    def __init__(self, network: FrozenNetwork, layer: int, target: Tensor, prior: Moments | None, config: PmiConfig) -> None:
+        self.network, self.layer, self.target, self.config = network, layer, target, config
+        self.prior = prior if layer > 0 else None  # an image has no stored layer statistics (spec 3.7)
+        # A dead channel (no variance over the real data) must not rule the KL of all others.
+        self.prior_var = prior.var.clamp_min(1e-3 * float(prior.var.mean())) if prior is not None else None
+        self.boost = Boost((10.0, 10.0, 5.0)) if config.boost else None
+
+    def terms(self, value: Tensor) -> Tensor:
+        """(MSE to the target, KL inside the piece, KL of the piece's input): (3,)."""
+        zero = value.new_zeros(())
+        prior = zero
+        if self.prior is not None and self.prior_var is not None:
+            value, prior = tap_kl(value, self.prior.mean, self.prior_var, self.network.direction)
+        output, kls = self.network.run(value, self.layer, self.layer + 1)
+        return torch.stack([F.mse_loss(output, self.target), torch.stack(kls).sum() if kls else zero, prior])
+
+    def __call__(self, value: Tensor, step: int) -> Tensor:
+        """Input (b, c, h, w) to a scalar."""
+        terms = self.terms(value)
+        weights = terms.new_tensor([self.config.beta, self.config.alpha, self.config.alpha])
+        return (terms * weights * (self.boost(terms) if self.boost else 1)).sum()
+
+
+def bn_affine_moments(piece: nn.Module) -> Moments | None:
+    """(beta, gamma^2) of the last BatchNorm in a piece: the released code's stand-in for the moments of the next piece's input."""
+    norms = [m for m in piece.modules() if isinstance(m, nn.BatchNorm2d) and m.affine]
+    if not norms:
+        return None
+    return Moments(norms[-1].bias.detach().clone(), norms[-1].weight.detach() ** 2 + 1e-8, 1)
