@@ -48,7 +48,7 @@ class GrowingHead(nn.Module):
         saved = [key for key in state_dict if key.startswith(f"{prefix}tasks.")]
         device = next(self.parameters()).device if self.tasks else torch.device("cpu")
         sizes = {int(key[len(prefix) :].split(".")[1]): state_dict[key].shape[0] for key in saved}
-        if self.sizes != [sizes[task] for task in sorted(sizes)]:
+        if sizes and self.sizes != [sizes[task] for task in sorted(sizes)]:
             heads = [nn.Linear(self.feature_dim, sizes[task], bias=False, device=device) for task in sorted(sizes)]
             self.tasks = nn.ModuleList(heads)
         super()._load_from_state_dict(state_dict, prefix, *args)

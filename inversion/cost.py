@@ -41,6 +41,24 @@ class InversionReport:
         """Seconds over images; 0 before the first."""
         return self.seconds / self.images if self.images else 0.0
 
+    def __add__(self, other: InversionReport) -> InversionReport:
+        """The bill of both: sums, and the higher of the memory peaks. The loss curves are left out."""
+        peaks = [report.peak_memory_mib for report in (self, other) if report.peak_memory_mib is not None]
+        return InversionReport(
+            self.images + other.images,
+            self.steps + other.steps,
+            self.forward_passes + other.forward_passes,
+            self.backward_passes + other.backward_passes,
+            self.step_equivalents + other.step_equivalents,
+            self.seconds + other.seconds,
+            max(peaks, default=None),
+        )
+
+    @classmethod
+    def from_summary(cls, summary: dict[str, Any]) -> InversionReport:
+        """The inverse of :meth:`summary`."""
+        return cls(**{name: value for name, value in summary.items() if name != "seconds_per_image"})
+
     def summary(self) -> dict[str, Any]:
         """Everything but the loss curves, for a run record."""
         figures = {name: value for name, value in asdict(self).items() if name != "losses"}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -81,8 +82,9 @@ class Descent:
         return (self.x if self.best is None else self.best).detach()
 
     def state(self) -> dict[str, Any]:
-        """Plain data for a checkpoint."""
-        state = {"x": self.x.detach(), "step": self.step, "restarts": self.restarts, "adam": self.optimizer.state_dict()}
+        """Plain data for a checkpoint: a copy, which further steps do not touch."""
+        adam = copy.deepcopy(self.optimizer.state_dict())
+        state = {"x": self.x.detach().clone(), "step": self.step, "restarts": self.restarts, "adam": adam}
         best = {"best": self.best, "best_loss": self.best_loss} if self.best is not None else {}
         return {"start": self.start, **state, **best}
 
@@ -92,7 +94,7 @@ class Descent:
         self._begin()
         with torch.no_grad():
             self.x.copy_(state["x"])
-        self.optimizer.load_state_dict(state["adam"])
+        self.optimizer.load_state_dict(copy.deepcopy(state["adam"]))  # Adam would go on in the state's own tensors
         self.step = state["step"]
         if self.best is not None:
             self.best, self.best_loss = state["best"].to(self.x.device), state["best_loss"].to(self.x.device)

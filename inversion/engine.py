@@ -216,7 +216,7 @@ class Inversion:
         return torch.cat(self.finished)
 
     def state(self) -> dict[str, Any]:
-        """Plain data for a checkpoint: goes with the same network, targets, configuration and seed."""
+        """Plain data for a checkpoint, which further steps do not touch: goes with the same network, targets, configuration and seed."""
         return {
             "batch": self.batch_number,
             "stage": self.stage_number,
@@ -224,8 +224,8 @@ class Inversion:
             "descent": None if self.descent is None else self.descent.state(),
             "boost": self._layer_loss.boost.state() if self._layer_loss and self._layer_loss.boost else {},
             "losses": torch.stack(self._losses) if self._losses else torch.zeros(0),
-            "finished": self.finished,
-            "report": {**self.report.__dict__},
+            "finished": list(self.finished),
+            "report": {**self.report.__dict__, "losses": list(self.report.losses)},
         }
 
     def load(self, state: dict[str, Any]) -> None:
@@ -233,7 +233,7 @@ class Inversion:
         self.batch_number, self.stage_number = state["batch"], state["stage"]
         self.carry = None if state["carry"] is None else state["carry"].to(self.device)
         self.finished = [images.to(self.device) for images in state["finished"]]
-        self.report = InversionReport(**state["report"])
+        self.report = InversionReport(**{**state["report"], "losses": list(state["report"]["losses"])})
         self._losses = list(state["losses"].to(self.device).unbind())
         self.descent, self._layer_loss = None, None
         if state["descent"] is None:

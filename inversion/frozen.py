@@ -9,10 +9,14 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, fx, nn
 
+from pmi_cl.inversion.in_place import without_in_place
 from pmi_cl.inversion.statistics import Direction, tap_kl
 
 DEAD_CHANNEL = 1e-3  # a variance below this share of BatchNorm's eps belongs to a dead channel, whose KL would explode
-FOLDABLE_GAMMA = 1e-2  # a channel whose |gamma| is smaller would lose its statistics to rounding once gamma is folded in
+# A channel whose |gamma| is smaller than this, or than this share of its |beta|, would lose its statistics to rounding once both are
+# folded in: with |beta| = 30 |gamma|, the KL's gradient is 1e-3 off in float32 and nonsense in bfloat16.
+FOLDABLE_GAMMA = 0.03
+FOLDABLE_SHARE = 0.1
 
 
 class StatisticsTap(nn.Module):
@@ -67,7 +71,7 @@ def _replacement(conv: nn.Conv2d | None, bn: nn.modules.batchnorm._BatchNorm, di
     """The modules that stand for (conv, BatchNorm in evaluation mode): the tap among them sees the BatchNorm's normalised input.
 
     A per-channel KL does not change under the channel's own affine map. So after folding, the target at the BatchNorm's *output* is
-    (beta, gamma^2), and the input never has to exist. Channels with a tiny gamma keep the affine map as a step of its own.
+    (beta, gamma^2), and the input never has to exist. Layers with a tiny gamma keep the affine map as a step of its own.
     """
     assert bn.running_mean is not None and bn.running_var is not None
     mean, sigma = bn.running_mean, (bn.running_var + bn.eps).sqrt()
@@ -77,7 +81,7 @@ def _replacement(conv: nn.Conv2d | None, bn: nn.modules.batchnorm._BatchNorm, di
     real_var = floored / sigma**2  # the stored variance, after normalisation with eps: a little below 1
     if conv is None:
         return [StatisticsTap(mean, floored, direction), ChannelAffine(gamma / sigma, beta - gamma * mean / sigma)]
-    if bool((gamma.abs() >= FOLDABLE_GAMMA).all()):
+    if bool((gamma.abs() >= (FOLDABLE_SHARE * beta.abs()).clamp_min(FOLDABLE_GAMMA)).all()):
         folded = _scaled_convolution(conv, gamma / sigma, beta - gamma * mean / sigma)
         return [folded, StatisticsTap(beta, gamma**2 * real_var, direction)]
     folded = _scaled_convolution(conv, 1 / sigma, -mean / sigma)
@@ -95,7 +99,7 @@ def _rewrite(traced: fx.GraphModule, node: fx.Node, direction: Direction) -> fx.
     kl: fx.Node | None = None
     with traced.graph.inserting_before(node):
         for number, module in enumerate(_replacement(conv if folds else None, bn, direction)):  # type: ignore[arg-type]
-            name = f"{str(node.target).replace('.', '_')}_{number}"
+            name = f"{node.name}_{number}"  # the node's, not the module's: a module may be called twice
             traced.add_submodule(name, module)
             value = traced.graph.call_module(name, (value,))
             if isinstance(module, StatisticsTap):
@@ -128,6 +132,7 @@ def freeze_piece(piece: nn.Module, direction: Direction) -> fx.GraphModule:
     except (fx.proxy.TraceError, TypeError) as error:
         name = type(piece).__name__
         raise ValueError(f"{name} cannot be traced for inversion ({error}); pass pieces whose forward does not branch on values") from error
+    without_in_place(traced)
     nodes = [n for n in traced.graph.nodes if n.op == "call_module" and _has_statistics(traced.get_submodule(str(n.target)))]
     kls = [_rewrite(traced, node, direction) for node in nodes]
     output = next(n for n in traced.graph.nodes if n.op == "output")
@@ -168,7 +173,8 @@ class FrozenNetwork(nn.Module):
         for module in self.pieces.modules():
             target = torch.promote_types(dtype, torch.float32) if isinstance(module, StatisticsTap) else dtype
             for tensor in [*module.parameters(recurse=False), *module.buffers(recurse=False)]:
-                tensor.data = tensor.data.to(target)
+                if tensor.is_floating_point():
+                    tensor.data = tensor.data.to(target)
 
     def train(self, mode: bool = True) -> FrozenNetwork:
         """Always in evaluation mode: batch statistics are compared, never used for normalising."""

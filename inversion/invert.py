@@ -15,6 +15,7 @@ from pmi_cl.inversion.frozen import FrozenNetwork
 from pmi_cl.inversion.objectives import Batch, Objective
 from pmi_cl.inversion.pieces import split_network
 from pmi_cl.inversion.statistics import Moments
+from pmi_cl.seeding import seeded
 
 
 @dataclass(frozen=True)
@@ -63,8 +64,8 @@ def invert(
     """
     config = config or InversionConfig()
     if pieces is None:
-        device = next(model.parameters()).device
-        pieces, head = split_network(model, torch.zeros(2, *image_shape, device=device))
+        example = torch.randn(2, *image_shape, generator=seeded(seed, "example"))
+        pieces, head = split_network(model, example.to(next(model.parameters()).device))
     inversion = Inversion(
         pieces, head, config, image_shape=image_shape, targets=targets, labels=labels, input_moments=input_moments, seed=seed
     )

@@ -91,5 +91,9 @@ class Objective:
         return torch.stack([term(batch) for term in self.terms]).sum()
 
     def parts(self, batch: Batch) -> dict[str, Tensor]:
-        """Every term's value by the name of its class."""
-        return {type(term).__name__: term(batch) for term in self.terms}
+        """Every term's value by the name of its class; terms of one class are added."""
+        parts: dict[str, Tensor] = {}
+        for term in self.terms:
+            name = type(term).__name__
+            parts[name] = parts[name] + term(batch) if name in parts else term(batch)
+        return parts

@@ -2,12 +2,26 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 
 import torch
 from torch import Tensor, nn
 
 from pmi_cl.inversion.statistics import Moments, batch_moments, pool_moments
+
+
+@contextmanager
+def in_evaluation_mode(modules: Iterable[nn.Module]) -> Iterator[None]:
+    """The modules in evaluation mode; afterwards every one of their parts is again in the mode it was in."""
+    modes = [(part, part.training) for module in modules for part in module.modules()]
+    try:
+        for part, _ in modes:
+            part.training = False
+        yield
+    finally:
+        for part, training in modes:
+            part.training = training
 
 
 def split_network(model: nn.Module, example: Tensor) -> tuple[list[nn.Module], nn.Module | None]:
@@ -18,7 +32,7 @@ def split_network(model: nn.Module, example: Tensor) -> tuple[list[nn.Module], n
     The cut is accepted only if it computes what the network computes.
 
     Args:
-        example: any input (b, c, h, w) that the network accepts.
+        example: an input (b, c, h, w) that the network accepts; random, for on zeros many networks are alike.
 
     Raises:
         ValueError: the children in order are not the network; then pass ``pieces`` yourself.
@@ -27,10 +41,8 @@ def split_network(model: nn.Module, example: Tensor) -> tuple[list[nn.Module], n
     if callable(own):
         return list(own()), model.head  # type: ignore[return-value]
     pieces, head = _cut(model)
-    was_training = model.training
     try:
-        model.eval()
-        with torch.no_grad():
+        with torch.no_grad(), in_evaluation_mode([model]):
             value = example
             for piece in pieces:
                 value = piece(value)
@@ -39,8 +51,6 @@ def split_network(model: nn.Module, example: Tensor) -> tuple[list[nn.Module], n
         same = value.shape == expected.shape and torch.allclose(value, expected, rtol=1e-4, atol=1e-5)
     except (RuntimeError, TypeError) as error:
         raise ValueError(f"{type(model).__name__} is not its children in order ({error}); pass pieces=[...] and head=...") from error
-    finally:
-        model.train(was_training)
     if not same:
         raise ValueError(f"{type(model).__name__} is not its children in order; pass pieces=[...] and head=...")
     return pieces, head
@@ -66,10 +76,10 @@ def _cut(model: nn.Module) -> tuple[list[nn.Module], nn.Module | None]:
 def measure_input_moments(pieces: Sequence[nn.Module], batches: Iterable[Tensor]) -> list[Moments]:
     """The moments of every piece's input over real images, pooled exactly over the batches; entry 0 is the image's.
 
-    Two vectors a piece are stored; no image is. The pieces run in the mode they are in (evaluation mode is meant).
+    Two vectors a piece are stored; no image is. The pieces run in evaluation mode and are left in the mode they were in.
     """
     parts: list[list[Moments]] = [[] for _ in pieces]
-    with torch.no_grad():
+    with torch.no_grad(), in_evaluation_mode(pieces):
         for value in batches:
             for number, piece in enumerate(pieces):
                 parts[number].append(batch_moments(value))

@@ -23,7 +23,8 @@ class PmiConfig:
         beta: weight of the MSE, 1.0 (App. I.1).
         prior: what is known of a layer's input: ``measured`` moments, or (beta, gamma^2) of the last BatchNorm before it
             (``bn_affine``, the released code's; it describes the residual branch without the skip: spec 2.2).
-        boost: the released code's safety: a term above its first value doubles its weight, up to 10 times (the prior: 5 times).
+        boost: the released code's safety: a term above its first value doubles its weight, up to 10 times (the prior: 5 times). It
+            steers the gradient alone: the best iterate is that of the lowest loss without it (spec 3.7).
     """
 
     steps: int = 100
@@ -67,7 +68,10 @@ class LayerLoss:
         self.prior = prior if layer > 0 else None  # an image has no stored layer statistics (spec 3.7)
         # A dead channel (no variance over the real data) must not rule the KL of all others.
         self.prior_var = prior.var.clamp_min(1e-3 * float(prior.var.mean())) if prior is not None else None
-        self.boost = Boost((10.0, 10.0, 5.0)) if config.boost else None
+        self.boost = self._new_boost()
+
+    def _new_boost(self) -> Boost | None:
+        return Boost((10.0, 10.0, 5.0)) if self.config.boost else None
 
     def terms(self, value: Tensor) -> Tensor:
         """(MSE to the target, KL inside the piece, KL of the piece's input): (3,)."""
@@ -79,10 +83,14 @@ class LayerLoss:
         return torch.stack([F.mse_loss(output, self.target), torch.stack(kls).sum() if kls else zero, prior])
 
     def __call__(self, value: Tensor, step: int) -> Tensor:
-        """Input (b, c, h, w) to a scalar."""
-        terms = self.terms(value)
-        weights = terms.new_tensor([self.config.beta, self.config.alpha, self.config.alpha])
-        return (terms * weights * (self.boost(terms) if self.boost else 1)).sum()
+        """Input (b, c, h, w) to a scalar: the loss without the boost, with the boosted loss's gradient."""
+        if step == 0:
+            self.boost = self._new_boost()  # a descent that starts again at half the rate starts with plain weights
+        weighted = self.terms(value) * value.new_tensor([self.config.beta, self.config.alpha, self.config.alpha])
+        if self.boost is None:
+            return weighted.sum()
+        boosted = (weighted * self.boost(weighted)).sum()
+        return weighted.detach().sum() + (boosted - boosted.detach())
 
 
 def bn_affine_moments(piece: nn.Module) -> Moments | None:

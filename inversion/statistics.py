@@ -144,8 +144,9 @@ def tap_kl(x: Tensor, real_mean: Tensor, real_var: Tensor, direction: Direction 
     While ``torch.compile`` traces, plain operations are used instead: the compiler fuses them itself.
     """
     if torch.compiler.is_compiling():
-        rows = as_rows(x).flatten(0, 1).float()
+        rows = as_rows(x).flatten(0, 1)
+        rows = rows.to(torch.promote_types(rows.dtype, torch.float32))
         mean = rows.mean(0)
-        return x, gaussian_kl(mean, (rows * rows).mean(0) - mean * mean, real_mean, real_var, direction)
+        return x, gaussian_kl(mean, ((rows * rows).mean(0) - mean * mean).clamp_min(0), real_mean, real_var, direction)
     x, kl = _TapKL.apply(x, real_mean, real_var, direction)
     return x, kl

@@ -1,0 +1,100 @@
+"""Benchmark of the inversion engine on ten CIFAR-100 classes: speed of a step, time to an equal loss, what every start gives.
+
+Run from a checkout in which the package is installed: ``python benchmarks/inversion.py [--json FILE]``. The first run trains two networks
+(about eight minutes each on one core) and keeps them in ``--work``.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Sequence
+from dataclasses import asdict, replace
+from pathlib import Path
+from typing import Any
+
+from pmi_cl.errors import UserError
+
+PARTS = ("per_step", "equal_loss", "starts")
+
+
+def parse(argv: Sequence[str] | None = None) -> argparse.Namespace:
+    """The command line. Raises UserError for values that cannot be."""
+    parser = argparse.ArgumentParser(prog="benchmarks/inversion.py", description=(__doc__ or "").splitlines()[0])
+    parser.add_argument("--json", type=Path, metavar="FILE", help="also write everything that was measured to FILE")
+    parser.add_argument("--parts", default=",".join(PARTS), help="which to run, separated by commas (default: %(default)s)")
+    parser.add_argument("--images", type=int, help="synthetic images, optimised together, a multiple of 10 (default: 200)")
+    parser.add_argument("--threads", type=int, default=1, help="of torch (default: %(default)s)")
+    parser.add_argument("--seed", type=int, default=0, help="of targets and starts; the networks' are 0 and 1 (default: %(default)s)")
+    parser.add_argument("--data", type=Path, default=Path("data"), help="holds cifar-100-python; fetched if absent (default: %(default)s)")
+    parser.add_argument("--offline", action="store_true", help="never fetch CIFAR-100")
+    parser.add_argument("--work", type=Path, default=Path("runs/benchmarks"), help="keeps the trained networks (default: %(default)s)")
+    parser.add_argument("--quick", action="store_true", help="a minute in all, on small networks hardly trained: only to see that it runs")
+    args = parser.parse_args(argv)
+    args.parts = [part.strip() for part in args.parts.split(",")]
+    if unknown := [part for part in args.parts if part not in PARTS]:
+        raise UserError(f"--parts {unknown[0]}: choose from {', '.join(PARTS)}")
+    if args.images is not None and (args.images < 10 or args.images % 10):
+        raise UserError(f"--images {args.images}: give a multiple of 10, the same number for each class")
+    if args.threads < 1:
+        raise UserError(f"--threads {args.threads}: give at least 1")
+    if args.json is not None and not args.json.parent.is_dir():
+        raise UserError(f"--json {args.json}: there is no folder {args.json.parent}, make it first")
+    return args
+
+
+def say(line: str) -> None:
+    """Progress, kept out of the report."""
+    print(line, file=sys.stderr, flush=True)
+
+
+def run(args: argparse.Namespace) -> dict[str, Any]:
+    """Everything that was asked for, as plain data. Raises UserError when CIFAR-100 is not there."""
+    import torch
+
+    from pmi_cl.benchmarks import equal_loss, start_quality, step_time
+    from pmi_cl.benchmarks.running import ways_of_running
+    from pmi_cl.benchmarks.workbench import QUICK, Size, prepare
+    from pmi_cl.utils.records import surroundings
+
+    torch.set_num_threads(args.threads)
+    size = QUICK if args.quick else Size()
+    size = size if args.images is None else replace(size, images=args.images)
+    ways, left_out = ways_of_running(args.quick)
+    bench = prepare(args.data, args.work, size, args.seed, args.offline, say)
+    settings = {"seed": args.seed, "quick": args.quick, **asdict(size), "left_out": left_out}
+    record: dict[str, Any] = {"schema": 1, **surroundings(), "settings": settings}
+    record["test_accuracy"] = {"a": bench.inverted.accuracy, "b": bench.judge.accuracy}
+    if "per_step" in args.parts:
+        record["per_step"] = step_time.measure(bench, ways, say)
+        ratios = {name: row["ratio"] for name, row in record["per_step"]["loops"].items() if name != "naive"}
+        record["per_step_ratio"], record["per_step_ratios"] = ratios[ways[-1].name], ratios
+    if "equal_loss" in args.parts:
+        record["equal_loss"] = equal_loss.measure(bench, [ways[0], *ways[-1:]] if len(ways) > 1 else ways, say)
+        fastest = [row for row in record["equal_loss"]["rows"] if row["way"] == ways[-1].name]
+        record["equal_loss_ratio"] = {row["start"]: row["ratio"] for row in fastest}
+    if "starts" in args.parts:
+        record["starts"] = start_quality.measure(bench, ways[-1], say)
+    return record
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """The command; 0, or 2 for a user's mistake."""
+    from pmi_cl.benchmarks.report import report
+
+    try:
+        args = parse(argv)
+        record = run(args)
+        print(report(record))
+        if args.json is not None:
+            from pmi_cl.utils.atomic import write_json
+
+            write_json(args.json, record)
+    except UserError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return error.exit_code
+    return 0
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

@@ -1,0 +1,114 @@
+"""Part ``starts``: what every start gives at the paper's budget, beside four controls, the ``best`` settings and real images."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from functools import partial
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from pmi_cl.benchmarks.running import Clock, Way
+from pmi_cl.benchmarks.workbench import ALPHA, IMAGE_SHAPE, Workbench, warm_up
+from pmi_cl.inversion.config import InversionConfig
+from pmi_cl.inversion.objectives import CrossEntropy, FeatureMatch, StatisticsMatch, TotalVariation
+from pmi_cl.inversion.pmi import PmiConfig
+from pmi_cl.inversion.starts import white_noise
+from pmi_cl.inversion.transforms import Transforms
+from pmi_cl.seeding import seeded
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """Finished images and what they cost."""
+
+    images: Tensor
+    steps: int
+    step_equivalents: float
+    clock: Clock
+
+
+def measure(bench: Workbench, way: Way, say: Callable[[str], None]) -> list[dict[str, Any]]:
+    """A row for every start, control and setting: cost, float32-judged losses, agreement of the networks A and B."""
+    base = bench.config(way)
+    pmi = replace(base, start="pmi", pmi=PmiConfig(steps=bench.size.pmi_steps))
+    budget = partial(_invert, bench, way)
+    rows = {
+        "noise (control: N(0,1) start)": partial(budget, base),
+        "stats (control: statistics-matched start)": partial(budget, replace(base, start="stats")),
+        "lowfreq": partial(budget, replace(base, start="lowfreq")),
+        "stem": partial(budget, replace(base, start="stem")),
+        "pmi": partial(budget, pmi),
+        "control: pmi, targets shuffled in the PMI stage": partial(_shuffled_pmi, bench, way, pmi),
+        "control: noise, pmi's step-equivalents": partial(_equal_budget, bench, way, base, pmi),
+        "noise, label only (cross-entropy)": partial(budget, replace(base, terms=(CrossEntropy(), StatisticsMatch(ALPHA)))),
+        "best": partial(budget, best_settings(base)),
+        "best, label only (cross-entropy)": partial(budget, _label_only(best_settings(base))),
+    }
+    found = []
+    for name, run in rows.items():
+        say(f"starts: {name}, {way.name}")
+        found.append({"start": name, **_row(bench, run())})
+    return [*found, {"start": "real training images", **_seen_by_the_networks(bench, real_images(bench))}]
+
+
+def best_settings(base: InversionConfig) -> InversionConfig:
+    """Images that transfer: a smooth start, the whole batch rolled and mirrored at random at every step, and a price on roughness."""
+    terms = (FeatureMatch(), StatisticsMatch(ALPHA), TotalVariation(0.05))
+    return replace(base, start="lowfreq", schedule="cosine", terms=terms, transforms=Transforms(roll=2, flip=True))
+
+
+def _label_only(config: InversionConfig) -> InversionConfig:
+    return replace(config, terms=(CrossEntropy(), *config.terms[1:]))
+
+
+def _invert(bench: Workbench, way: Way, config: InversionConfig, *, start: Tensor | None = None, targets: Tensor | None = None) -> Outcome:
+    inversion = bench.inversion(config, way, start=start, targets=targets)
+    if config.steps:
+        warm_up(inversion, white_noise((bench.size.images, *IMAGE_SHAPE), seeded(bench.seed, "warm-up")))
+    clock = Clock()
+    with clock.running():
+        for _ in inversion.run():
+            pass
+    return Outcome(inversion.images(), inversion.report.steps, inversion.report.step_equivalents, clock)
+
+
+def _shuffled_pmi(bench: Workbench, way: Way, pmi: InversionConfig) -> Outcome:
+    """PMI for the targets of other samples, then the full-model stage for the right ones."""
+    others = torch.randperm(bench.size.images, generator=seeded(bench.seed, "shuffled targets"))
+    layers = _invert(bench, way, replace(pmi, steps=0), targets=bench.targets[others])
+    full = _invert(bench, way, pmi, start=layers.images)
+    clock = Clock(layers.clock.cpu + full.clock.cpu, layers.clock.wall + full.clock.wall)
+    return Outcome(full.images, layers.steps + full.steps, layers.step_equivalents + full.step_equivalents, clock)
+
+
+def _equal_budget(bench: Workbench, way: Way, base: InversionConfig, pmi: InversionConfig) -> Outcome:
+    """White noise with as many full-model steps as PMI and its full-model stage are worth together."""
+    layers = sum(bench.inversion(pmi, Way("fp32")).costs) * pmi.pmi.steps
+    return _invert(bench, way, replace(base, steps=base.steps + round(layers)))
+
+
+def _row(bench: Workbench, outcome: Outcome) -> dict[str, Any]:
+    costs = {"cpu_seconds": outcome.clock.cpu, "wall_seconds": outcome.clock.wall}
+    counted = {"steps": outcome.steps, "step_equivalents": outcome.step_equivalents}
+    return {**counted, **costs, **bench.terms(outcome.images), **_seen_by_the_networks(bench, outcome.images)}
+
+
+def _seen_by_the_networks(bench: Workbench, images: Tensor) -> dict[str, float]:
+    """Of A and B: the share of images that get the label they were made for; of B also the mean log-probability of that label."""
+    with torch.no_grad():
+        logits = {name: judge.network(images) for name, judge in (("a", bench.inverted), ("b", bench.judge))}
+    agreement = {f"agreement_{name}": float((found.argmax(1) == bench.labels).float().mean()) for name, found in logits.items()}
+    return {**agreement, "log_probability_b": -float(F.cross_entropy(logits["b"], bench.labels))}
+
+
+def real_images(bench: Workbench) -> Tensor:
+    """The first training images of each class, normalised, in the order of the workbench's labels."""
+    rows = torch.empty_like(bench.labels)
+    for label in bench.labels.unique():
+        wanted = bench.labels == label
+        rows[wanted] = (bench.data.train.labels == label).nonzero().flatten()[: int(wanted.sum())]
+    return bench.data.normalise(bench.data.train.images[rows])

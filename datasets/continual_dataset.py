@@ -1,0 +1,256 @@
+"""The base of every data set: images on the device as one uint8 tensor per split, index arrays per task, seeded batches."""
+
+from __future__ import annotations
+
+import copy
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from types import SimpleNamespace
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
+
+from pmi_cl.datasets import augmentation
+from pmi_cl.datasets.class_orders import class_order
+from pmi_cl.datasets.selection import Split, first_of_each, hold_out, pick, rows_of
+from pmi_cl.errors import UserError
+from pmi_cl.options import option, select
+from pmi_cl.seeding import seeded
+
+if TYPE_CHECKING:
+    import torch
+    from torch import Generator, Tensor
+
+ProgressCallback = Callable[[str, int, int], None]  # (phase, done, total)
+
+
+@dataclass(frozen=True)
+class DatasetOptions:
+    """The flags of every data set."""
+
+    class_order: str = option(
+        "natural", "natural, rdfcil0, rdfcil1, rdfcil2, np1993, continualclip, seed:<n>, or every class id separated by commas"
+    )
+
+
+@dataclass(frozen=True)
+class DataArguments:
+    """What data sets read from the run's arguments; the defaults are for callers that leave them out."""
+
+    seed: int = 0
+    n_tasks: int | None = None
+    n_classes: int | None = None
+    train_per_class: int | None = None
+    validation: float = 0.0
+    base_path: str = "./data"
+    offline: bool = False
+
+
+@dataclass(frozen=True)
+class RawData:
+    """What a data set has on the disk: both splits under its own class ids, and the name of each id."""
+
+    train: Split
+    test: Split
+    class_names: list[str]
+
+
+class ContinualDataset(ABC):
+    """A labelled image set that is shown class by class in ``N_TASKS`` equal tasks.
+
+    Attributes:
+        train, test: the images of the run, on the device, labels in task order: task t holds the labels ``task_classes(t)``.
+        class_order: the data set's own class ids in the order in which they are shown; label k is class ``class_order[k]``.
+        class_names: the name of each label.
+        seed: of the batches and of the held-out part.
+        device: where everything above lives.
+    """
+
+    NAME: str
+    SETTING = "class-il"
+    N_CLASSES: int
+    N_TASKS: int
+    SIZE: tuple[int, int]
+    MEAN: tuple[float, ...]
+    STD: tuple[float, ...]
+    PADDING = 4  # pixels, zeros after normalisation, on each side before the random crop
+    FLIP = True  # whether the mirror image of a class belongs to the class
+    DEFAULTS: ClassVar[dict[str, Any]] = {"backbone": "resnet32"}
+    Options: type[DatasetOptions] = DatasetOptions
+
+    def __init__(self, args: SimpleNamespace, device: torch.device | str, progress: ProgressCallback | None = None) -> None:
+        """
+        Args:
+            args: the run's arguments; see :class:`DataArguments` and ``Options`` for those that are read.
+            device: where the images are put.
+            progress: told how far a download or the decoding of images is.
+
+        Raises:
+            UserError: a value that does not fit, or data that is missing or damaged.
+        """
+        import torch
+
+        arguments = select(DataArguments, vars(args))
+        _check_amounts(arguments)
+        self.class_order = self._order(args)
+        n_tasks = self._n_tasks(args)
+        self.seed = arguments.seed
+        self.device = torch.device(device)
+        raw = self.load(args, progress)
+        self.N_CLASSES, self.N_TASKS = len(self.class_order), n_tasks  # only now: load() reads the class's own numbers
+        self.class_names = [raw.class_names[label] for label in self.class_order]
+        self.train, self.test = self._selected(raw, arguments)
+        self._indices = {"train": self._by_task(self.train), "test": self._by_task(self.test)}
+        self._mean = torch.tensor(self.MEAN, device=self.device)
+        self._std = torch.tensor(self.STD, device=self.device)
+
+    @abstractmethod
+    def load(self, args: SimpleNamespace, progress: ProgressCallback | None) -> RawData:
+        """Reads the images (CPU), fetching them first where they are missing and may be fetched.
+
+        A data set whose ``SIZE``, ``MEAN`` or ``STD`` is known only from its images sets them here.
+        """
+
+    @classmethod
+    @abstractmethod
+    def check_data(cls, args: SimpleNamespace) -> None:
+        """Raises UserError if data is missing and cannot be fetched, or is plainly damaged. Reads little; needs no torch."""
+
+    @classmethod
+    def total_classes(cls, args: SimpleNamespace) -> int:
+        """How many classes there are before ``n_classes`` takes the first of them."""
+        return cls.N_CLASSES
+
+    @classmethod
+    def default_tasks(cls, n_classes: int) -> int:
+        """The number of tasks of a run that does not say."""
+        return cls.N_TASKS
+
+    @classmethod
+    def check(cls, args: SimpleNamespace) -> None:
+        """Checks the values of the run against the data set, and the data, without torch. Raises UserError."""
+        _check_amounts(select(DataArguments, vars(args)))
+        cls._n_tasks(args)
+        cls.check_data(args)
+
+    @classmethod
+    def n_classes(cls, args: SimpleNamespace) -> int:
+        """How many classes the run uses, without torch. Raises UserError."""
+        return len(cls._order(args))
+
+    @classmethod
+    def _order(cls, args: SimpleNamespace) -> list[int]:
+        total = cls.total_classes(args)
+        wanted = select(DataArguments, vars(args)).n_classes
+        if wanted is not None and not 2 <= wanted <= total:
+            raise UserError(f"--n_classes {wanted}: {cls.NAME} has {total} classes, choose 2 to {total}")
+        return class_order(select(cls.Options, vars(args)).class_order, total)[:wanted]
+
+    @classmethod
+    def _n_tasks(cls, args: SimpleNamespace) -> int:
+        n_classes = cls.n_classes(args)
+        wanted = select(DataArguments, vars(args)).n_tasks
+        n_tasks = cls.default_tasks(n_classes) if wanted is None else wanted
+        if n_tasks < 1 or n_classes % n_tasks:
+            divisors = [str(n) for n in range(1, n_classes + 1) if n_classes % n == 0]
+            raise UserError(f"--n_tasks {n_tasks} does not divide the {n_classes} classes of {cls.NAME}: choose from {', '.join(divisors)}")
+        return n_tasks
+
+    def _selected(self, raw: RawData, arguments: DataArguments) -> tuple[Split, Split]:
+        """The two splits on the device; with a held-out part that part is the test split."""
+        order = self.class_order
+        kept, held = hold_out(raw.train.labels, order, arguments.validation, self.seed)
+        if arguments.train_per_class is not None:
+            kept = first_of_each(raw.train.labels, kept, arguments.train_per_class)
+        train = pick(raw.train, kept, order)
+        test = pick(raw.train, held, order) if len(held) else pick(raw.test, rows_of(raw.test.labels, order), order)
+        return self._on_device(train), self._on_device(test)
+
+    def _on_device(self, split: Split) -> Split:
+        return Split(split.images.to(self.device), split.labels.to(self.device))
+
+    def _by_task(self, split: Split) -> list[Tensor]:
+        tasks = split.labels // self.N_CLASSES_PER_TASK
+        return [(tasks == task).nonzero().squeeze(1) for task in range(self.N_TASKS)]
+
+    @property
+    def N_CLASSES_PER_TASK(self) -> int:
+        """Classes of each task; the tasks are equal."""
+        return self.N_CLASSES // self.N_TASKS
+
+    def task_classes(self, task: int) -> range:
+        """The labels of a task."""
+        return range(task * self.N_CLASSES_PER_TASK, (task + 1) * self.N_CLASSES_PER_TASK)
+
+    def as_one_task(self) -> ContinualDataset:
+        """The same images as a single task, for joint training."""
+        whole = copy.copy(self)
+        whole.N_TASKS = 1
+        whole._indices = {"train": whole._by_task(self.train), "test": whole._by_task(self.test)}
+        return whole
+
+    def train_indices(self, task: int) -> Tensor:
+        """Rows of ``train`` that belong to a task: int64, ascending, on the device."""
+        return self._indices["train"][task]
+
+    def test_indices(self, task: int) -> Tensor:
+        """Rows of ``test`` that belong to a task: int64, ascending, on the device."""
+        return self._indices["test"][task]
+
+    def normalise(self, images: Tensor) -> Tensor:
+        """uint8 (b, c, h, w) to float32 with the data set's mean and standard deviation, channels_last."""
+        return augmentation.normalise(images, self._mean, self._std)
+
+    def denormalise(self, images: Tensor) -> Tensor:
+        """Normalised (b, c, h, w) back to floats in [0, 1], for pictures."""
+        return augmentation.denormalise(images, self._mean, self._std)
+
+    def augment(self, images: Tensor, generator: Generator) -> Tensor:
+        """Random crops, mirrored at random where ``FLIP`` allows: float32 (b, c, h, w), normalised, channels_last.
+
+        Args:
+            images: uint8 pixels, or floats that are normalised already (synthetic images).
+            generator: a CPU generator (:func:`pmi_cl.seeding.seeded`): the crops are the same on every device.
+        """
+        floats = images if images.is_floating_point() else self.normalise(images)
+        crops = augmentation.draw_crops(len(images), self.PADDING, self.FLIP, generator)
+        return augmentation.crop_and_flip(floats, crops, self.PADDING)
+
+    def plain_batches(self, task: int, split: Literal["train", "test"] = "train", batch_size: int = 256) -> Iterator[tuple[Tensor, Tensor]]:
+        """All (normalised images, labels) of a task, in the order of the split, not augmented; the last batch may be short."""
+        source = self.train if split == "train" else self.test
+        for rows in self._indices[split][task].split(batch_size):
+            yield self.normalise(source.images[rows]), source.labels[rows]
+
+    def steps_per_epoch(self, task: int, batch_size: int, drop_last: bool = True) -> int:
+        """Batches of one epoch. A task smaller than one batch still gives one, however ``drop_last`` is set."""
+        full, rest = divmod(len(self.train_indices(task)), batch_size)
+        return full + 1 if rest and (full == 0 or not drop_last) else full
+
+    def train_batches(
+        self, task: int, epoch: int, batch_size: int, drop_last: bool = True, start: int = 0
+    ) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
+        """The shuffled, augmented batches of one epoch, from step ``start`` on.
+
+        The order depends on (seed, task, epoch) and each augmentation on (seed, task, epoch, step), so a run that resumes
+        at step k sees what an uninterrupted one sees.
+
+        Yields:
+            (inputs, labels, not_aug_inputs): float32 normalised and augmented, int64, and the same images as uint8 pixels,
+            which :meth:`normalise` makes ready for a network.
+        """
+        import torch
+
+        rows = self.train_indices(task)
+        shuffle = torch.randperm(len(rows), generator=seeded(self.seed, "order", task, epoch))
+        rows = rows[shuffle.to(self.device)]
+        for step in range(start, self.steps_per_epoch(task, batch_size, drop_last)):
+            batch = rows[step * batch_size : (step + 1) * batch_size]
+            images = self.train.images[batch]
+            yield self.augment(images, seeded(self.seed, "augment", task, epoch, step)), self.train.labels[batch], images
+
+
+def _check_amounts(arguments: DataArguments) -> None:
+    if not 0 <= arguments.validation < 1:
+        raise UserError(f"--validation {arguments.validation:g}: give a part of the training images, at least 0 and below 1")
+    if arguments.train_per_class is not None and arguments.train_per_class < 1:
+        raise UserError(f"--train_per_class {arguments.train_per_class}: give at least 1 image")

@@ -1,0 +1,84 @@
+"""Which images a run uses: those of its classes, less a held-out part, and at most so many of each class."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from pmi_cl.errors import UserError
+from pmi_cl.seeding import seeded
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+
+@dataclass(frozen=True, eq=False)
+class Split:
+    """Images with their labels.
+
+    Attributes:
+        images: uint8 (n, c, h, w).
+        labels: int64 (n,). In a :class:`~pmi_cl.datasets.continual_dataset.ContinualDataset` label k is the k-th class of the
+            class order; as a data set loads them they are the data set's own class ids.
+    """
+
+    images: Tensor
+    labels: Tensor
+
+
+def pick(split: Split, rows: Tensor, order: Sequence[int]) -> Split:
+    """The images at ``rows``, each class id replaced by its place in ``order``; where that is all of them, the pixels are not copied."""
+    import torch
+
+    place = torch.zeros(max(order) + 1, dtype=torch.int64)
+    place[torch.tensor(order)] = torch.arange(len(order))
+    images = split.images if len(rows) == len(split.images) else split.images[rows]
+    return Split(images, place[split.labels[rows]])
+
+
+def rows_of(labels: Tensor, classes: Iterable[int]) -> Tensor:
+    """The rows whose label is one of ``classes``, ascending."""
+    import torch
+
+    return torch.isin(labels, torch.tensor(list(classes))).nonzero().squeeze(1)
+
+
+def hold_out(labels: Tensor, classes: Iterable[int], fraction: float, seed: int) -> tuple[Tensor, Tensor]:
+    """Splits the rows of ``classes`` into (kept, held out): of each class the fraction, rounded up, is drawn at random.
+
+    The draw depends on the seed and the class alone, not on the order or the number of classes.
+
+    Raises:
+        UserError: a class would keep no image.
+    """
+    import torch
+
+    kept, held = [], []
+    for label in classes:
+        rows = (labels == label).nonzero().squeeze(1)
+        count = math.ceil(round(fraction * len(rows), 9))  # rounded first: 0.07 * 100 is a little more than 7
+        if count and count == len(rows):
+            raise UserError(f"--validation {fraction:g} would hold out all {count} training images of a class: give a smaller part")
+        shuffled = rows[torch.randperm(len(rows), generator=seeded(seed, "validation", label))]
+        held.append(shuffled[:count])
+        kept.append(shuffled[count:])
+    return torch.cat(kept).sort().values, torch.cat(held).sort().values
+
+
+def first_of_each(labels: Tensor, rows: Tensor, count: int) -> Tensor:
+    """The first ``count`` of the ascending ``rows`` of each class, ascending."""
+    import torch
+
+    kept = [rows[labels[rows] == label][:count] for label in labels[rows].unique().tolist()]
+    return torch.cat(kept).sort().values
+
+
+def evenly_spread(count: int, fraction: float) -> list[int]:
+    """The places of the test images among ``count`` images of a class: evenly spread, at least one, never all.
+
+    No seed is involved, so every run tests on the same images. One fifth of ten: places 4 and 9.
+    """
+    chosen = min(max(round(fraction * count), 1), count - 1)
+    return [(k + 1) * count // chosen - 1 for k in range(chosen)]

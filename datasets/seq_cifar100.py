@@ -1,0 +1,66 @@
+"""CIFAR-100, class-incremental, from torchvision's files."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+from pmi_cl.datasets.cifar100_files import check_files, ensure_files, read_file
+from pmi_cl.datasets.continual_dataset import ContinualDataset, DataArguments, DatasetOptions, ProgressCallback, RawData
+from pmi_cl.datasets.selection import Split
+from pmi_cl.options import option, select
+
+
+@dataclass(frozen=True)
+class CifarOptions(DatasetOptions):
+    """The flags of ``seq-cifar100``."""
+
+    class_order: str = option(
+        "rdfcil0",
+        "rdfcil0, rdfcil1, rdfcil2 (R-DFCIL's three), np1993, continualclip, natural, seed:<n>, or every class id separated by commas",
+        source="R-DFCIL's order 1, the only one in PMI's release",
+    )
+
+
+class SeqCifar100(ContinualDataset):
+    """CIFAR-100: 100 classes of 500 training and 100 test images of 32x32, 10 tasks by default; fetched on first use.
+
+    Reads ``<base_path>/cifar-100-python/{train,test,meta}``, the files that torchvision downloads. Class ids are the fine
+    labels. A. Krizhevsky, Learning Multiple Layers of Features from Tiny Images, 2009.
+    """
+
+    NAME = "seq-cifar100"
+    N_CLASSES = 100
+    N_TASKS = 10
+    SIZE = (32, 32)
+    MEAN = (0.5071, 0.4867, 0.4408)  # R-DFCIL's, as are the next line and the crop of 4 pixels
+    STD = (0.2675, 0.2565, 0.2761)
+    Options = CifarOptions
+
+    @classmethod
+    def check_data(cls, args: SimpleNamespace) -> None:
+        """The sizes of the files; their checksums are looked at when they are loaded."""
+        arguments = select(DataArguments, vars(args))
+        check_files(Path(arguments.base_path), arguments.offline)
+
+    def load(self, args: SimpleNamespace, progress: ProgressCallback | None) -> RawData:
+        """Reads the three files, whose checksums must be right; fetches them if they are missing and ``offline`` is off."""
+        arguments = select(DataArguments, vars(args))
+        base_path = Path(arguments.base_path)
+
+        def in_mebibytes(done: int, total: int) -> None:
+            if progress:
+                progress("downloading CIFAR-100 (MiB)", -(-done // 2**20), -(-total // 2**20))
+
+        ensure_files(base_path, arguments.offline, in_mebibytes)
+        names = [name.decode() for name in read_file(base_path, "meta")[b"fine_label_names"]]
+        return RawData(_split(read_file(base_path, "train")), _split(read_file(base_path, "test")), names)
+
+
+def _split(content: dict[bytes, Any]) -> Split:
+    import torch
+
+    pixels = torch.from_numpy(content[b"data"]).view(-1, 3, 32, 32)  # the file's own memory: not copied
+    return Split(pixels, torch.tensor(content[b"fine_labels"]))

@@ -1,0 +1,168 @@
+"""The base of every method: a network with a head per task, the counters that Mammoth's users know, and a state that is whole."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from types import SimpleNamespace
+from typing import TYPE_CHECKING, Any, ClassVar
+
+import torch
+from torch import Tensor, nn
+
+from pmi_cl.models.host import Host, NullHost
+from pmi_cl.options import option, select
+from pmi_cl.seeding import seeded
+
+if TYPE_CHECKING:
+    from pmi_cl.datasets.continual_dataset import ContinualDataset
+
+
+@dataclass(frozen=True)
+class TrainingOptions:
+    """What every method may be told about its optimiser."""
+
+    n_epochs: int = option(200, "epochs of each task", unit="epochs", low=1, source="PMI appendix I.1")
+    batch_size: int = option(128, "real images of a step", unit="images", low=2, source="PMI released code; R-DFCIL")
+    lr: float = option(0.1, "learning rate of SGD", above=0, source="PMI appendix I.1")
+    optim_mom: float = option(0.9, "momentum of SGD", low=0, high=1, source="PMI released code; R-DFCIL")
+    optim_wd: float = option(5e-4, "weight decay of SGD", low=0, source="PMI released code; R-DFCIL (CIFAR-100)")
+    lr_milestones: tuple[float, ...] = option(
+        (0.2, 0.4, 0.6, 0.8), "when the rate is multiplied by lr_gamma, as parts of n_epochs", low=0, high=1, source="PMI appendix I.1"
+    )
+    lr_gamma: float = option(0.5, "what the rate is multiplied by at each milestone", above=0, high=1, source="PMI appendix I.1")
+
+
+class ContinualModel(nn.Module):
+    """A method. The runner calls, for each task: ``begin_task``, then for each epoch ``begin_epoch`` and ``observe`` for each batch, then
+    ``end_task``.
+
+    A subclass sets ``NAME`` and ``Options``, and overrides :meth:`observe` and what else it needs. What must survive an interruption
+    goes into :meth:`state` and comes back in :meth:`load_state`.
+
+    Attributes:
+        net: the network. Its head has grown by the task's classes before ``begin_task`` is called.
+        loss: the loss on logits and labels.
+        opt: the optimiser, rebuilt for each task.
+        args: every option of the run, flat. options: those of the method, typed.
+        transform: real images to augmented images, for methods that augment by themselves.
+        dataset: the data set.
+        host: progress, events, pictures, places to stop.
+    """
+
+    NAME = ""
+    COMPATIBILITY: ClassVar[tuple[str, ...]] = ("class-il", "task-il")
+    JOINT = False  # True: all tasks are shown at once, as one
+    Options: type = TrainingOptions
+
+    def __init__(
+        self,
+        backbone: nn.Module,
+        loss: Callable[[Tensor, Tensor], Tensor],
+        args: SimpleNamespace,
+        transform: Callable[..., Tensor] | None,
+        dataset: ContinualDataset,
+    ) -> None:
+        super().__init__()
+        self.net, self.loss, self.args, self.transform, self.dataset = backbone, loss, args, transform, dataset
+        self.options = select(type(self).Options, vars(args))
+        self.device = dataset.device
+        self.net.to(self.device, memory_format=torch.channels_last)
+        self.host: Host = NullHost()
+        self.current_task = 0
+        self.opt: torch.optim.Optimizer | None = None
+
+    @property
+    def cpt(self) -> int:
+        """Classes per task."""
+        return self.dataset.N_CLASSES_PER_TASK
+
+    @property
+    def n_past_classes(self) -> int:
+        """Classes of the tasks before this one."""
+        return self.current_task * self.cpt
+
+    @property
+    def n_seen_classes(self) -> int:
+        """Classes of the tasks up to this one."""
+        return (self.current_task + 1) * self.cpt
+
+    def n_epochs(self) -> int:
+        """Epochs of the current task."""
+        return int(self.options.n_epochs)
+
+    def grow(self) -> None:
+        """Give the head the current task's classes, unless it has them (after a resumption)."""
+        head: Any = self.net.head
+        if sum(head.sizes) < self.n_seen_classes:
+            head.grow(self.cpt, seeded(self.args.seed, "head", self.current_task))
+            head.to(self.device)
+
+    def begin_task(self, dataset: ContinualDataset) -> None:
+        """Before the first epoch. May take long: a method that makes synthetic samples makes them here."""
+        self.opt = self.new_optimizer(self.net.parameters())
+
+    def begin_epoch(self, epoch: int, dataset: ContinualDataset) -> None:
+        """Before each epoch of the task (from 0): sets the learning rate."""
+        options = self.options
+        passed = sum(epoch >= round(options.n_epochs * part) for part in options.lr_milestones)
+        self.set_rate(options.lr * options.lr_gamma**passed)
+
+    def observe(self, inputs: Tensor, labels: Tensor, not_aug_inputs: Tensor, epoch: int = 0, step: int = 0) -> dict[str, Tensor]:
+        """One step on a batch of the current task.
+
+        Args:
+            inputs: (b, c, h, w), normalised and augmented. labels: (b,), global. not_aug_inputs: the same images as uint8 pixels.
+            epoch, step: of the task; with the seed they decide every random number of the step.
+
+        Returns:
+            The losses by name, detached; ``loss`` is their sum as it was minimised.
+        """
+        raise NotImplementedError(f"{type(self).__name__} has no observe()")
+
+    def set_modes(self) -> None:
+        """Put the network into training mode, or what of it trains."""
+        self.net.train()
+
+    def end_epoch(self, epoch: int, dataset: ContinualDataset) -> None:
+        """After each epoch."""
+
+    def end_task(self, dataset: ContinualDataset) -> None:
+        """After the last epoch, before the evaluation. If ``host.safe_point`` is called in here, nothing may have changed yet: a run
+        that stops there begins ``end_task`` anew."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Images (b, c, h, w), normalised, to logits (b, seen classes)."""
+        return self.net(x)
+
+    def new_optimizer(self, parameters: Any) -> torch.optim.Optimizer:
+        """SGD with the options' rate, momentum and weight decay."""
+        options = self.options
+        return torch.optim.SGD(parameters, lr=options.lr, momentum=options.optim_mom, weight_decay=options.optim_wd)
+
+    def set_rate(self, lr: float) -> None:
+        """Set the learning rate of every parameter."""
+        assert self.opt is not None, "begin_task() builds the optimiser"
+        for group in self.opt.param_groups:
+            group["lr"] = lr
+
+    def inversion_figures(self) -> dict[str, float]:
+        """What inversion has cost over the run so far: images, steps, step_equivalents, forward_passes, backward_passes, seconds."""
+        return {}
+
+    def state(self) -> dict[str, Any]:
+        """Everything that the method needs to go on, as tensors and plain data."""
+        return {"task": self.current_task, "net": self.net.state_dict(), "opt": None if self.opt is None else self.opt.state_dict()}
+
+    def load_state(self, state: dict[str, Any]) -> None:
+        """Take up :meth:`state`."""
+        self.current_task = state["task"]
+        self.net.load_state_dict(state["net"])
+        if state["opt"] is not None:
+            self.restore_optimizer()
+            assert self.opt is not None
+            self.opt.load_state_dict(state["opt"])
+
+    def restore_optimizer(self) -> None:
+        """Build ``opt`` over the same parameters as when the state was taken, for its own state to be loaded into."""
+        self.opt = self.new_optimizer(self.net.parameters())

@@ -1,0 +1,267 @@
+"""PMI + CFS on a ResNet (Tong et al., NeurIPS 2025, Alg. 3): per-layer model inversion replays the old classes.
+
+After each task the features of every class are kept as a diagonal Gaussian, and a small contrastive network per class learns to spread
+them. Before the next task, features are sampled, a diverse part of them selected (CFS), and the frozen network inverted from them to
+images: layer by layer (PMI), then through the whole model. They are replayed beside the new images under R-DFCIL's losses.
+
+What deviates from the released code, and why (``docs/provenance.md``): Eq. 23 is a sum (the code multiplies two terms); CFS's moment
+correction ends at the stored mean (the code's does not); the prior of a block's input is its measured moments, not those of the residual
+branch (``pmi_prior``). The preset ``best`` is ours: low-frequency start, transforms and a smoothness prior inside the loop.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor
+
+from pmi_cl.errors import UserError
+from pmi_cl.inversion.buffer import SyntheticBuffer
+from pmi_cl.inversion.config import InversionConfig
+from pmi_cl.inversion.contrastive import ContrastiveBank, ContrastiveConfig, train_contrastive
+from pmi_cl.inversion.cost import InversionReport
+from pmi_cl.inversion.engine import Inversion
+from pmi_cl.inversion.gaussians import ClassGaussians, fit_gaussians
+from pmi_cl.inversion.labels import draw_labels
+from pmi_cl.inversion.objectives import CrossEntropy, FeatureMatch, StatisticsMatch, Term, TotalVariation
+from pmi_cl.inversion.pieces import measure_input_moments
+from pmi_cl.inversion.pmi import PmiConfig
+from pmi_cl.inversion.precision import inversion_dtype
+from pmi_cl.inversion.selection import SelectionConfig, sample_targets
+from pmi_cl.inversion.statistics import Moments, pool_moments
+from pmi_cl.inversion.transforms import Transforms
+from pmi_cl.models.replay_training import ReplayOptions, ReplayTraining
+from pmi_cl.options import option
+from pmi_cl.seeding import mix, seeded
+
+if TYPE_CHECKING:
+    from pmi_cl.datasets.continual_dataset import ContinualDataset
+
+
+@dataclass(frozen=True)
+class PmiRdfcilOptions(ReplayOptions):
+    """The appendix's values (App. I.1); ``models/config/pmi_rdfcil.yaml`` has the released code's, R-DFCIL's schedule and ours."""
+
+    buffer_images: int = option(20000, "synthetic images of a task", unit="images", low=2, source="PMI appendix I.1")
+    buffer_per_task: int = option(
+        0, "and so many more for each earlier task", unit="images", low=0, source="PMI appendix I.1; code: 1000 to 5000"
+    )
+    balanced: bool = option(False, "1: as many synthetic images of each class; 0: classes drawn at random", source="PMI released code: 0")
+
+    cfs: bool = option(True, "contrastive feature selection; 0: plain Gaussian samples, the ablation", source="PMI appendix; Table 5")
+    cfs_ratio: float = option(0.5, "share of the candidates that is selected in each round", above=0, high=1, source="PMI appendix I.1")
+    cfs_steps: int = option(40, "nominal rounds of selection", unit="rounds", low=1, source="PMI appendix I.1")
+    cont_epochs: int = option(200, "epochs of each contrastive model", unit="epochs", low=1, source="PMI appendix I.1")
+    cont_lr: float = option(0.01, "learning rate of the contrastive models", above=0, source="PMI appendix I.1")
+    cont_optimizer: str = option(
+        "sgd", "optimiser of the contrastive models", choices=("sgd", "adam"), source="PMI appendix I.1; code: adam"
+    )
+    cont_keep_best: bool = option(False, "1: keep the weights with the lowest batch loss", source="PMI released code: 1")
+
+    inv_start: str = option(
+        "pmi", "where the full-model stage starts", choices=("noise", "stats", "lowfreq", "stem", "pmi"), source="PMI appendix 3"
+    )
+    inv_batch: int = option(4000, "images that are inverted together", unit="images", low=2, source="PMI released code")
+    inv_steps: int = option(280, "steps of the full-model stage", unit="steps", low=1, source="PMI appendix I.1")
+    inv_lr: float = option(0.15, "Adam's rate in the full-model stage", above=0, source="PMI appendix I.1")
+    inv_schedule: str = option("constant", "of that rate", choices=("constant", "cosine", "released"), source="PMI appendix I.1")
+    inv_beta2: float = option(0.999, "Adam's second decay in the full-model stage", above=0, high=0.99999, source="Adam's default")
+    inv_feature: float = option(1.0, "weight of the squared distance to the sampled feature", low=0, source="PMI appendix I.1")
+    inv_alpha: float = option(0.1, "weight of the statistics in the full-model stage", low=0, source="[INF] 1.6 / 16 blocks; code: 0.25")
+    inv_ce: float = option(0.0, "weight of the label's cross-entropy in the full-model stage", low=0, source="PMI released code: none")
+    inv_tv: float = option(0.0, "weight of the mean squared difference of neighbouring pixels", low=0, source="PMI appendix C.3: 0")
+    inv_roll: int = option(0, "roll the batch by up to so many pixels at every step", unit="pixels", low=0, source="[paper: none]; ours")
+    inv_flip: bool = option(
+        False, "1: mirror the batch at random at every step, where the data set allows it", source="[paper: none]; ours"
+    )
+    inv_noise: float = option(0.0, "standard deviation of noise added at every step", low=0, source="[paper: none]; ours")
+    inv_keep_best: bool = option(False, "1: keep the iterate with the lowest loss; 0: the last", source="[INF]")
+
+    pmi_steps: int = option(100, "steps of each layer", unit="steps", low=1, source="PMI appendix I.1; code: 50")
+    pmi_lr: float = option(0.8, "Adam's rate of each layer", above=0, source="PMI appendix I.1")
+    pmi_alpha: float = option(1.6, "weight of the statistics of each layer", low=0, source="PMI appendix I.1; code: 80")
+    pmi_prior: str = option(
+        "measured", "what is known of a layer's input", choices=("measured", "bn_affine"), source="[INF], spec 2.2; code: bn_affine"
+    )
+    pmi_boost: bool = option(False, "1: double the weight of a term that exceeds its first value", source="PMI released code: 1")
+    stem_steps: int = option(10, "steps of the stem start", unit="steps", low=1, source="ours")
+
+
+class PmiRdfcil(ReplayTraining):
+    """PMI + CFS: per-layer model inversion from sampled features; R-DFCIL's losses.
+
+    Attributes:
+        gaussians, bank: the features of every seen class, and its contrastive model (None without CFS).
+        moments: of every piece's input, pooled over the tasks.
+        buffer: the synthetic samples of the task at hand.
+        inversion: the one under way; a checkpoint in mid-inversion goes on with it.
+    """
+
+    NAME = "pmi_rdfcil"
+    Options = PmiRdfcilOptions
+
+    def __init__(self, *args: Any) -> None:
+        super().__init__(*args)
+        self.gaussians: ClassGaussians | None = None
+        self.bank: ContrastiveBank | None = None
+        self.moments: list[Moments] = []
+        self.buffer: SyntheticBuffer | None = None
+        self.inversion: Inversion | None = None
+        self._saved_inversion: dict[str, Any] | None = None
+        self.bill = InversionReport()
+        if self.options.buffer_images < 2 * self.dataset.N_CLASSES:
+            raise UserError(f"--buffer_images {self.options.buffer_images}: give at least two for each of {self.dataset.N_CLASSES} classes")
+
+    def config(self) -> InversionConfig:
+        """The engine's settings from the options."""
+        o = self.options
+        terms: list[Term] = [FeatureMatch(o.inv_feature), StatisticsMatch(o.inv_alpha)]
+        terms += [CrossEntropy(o.inv_ce)] if o.inv_ce else []
+        terms += [TotalVariation(o.inv_tv)] if o.inv_tv else []
+        return InversionConfig(
+            start=o.inv_start,
+            steps=o.inv_steps,
+            lr=o.inv_lr,
+            schedule=o.inv_schedule,
+            beta2=o.inv_beta2,
+            terms=tuple(terms),
+            transforms=Transforms(o.inv_roll, o.inv_flip and self.dataset.FLIP, o.inv_noise),
+            batch=o.inv_batch,
+            keep_best=o.inv_keep_best,
+            pmi=PmiConfig(o.pmi_steps, o.pmi_lr, o.pmi_alpha, 1.0, o.pmi_prior, o.pmi_boost),
+            stem_steps=o.stem_steps,
+            precision=inversion_dtype(self.args.precision, self.device),
+            compiled=self.args.compile,
+        )
+
+    # Before a task: sample features, invert them.
+
+    def prepare_replay(self, dataset: ContinualDataset) -> None:
+        """Sample and select features, run PMI and the full-model inversion, keep the images with the teacher's logits."""
+        with self.host.phase("selection"):
+            labels, targets = self.sample_features()
+        with self.host.phase("inversion"):
+            self.inversion = self._new_inversion(labels, targets)
+            self._invert(self.inversion)
+            images = self.inversion.images()
+            logits = torch.cat([self.teacher(part).detach() for part in images.split(500)])
+        self.buffer = SyntheticBuffer(images, labels, logits)
+        self._report(dataset)
+        self.inversion = None
+
+    def sample_features(self) -> tuple[Tensor, Tensor]:
+        """Labels (n,) of old classes and a feature (n, 64) for each, selected by CFS."""
+        o = self.options
+        assert self.gaussians is not None
+        n = o.buffer_images + self.current_task * o.buffer_per_task
+        seed = mix(self.args.seed, "replay", self.current_task)
+        labels = draw_labels(n, self.n_past_classes, o.balanced, seeded(seed, "labels")).to(self.device)
+        return labels, sample_targets(self.gaussians, labels, seed, self.bank, SelectionConfig(o.cfs_ratio, o.cfs_steps))
+
+    def _new_inversion(self, labels: Tensor, targets: Tensor) -> Inversion:
+        inversion = Inversion(
+            self.teacher.pieces(),
+            self.teacher.head,
+            self.config(),
+            image_shape=(3, *self.dataset.SIZE),
+            targets=targets,
+            labels=labels,
+            input_moments=self.moments,
+            seed=mix(self.args.seed, "inversion", self.current_task),
+        )
+        if self._saved_inversion is not None:
+            inversion.load(self._saved_inversion)
+            self._saved_inversion = None
+        return inversion
+
+    def _invert(self, inversion: Inversion) -> None:
+        for step in inversion.run():
+            self.host.progress(f"task {self.current_task + 1} inversion", step.done, step.total, loss=step.loss)
+            self.host.scalars({f"inversion/task {self.current_task + 1}/{step.stage}": step.loss}, step.done)
+            self.host.safe_point()
+
+    def _report(self, dataset: ContinualDataset) -> None:
+        """Pictures, curves and the bill of the inversion that has ended."""
+        assert self.inversion is not None and self.buffer is not None
+        report, name = self.inversion.report, f"task {self.current_task + 1}"
+        self.bill = self.bill + report
+        self.host.scalars({"inversion/images per second": report.images / max(report.seconds, 1e-9)}, self.current_task)
+        self.host.curves(f"inversion/{name}", {entry["stage"]: entry["losses"].tolist() for entry in report.losses if entry["batch"] == 0})
+        rows = torch.cat([(self.buffer.labels == label).nonzero().flatten()[:10] for label in range(self.n_past_classes)])
+        self.host.images(f"synthetic/{name}", dataset.denormalise(self.buffer.images[rows]), self.buffer.labels[rows])
+
+    # During a task.
+
+    def draw_replay(self, n: int, epoch: int, step: int) -> tuple[Tensor, Tensor, Tensor]:
+        """Stored synthetic images, every old class equally often."""
+        assert self.buffer is not None
+        return self.buffer.draw(n, seeded(self.args.seed, "draw", self.current_task, epoch, step))
+
+    # After a task: statistics, Gaussians, contrastive models, teacher.
+
+    def end_task(self, dataset: ContinualDataset) -> None:
+        """New classes from real images, old ones from the synthetic images through the new network; then the teacher."""
+        self.net.eval()
+        with self.host.phase("statistics"):
+            moments = self._input_moments(dataset)
+            features, labels = self._features(dataset)
+            gaussians = fit_gaussians(features, labels, self.n_seen_classes)
+            bank = self._contrastive_models(features, labels) if self.options.cfs else None
+        self.moments, self.gaussians, self.bank, self.buffer = moments, gaussians, bank, None
+        super().end_task(dataset)
+
+    def _input_moments(self, dataset: ContinualDataset) -> list[Moments]:
+        """The moments of every piece's input over the new images, pooled with those of the tasks before."""
+        batches = (images for images, _ in dataset.plain_batches(self.current_task))
+        new: list[Moments] = measure_input_moments(self.net.pieces(), batches)  # type: ignore[operator]
+        return [pool_moments(pair) for pair in zip(self.moments, new, strict=True)] if self.moments else new
+
+    def _features(self, dataset: ContinualDataset) -> tuple[Tensor, Tensor]:
+        """Features (n, 64) through the new network, and labels: the task's real images, then the synthetic ones of the old classes."""
+        features, labels = [], []
+        synthetic = [] if self.buffer is None else zip(self.buffer.images.split(256), self.buffer.labels.split(256), strict=True)
+        with torch.no_grad():
+            for source in (dataset.plain_batches(self.current_task), synthetic):
+                for images, names in source:
+                    features.append(self.net(images, returnt="features"))
+                    labels.append(names)
+                    self.host.safe_point()
+        return torch.cat(features), torch.cat(labels)
+
+    def _contrastive_models(self, features: Tensor, labels: Tensor) -> ContrastiveBank:
+        o = self.options
+        config = ContrastiveConfig(o.cont_epochs, o.cont_lr, o.cont_optimizer, o.cont_keep_best)
+        seed = mix(self.args.seed, "contrastive", self.current_task)
+        bank = train_contrastive(features, labels, self.n_seen_classes, config, seed, self.host.safe_point)
+        mean = sum(bank.losses.values()) / len(bank.losses)
+        self.host.scalars({"f_cont/uniformity": mean}, self.current_task)
+        return bank
+
+    def inversion_figures(self) -> dict[str, float]:
+        """What the inversions have cost over the run so far."""
+        bill = self.bill if self.inversion is None else self.bill + self.inversion.report
+        return {name: value for name, value in bill.summary().items() if name not in ("peak_memory_mib", "seconds_per_image")}
+
+    def state(self) -> dict[str, Any]:
+        """The base's, the statistics of all classes, the synthetic samples, the inversion under way and the bill."""
+        own = {
+            "gaussians": self.gaussians and self.gaussians.state(),
+            "bank": self.bank and self.bank.state(),
+            "moments": [moments.state() for moments in self.moments],
+            "buffer": self.buffer and self.buffer.state(),
+            "inversion": self.inversion and self.inversion.state(),
+            "bill": self.bill.summary(),
+        }
+        return {**super().state(), **own}
+
+    def load_state(self, state: dict[str, Any]) -> None:
+        """Take up :meth:`state`; an inversion under way is built again, and goes on, in :meth:`prepare_replay`."""
+        super().load_state(state)
+        self.gaussians = state["gaussians"] and ClassGaussians.from_state(state["gaussians"], self.device)
+        self.bank = state["bank"] and ContrastiveBank.from_state(state["bank"], self.device)
+        self.moments = [Moments.from_state(entry, self.device) for entry in state["moments"]]
+        self.buffer = state["buffer"] and SyntheticBuffer.from_state(state["buffer"], self.device)
+        self._saved_inversion = state["inversion"]
+        self.bill = InversionReport.from_summary(state["bill"])

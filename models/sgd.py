@@ -1,0 +1,23 @@
+"""Fine-tuning: what happens when nothing is done against forgetting."""
+
+from __future__ import annotations
+
+from torch import Tensor
+
+from pmi_cl.models.continual_model import ContinualModel, TrainingOptions
+
+
+class Sgd(ContinualModel):
+    """Fine-tuning on each task in turn, the lower bound."""
+
+    NAME = "sgd"
+    Options = TrainingOptions
+
+    def observe(self, inputs: Tensor, labels: Tensor, not_aug_inputs: Tensor, epoch: int = 0, step: int = 0) -> dict[str, Tensor]:
+        """Cross-entropy over all classes seen so far."""
+        assert self.opt is not None
+        loss = self.loss(self.net(inputs), labels)
+        self.opt.zero_grad()
+        loss.backward()
+        self.opt.step()
+        return {"loss": loss.detach()}

@@ -1,0 +1,121 @@
+"""Lists the methods, data sets and backbones with their options by reading source text, so that ``--help`` never imports torch."""
+
+from __future__ import annotations
+
+import ast
+import importlib
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import pmi_cl
+from pmi_cl.errors import UserError, unknown_name
+from pmi_cl.source_reader import OptionSpec, Source, SourceReader, assignments
+
+__all__ = ["INSTALLED", "KINDS", "Catalogue", "Entry", "OptionSpec", "canonical", "entries", "find", "load"]
+
+KINDS = {"model": "model", "dataset": "data set", "backbone": "backbone"}  # kind -> its name in a sentence; the folder is the kind's plural
+
+
+@dataclass(frozen=True)
+class Entry:
+    """One method, data set or backbone.
+
+    Attributes:
+        kind: "model", "dataset" or "backbone".
+        module, attribute: where its class or function is, for :meth:`Catalogue.load`.
+        summary: first line of its docstring.
+        options: its flags.
+        constants: its class attributes in capitals that are literals (``N_CLASSES``, ``N_TASKS``, ``DEFAULTS``), inherited ones included.
+    """
+
+    kind: str
+    name: str
+    module: str
+    attribute: str
+    summary: str
+    options: tuple[OptionSpec, ...] = ()
+    constants: dict[str, Any] = field(default_factory=dict)
+
+
+def canonical(name: str) -> str:
+    """The spelling under which names are compared: case, ``_`` and ``-`` make no difference."""
+    return name.strip().lower().replace("_", "-")
+
+
+class Catalogue:
+    """What the folders ``models``, ``datasets`` and ``backbones`` below the given folders hold."""
+
+    def __init__(self, folders: Sequence[str | Path]) -> None:
+        self.reader = SourceReader(folders)
+        self._entries: dict[str, tuple[Entry, ...]] = {}
+
+    def entries(self, kind: str) -> tuple[Entry, ...]:
+        """All entries of a kind, by name. Raises UserError for a file that cannot be read or a name that is taken twice."""
+        if kind not in self._entries:
+            found: dict[str, Entry] = {}
+            for source in self._sources(f"{kind}s"):
+                for entry in self._backbones(source) if kind == "backbone" else self._classes(kind, source):
+                    other = found.setdefault(canonical(entry.name), entry)
+                    if other is not entry:
+                        raise UserError(f"{source.path}: the {KINDS[kind]} name '{entry.name}' is taken by {other.module}: choose another")
+            self._entries[kind] = tuple(found[name] for name in sorted(found))
+        return self._entries[kind]
+
+    def find(self, kind: str, name: str) -> Entry:
+        """The entry of that name (case, ``_`` and ``-`` make no difference). Raises UserError with the nearest names."""
+        known = {canonical(entry.name): entry for entry in self.entries(kind)}
+        if canonical(name) not in known:
+            raise unknown_name(KINDS[kind], name, [entry.name for entry in known.values()])
+        return known[canonical(name)]
+
+    def load(self, kind: str, name: str) -> Any:
+        """The class or function itself: imports its module (and torch with it)."""
+        entry = self.find(kind, name)
+        return getattr(importlib.import_module(entry.module), entry.attribute)
+
+    def options(self, module: str, attribute: str) -> tuple[OptionSpec, ...]:
+        """The options of one dataclass of the package, such as ``RunOptions``."""
+        source = self.reader.source(module)
+        found = self.reader.resolve(source, attribute) if source else None
+        if found is None:
+            raise LookupError(f"{module} has no class {attribute}")
+        return self.reader.options(*found)
+
+    def preset_path(self, model: str) -> Path | None:
+        """The file with the presets of a method, where it has one."""
+        paths = [folder / "models" / "config" / f"{model}.yaml" for folder in self.reader.folders]
+        return next((path for path in paths if path.is_file()), None)
+
+    def _sources(self, folder: str) -> Iterator[Source]:
+        names = {path.stem for root in self.reader.folders for path in (root / folder).glob("[!_]*.py")}
+        for name in sorted(names):
+            source = self.reader.source(f"pmi_cl.{folder}.{name}")
+            if source:
+                yield source
+
+    def _classes(self, kind: str, source: Source) -> Iterator[Entry]:
+        for node in source.definitions.values():
+            own = dict(assignments(node.body)) if isinstance(node, ast.ClassDef) else {}
+            name = source.literal(own["NAME"]) if "NAME" in own else ""
+            if isinstance(node, ast.ClassDef) and name:  # a base class has no name, or an empty one
+                options = self.reader.declared_options(source, node)
+                yield Entry(kind, name, source.name, node.name, _summary(node), options, self.reader.constants(source, node))
+
+    def _backbones(self, source: Source) -> Iterator[Entry]:
+        names = dict(assignments(source.tree.body)).get("BACKBONES")
+        for name, attribute in (source.literal(names) if names else {}).items():
+            if attribute not in source.definitions:
+                raise UserError(f"{source.path}: BACKBONES names '{attribute}', which the file does not define")
+            yield Entry("backbone", name, source.name, attribute, _summary(source.definitions[attribute]))
+
+
+def _summary(node: ast.ClassDef | ast.FunctionDef) -> str:
+    return (ast.get_docstring(node) or "").partition("\n")[0]
+
+
+INSTALLED = Catalogue(pmi_cl.__path__)  # the package's own folders; a reader without files until it is asked
+entries = INSTALLED.entries
+find = INSTALLED.find
+load = INSTALLED.load

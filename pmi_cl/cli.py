@@ -1,0 +1,86 @@
+"""The command ``pmi-cl``: looks up, checks, explains, and starts a run once everything that was typed is known to be right."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Sequence
+
+import pmi_cl
+from pmi_cl.catalogue import INSTALLED, Catalogue
+from pmi_cl.errors import UserError
+from pmi_cl.help_text import listing, overview, own_flags, table
+from pmi_cl.utils.arguments import CONTROLS, all_specs, resolve, run_specs, scan
+from pmi_cl.utils.presets import decide, presets_of
+
+INTERRUPTED = 130
+PIPE_CLOSED = 141
+
+
+def main(argv: Sequence[str] | None = None, catalogue: Catalogue = INSTALLED) -> int:
+    """Runs the command.
+
+    Args:
+        argv: the words after the program's name; None: those of this process.
+        catalogue: where models, data sets, backbones and presets are looked up.
+
+    Returns:
+        The exit code: 0; 2 after a user's mistake, with one line on stderr; 130 after Ctrl-C; else the run's own.
+    """
+    try:
+        return _command(sys.argv[1:] if argv is None else argv, catalogue)
+    except UserError as error:
+        print(f"pmi-cl: error: {' '.join(str(error).splitlines())}", file=sys.stderr)
+        return error.exit_code
+    except KeyboardInterrupt:
+        return INTERRUPTED
+    except BrokenPipeError:  # `pmi-cl --list | head`: the interpreter must not flush into the closed pipe on its way out
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return PIPE_CLOSED
+
+
+def _command(argv: Sequence[str], catalogue: Catalogue) -> int:
+    words = ["--help" if word == "-h" else word for word in argv]
+    asked = {word for word in words if word in CONTROLS}
+    rest = [word for word in words if word not in CONTROLS]
+    if "--version" in asked:
+        _show(f"pmi-cl {pmi_cl.__version__}\n")
+    elif "--help" in asked:
+        _show(_help(rest, catalogue))
+    elif "--list" in asked:
+        _show(listing(catalogue))
+    else:
+        return _start(rest, "--check" in asked, catalogue)
+    return 0
+
+
+def _start(argv: Sequence[str], check_only: bool, catalogue: Catalogue) -> int:
+    resolved = resolve(argv, catalogue)
+    if not check_only:
+        from pmi_cl.utils.runner import run  # imports torch: only now, when nothing that was typed is wrong
+
+        return run(resolved)
+    from pmi_cl.utils.preflight import preflight
+
+    preflight(resolved)
+    _show(table(resolved.args, resolved.sources))
+    return 0
+
+
+def _help(argv: Sequence[str], catalogue: Catalogue) -> str:
+    typed, _ = scan(argv, run_specs())
+    entries = [catalogue.find(kind, typed[kind]) for kind in ("model", "dataset") if kind in typed]
+    if not entries:
+        return overview(run_specs())
+    if len(entries) == 1:
+        return own_flags(entries, {}, {}, catalogue)
+    model, dataset = entries
+    chosen = {name: text for name, text in typed.items() if name == "model_config"}
+    values, sources = decide(all_specs(model, dataset), chosen, presets_of(model.name, catalogue), dataset)
+    return own_flags(entries, values, sources, catalogue)
+
+
+def _show(text: str) -> None:
+    """Prints, with escapes for what the terminal's encoding lacks."""
+    encoding = sys.stdout.encoding or "utf-8"
+    print(text.encode(encoding, "backslashreplace").decode(encoding), end="", flush=True)

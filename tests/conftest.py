@@ -1,0 +1,32 @@
+"""What several test files need: one CPU thread, and the real CIFAR-100 where it can be had."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+
+UNPACK = Path(__file__).resolve().parents[2] / "shared" / "data" / "unpack.py"
+
+
+@pytest.fixture(scope="session", autouse=True)
+def one_thread() -> None:
+    """Small tensors are slower on several threads, and the machines that run the tests are shared."""
+    torch.set_num_threads(1)
+
+
+@pytest.fixture(scope="session")
+def cifar100_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A ``base_path`` with the official CIFAR-100: that of PMI_CL_TEST_DATA, filled if need be, or a temporary one."""
+    kept = os.environ.get("PMI_CL_TEST_DATA")
+    if kept and all((Path(kept) / "cifar-100-python" / name).exists() for name in ("train", "test", "meta")):
+        return Path(kept)
+    if not UNPACK.exists():
+        pytest.skip(f"no CIFAR-100: set PMI_CL_TEST_DATA to a folder with cifar-100-python/ ({UNPACK} is not here either)")
+    folder = Path(kept) if kept else tmp_path_factory.mktemp("data")
+    subprocess.run([sys.executable, str(UNPACK), str(folder), "cifar100"], check=True, stdout=subprocess.DEVNULL)
+    return folder

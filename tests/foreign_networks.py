@@ -1,0 +1,92 @@
+"""Networks that are not the project's: a standard CIFAR ResNet, as published weights of one expect it, and torchvision's models."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from types import ModuleType
+
+import pytest
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from pmi_cl.torchvision_shim import ensure_torchvision
+
+PUBLISHED_RESNET32 = Path(__file__).resolve().parents[2] / "shared" / "data" / "packs" / "resnet32-d509ac18.th"
+
+
+class SubsampleAndPad(nn.Module):
+    """He et al.'s option A: every second pixel, and zero channels half before and half after the real ones."""
+
+    def __init__(self, new_channels: int) -> None:
+        super().__init__()
+        self.half = new_channels // 2
+
+    def forward(self, x: Tensor) -> Tensor:
+        return F.pad(x[:, :, ::2, ::2], (0, 0, 0, 0, self.half, self.half))
+
+
+class BasicBlock(nn.Module):
+    """conv-BN-ReLU-conv-BN, plus the shortcut, then a ReLU: the standard block."""
+
+    def __init__(self, channels_in: int, channels: int) -> None:
+        super().__init__()
+        stride = 1 if channels_in == channels else 2
+        self.conv1 = nn.Conv2d(channels_in, channels, 3, stride=stride, padding=1, bias=False)
+        self.bn1 = nn.BatchNorm2d(channels)
+        self.conv2 = nn.Conv2d(channels, channels, 3, padding=1, bias=False)
+        self.bn2 = nn.BatchNorm2d(channels)
+        self.shortcut = nn.Identity() if stride == 1 else SubsampleAndPad(channels - channels_in)
+
+    def forward(self, x: Tensor) -> Tensor:
+        out = F.relu(self.bn1(self.conv1(x)))
+        out = self.bn2(self.conv2(out))
+        out += self.shortcut(x)
+        return F.relu(out)
+
+
+class CifarResNet(nn.Module):
+    """He et al.'s CIFAR ResNet of 6n + 2 layers: three stages of n blocks, pooling and a linear classifier."""
+
+    def __init__(self, n: int, n_classes: int = 10) -> None:
+        super().__init__()
+        self.conv1 = nn.Conv2d(3, 16, 3, padding=1, bias=False)
+        self.bn1 = nn.BatchNorm2d(16)
+        self.layer1 = nn.Sequential(*[BasicBlock(16, 16) for _ in range(n)])
+        self.layer2 = nn.Sequential(BasicBlock(16, 32), *[BasicBlock(32, 32) for _ in range(n - 1)])
+        self.layer3 = nn.Sequential(BasicBlock(32, 64), *[BasicBlock(64, 64) for _ in range(n - 1)])
+        self.linear = nn.Linear(64, n_classes)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = F.relu(self.bn1(self.conv1(x)))
+        x = self.layer3(self.layer2(self.layer1(x)))
+        x = F.avg_pool2d(x, x.shape[-1]).flatten(1)
+        return self.linear(x)
+
+
+def cifar_resnet20() -> CifarResNet:
+    """Untrained, 20 layers."""
+    return CifarResNet(3)
+
+
+def cifar_resnet32() -> CifarResNet:
+    """Untrained, 32 layers."""
+    return CifarResNet(5)
+
+
+def published_resnet32() -> CifarResNet:
+    """The published CIFAR-10 ResNet-32 (92.63 %), in evaluation mode; skips the test where its weights are not at hand."""
+    if not PUBLISHED_RESNET32.exists():
+        pytest.skip(f"the published ResNet-32 is not at {PUBLISHED_RESNET32}")
+    saved = torch.load(PUBLISHED_RESNET32, map_location="cpu", weights_only=True)["state_dict"]
+    model = cifar_resnet32()
+    weights = {name.removeprefix("module."): value for name, value in saved.items()}
+    counters = {name: value for name, value in model.state_dict().items() if name.endswith("num_batches_tracked")}
+    model.load_state_dict({**counters, **weights})
+    return model.eval()
+
+
+def torchvision_models() -> ModuleType:
+    """``torchvision.models``; skips the test where torchvision is not installed."""
+    ensure_torchvision()
+    return pytest.importorskip("torchvision.models")

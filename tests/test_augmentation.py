@@ -1,0 +1,97 @@
+"""Batched normalisation, crop and flip against a slow loop over images."""
+
+from __future__ import annotations
+
+import numpy
+import pytest
+import torch
+from torch import Tensor
+
+from pmi_cl.datasets.augmentation import crop_and_flip, denormalise, draw_crops, mean_and_std, normalise
+from pmi_cl.seeding import seeded
+
+MEAN = torch.tensor([0.5, 0.4, 0.3])
+STD = torch.tensor([0.2, 0.25, 0.3])
+
+
+def pixels(count: int = 6, height: int = 9, width: int = 7) -> Tensor:
+    return torch.randint(0, 256, (count, 3, height, width), dtype=torch.uint8, generator=seeded(0, "pixels"))
+
+
+def slow_crop(image: numpy.ndarray, top: int, left: int, mirrored: int, padding: int) -> numpy.ndarray:
+    """One image (c, h, w): pad, cut, mirror, in the order of R-DFCIL's pipeline."""
+    _, height, width = image.shape
+    padded = numpy.pad(image, ((0, 0), (padding, padding), (padding, padding)))
+    cut = padded[:, top : top + height, left : left + width]
+    return cut[:, :, ::-1] if mirrored else cut
+
+
+def test_normalise_is_the_formula_and_channels_last() -> None:
+    images = pixels()
+    result = normalise(images, MEAN, STD)
+    expected = (images.numpy() / 255 - MEAN.numpy()[:, None, None]) / STD.numpy()[:, None, None]
+    assert result.dtype == torch.float32
+    assert result.is_contiguous(memory_format=torch.channels_last)
+    numpy.testing.assert_allclose(result.numpy(), expected, atol=2e-6)
+
+
+def test_denormalise_brings_every_level_back() -> None:
+    images = torch.arange(256, dtype=torch.uint8).reshape(1, 1, 16, 16).expand(1, 3, 16, 16)
+    restored = denormalise(normalise(images, MEAN, STD), MEAN, STD)
+    assert torch.equal((restored * 255).round().to(torch.uint8), images)
+    torch.testing.assert_close(restored, images / 255, atol=1e-6, rtol=0)
+
+
+def test_denormalise_clamps_what_no_pixel_can_show() -> None:
+    far = torch.full((1, 3, 2, 2), 9.0)
+    assert denormalise(far, MEAN, STD).max() == 1
+    assert denormalise(-far, MEAN, STD).min() == 0
+
+
+@pytest.mark.parametrize("padding", [0, 1, 4])
+@pytest.mark.parametrize("flip", [False, True])
+def test_crops_equal_a_loop_over_images(padding: int, flip: bool) -> None:
+    images = normalise(pixels(40), MEAN, STD)
+    crops = draw_crops(40, padding, flip, seeded(1))
+    result = crop_and_flip(images, crops, padding)
+    expected = numpy.stack([slow_crop(image, *crop, padding) for image, crop in zip(images.numpy(), crops.tolist(), strict=True)])
+    numpy.testing.assert_array_equal(result.numpy(), expected)
+    assert result.is_contiguous(memory_format=torch.channels_last)
+
+
+def test_the_border_is_the_mean_colour() -> None:
+    images = normalise(pixels(1), MEAN, STD)
+    corner = crop_and_flip(images, torch.tensor([[0, 0, 0]]), 4)
+    assert (corner[:, :, :4] == 0).all()
+    assert (corner[:, :, :, :4] == 0).all()
+    torch.testing.assert_close(denormalise(corner, MEAN, STD)[0, :, 0, 0], MEAN)
+
+
+def test_crops_cover_every_offset_evenly_and_mirror_half() -> None:
+    crops = draw_crops(9000, 4, True, seeded(2))
+    for column in (0, 1):
+        counts = torch.bincount(crops[:, column], minlength=9)
+        assert len(counts) == 9
+        assert counts.min() > 850
+        assert counts.max() < 1150
+    assert 4300 < int(crops[:, 2].sum()) < 4700
+
+
+def test_without_flips_the_offsets_are_the_same_ones() -> None:
+    flipped, plain = draw_crops(50, 2, True, seeded(3)), draw_crops(50, 2, False, seeded(3))
+    assert torch.equal(flipped[:, :2], plain[:, :2])
+    assert flipped[:, 2].any()
+    assert not plain[:, 2].any()
+
+
+def test_mean_and_std_against_numpy() -> None:
+    images = pixels(50)
+    mean, std = mean_and_std(images)
+    numpy.testing.assert_allclose(mean, (images.numpy() / 255).mean((0, 2, 3)), rtol=1e-12)
+    numpy.testing.assert_allclose(std, (images.numpy() / 255).std((0, 2, 3)), rtol=1e-12)
+
+
+def test_a_constant_channel_can_be_normalised() -> None:
+    images = torch.full((3, 3, 4, 4), 7, dtype=torch.uint8)
+    mean, std = mean_and_std(images)
+    assert torch.isfinite(normalise(images, torch.tensor(mean), torch.tensor(std))).all()

@@ -1,0 +1,137 @@
+"""The static reading of methods, data sets and backbones: exact, quick, without running them."""
+
+from __future__ import annotations
+
+import dataclasses
+import inspect
+import time
+import typing
+from pathlib import Path
+
+import pytest
+
+from pmi_cl.catalogue import INSTALLED, KINDS, Catalogue, OptionSpec, entries, load
+from pmi_cl.errors import UserError
+from pmi_cl.utils.run_options import GROUPS, RunOptions
+from tests.sample_registry import write_registry
+
+REGISTERED = [(kind, entry.name) for kind in KINDS for entry in entries(kind)]
+WITH_OPTIONS = [(kind, name) for kind, name in REGISTERED if kind != "backbone"]
+
+
+@pytest.fixture
+def catalogue(tmp_path: Path) -> Catalogue:
+    return write_registry(tmp_path)
+
+
+def as_imported(options_class: type) -> list[OptionSpec]:
+    """The option declarations of an imported dataclass, in the form of the static reading."""
+    hints = typing.get_type_hints(options_class)
+    names = {hint: hint.__name__ if isinstance(hint, type) and not typing.get_args(hint) else str(hint) for hint in hints.values()}
+    fields = dataclasses.fields(options_class)
+    return [OptionSpec(field.name, names[hints[field.name]], field.default, **field.metadata) for field in fields]
+
+
+def test_lists_every_kind_by_name(catalogue: Catalogue) -> None:
+    names = {kind: [entry.name for entry in catalogue.entries(kind)] for kind in KINDS}
+    assert names == {
+        "model": ["finetune", "invert_it"],
+        "dataset": ["seq-folder", "seq-hundred"],
+        "backbone": ["net-big", "net-small"],
+    }
+
+
+def test_summary_is_the_first_line_of_the_docstring(catalogue: Catalogue) -> None:
+    assert catalogue.find("model", "finetune").summary == "Plain fine-tuning."
+    assert catalogue.find("backbone", "net-small").summary == "A small network."
+
+
+def test_options_follow_inheritance_across_modules(catalogue: Catalogue) -> None:
+    entry = catalogue.find("model", "invert_it")
+    assert [spec.name for spec in entry.options] == ["lr", "n_epochs", "batch_size", "steps", "milestones", "start", "shift", "cfs"]
+    by_name = {spec.name: spec for spec in entry.options}
+    assert by_name["lr"] == OptionSpec("lr", "float", 0.1, "learning rate", source="paper, Table 1", above=0)
+    assert by_name["n_epochs"] == OptionSpec("n_epochs", "int", 7, "other passes", unit="epochs", low=1)
+    assert by_name["milestones"] == OptionSpec("milestones", "tuple[int, ...]", (48, 80), "where the rate falls", unit="epochs")
+    assert by_name["steps"].optional and by_name["steps"].scalar == "int"
+
+
+def test_a_class_without_options_has_those_of_its_base(catalogue: Catalogue) -> None:
+    assert [spec.name for spec in catalogue.find("model", "finetune").options] == ["lr", "n_epochs", "batch_size"]
+
+
+def test_constants_are_inherited_literals(catalogue: Catalogue) -> None:
+    hundred, folder = (catalogue.find("dataset", name).constants for name in ("seq-hundred", "seq-folder"))
+    assert (hundred["N_CLASSES"], hundred["N_TASKS"], hundred["DEFAULTS"], hundred["SIZE"]) == (100, 10, {"backbone": "net-big"}, (32, 32))
+    assert "MEAN" not in hundred and "N_CLASSES" not in folder and folder["N_TASKS"] is None
+
+
+@pytest.mark.parametrize("typed", ["invert_it", "invert-it", "INVERT_IT", "Invert-It"])
+def test_spelling_of_names(catalogue: Catalogue, typed: str) -> None:
+    assert catalogue.find("model", typed).name == "invert_it"
+
+
+@pytest.mark.parametrize(("kind", "typed", "near"), [("model", "finetun", "finetune"), ("dataset", "seq-hunderd", "seq-hundred")])
+def test_unknown_name_gives_the_nearest(catalogue: Catalogue, kind: str, typed: str, near: str) -> None:
+    with pytest.raises(UserError, match=f"unknown {KINDS[kind]} '{typed}'.*{near}"):
+        catalogue.find(kind, typed)
+
+
+@pytest.mark.parametrize(
+    ("source", "fault"),
+    [
+        ("class A(:", r"new\.py:1: "),
+        ("\0", r"new\.py"),
+        ("class A:\n    NAME = 'a' * 2", r"new\.py:2: write a literal"),
+        ("class A:\n    NAME = 'finetune'", r"'finetune' is taken by pmi_cl\.models\.finetune"),
+        ("class A:\n    NAME = 'a'\n    Options = Missing", r"new\.py:3: Options must name a dataclass"),
+        ("class O:\n    x: int = 3\nclass A:\n    NAME = 'a'\n    Options = O", r"new\.py:2: x: make the field with option"),
+        ("class O:\n    x: int = option(1 + len('a'), 'h')\nclass A:\n    NAME = 'a'\n    Options = O", r"new\.py:2: write a literal"),
+        ("class O:\n    x: list = option(1, 'h')\nclass A:\n    NAME = 'a'\n    Options = O", r"new\.py:2: x: the type list"),
+        ("class O:\n    x: int = option(1, 'h', lowest=1)\nclass A:\n    NAME = 'a'\n    Options = O", r"new\.py:2: .*lowest"),
+    ],
+)
+def test_a_file_that_cannot_be_read_is_named_with_its_line(tmp_path: Path, source: str, fault: str) -> None:
+    catalogue = write_registry(tmp_path)
+    (tmp_path / "models" / "new.py").write_text(source)
+    with pytest.raises(UserError, match=fault):
+        catalogue.entries("model")
+
+
+def test_run_options_are_read_as_imported() -> None:
+    assert list(INSTALLED.options("pmi_cl.utils.run_options", "RunOptions")) == as_imported(RunOptions)
+
+
+def test_every_run_option_is_in_one_group() -> None:
+    grouped = [name for names in GROUPS.values() for name in names]
+    assert sorted(grouped) == sorted(field.name for field in dataclasses.fields(RunOptions))
+
+
+@pytest.mark.parametrize(("kind", "name"), WITH_OPTIONS)
+def test_registered_options_are_read_as_imported(kind: str, name: str) -> None:
+    entry, imported = INSTALLED.find(kind, name), load(kind, name)
+    options_class = getattr(imported, "Options", None)
+    assert list(entry.options) == (as_imported(options_class) if options_class else [])
+    assert not {spec.name for spec in entry.options} & {field.name for field in dataclasses.fields(RunOptions)}
+
+
+@pytest.mark.parametrize(("kind", "name"), REGISTERED)
+def test_registered_classes_are_read_as_imported(kind: str, name: str) -> None:
+    entry, imported = INSTALLED.find(kind, name), load(kind, name)
+    assert entry.summary and entry.summary == inspect.getdoc(imported).partition("\n")[0]
+    for constant, value in entry.constants.items():
+        assert getattr(imported, constant) == value
+
+
+@pytest.mark.parametrize("name", [entry.name for entry in entries("dataset")])
+def test_data_set_defaults_are_options_of_someone(name: str) -> None:
+    known = {spec.name for entry in entries("model") for spec in entry.options} | {field.name for field in dataclasses.fields(RunOptions)}
+    own = {spec.name for spec in INSTALLED.find("dataset", name).options}
+    assert set(INSTALLED.find("dataset", name).constants.get("DEFAULTS", {})) <= known | own
+
+
+def test_reading_everything_is_quick() -> None:
+    started = time.process_time()
+    fresh = Catalogue(INSTALLED.reader.folders)
+    count = sum(len(fresh.entries(kind)) for kind in KINDS)
+    assert time.process_time() - started < 0.02 * (count + 10)

@@ -1,0 +1,304 @@
+"""The command line: what is resolved, what is printed, and that every mistake is one line that writes nothing."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+import pmi_cl
+from pmi_cl.catalogue import INSTALLED, Catalogue, Entry, entries
+from pmi_cl.cli import main
+from pmi_cl.errors import UserError
+from pmi_cl.utils.arguments import Resolved, resolve
+from pmi_cl.utils.presets import presets_of
+from tests.sample_registry import write_registry
+
+RUN = ["--model", "invert_it", "--dataset", "seq-hundred"]
+
+
+@pytest.fixture
+def catalogue(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Catalogue:
+    """The sample registry; the current folder is an empty one beside it."""
+    here = tmp_path / "here"
+    here.mkdir()
+    monkeypatch.chdir(here)
+    return write_registry(tmp_path / "package")
+
+
+def test_resolves_names_values_and_sources(catalogue: Catalogue) -> None:
+    resolved = resolve(["--model", "INVERT-IT", "--dataset=seq_hundred", "--lr", "0.5", "--shift", "-1e-1", "--device", "1"], catalogue)
+    args = resolved.args
+    assert (args.model, args.dataset, args.backbone) == ("invert_it", "seq-hundred", "net-big")
+    assert (resolved.model.name, resolved.dataset.name, resolved.backbone.attribute) == ("invert_it", "seq-hundred", "big")
+    assert (args.lr, args.shift, args.device, args.n_tasks, args.class_order) == (0.5, -0.1, "cuda:1", 10, "default")
+    assert (resolved.sources["lr"], resolved.sources["n_tasks"]) == ("flag", "data set")
+    assert set(vars(args)) == set(resolved.sources)
+
+
+@pytest.mark.parametrize("typed", [["1,2,3"], ["1", "2", "3"]])
+def test_a_tuple_is_typed_with_commas_or_blanks(catalogue: Catalogue, typed: list[str]) -> None:
+    assert resolve([*RUN, "--milestones", *typed], catalogue).args.milestones == (1, 2, 3)
+
+
+@pytest.mark.parametrize(
+    ("n_tasks", "n_classes"), [("1", None), ("4", None), ("5", None), ("20", None), ("50", None), ("100", None), ("3", "9")]
+)
+def test_n_tasks_that_divide_are_taken(catalogue: Catalogue, n_tasks: str, n_classes: str | None) -> None:
+    flags = ["--n_tasks", n_tasks] + (["--n_classes", n_classes] if n_classes else [])
+    assert resolve([*RUN, *flags], catalogue).args.n_tasks == int(n_tasks)
+
+
+def test_a_folder_of_images_checks_its_tasks_itself(catalogue: Catalogue) -> None:
+    resolved = resolve(["--model", "finetune", "--dataset", "seq-folder"], catalogue)
+    assert resolved.args.n_tasks is None
+
+
+MISTAKES = [
+    ([], "--model is missing: choose a model from finetune, invert_it"),
+    (["--model", "finetune"], "--dataset is missing: choose a data set from seq-folder, seq-hundred"),
+    (["--model", "finetun", "--dataset", "seq-hundred"], "unknown model 'finetun': did you mean finetune"),
+    (["--model", "finetune", "--dataset", "seq-hunderd"], "unknown data set 'seq-hunderd': did you mean seq-hundred"),
+    ([*RUN, "--backbone", "net-bog"], "unknown backbone 'net-bog': did you mean net-big"),
+    ([*RUN, "--backbone", "none"], "--backbone is missing: choose a backbone from net-big, net-small"),
+    ([*RUN, "--model_config", "papper"], "unknown preset 'papper': did you mean paper?"),
+    ([*RUN, "--model_config", "wrong-key"], "unknown key 'n_epoch': did you mean n_epochs"),
+    (["--model", "finetune", "--dataset", "seq-hundred", "--model_config", "paper"], "unknown preset 'paper': choose from none"),
+    ([*RUN, "--n_tasks", "7"], "--n_tasks 7: 100 classes do not split into 7 equal tasks; try 5 or 10"),
+    ([*RUN, "--n_tasks", "1000"], "--n_tasks 1000: 100 classes do not split into 1000 equal tasks; try 100"),
+    ([*RUN, "--n_tasks", "0"], "--n_tasks 0: it must be at least 1"),
+    ([*RUN, "--n_tasks", "-1"], "--n_tasks -1: it must be at least 1"),
+    ([*RUN, "--n_tasks", "2.5"], "--n_tasks 2.5: it must be a whole number"),
+    ([*RUN, "--n_classes", "15"], "--n_classes 15: 15 classes do not split into 10 equal tasks; add --n_tasks 5 or 15"),
+    ([*RUN, "--n_classes", "200"], "--n_classes 200: seq-hundred has 100 classes"),
+    ([*RUN, "--stop_after", "11"], "--stop_after 11: the run has 10 tasks"),
+    ([*RUN, "--lr", "0"], "--lr 0: it must be above 0"),
+    ([*RUN, "--lr", "-1"], "--lr -1: it must be above 0"),
+    ([*RUN, "--lr", "-1e-3"], "--lr -1e-3: it must be above 0"),
+    ([*RUN, "--lr", "nan"], "--lr nan: it must be a finite number"),
+    ([*RUN, "--lr", "-inf"], "--lr -inf: it must be a finite number"),
+    ([*RUN, "--lr", "fast"], "--lr fast: it must be a finite number"),
+    ([*RUN, "--lr", ""], "--lr : it must be a finite number"),
+    ([*RUN, "--lr"], "--lr: expected one argument"),
+    ([*RUN, "--lr", "0.1", "0.2"], "'0.2' stands alone: write --flag value"),
+    *[
+        ([*RUN, f"--{flag}", bad], f"--{flag} {bad}: it must be ")
+        for flag in ("n_epochs", "batch_size", "steps")
+        for bad in ("0", "-3", "nan")
+    ],
+    ([*RUN, "--start", "pmy"], "--start pmy: choose from noise, pmi"),
+    ([*RUN, "--shift", "2.01"], "--shift 2.01: it must be between -2 and 2"),
+    ([*RUN, "--milestones", "1,x"], "--milestones 1,x: it must be a whole number"),
+    ([*RUN, "--cfs", "yes"], "--cfs yes: it must be 0 or 1"),
+    ([*RUN, "--seed", "-1"], "--seed -1: it must be between 0 and 4294967295"),
+    ([*RUN, "--checkpoint_minutes", "0"], "--checkpoint_minutes 0: it must be above 0"),
+    ([*RUN, "--savecheck", "lst"], "--savecheck lst: choose from none, last, task"),
+    ([*RUN, "--results_path", ""], "--results_path : it must be a text that is not empty"),
+    ([*RUN, "--run_name", "../x"], "--run_name ../x: it must be the plain name of a folder"),
+    *[([*RUN, "--device", bad], f"--device {bad}: write auto, cpu, cuda, cuda:N or N") for bad in ("gpu", "cuda:", "0,1", "cuda:-1", "-1")],
+    ([*RUN, "--batchsize", "3"], "unknown flag '--batchsize': did you mean --batch_size"),
+    ([*RUN, "--lrr", "3"], "unknown flag '--lrr': did you mean --lr"),
+    ([*RUN, "--n-epochs", "3"], "unknown flag '--n-epochs': did you mean --n_epochs"),
+    ([*RUN, "--n_epo", "3"], "unknown flag '--n_epo': did you mean --n_epochs"),
+    ([*RUN, "--chekc"], "unknown flag '--chekc': did you mean --check?"),
+    ([*RUN, "--zzzzzz", "3"], "unknown flag '--zzzzzz': --help with this model and data set lists the flags"),
+    (["--model", "finetune", "--dataset", "seq-hundred", "--cfs", "0"], "unknown flag '--cfs': "),
+    ([*RUN, "--lr", "1", "--lr", "1"], "--lr is given twice: keep one"),
+    ([*RUN, "--model", "finetune"], "--model is given twice: keep one"),
+    ([*RUN, "--resume", "gone"], "unknown run 'gone'"),
+    (["--help", "--model", "finetun"], "unknown model 'finetun': did you mean finetune"),
+]
+
+
+@pytest.mark.parametrize(("argv", "message"), MISTAKES, ids=[" ".join(argv[-2:]) for argv, _ in MISTAKES])
+@pytest.mark.parametrize("control", [[], ["--check"]], ids=["run", "check"])
+def test_a_mistake_is_one_line_and_writes_nothing(
+    argv: list[str], message: str, control: list[str], catalogue: Catalogue, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main([*argv, *control], catalogue) == 2
+    out, err = capsys.readouterr()
+    assert out == "" and err.count("\n") == 1
+    assert err.startswith("pmi-cl: error: ") and message in err
+    assert list(Path.cwd().iterdir()) == []
+
+
+def test_a_message_of_several_lines_is_printed_as_one(catalogue: Catalogue, capsys: pytest.CaptureFixture[str]) -> None:
+    (catalogue.reader.folders[0] / "models/config/invert_it.yaml").write_text("paper: [1, 2")
+    assert main(RUN, catalogue) == 2
+    assert capsys.readouterr().err.count("\n") == 1
+
+
+def test_an_interrupt_before_the_run_is_130() -> None:
+    class Interrupted(Catalogue):
+        def entries(self, kind: str) -> tuple[Entry, ...]:
+            raise KeyboardInterrupt
+
+    assert main(RUN, Interrupted([])) == 130
+
+
+def test_two_owners_of_one_flag_are_refused(catalogue: Catalogue, capsys: pytest.CaptureFixture[str]) -> None:
+    path = catalogue.reader.folders[0] / "models/finetune.py"
+    path.write_text(path.read_text().replace("    lr: float", "    seed: int = option(0, 'clashes')\n    lr: float"))
+    assert main(RUN, catalogue) == 2
+    assert "option 'seed' is already one of the run" in capsys.readouterr().err
+
+
+def record(resolved: Resolved, name: str, **changed: object) -> Path:
+    """The folder of a run as its record leaves it, with some values changed."""
+    folder = Path(resolved.args.results_path) / resolved.args.model / resolved.args.dataset / name
+    folder.mkdir(parents=True)
+    values = vars(resolved.args) | changed
+    args = {key: {"value": value, "source": resolved.sources.get(key, "default")} for key, value in values.items()}
+    (folder / "args.json").write_text(json.dumps({"schema": 1, "args": args}))
+    return folder
+
+
+def test_resume_takes_the_arguments_of_the_record(catalogue: Catalogue) -> None:
+    first = resolve([*RUN, "--lr", "0.25", "--milestones", "3,4", "--stop_after", "2"], catalogue)
+    folder = record(first, "one")
+    resumed = resolve(["--resume", "invert_it/seq-hundred/one", "--device", "CPU", "--stop_after", "none"], catalogue)
+    assert Path(resumed.args.resume).resolve() == folder.resolve()
+    changed = {"resume": resumed.args.resume, "device": "cpu", "stop_after": None}
+    assert vars(resumed.args) == vars(first.args) | changed
+    assert resumed.sources == first.sources | dict.fromkeys(changed, "flag")
+    assert resumed.backbone == first.backbone
+
+
+def test_resume_takes_a_repeated_command_line(catalogue: Catalogue) -> None:
+    record(resolve([*RUN, "--lr", "0.25"], catalogue), "one")
+    assert resolve(["--model", "INVERT-IT", "--lr", "0.250", "--resume", "one"], catalogue).args.lr == 0.25
+
+
+@pytest.mark.parametrize(
+    ("flags", "message"),
+    [
+        (["--lr", "0.3"], "--lr 0.3: the run that goes on has 0.25; leave --lr out, or start a new run"),
+        (["--model", "finetune"], "--model finetune: the run that goes on has invert_it"),
+        (["--lr", "nan"], "--lr nan: it must be a finite number"),
+        (["--lrr", "1"], "unknown flag '--lrr'"),
+        (["--device", "gpu"], "--device gpu: write auto"),
+    ],
+)
+def test_resume_refuses_to_make_it_another_run(catalogue: Catalogue, flags: list[str], message: str) -> None:
+    record(resolve([*RUN, "--lr", "0.25"], catalogue), "one")
+    with pytest.raises(UserError) as caught:
+        resolve(["--resume", "one", *flags], catalogue)
+    assert message in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    "text", ["", "{", "[]", '{"args": 3}', '{"args": {"lr": 1}}', '{"args": {"model": {"value": 3, "source": "flag"}}}', "[" * 100000]
+)
+def test_resume_refuses_a_damaged_record(catalogue: Catalogue, text: str, capsys: pytest.CaptureFixture[str]) -> None:
+    folder = record(resolve(RUN, catalogue), "one")
+    (folder / "args.json").write_text(text)
+    assert main(["--resume", "one"], catalogue) == 2
+    assert "args.json is damaged or not a run's args.json" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("changed", "message"),
+    [
+        ({"new_option": 1}, "written by another version of pmi-cl (it differs in: new_option)"),
+        ({"lr": -1}, "lr -1: it must be above 0"),
+        ({"lr": None}, "lr None: it needs a value"),
+        ({"model": "gone"}, "unknown model 'gone'"),
+        ({"n_tasks": 7}, "100 classes do not split into 7 equal tasks"),
+    ],
+)
+def test_resume_checks_the_record(catalogue: Catalogue, changed: dict[str, object], message: str) -> None:
+    record(resolve(RUN, catalogue), "one", **changed)
+    with pytest.raises(UserError) as caught:
+        resolve(["--resume", "one"], catalogue)
+    assert message in str(caught.value)
+
+
+def printed(argv: list[str], catalogue: Catalogue, capsys: pytest.CaptureFixture[str]) -> str:
+    assert main(argv, catalogue) == 0
+    out, err = capsys.readouterr()
+    assert err == "" and max(map(len, out.splitlines())) <= 100
+    return " ".join(out.split())
+
+
+def test_list_names_everything(catalogue: Catalogue, capsys: pytest.CaptureFixture[str]) -> None:
+    text = printed(["--list"], catalogue, capsys)
+    assert "models (--model) finetune Plain fine-tuning. invert_it Inversion of the old classes." in text
+    assert "net-small A small network." in text and "seq-hundred A hundred classes." in text
+    assert "invert_it paper the values of the paper [default] invert_it quick a minute [default on seq-folder]" in text
+
+
+def test_help_alone_shows_the_flags_of_every_run(catalogue: Catalogue, capsys: pytest.CaptureFixture[str]) -> None:
+    text = printed(["--help"], catalogue, capsys)
+    assert "usage: python main.py --model MODEL --dataset DATASET" in text
+    assert "--checkpoint_minutes FLOAT time between two checkpoints within a task (default 10 minutes, above 0)" in text
+    assert printed(["-h"], catalogue, capsys) == text
+
+
+def test_help_with_a_model_shows_its_flags_with_default_unit_and_source(catalogue: Catalogue, capsys: pytest.CaptureFixture[str]) -> None:
+    text = printed(["--help", "--model", "invert_it"], catalogue, capsys)
+    assert "--lr FLOAT learning rate (default 0.1, above 0; source: paper, Table 1)" in text
+    assert "--milestones INT,... where the rate falls (default 48,80 epochs)" in text
+    assert "--start noise|pmi start image (default pmi)" in text
+    assert "--steps INT steps on an image; none: enough (steps, at least 1)" in text
+    assert "paper the values of the paper [default]" in text
+
+
+def test_help_with_both_shows_the_values_of_the_preset(catalogue: Catalogue, capsys: pytest.CaptureFixture[str]) -> None:
+    text = printed(["--help", *RUN], catalogue, capsys)
+    assert "--n_epochs INT other passes (60 epochs by the preset paper (seq-hundred), at least 1)" in text
+    assert "--class_order TEXT order of the classes (default default)" in text
+
+
+def test_version(catalogue: Catalogue, capsys: pytest.CaptureFixture[str]) -> None:
+    assert printed(["--version"], catalogue, capsys) == f"pmi-cl {pmi_cl.__version__}"
+
+
+def command(*argv: str) -> subprocess.CompletedProcess[str]:
+    """The real command in a process of its own; its last line of output says whether torch was imported."""
+    code = "import sys; from pmi_cl.cli import main; code = main(sys.argv[1:]); print('torch' in sys.modules); sys.exit(code)"
+    return subprocess.run([sys.executable, "-c", code, *argv], capture_output=True, text=True, cwd=Path(__file__).parent.parent)
+
+
+@pytest.mark.parametrize(
+    ("argv", "code"),
+    [(["--help"], 0), (["--list"], 0), (["--version"], 0), (["--model", "nothing"], 2)]
+    + [(["--help", "--model", entry.name], 0) for entry in entries("model")]
+    + [(["--help", "--dataset", entry.name], 0) for entry in entries("dataset")],
+)
+def test_answers_in_no_time_without_torch(argv: list[str], code: int) -> None:
+    seconds = []
+    for _ in range(3):  # the best of three: other work on the machine must not fail the test
+        started = time.perf_counter()
+        done = command(*argv)
+        seconds.append(time.perf_counter() - started)
+    assert done.returncode == code, done.stderr
+    assert done.stdout.splitlines()[-1] == "False"
+    assert min(seconds) < 0.6
+
+
+def test_a_closed_pipe_is_not_a_traceback() -> None:
+    script = f"{sys.executable} -m pmi_cl --help | true; echo ${{PIPESTATUS[0]}}"
+    done = subprocess.run(["bash", "-c", script], capture_output=True, text=True, cwd=Path(__file__).parent.parent)
+    assert done.stdout.strip() in ("0", "141") and done.stderr == ""
+
+
+@pytest.mark.parametrize("model", [entry.name for entry in entries("model")])
+def test_every_registered_model_lists_its_presets(model: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["--list"]) == 0
+    out = capsys.readouterr().out
+    rows = [line.split()[:2] for line in out.splitlines()]
+    assert all([model, preset] in rows for preset in presets_of(model, INSTALLED).presets)
+
+
+@pytest.mark.parametrize("model", [entry.name for entry in entries("model")])
+def test_check_prints_every_value_with_its_source(model: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    argv = ["--model", model, "--dataset", "seq-digits", "--results_path", str(tmp_path), "--seed", "3"]
+    assert main([*argv, "--check"]) == 0
+    rows = {line.split()[0]: line.split() for line in capsys.readouterr().out.splitlines()}
+    assert set(rows) == set(vars(resolve(argv).args))
+    assert rows["seed"] == ["seed", "3", "flag"]
+    assert list(tmp_path.iterdir()) == []

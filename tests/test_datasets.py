@@ -1,0 +1,377 @@
+"""What every data set must do, asked of each one in ``datasets/``; then what only one of them promises."""
+
+from __future__ import annotations
+
+import hashlib
+import importlib
+import math
+import pickle
+import pkgutil
+import subprocess
+import sys
+import tarfile
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import numpy
+import pytest
+import torch
+from PIL import Image
+
+import pmi_cl.datasets
+from pmi_cl.datasets import cifar100_files
+from pmi_cl.datasets.continual_dataset import ContinualDataset
+from pmi_cl.datasets.selection import evenly_spread
+from pmi_cl.datasets.seq_cifar100 import SeqCifar100
+from pmi_cl.datasets.seq_digits import SeqDigits
+from pmi_cl.errors import UserError
+from pmi_cl.seeding import seeded
+
+
+def registered() -> list[type[ContinualDataset]]:
+    """Every class with a NAME in ``datasets/seq_*.py``."""
+    modules = [importlib.import_module(f"pmi_cl.datasets.{m.name}") for m in pkgutil.iter_modules(pmi_cl.datasets.__path__)]
+    found = {c for m in modules for c in vars(m).values() if isinstance(c, type) and issubclass(c, ContinualDataset) and "NAME" in vars(c)}
+    return sorted(found, key=lambda c: c.NAME)
+
+
+@pytest.fixture(scope="module")
+def image_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Six classes of 20 random images."""
+    root, random = tmp_path_factory.mktemp("images"), numpy.random.default_rng(0)
+    for label in range(6):
+        (root / f"class {label}").mkdir()
+        for k in range(20):
+            Image.fromarray(random.integers(0, 256, (18, 16, 3), dtype=numpy.uint8)).save(root / f"class {label}" / f"{k}.png")
+    return root
+
+
+@pytest.fixture(scope="module", params=registered(), ids=lambda c: c.NAME)
+def kind(request: pytest.FixtureRequest) -> type[ContinualDataset]:
+    return request.param
+
+
+@pytest.fixture(scope="module")
+def values(kind: type[ContinualDataset], request: pytest.FixtureRequest) -> dict[str, Any]:
+    """The arguments that find the data of a data set, as small as its tests allow."""
+    sources = {
+        "seq-digits": lambda: {},
+        "seq-folder": lambda: {"data_dir": str(request.getfixturevalue("image_folder")), "image_size": 16},
+        "seq-cifar100": lambda: {"base_path": str(request.getfixturevalue("cifar100_dir")), "n_classes": 20, "train_per_class": 30},
+    }
+    assert kind.NAME in sources, f"say in this fixture where the tests find {kind.NAME}"
+    return sources[kind.NAME]()
+
+
+@pytest.fixture(scope="module")
+def dataset(kind: type[ContinualDataset], values: dict[str, Any]) -> ContinualDataset:
+    return kind(SimpleNamespace(seed=3, **values), "cpu")
+
+
+def build(kind: type[ContinualDataset], values: dict[str, Any], **more: Any) -> ContinualDataset:
+    return kind(SimpleNamespace(**{**values, **more}), "cpu")
+
+
+def test_the_registry_is_not_empty() -> None:
+    assert {c.NAME for c in registered()} >= {"seq-digits", "seq-cifar100", "seq-folder"}
+
+
+def test_images_and_labels(dataset: ContinualDataset) -> None:
+    for split in (dataset.train, dataset.test):
+        assert split.images.dtype == torch.uint8
+        assert split.images.shape == (len(split.labels), 3, *dataset.SIZE)
+        assert split.labels.dtype == torch.int64
+        assert split.labels.unique().tolist() == list(range(dataset.N_CLASSES))
+
+
+def test_tasks_part_the_classes_and_the_images(dataset: ContinualDataset) -> None:
+    assert dataset.N_TASKS * dataset.N_CLASSES_PER_TASK == dataset.N_CLASSES
+    assert [k for task in range(dataset.N_TASKS) for k in dataset.task_classes(task)] == list(range(dataset.N_CLASSES))
+    for split, indices in ((dataset.train, dataset.train_indices), (dataset.test, dataset.test_indices)):
+        for task in range(dataset.N_TASKS):
+            assert split.labels[indices(task)].unique().tolist() == list(dataset.task_classes(task))
+        rows = torch.cat([indices(task) for task in range(dataset.N_TASKS)])
+        assert rows.sort().values.tolist() == list(range(len(split.labels)))
+
+
+def test_names_and_order_fit_the_labels(dataset: ContinualDataset) -> None:
+    assert len(dataset.class_names) == len(set(dataset.class_names)) == dataset.N_CLASSES
+    assert len(set(dataset.class_order)) == dataset.N_CLASSES
+
+
+def test_mean_and_std_are_those_of_the_images(dataset: ContinualDataset) -> None:
+    batch = dataset.normalise(dataset.train.images)
+    assert batch.mean((0, 2, 3)).abs().max() < 0.15
+    assert (batch.std((0, 2, 3)) - 1).abs().max() < 0.15
+
+
+def test_plain_batches_are_the_task_as_it_is(dataset: ContinualDataset) -> None:
+    batches = list(dataset.plain_batches(1, "test", batch_size=7))
+    rows = dataset.test_indices(1)
+    assert [len(labels) for _, labels in batches[:-1]] == [7] * (math.ceil(len(rows) / 7) - 1)
+    assert torch.equal(torch.cat([labels for _, labels in batches]), dataset.test.labels[rows])
+    pixels = (dataset.denormalise(torch.cat([images for images, _ in batches])) * 255).round().to(torch.uint8)
+    assert torch.equal(pixels, dataset.test.images[rows])
+
+
+def test_an_epoch_shows_every_image_once(dataset: ContinualDataset) -> None:
+    batches = list(dataset.train_batches(0, 0, batch_size=10, drop_last=False))
+    shown = torch.cat([images for _, _, images in batches])
+    expected = dataset.train.images[dataset.train_indices(0)]
+    assert len(batches) == dataset.steps_per_epoch(0, 10, drop_last=False)
+    assert torch.equal(shown.flatten(1).long().sum(1).sort().values, expected.flatten(1).long().sum(1).sort().values)
+    assert not torch.equal(shown, expected)
+    inputs, labels, plain = batches[0]
+    assert inputs.shape == plain.shape == (10, 3, *dataset.SIZE)
+    assert inputs.dtype == torch.float32
+    assert inputs.is_contiguous(memory_format=torch.channels_last)
+    assert set(labels.tolist()) <= set(dataset.task_classes(0))
+
+
+def test_equal_seeds_give_equal_batches_and_others_do_not(
+    dataset: ContinualDataset, kind: type[ContinualDataset], values: dict[str, Any]
+) -> None:
+    first = next(dataset.train_batches(0, 1, batch_size=16))
+    again = next(build(kind, values, seed=3).train_batches(0, 1, batch_size=16))
+    assert all(torch.equal(a, b) for a, b in zip(first, again, strict=True))
+    for other in (build(kind, values, seed=4).train_batches(0, 1, 16), dataset.train_batches(0, 2, 16), dataset.train_batches(1, 1, 16)):
+        assert not torch.equal(first[0], next(other)[0])
+
+
+def test_an_epoch_resumes_at_any_step_bit_for_bit(dataset: ContinualDataset) -> None:
+    whole = list(dataset.train_batches(1, 4, batch_size=8, drop_last=False))
+    assert len(whole) > 2
+    for start in (0, 2, len(whole) - 1, len(whole)):
+        rest = list(dataset.train_batches(1, 4, batch_size=8, drop_last=False, start=start))
+        assert len(rest) == len(whole) - start
+        assert all(torch.equal(a, b) for x, y in zip(rest, whole[start:], strict=True) for a, b in zip(x, y, strict=True))
+
+
+def test_the_last_batch(dataset: ContinualDataset) -> None:
+    count = len(dataset.train_indices(0))
+    size = count // 2 - 1  # two full batches and a rest of two or three
+    assert [len(batch[1]) for batch in dataset.train_batches(0, 0, size)] == [size, size]
+    assert len(list(dataset.train_batches(0, 0, size, drop_last=False))) == 3
+    assert [len(batch[1]) for batch in dataset.train_batches(0, 0, count + 1)] == [count]
+
+
+def test_augmentation_takes_pixels_and_normalised_images(dataset: ContinualDataset) -> None:
+    images = dataset.train.images[:12]
+    from_pixels = dataset.augment(images, seeded(0))
+    assert torch.equal(from_pixels, dataset.augment(dataset.normalise(images), seeded(0)))
+    assert not torch.equal(from_pixels, dataset.augment(images, seeded(1)))
+
+
+def test_every_number_of_tasks_that_divides(dataset: ContinualDataset, kind: type[ContinualDataset], values: dict[str, Any]) -> None:
+    divisors = [n for n in range(1, dataset.N_CLASSES + 1) if dataset.N_CLASSES % n == 0]
+    for n_tasks in divisors:
+        kind.check(SimpleNamespace(**values, n_tasks=n_tasks))
+    split = build(kind, values, n_tasks=divisors[1])
+    assert [len(split.task_classes(task)) for task in range(split.N_TASKS)] == [dataset.N_CLASSES // divisors[1]] * divisors[1]
+    assert torch.equal(split.train.labels, dataset.train.labels)
+    assert len(split.train_indices(0)) == int((split.train.labels < split.N_CLASSES_PER_TASK).sum())
+
+
+def test_the_class_order_renames_the_labels(dataset: ContinualDataset, kind: type[ContinualDataset], values: dict[str, Any]) -> None:
+    natural = build(kind, {k: v for k, v in values.items() if k != "n_classes"}, class_order="natural")
+    shuffled = build(kind, {k: v for k, v in values.items() if k != "n_classes"}, class_order="seed:5")
+    assert natural.class_order == list(range(natural.N_CLASSES))
+    assert shuffled.class_order == numpy.random.RandomState(5).permutation(natural.N_CLASSES).tolist()
+    assert torch.equal(torch.tensor(shuffled.class_order)[shuffled.test.labels], natural.test.labels)
+    assert [natural.class_names[k] for k in shuffled.class_order] == shuffled.class_names
+
+
+def test_fewer_classes_are_the_first_of_the_order(kind: type[ContinualDataset], values: dict[str, Any]) -> None:
+    full = build(kind, {**values, "class_order": "seed:5"})
+    few = build(kind, {**values, "class_order": "seed:5", "n_classes": 4, "n_tasks": 2})
+    assert few.N_CLASSES == kind.n_classes(SimpleNamespace(**{**values, "n_classes": 4})) == 4
+    assert few.class_names == full.class_names[:4]
+    for split, whole in ((few.train, full.train), (few.test, full.test)):
+        rows = whole.labels < 4
+        assert torch.equal(split.images, whole.images[rows])
+        assert torch.equal(split.labels, whole.labels[rows])
+
+
+def test_fewer_images_are_the_first_of_each_class(dataset: ContinualDataset, kind: type[ContinualDataset], values: dict[str, Any]) -> None:
+    few = build(kind, values, train_per_class=3)
+    assert few.train.labels.bincount().tolist() == [3] * few.N_CLASSES
+    assert torch.equal(few.test.images, dataset.test.images)
+    for label in (0, few.N_CLASSES - 1):
+        assert torch.equal(few.train.images[few.train.labels == label], dataset.train.images[dataset.train.labels == label][:3])
+
+
+def test_a_held_out_part_replaces_the_test_split(kind: type[ContinualDataset], values: dict[str, Any]) -> None:
+    whole_values = {k: v for k, v in values.items() if k != "train_per_class"}
+    whole, part = build(kind, whole_values), build(kind, whole_values, validation=0.15)
+    counts = whole.train.labels.bincount().tolist()
+    held = [math.ceil(round(0.15 * count, 9)) for count in counts]
+    assert part.test.labels.bincount().tolist() == held
+    assert part.train.labels.bincount().tolist() == [count - h for count, h in zip(counts, held, strict=True)]
+    both = torch.cat([part.train.images, part.test.images]).flatten(1).long()
+    weight = torch.arange(both.shape[1])
+    assert torch.equal((both @ weight).sort().values, (whole.train.images.flatten(1).long() @ weight).sort().values)
+    assert not torch.equal(part.test.images, build(kind, whole_values, validation=0.15, seed=9).test.images)
+
+
+@pytest.mark.parametrize(
+    ("wrong", "message"),
+    [
+        ({"n_tasks": 0}, "--n_tasks 0 does not divide"),
+        ({"n_tasks": -2}, "--n_tasks -2 does not divide"),
+        ({"n_tasks": 1000}, "--n_tasks 1000 does not divide"),
+        ({"n_classes": 1}, "--n_classes 1:"),
+        ({"n_classes": 101}, "choose 2 to"),
+        ({"train_per_class": 0}, "--train_per_class 0:"),
+        ({"validation": -0.1}, "--validation -0.1:"),
+        ({"validation": 1.0}, "--validation 1:"),
+        ({"class_order": "alphabetical"}, "unknown class order 'alphabetical'"),
+        ({"class_order": "0,1"}, "the class order lacks 2,"),
+    ],
+)
+def test_values_that_do_not_fit_are_refused(
+    kind: type[ContinualDataset], values: dict[str, Any], wrong: dict[str, Any], message: str
+) -> None:
+    args = SimpleNamespace(**{**values, **wrong})
+    for refuse in (kind.check, lambda args: kind(args, "cpu")):
+        with pytest.raises(UserError) as caught:
+            refuse(args)
+        assert message in str(caught.value)
+        assert "\n" not in str(caught.value)
+
+
+def test_a_held_out_part_that_leaves_nothing_is_refused(kind: type[ContinualDataset], values: dict[str, Any]) -> None:
+    with pytest.raises(UserError, match="would hold out all"):
+        build(kind, values, validation=0.999)
+
+
+def test_checking_needs_no_torch() -> None:
+    program = (
+        "import sys; from types import SimpleNamespace as N; from pmi_cl.datasets import seq_cifar100, seq_digits, seq_folder;"
+        "seq_digits.SeqDigits.check(N(n_tasks=2)); seq_cifar100.SeqCifar100.check(N(base_path='nowhere', n_tasks=20));"
+        "print(seq_digits.SeqDigits.n_classes(N()), 'torch' in sys.modules)"
+    )
+    root = Path(__file__).resolve().parent.parent
+    run = subprocess.run([sys.executable, "-c", program], cwd=root, capture_output=True, text=True, check=True)
+    assert run.stdout.split() == ["10", "False"]
+
+
+def test_evenly_spread() -> None:
+    assert evenly_spread(10, 0.2) == [4, 9]
+    assert evenly_spread(7, 0.2) == [6]
+    assert evenly_spread(2, 0.9) == [1]
+    for count in range(2, 60):
+        for fraction in (0.01, 0.2, 0.5, 0.9):
+            places = evenly_spread(count, fraction)
+            assert len(set(places)) == len(places) == min(max(round(fraction * count), 1), count - 1)
+            assert 0 <= min(places) <= max(places) < count
+
+
+def test_the_digits_are_those_of_scikit_learn() -> None:
+    digits = pytest.importorskip("sklearn.datasets").load_digits()
+    with numpy.load(Path(pmi_cl.datasets.__path__[0]) / "digits.npz") as file:
+        numpy.testing.assert_array_equal(file["images"], digits.images)
+        numpy.testing.assert_array_equal(file["labels"], digits.target)
+
+
+def test_the_digits_as_a_data_set() -> None:
+    dataset = SeqDigits(SimpleNamespace(), "cpu")
+    assert (len(dataset.train.labels), len(dataset.test.labels)) == (1438, 359)
+    assert (dataset.N_TASKS, dataset.N_CLASSES_PER_TASK, dataset.class_names) == (5, 2, [str(k) for k in range(10)])
+    assert dataset.train.images.max() == 255
+    pixels = dataset.train.images.numpy() / 255
+    numpy.testing.assert_allclose(pixels.mean((0, 2, 3)), dataset.MEAN, atol=5e-5)
+    numpy.testing.assert_allclose(pixels.std((0, 2, 3)), dataset.STD, atol=5e-5)
+
+
+def test_a_digit_is_upscaled_and_never_mirrored() -> None:
+    dataset = SeqDigits(SimpleNamespace(), "cpu")
+    with numpy.load(Path(pmi_cl.datasets.__path__[0]) / "digits.npz") as file:
+        small = Image.fromarray(file["images"][0].astype(numpy.float32) * (255 / 16))
+    expected = numpy.asarray(small.resize((16, 16), Image.Resampling.BILINEAR))
+    numpy.testing.assert_allclose(dataset.train.images[0, 0].numpy(), expected, atol=0.51)
+    repeated = dataset.train.images[:1].expand(200, -1, -1, -1)
+    shown = dataset.augment(repeated, seeded(0)).unique(dim=0)
+    assert len(shown) == 9  # the 3 x 3 offsets of a padding of one pixel
+
+
+def test_cifar_against_the_files(cifar100_dir: Path) -> None:
+    dataset = SeqCifar100(SimpleNamespace(base_path=str(cifar100_dir)), "cpu")
+    with (cifar100_dir / "cifar-100-python" / "test").open("rb") as file:
+        raw = pickle.load(file, encoding="latin1")
+    with (cifar100_dir / "cifar-100-python" / "meta").open("rb") as file:
+        names = pickle.load(file, encoding="latin1")["fine_label_names"]
+    assert dataset.class_order[:3] == [23, 8, 11]
+    assert dataset.class_names == [names[k] for k in dataset.class_order]
+    numpy.testing.assert_array_equal(dataset.test.images.flatten(1).numpy(), raw["data"])
+    assert dataset.test.labels.tolist() == [dataset.class_order.index(k) for k in raw["fine_labels"]]
+    assert [len(dataset.train_indices(task)) for task in range(10)] == [5000] * 10
+    assert dataset.steps_per_epoch(0, 128) == 39
+
+
+@pytest.fixture
+def cifar_files(cifar100_dir: Path, tmp_path: Path) -> Path:
+    """A ``base_path`` with links to the real files, which a test may replace."""
+    (tmp_path / "cifar-100-python").mkdir()
+    for name in cifar100_files.FILES:
+        (tmp_path / "cifar-100-python" / name).symlink_to((cifar100_dir / "cifar-100-python" / name).resolve())
+    return tmp_path
+
+
+def test_a_truncated_cifar_file_is_refused_without_reading_it(cifar_files: Path) -> None:
+    broken = cifar_files / "cifar-100-python" / "train"
+    broken.unlink()
+    broken.write_bytes(b"short")
+    with pytest.raises(UserError, match=r"train has 5 bytes, not 155249918: delete it"):
+        SeqCifar100.check(SimpleNamespace(base_path=str(cifar_files)))
+
+
+def test_a_changed_cifar_file_is_refused_before_it_is_unpickled(cifar_files: Path) -> None:
+    changed = cifar_files / "cifar-100-python" / "meta"
+    content = bytearray(changed.read_bytes())
+    changed.unlink()
+    content[700] ^= 1
+    changed.write_bytes(content)
+    with pytest.raises(UserError, match=r"meta is damaged \(md5:.*delete it"):
+        SeqCifar100(SimpleNamespace(base_path=str(cifar_files)), "cpu")
+
+
+class Malicious:
+    """Its pickle would create a file."""
+
+    def __init__(self, marker: Path) -> None:
+        self.marker = marker
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return Path.touch, (self.marker,)
+
+
+def test_a_pickle_that_would_run_code_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    marker = tmp_path / "was here"
+    content = pickle.dumps({b"fine_label_names": Malicious(marker)}, protocol=2)
+    (tmp_path / "cifar-100-python").mkdir()
+    (tmp_path / "cifar-100-python" / "meta").write_bytes(content)
+    # As if somebody had made a file with the right checksum: only then is it unpickled at all.
+    monkeypatch.setitem(cifar100_files.FILES, "meta", (len(content), f"md5:{hashlib.md5(content).hexdigest()}"))
+    with pytest.raises(UserError, match="not plain data"):
+        cifar100_files.read_file(tmp_path, "meta")
+    assert not marker.exists()
+
+
+def test_missing_cifar_is_an_error_only_when_offline(tmp_path: Path) -> None:
+    SeqCifar100.check(SimpleNamespace(base_path=str(tmp_path)))
+    for refuse in (SeqCifar100.check, lambda args: SeqCifar100(args, "cpu")):
+        with pytest.raises(UserError) as caught:
+            refuse(SimpleNamespace(base_path=str(tmp_path / "data"), offline=True))
+        message = str(caught.value)
+        assert f"download {cifar100_files.URL} and put it at {tmp_path / 'data' / 'cifar-100-python.tar.gz'}" in message
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_an_archive_that_the_user_put_there_is_unpacked(cifar100_dir: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with tarfile.open(tmp_path / cifar100_files.ARCHIVE, "w") as tar:
+        tar.add(cifar100_dir / "cifar-100-python", "cifar-100-python")
+    digest = hashlib.md5((tmp_path / cifar100_files.ARCHIVE).read_bytes()).hexdigest()
+    monkeypatch.setattr(cifar100_files, "ARCHIVE_DIGEST", f"md5:{digest}")  # of our own archive of the official files
+    dataset = SeqCifar100(SimpleNamespace(base_path=str(tmp_path), offline=True, n_classes=10, n_tasks=5, train_per_class=2), "cpu")
+    assert len(dataset.train.labels) == 20

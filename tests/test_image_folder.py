@@ -1,0 +1,236 @@
+"""``seq-folder`` on folders of real image files: every mode and size is read, and what is wrong is named."""
+
+from __future__ import annotations
+
+import shutil
+import warnings
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import numpy
+import pytest
+import torch
+from PIL import Image
+
+from pmi_cl.datasets.image_folder import read_images
+from pmi_cl.datasets.seq_folder import SeqFolder
+from pmi_cl.errors import UserError
+
+RED = (200, 30, 10)
+
+
+def write_image(path: Path, size: tuple[int, int] = (20, 16), colour: tuple[int, ...] = RED, mode: str = "RGB", **options: Any) -> Path:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    Image.new("RGB", size, colour).convert(mode).save(path, **options)
+    return path
+
+
+def make_folder(root: Path, classes: int = 4, images: int = 5, parts: tuple[str, ...] = ("",)) -> Path:
+    """``classes`` folders c0, c1 ... of small PNG files, the grey level of which counts the images; below each of ``parts``."""
+    for part in parts:
+        for label in range(classes):
+            for k in range(images):
+                write_image(root / part / f"c{label}" / f"{k}.png", colour=(k, label, 0))
+    return root
+
+
+def load(root: Path, **values: Any) -> SeqFolder:
+    return SeqFolder(SimpleNamespace(data_dir=str(root), **values), "cpu")
+
+
+def refused(root: Path | None, **values: Any) -> str:
+    """The error of --check, which the data set itself must give too."""
+    args = SimpleNamespace(data_dir=root and str(root), **values)
+    with pytest.raises(UserError) as by_check:
+        SeqFolder.check(args)
+    with pytest.raises(UserError) as by_loading:
+        SeqFolder(args, "cpu")
+    assert str(by_check.value) == str(by_loading.value)
+    assert "\n" not in str(by_check.value)
+    return str(by_check.value)
+
+
+def test_one_folder_is_split_the_same_way_for_every_seed(tmp_path: Path) -> None:
+    first, second = (load(make_folder(tmp_path, images=10), seed=seed) for seed in (0, 1))
+    assert first.class_names == ["c0", "c1", "c2", "c3"]
+    assert (len(first.train.labels), len(first.test.labels)) == (32, 8)
+    assert torch.equal(first.test.images, second.test.images)
+    places = first.test.images[first.test.labels == 2][:, 0, 0, 0].tolist()
+    assert places == [4, 9]  # the red level is the number of the image
+
+
+@pytest.mark.parametrize(("fraction", "n_test"), [(0.1, 1), (0.5, 5), (0.9, 9), (0.01, 1)])
+def test_the_test_fraction(tmp_path: Path, fraction: float, n_test: int) -> None:
+    dataset = load(make_folder(tmp_path, images=10), test_fraction=fraction)
+    assert dataset.test.labels.bincount().tolist() == [n_test] * 4
+    assert dataset.train.labels.bincount().tolist() == [10 - n_test] * 4
+
+
+def test_train_and_test_folders_are_taken_as_they_are(tmp_path: Path) -> None:
+    make_folder(tmp_path, images=3, parts=("train",))
+    make_folder(tmp_path, images=1, parts=("test",))
+    dataset = load(tmp_path, test_fraction=0.5)
+    assert dataset.train.labels.bincount().tolist() == [3] * 4
+    assert dataset.test.labels.bincount().tolist() == [1] * 4
+
+
+def test_images_in_deeper_folders_and_other_files(tmp_path: Path) -> None:
+    make_folder(tmp_path, classes=2)
+    shutil.move(tmp_path / "c0" / "0.png", write_image(tmp_path / "c0" / "deeper" / "9.JPEG").with_name("0.png"))
+    for name in ("Thumbs.db", "notes.txt", ".hidden.png"):
+        (tmp_path / "c0" / name).write_text("not an image")
+    (tmp_path / ".git").mkdir()
+    (tmp_path / "README.md").write_text("hello")
+    SeqFolder.check(SimpleNamespace(data_dir=str(tmp_path)))
+    assert len(load(tmp_path).train.labels) + len(load(tmp_path).test.labels) == 11
+
+
+@pytest.mark.parametrize(
+    ("name", "mode", "options"),
+    [
+        ("a.png", "RGB", {}),
+        ("a.PNG", "RGBA", {}),
+        ("a.png", "P", {}),
+        ("transparent.png", "P", {"transparency": b"\x40\x80"}),
+        ("a.jpg", "RGB", {"quality": 95}),
+        ("a.jpeg", "CMYK", {"quality": 95}),
+        ("a.webp", "RGB", {"lossless": True}),
+        ("a.webp", "RGBA", {"lossless": True}),
+        ("a.bmp", "RGB", {}),
+    ],
+)
+def test_colours_survive_every_format(tmp_path: Path, name: str, mode: str, options: dict[str, Any]) -> None:
+    path = write_image(tmp_path / name, (37, 50), mode=mode, **options)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        image = read_images([path], 12, lambda done: None)[0]
+    assert image.shape == (3, 12, 12)
+    colours = image.reshape(3, -1).T.int()
+    assert (colours - torch.tensor(RED)).abs().max() <= 8  # a palette and JPEG are not exact
+
+
+@pytest.mark.parametrize(
+    ("mode", "value", "level"), [("1", 1, 255), ("L", 77, 77), ("LA", (77, 200), 77), ("I;16", 77 * 256 + 5, 77), ("I;16", 65535, 255)]
+)
+def test_grey_of_every_depth(tmp_path: Path, mode: str, value: Any, level: int) -> None:
+    Image.new(mode, (9, 30), value).save(tmp_path / "grey.png")
+    assert (read_images([tmp_path / "grey.png"], 8, lambda done: None) == level).all()
+
+
+def test_the_middle_is_cut_out_and_shrunk(tmp_path: Path) -> None:
+    wide = numpy.zeros((40, 120, 3), dtype=numpy.uint8)
+    wide[:, 40:80] = RED  # the middle third is all that remains
+    Image.fromarray(wide).save(tmp_path / "wide.png")
+    Image.fromarray(wide.transpose(1, 0, 2)).save(tmp_path / "tall.png")
+    images = read_images([tmp_path / "wide.png", tmp_path / "tall.png"], 20, lambda done: None)
+    assert torch.equal(images[0], images[1].transpose(1, 2))
+    inner = images[0, :, :, 1:-1]  # the outermost columns are blended with what was cut off
+    assert (inner.permute(1, 2, 0) == torch.tensor(RED, dtype=torch.uint8)).all()
+
+
+def test_an_image_of_the_right_size_is_not_touched(tmp_path: Path) -> None:
+    pixels = numpy.random.default_rng(0).integers(0, 256, (16, 16, 3), dtype=numpy.uint8)
+    Image.fromarray(pixels).save(tmp_path / "a.png")
+    numpy.testing.assert_array_equal(read_images([tmp_path / "a.png"], 16, lambda done: None)[0].numpy(), pixels.transpose(2, 0, 1))
+
+
+def test_a_photo_is_turned_upright(tmp_path: Path) -> None:
+    exif = Image.Exif()
+    exif[0x0112] = 6  # the camera was held on its side: turn by 90 degrees clockwise
+    picture = Image.new("RGB", (32, 32))
+    picture.paste(RED, (0, 0, 16, 32))
+    picture.save(tmp_path / "photo.png", exif=exif)
+    image = read_images([tmp_path / "photo.png"], 32, lambda done: None)[0]
+    assert (image[0, :16] == RED[0]).all()
+    assert (image[0, 16:] == 0).all()
+
+
+@pytest.mark.parametrize(("classes", "n_tasks"), [(2, 2), (4, 2), (6, 2), (9, 3), (10, 5), (5, 5), (7, 7), (15, 5)])
+def test_the_default_number_of_tasks(classes: int, n_tasks: int) -> None:
+    assert SeqFolder.default_tasks(classes) == n_tasks
+
+
+def test_statistics_size_and_padding_come_from_the_folder(tmp_path: Path) -> None:
+    dataset = load(make_folder(tmp_path), image_size=24)
+    assert dataset.SIZE == (24, 24)
+    assert dataset.PADDING == 3
+    pixels = dataset.train.images.numpy() / 255
+    numpy.testing.assert_allclose(dataset.MEAN, pixels.mean((0, 2, 3)))
+    numpy.testing.assert_allclose(dataset.STD[:2], pixels.std((0, 2, 3))[:2])
+
+
+def test_reading_tells_how_far_it_is(tmp_path: Path) -> None:
+    seen: list[tuple[str, int, int]] = []
+    args = SimpleNamespace(data_dir=str(make_folder(tmp_path, classes=2)))
+    SeqFolder(args, "cpu", progress=lambda *state: seen.append(state))
+    assert seen == [("reading images", done, 10) for done in range(1, 11)]
+
+
+def test_the_folder_must_be_named_and_exist(tmp_path: Path) -> None:
+    assert "--data_dir DIR" in refused(None)
+    assert "no such folder" in refused(tmp_path / "nowhere")
+    assert "no such folder" in refused(write_image(tmp_path / "file.png"))
+
+
+def test_fewer_than_two_classes(tmp_path: Path) -> None:
+    assert "holds no class folder" in refused(tmp_path)
+    write_image(tmp_path / "lonely" / "a.png")
+    assert "one class folder ('lonely')" in refused(tmp_path)
+
+
+def test_an_empty_class(tmp_path: Path) -> None:
+    make_folder(tmp_path, classes=2)
+    (tmp_path / "void").mkdir()
+    (tmp_path / "void" / "notes.txt").write_text("nothing here")
+    assert f"{tmp_path / 'void'} holds no image" in refused(tmp_path)
+
+
+def test_a_class_of_one_image_cannot_be_split(tmp_path: Path) -> None:
+    make_folder(tmp_path, classes=2)
+    write_image(tmp_path / "single" / "a.png")
+    assert f"{tmp_path / 'single'} holds one image" in refused(tmp_path)
+
+
+@pytest.mark.parametrize("parts", [("train",), ("test",), ("train", "val")])
+def test_half_a_split(tmp_path: Path, parts: tuple[str, ...]) -> None:
+    assert "it needs both train/ and test/" in refused(make_folder(tmp_path, parts=parts))
+
+
+def test_a_class_may_be_called_train(tmp_path: Path) -> None:
+    for name in ("train", "plane"):
+        for k in range(3):
+            write_image(tmp_path / name / f"{k}.png")
+    assert load(tmp_path).class_names == ["plane", "train"]
+
+
+def test_classes_that_only_one_part_has(tmp_path: Path) -> None:
+    make_folder(tmp_path, parts=("train", "test"))
+    shutil.move(tmp_path / "test" / "c1", tmp_path / "test" / "other")
+    message = refused(tmp_path)
+    assert "only in train/: c1" in message
+    assert "only in test/: other" in message
+
+
+def test_a_file_that_only_looks_like_an_image(tmp_path: Path) -> None:
+    make_folder(tmp_path)
+    fake = tmp_path / "c1" / "fake.jpg"
+    fake.write_text("just words")
+    assert f"{fake} is not a readable image (of no known format)" in refused(tmp_path)
+
+
+@pytest.mark.parametrize("name", ["broken.jpg", "broken.png", "broken.bmp", "broken.webp"])
+def test_an_image_that_breaks_off(tmp_path: Path, name: str) -> None:
+    make_folder(tmp_path)
+    path = tmp_path / "c2" / name
+    noise = numpy.random.default_rng(0).integers(0, 256, (64, 64, 3), dtype=numpy.uint8)
+    Image.fromarray(noise).save(path)
+    path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
+    with pytest.raises(UserError) as caught:
+        load(tmp_path)
+    assert str(path) in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+def test_n_tasks_that_does_not_divide_the_folders(tmp_path: Path) -> None:
+    assert "--n_tasks 3 does not divide the 4 classes of seq-folder: choose from 1, 2, 4" in refused(make_folder(tmp_path), n_tasks=3)

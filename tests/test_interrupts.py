@@ -1,0 +1,92 @@
+"""Real signals: noted, granted at safe points, answered with the right exit code; old handlers restored whatever happens."""
+
+import os
+import signal
+import subprocess
+import sys
+import threading
+
+import pytest
+
+from pmi_cl.utils.interrupts import Interrupted, Interrupts
+
+PROGRAM = """
+import os, signal, sys, time
+from pmi_cl.utils.interrupts import Interrupted, Interrupts
+with Interrupts() as interrupts:
+    print("ready", flush=True)
+    for _ in range(3000):
+        time.sleep(0.01)
+        if interrupts.requested is not None and "stubborn" not in sys.argv:
+            raise SystemExit(Interrupted(interrupts.requested).exit_code)
+"""
+
+
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_the_first_signal_is_only_noted(number, code):
+    with Interrupts() as interrupts:
+        assert interrupts.requested is None
+        os.kill(os.getpid(), number)
+        assert interrupts.requested == number
+    assert Interrupted(number).exit_code == code
+
+
+def test_a_second_ctrl_c_stops_at_once():
+    with pytest.raises(KeyboardInterrupt), Interrupts():
+        os.kill(os.getpid(), signal.SIGTERM)
+        os.kill(os.getpid(), signal.SIGINT)
+
+
+def test_a_second_sigterm_is_patient():
+    with Interrupts() as interrupts:
+        os.kill(os.getpid(), signal.SIGINT)
+        os.kill(os.getpid(), signal.SIGTERM)
+        assert interrupts.requested == signal.SIGINT
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_old_handlers_come_back_even_when_the_body_raises(number):
+    heard = []
+    before = signal.signal(number, lambda *_: heard.append(number))
+    try:
+        with pytest.raises(ZeroDivisionError), Interrupts():
+            raise ZeroDivisionError
+        os.kill(os.getpid(), number)
+        assert heard == [number]
+    finally:
+        signal.signal(number, before)
+
+
+def test_outside_the_main_thread_nothing_is_touched():
+    handlers = []
+
+    def enter():
+        with Interrupts():
+            handlers.append(signal.getsignal(signal.SIGINT))
+
+    thread = threading.Thread(target=enter)
+    thread.start()
+    thread.join()
+    assert handlers == [signal.getsignal(signal.SIGINT)]
+
+
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_a_program_ends_with_the_signals_code(number, code):
+    with subprocess.Popen([sys.executable, "-c", PROGRAM], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as program:
+        assert program.stdout.readline() == "ready\n"
+        program.send_signal(number)
+        _, errors = program.communicate(timeout=20)
+    assert program.returncode == code
+    assert "finished and saved" in errors
+
+
+def test_a_program_that_never_reaches_a_safe_point_is_stopped_by_the_second_ctrl_c():
+    with subprocess.Popen(
+        [sys.executable, "-c", PROGRAM, "stubborn"], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    ) as program:
+        assert program.stdout.readline() == "ready\n"
+        program.send_signal(signal.SIGINT)
+        assert "stopping" in program.stderr.readline() + program.stderr.readline()
+        program.send_signal(signal.SIGINT)
+        _, errors = program.communicate(timeout=20)
+    assert "KeyboardInterrupt" in errors

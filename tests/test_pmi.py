@@ -1,0 +1,168 @@
+"""Per-layer inversion: its loss against Eq. 26 with hooks, the boost, the priors, and what it does for a trained network."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from pmi_cl.backbones.resnet_cifar import ResNetCifar
+from pmi_cl.inversion.config import InversionConfig
+from pmi_cl.inversion.engine import Inversion
+from pmi_cl.inversion.frozen import FrozenNetwork
+from pmi_cl.inversion.pmi import Boost, LayerLoss, PmiConfig, bn_affine_moments
+from pmi_cl.inversion.statistics import Direction, Moments
+from pmi_cl.seeding import seeded
+from tests.slow_references import channel_moments, hooked_kls, reference_kl
+from tests.small_networks import trained_on_digits, two_blocks
+
+PRIOR = Moments(torch.linspace(-0.5, 0.5, 16), torch.linspace(0.3, 2.0, 16), 1)
+
+
+def layer_input(layer: int) -> Tensor:
+    channels = 3 if layer == 0 else 16
+    return torch.randn(12, channels, 8, 8, generator=seeded(0, layer))
+
+
+def frozen(network: ResNetCifar, direction: Direction = "synthetic_to_real") -> FrozenNetwork:
+    return FrozenNetwork(network.pieces(), network.head, direction=direction)
+
+
+def a_target(network: FrozenNetwork, layer: int) -> Tensor:
+    with torch.no_grad():
+        output, _ = network.run(layer_input(layer) + 1.0, layer, layer + 1)
+    return output
+
+
+def equation_26(network: ResNetCifar, layer: int, value: Tensor, target: Tensor, config: PmiConfig, direction: str) -> Tensor:
+    """beta MSE + alpha (KL of the layer's input + KLs of the BatchNorm inputs inside); an image has no statistics."""
+    output, inside = hooked_kls(network.pieces()[layer], value, direction)
+    statistics = torch.stack(inside).sum()
+    if layer > 0:
+        statistics = statistics + reference_kl(*channel_moments(value), PRIOR.mean, PRIOR.var, direction)
+    return config.beta * (output - target).pow(2).mean() + config.alpha * statistics
+
+
+@pytest.mark.parametrize("direction", ["synthetic_to_real", "real_to_synthetic"])
+@pytest.mark.parametrize("layer", [0, 1, 2])
+def test_the_loss_of_a_layer_is_equation_26(layer: int, direction: Direction) -> None:
+    network, config = two_blocks(), PmiConfig(alpha=1.6, beta=0.7)
+    copied = frozen(network, direction)
+    target = a_target(copied, layer)
+    value, expected = layer_input(layer).requires_grad_(), layer_input(layer).requires_grad_()
+    loss = LayerLoss(copied, layer, target, PRIOR if layer else None, config)(value, 0)
+    reference = equation_26(network, layer, expected, target, config, direction)
+    assert loss.item() == pytest.approx(reference.item(), rel=1e-5)
+    loss.backward()
+    reference.backward()
+    torch.testing.assert_close(value.grad, expected.grad, rtol=1e-3, atol=1e-6)
+
+
+def test_an_image_has_no_statistics_even_where_they_are_given() -> None:
+    network = frozen(two_blocks())
+    image_moments = Moments(torch.zeros(3), torch.ones(3), 1)
+    with_them, without = (LayerLoss(network, 0, a_target(network, 0), m, PmiConfig()) for m in (image_moments, None))
+    assert torch.equal(with_them.terms(layer_input(0)), without.terms(layer_input(0)))
+
+
+def test_a_dead_channel_does_not_rule_the_prior() -> None:
+    network = frozen(two_blocks())
+    dead = replace(PRIOR, var=torch.cat([torch.zeros(1), PRIOR.var[1:]]))
+    terms = LayerLoss(network, 1, a_target(network, 1), dead, PmiConfig()).terms(layer_input(1))
+    assert bool(torch.isfinite(terms).all()) and float(terms[2]) < 100
+
+
+# --- the released code's boost ------------------------------------------------------------------------------------------------
+
+
+def test_boost_doubles_what_exceeds_its_first_value_up_to_its_limit() -> None:
+    boost = Boost((10.0, 10.0, 5.0))
+    weights = [boost(torch.tensor(terms)).tolist() for terms in ([1.0, 1.0, 1.0], [2.0, 0.5, 2.0], [2.0, 1.5, 2.0], [2.0, 0.5, 1.5])]
+    assert weights == [[1, 1, 1], [2, 1, 2], [4, 2, 4], [8, 2, 5]]
+    assert boost(torch.tensor([9.0, 1.0, 9.0])).tolist() == [10, 2, 5]
+
+
+def test_a_boosted_loss_reports_the_plain_loss_and_gives_the_boosted_gradient() -> None:
+    network = frozen(two_blocks())
+    losses = {boost: LayerLoss(network, 1, a_target(network, 1), PRIOR, PmiConfig(boost=boost)) for boost in (False, True)}
+    far = layer_input(1) * 3
+    for loss in losses.values():
+        loss(layer_input(1), 0)
+    for step in range(1, 4):  # every term of `far` exceeds its first value: weights 2, 4, then 8, 8 and 5
+        values, grads = {}, {}
+        for boost, loss in losses.items():
+            x = far.clone().requires_grad_()
+            value = loss(x, step)
+            value.backward()
+            values[boost], grads[boost] = value.item(), x.grad
+        assert values[True] == pytest.approx(values[False], rel=1e-6)
+        if step < 3:
+            torch.testing.assert_close(grads[True], grads[False] * 2**step)  # type: ignore[operator]
+
+
+def test_a_descent_that_starts_again_starts_with_plain_weights() -> None:
+    network = frozen(two_blocks())
+    loss = LayerLoss(network, 1, a_target(network, 1), PRIOR, PmiConfig(boost=True))
+    for step, scale in enumerate((1, 3, 3)):
+        loss(layer_input(1) * scale, step)
+    assert loss.boost is not None and loss.boost.weights is not None and loss.boost.weights.max() == 4
+    loss(layer_input(1), 0)
+    assert loss.boost.weights is not None and loss.boost.weights.max() == 1
+
+
+# --- the released code's prior ------------------------------------------------------------------------------------------------
+
+
+def test_bn_affine_moments_are_beta_and_gamma_squared_of_the_last_batchnorm() -> None:
+    block = two_blocks().blocks[0]
+    norm = block.bn2
+    assert isinstance(norm, nn.BatchNorm2d)
+    moments = bn_affine_moments(block)
+    assert moments is not None and torch.equal(moments.mean, norm.bias)
+    torch.testing.assert_close(moments.var, norm.weight.detach() ** 2)
+    assert bn_affine_moments(nn.Conv2d(3, 3, 1)) is None
+
+
+# --- on a trained network -----------------------------------------------------------------------------------------------------
+
+
+def pmi_on_digits(config: PmiConfig, start: str = "pmi", n: int = 60) -> Inversion:
+    trained = trained_on_digits()
+    labels = torch.arange(n) % 5
+    return Inversion(
+        trained.network.pieces(),
+        trained.network.head,
+        InversionConfig(start=start, steps=1, pmi=config),  # type: ignore[arg-type]
+        image_shape=(3, 8, 8),
+        targets=trained.gaussians.sample(labels, seeded(0)),
+        labels=labels,
+        input_moments=trained.moments,
+    )
+
+
+@pytest.mark.parametrize("config", [PmiConfig(steps=25, alpha=0.1), PmiConfig(steps=25), PmiConfig(steps=25, prior="bn_affine", boost=True)])
+def test_pmi_lowers_the_error_of_every_layer(config: PmiConfig) -> None:
+    inversion = pmi_on_digits(config)
+    errors = {}
+    for progress in inversion.run():
+        descent, layer = inversion.descent, inversion.stages[inversion.stage_number]
+        if progress.stage == "full model" or descent is None or descent.step < descent.steps or layer is None:
+            continue
+        assert progress.stage == f"layer {layer}"
+        target = inversion.carry if inversion.carry is not None else inversion.targets
+        with torch.no_grad():
+            before, after = (inversion.network.run(value, layer, layer + 1)[0] for value in (descent.start, descent.result()))
+        errors[layer] = float((before - target).pow(2).mean()), float((after - target).pow(2).mean())
+    assert list(errors) == list(range(9, -1, -1))
+    for layer, (before, after) in errors.items():
+        assert after < before, f"layer {layer}"
+
+
+def first_full_loss(inversion: Inversion) -> float:
+    return next(float(progress.loss) for progress in inversion.run() if progress.stage == "full model")
+
+
+def test_pmi_starts_the_full_stage_below_noise() -> None:
+    assert first_full_loss(pmi_on_digits(PmiConfig(steps=25))) < 0.5 * first_full_loss(pmi_on_digits(PmiConfig(), start="noise"))

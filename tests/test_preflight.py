@@ -1,0 +1,130 @@
+"""What would stop a run later is found before: real files, a real read-only disk, a real full one."""
+
+import os
+import shutil
+import subprocess
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+import torch
+
+from pmi_cl.catalogue import Entry
+from pmi_cl.errors import UserError
+from pmi_cl.utils import checkpoints
+from pmi_cl.utils.preflight import check_writable, pick_device, preflight
+
+
+class Pairs:
+    """A data set that has an even number of classes."""
+
+    @classmethod
+    def check(cls, args):
+        if args.n_classes % 2:
+            raise UserError(f"--n_classes {args.n_classes}: give an even number")
+
+
+@dataclass
+class Run:
+    args: SimpleNamespace
+    dataset: Entry
+
+
+def make_run(results_path, **changes):
+    args = {"device": "cpu", "results_path": str(results_path), "loadcheck": None, "resume": None, "n_classes": 2, **changes}
+    return Run(SimpleNamespace(**args), Entry("dataset", "pairs", __name__, "Pairs", ""))
+
+
+def test_a_run_that_can_go_leaves_nothing_behind(tmp_path):
+    preflight(make_run(tmp_path / "a" / "b"))
+    assert not any(tmp_path.iterdir())
+
+
+def test_a_folder_that_exists_stays_as_it_was(tmp_path):
+    (tmp_path / "runs").mkdir()
+    (tmp_path / "runs" / "old").write_text("x")
+    preflight(make_run(tmp_path / "runs"))
+    assert [path.name for path in (tmp_path / "runs").iterdir()] == ["old"]
+
+
+def test_the_data_set_has_its_say(tmp_path):
+    with pytest.raises(UserError, match="even"):
+        preflight(make_run(tmp_path, n_classes=3))
+
+
+@pytest.mark.parametrize("place", ["file", "file/below"])
+def test_a_results_path_that_is_a_file(tmp_path, place):
+    (tmp_path / "file").write_text("precious")
+    with pytest.raises(UserError, match="through a file: give a folder"):
+        preflight(make_run(tmp_path / place))
+    assert (tmp_path / "file").read_text() == "precious"
+
+
+def test_a_results_path_with_a_name_too_long(tmp_path):
+    with pytest.raises(UserError, match="cannot write to --results_path"):
+        check_writable(tmp_path / "a" / ("x" * 300))
+    assert not any(tmp_path.iterdir())
+
+
+def test_a_disk_without_room(tmp_path):
+    with pytest.raises(UserError, match="make room"):
+        check_writable(tmp_path / "runs", room_mib=2**40)
+    assert not any(tmp_path.iterdir())
+
+
+@pytest.mark.skipif(os.getuid() == 0, reason="root may write everywhere")
+def test_a_folder_without_permission(tmp_path):
+    tmp_path.chmod(0o500)
+    with pytest.raises(UserError, match="that you may write to"):
+        check_writable(tmp_path)
+    tmp_path.chmod(0o700)
+
+
+@pytest.mark.parametrize(("options", "says"), [("ro", "that you may write to"), ("size=256k", "make room")])
+def test_a_disk_that_is_read_only_or_full(tmp_path, options, says):
+    mount = ["unshare", "-rm", "sh", "-c", f'mount -t tmpfs -o {options} none "$0" && exec "$@"', str(tmp_path)]
+    if shutil.which("unshare") is None or subprocess.run([*mount, "true"], capture_output=True, check=False).returncode:
+        pytest.skip("this machine lets no test mount a disk of its own")
+    code = "import sys; from pathlib import Path; from pmi_cl.utils.preflight import check_writable; check_writable(Path(sys.argv[1]))"
+    found = subprocess.run([*mount, sys.executable, "-c", code, str(tmp_path)], capture_output=True, text=True, check=False)
+    assert "UserError: cannot write to --results_path" in found.stderr and says in found.stderr
+
+
+@pytest.mark.parametrize("flag", ["loadcheck", "resume"])
+def test_a_checkpoint_that_is_missing_or_truncated_or_whole(tmp_path, flag):
+    path = tmp_path / "checkpoint.pt"
+    run = make_run(tmp_path, **{flag: str(path if flag == "loadcheck" else tmp_path)})
+    with pytest.raises(UserError, match="no checkpoint at"):
+        preflight(run)
+    checkpoints.save(path, {"t": torch.zeros(1000)})
+    preflight(run)
+    path.write_bytes(path.read_bytes()[:2000])
+    with pytest.raises(UserError, match="truncated"):
+        preflight(run)
+
+
+def test_the_cpu_is_always_there():
+    assert pick_device("cpu") == torch.device("cpu")
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")
+@pytest.mark.parametrize("text", ["cuda", "cuda:0", "0", "7", "cuda:-1", "tpu", ""])
+def test_without_a_gpu_only_the_cpu_can_be_had(text):
+    assert pick_device("auto") == torch.device("cpu")
+    with pytest.raises(UserError, match=f"--device {text} is not in this machine: choose cpu$"):
+        pick_device(text)
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="there is no GPU")
+def test_a_gpu_by_each_of_its_names():
+    assert {pick_device(text) for text in ("auto", "cuda", "cuda:0", "0")} == {torch.device("cuda", 0)}
+    with pytest.raises(UserError, match="cpu or cuda:0"):
+        pick_device("cuda:99")
+
+
+def test_a_home_folder_is_understood(tmp_path, monkeypatch):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    preflight(make_run("~/runs"))
+    assert not Path("~").exists() and not any(tmp_path.iterdir())

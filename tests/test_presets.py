@@ -1,0 +1,124 @@
+"""Presets: which is chosen, what outweighs what, and what a preset file may not hold."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from pmi_cl.catalogue import INSTALLED, Catalogue, entries
+from pmi_cl.errors import UserError
+from pmi_cl.utils.arguments import all_specs
+from pmi_cl.utils.presets import decide, presets_of
+from tests.sample_registry import write_registry
+
+FILE = "models/config/invert_it.yaml"
+
+
+def decided(catalogue: Catalogue, dataset: str, flags: dict[str, str], model: str = "invert_it") -> tuple[dict[str, Any], dict[str, str]]:
+    entry, data = catalogue.find("model", model), catalogue.find("dataset", dataset)
+    return decide(all_specs(entry, data), flags, presets_of(model, catalogue), data)
+
+
+def test_each_source_outweighs_the_next(tmp_path: Path) -> None:
+    values, sources = decided(write_registry(tmp_path), "seq-hundred", {"lr": "0.5"})
+    expected = {
+        "lr": (0.5, "flag"),
+        "n_epochs": (60, "preset paper (seq-hundred)"),
+        "milestones": ((1, 2), "preset paper"),
+        "progress": ("1", "preset paper (seq-hundred)"),
+        "backbone": ("net-big", "data set"),
+        "batch_size": (32, "default"),
+        "model_config": ("paper", "default"),
+    }
+    assert {name: (values[name], sources[name]) for name in expected} == expected
+
+
+def test_a_preset_outweighs_the_data_set(tmp_path: Path) -> None:
+    values, sources = decided(write_registry(tmp_path), "seq-folder", {})
+    assert (values["n_epochs"], sources["n_epochs"]) == (1, "preset quick")
+    assert (values["start"], sources["start"]) == ("noise", "data set")
+    assert values["debug_mode"] is True
+
+
+def test_yaml_reads_1e_3_as_text_and_it_is_a_number_all_the_same(tmp_path: Path) -> None:
+    assert decided(write_registry(tmp_path), "seq-hundred", {})[0]["lr"] == 0.001
+
+
+def test_none_is_no_preset(tmp_path: Path) -> None:
+    values, sources = decided(write_registry(tmp_path), "seq-hundred", {"model_config": "none"})
+    assert (values["model_config"], sources["model_config"], values["n_epochs"]) == (None, "flag", 7)
+
+
+def test_a_method_without_presets_has_its_defaults(tmp_path: Path) -> None:
+    values, sources = decided(write_registry(tmp_path), "seq-hundred", {}, model="finetune")
+    assert (values["n_epochs"], sources["n_epochs"], values["model_config"]) == (5, "default", None)
+
+
+@pytest.mark.parametrize(
+    ("preset", "message"),
+    [
+        ("papr", "unknown preset 'papr': did you mean paper?"),
+        ("wrong-key", f"{FILE}: preset wrong-key: unknown key 'n_epoch': did you mean n_epochs"),
+        ("wrong-type", f"{FILE}: preset wrong-type: n_epochs many: it must be a whole number"),
+        ("wrong-bound", f"{FILE}: preset wrong-bound: shift 3: it must be between -2 and 2"),
+    ],
+)
+def test_a_preset_that_does_not_fit_is_refused(tmp_path: Path, preset: str, message: str) -> None:
+    with pytest.raises(UserError) as caught:
+        decided(write_registry(tmp_path), "seq-hundred", {"model_config": preset})
+    assert message in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("paper: [1, 2", "is not readable as YAML"),
+        ("- paper", "write it as 'name: value' lines"),
+        ("", "write it as 'name: value' lines"),
+        ("paper: 3", "preset paper: write it as"),
+        ("paper: {all: 3}", "preset paper, all: write it as"),
+        ("paper: {1: {lr: 1}}", "preset paper: write it as"),
+        ("paper: {seq-hunderd: {lr: 1}}", "preset paper: unknown section 'seq-hunderd': did you mean seq-hundred"),
+        ("{default: {seq-hunderd: paper}, paper: {}}", "default: unknown section 'seq-hunderd'"),
+        ("{default: {all: papr}, paper: {}}", "default: unknown preset 'papr': did you mean paper?"),
+        ("{default: {all: 1}, paper: {}}", "default: unknown preset '1'"),
+        ("{default: {all: [1]}, paper: {}}", "default: unknown preset"),
+        ("paper: {all: {lr: 2024-99-99}}", "is not readable as YAML"),
+        ("!!python/object/apply:os.getcwd []", "is not readable as YAML"),
+    ],
+)
+def test_a_preset_file_of_the_wrong_shape_is_refused(tmp_path: Path, text: str, message: str) -> None:
+    catalogue = write_registry(tmp_path)
+    (tmp_path / FILE).write_text(text)
+    with pytest.raises(UserError) as caught:
+        presets_of("invert_it", catalogue)
+    assert message in str(caught.value)
+
+
+@pytest.mark.parametrize("key", ["model", "dataset", "model_config", "resume"])
+def test_what_a_run_is_cannot_stand_in_a_preset(tmp_path: Path, key: str) -> None:
+    catalogue = write_registry(tmp_path)
+    (tmp_path / FILE).write_text(f"paper: {{all: {{{key}: x}}}}")
+    with pytest.raises(UserError, match=f"unknown key '{key}'"):
+        decided(catalogue, "seq-hundred", {"model_config": "paper"})
+
+
+@pytest.mark.parametrize(
+    ("model", "preset", "dataset"),
+    [
+        (model.name, preset, data.name)
+        for model in entries("model")
+        for preset in presets_of(model.name, INSTALLED).presets
+        for data in entries("dataset")
+    ],
+)
+def test_registered_presets_fit_every_data_set(model: str, preset: str, dataset: str) -> None:
+    values, _ = decided(INSTALLED, dataset, {"model_config": preset}, model)
+    assert values["model_config"] == preset
+
+
+@pytest.mark.parametrize("model", [entry.name for entry in entries("model")])
+def test_registered_presets_say_what_they_are(model: str) -> None:
+    assert all(preset.about for preset in presets_of(model, INSTALLED).presets.values())

@@ -1,0 +1,1 @@
+"""What surrounds the methods: arguments, presets, the runner, metrics, run records and reports."""

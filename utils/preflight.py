@@ -1,0 +1,116 @@
+"""Finds, before anything is trained or written, what would stop a run later: its device, its disk, its data, its checkpoint."""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import importlib
+import os
+import shutil
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Protocol
+
+from pmi_cl.errors import UserError
+from pmi_cl.utils.checkpoints import check_file
+from pmi_cl.utils.records import RunRecord
+
+if TYPE_CHECKING:
+    from types import SimpleNamespace
+
+    import torch
+
+    from pmi_cl.catalogue import Entry
+
+ROOM_MIB = 64  # what a run may leave: two checkpoints of a small network with its synthetic images, events and pictures
+_FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
+
+
+class Run(Protocol):
+    """The part of :class:`pmi_cl.utils.arguments.Resolved` that is read here."""
+
+    @property
+    def args(self) -> SimpleNamespace: ...
+
+    @property
+    def dataset(self) -> Entry: ...
+
+
+def preflight(run: Run) -> None:
+    """Checks all that a run needs from the machine and leaves nothing behind; what needs torch comes last, as it takes a second.
+
+    Raises:
+        UserError: the first thing that is wrong.
+    """
+    args = run.args
+    check_writable(Path(args.resume or args.results_path).expanduser())
+    getattr(importlib.import_module(run.dataset.module), run.dataset.attribute).check(args)
+    if args.loadcheck:
+        check_file(Path(args.loadcheck).expanduser())
+    if args.resume:
+        check_file(RunRecord(Path(args.resume)).checkpoint)
+    pick_device(args.device)
+
+
+def pick_device(text: str) -> torch.device:
+    """The device that a user means by "auto", "cpu", "cuda", "cuda:N" or "N"; "auto" is the first GPU, or the CPU without one.
+
+    Raises:
+        UserError: it is not in this machine; names those that are.
+    """
+    import torch
+
+    gpus = torch.cuda.device_count() if torch.cuda.is_available() else 0
+    if text == "cpu" or (text == "auto" and not gpus):
+        return torch.device("cpu")
+    kind, _, index = ("cuda", "", "0") if text in {"auto", "cuda"} else text.rpartition(":")
+    if kind in {"", "cuda"} and index.isdecimal() and int(index) < gpus:
+        return torch.device("cuda", int(index))
+    there = ["cpu", *(f"cuda:{index} ({torch.cuda.get_device_name(index)})" for index in range(gpus))]
+    raise UserError(f"--device {text} is not in this machine: choose {' or '.join(there)}")
+
+
+def check_writable(folder: Path, room_mib: int = ROOM_MIB) -> None:
+    """Makes the folder and a file of ``room_mib`` MiB in it, and removes both again.
+
+    Raises:
+        UserError: the folder is a file, may not be written to, or its disk is full.
+    """
+    try:
+        with _temporary_folder(folder), tempfile.TemporaryFile(dir=folder) as file:
+            _reserve(file.fileno(), folder, room_mib * 2**20)
+    except (FileExistsError, NotADirectoryError) as error:
+        raise UserError(f"--results_path {folder} is or goes through a file: give a folder") from error
+    except OSError as error:
+        hint = f"make room ({room_mib} MiB), or choose another folder" if error.errno in _FULL else "choose a folder that you may write to"
+        raise UserError(f"cannot write to --results_path {folder} ({error.strerror}): {hint}") from error
+
+
+@contextlib.contextmanager
+def _temporary_folder(folder: Path) -> Iterator[None]:
+    """The folder exists in the body; of it and its parents, those that were missing are gone afterwards."""
+    missing = []
+    for path in (folder, *folder.parents):
+        if path.exists():
+            break
+        missing.append(path)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        yield
+    finally:
+        for path in missing:
+            with contextlib.suppress(OSError):  # not made, or in use by another run that started meanwhile
+                path.rmdir()
+
+
+def _reserve(file: int, folder: Path, size: int) -> None:
+    """Asks the system for the blocks of a file: a quota shows here, free space alone would not tell."""
+    if shutil.disk_usage(folder).free < size:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+    if hasattr(os, "posix_fallocate"):
+        try:
+            os.posix_fallocate(file, 0, size)
+        except OSError as error:
+            if error.errno not in {errno.EOPNOTSUPP, errno.EINVAL}:  # a file system that cannot reserve is no mistake of the user's
+                raise

@@ -1,0 +1,205 @@
+"""The folder that a run leaves: its arguments, its results, and where its checkpoint, pictures and events lie."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import json
+import os
+import platform
+import subprocess
+import sys
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import pmi_cl
+from pmi_cl.errors import UserError, unknown_name
+from pmi_cl.utils.atomic import write_json
+
+SCHEMA = 1
+_NOT_FIGURES = {"seconds", "peak_memory_mib", "versions", "commit", "hardware"}
+_CLOCK_FIGURES = {"seconds_per_image"}
+
+
+class RunRecord:
+    """One run's folder, ``<results_path>/<model>/<dataset>/<name>``.
+
+    Attributes:
+        folder: the folder itself; TensorBoard's events go here.
+        checkpoint: where its checkpoint is or will be.
+        pictures: the folder of its PNGs; made by whoever saves the first.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.checkpoint = folder / "checkpoint.pt"
+        self.pictures = folder / "pictures"
+
+    @classmethod
+    def create(cls, results_path: str | Path, model: str, dataset: str, seed: int, run_name: str | None = None) -> RunRecord:
+        """Makes a new folder; a name that is taken gets -2, -3 ... so that nothing is ever overwritten.
+
+        Args:
+            run_name: the folder's name; ``None``: the local time and the seed.
+
+        Raises:
+            UserError: the name is not one of a folder, or the folder cannot be made.
+        """
+        name = time.strftime("%Y%m%d-%H%M%S") + f"-seed{seed}" if run_name is None else run_name
+        if not name or name in {".", ".."} or any(mark in name for mark in "/\\\0\n"):
+            raise UserError(f"--run_name '{name!r}' is not the name of a folder: use letters, digits, '-' and '_'")
+        parent = Path(results_path).expanduser() / model / dataset
+        try:
+            parent.mkdir(parents=True, exist_ok=True)
+            return cls(_make_new_folder(parent, name))
+        except OSError as error:
+            raise UserError(f"cannot make a folder in {parent} ({error.strerror}): choose another --results_path") from error
+
+    def write_args(self, values: Mapping[str, Any], sources: Mapping[str, str]) -> None:
+        """Writes ``args.json``: every value with where it came from, the command line, versions, commit and hardware."""
+        args = {name: {"value": value, "source": sources[name]} for name, value in values.items()}
+        write_json(self.folder / "args.json", {"schema": SCHEMA, "args": args, "command": sys.argv, **surroundings()})
+
+    def write_results(self, results: Mapping[str, Any]) -> None:
+        """Writes ``results.json`` (made by :func:`build_results`) so that a reader never sees half of it."""
+        write_json(self.folder / "results.json", results)
+
+    def read_results(self) -> dict[str, Any]:
+        """The run's ``results.json``."""
+        results: dict[str, Any] = json.loads((self.folder / "results.json").read_text(encoding="utf-8"))
+        return results
+
+
+def find_run(results_path: str | Path, run: str) -> RunRecord:
+    """The record that ``--resume RUN`` means: a folder below ``results_path``, at any depth, or a path to one.
+
+    Raises:
+        UserError: there is none, or several have that name.
+    """
+    root = Path(results_path).expanduser()
+    for folder in (root / run, Path(run).expanduser()):
+        if (folder / "args.json").is_file():
+            return RunRecord(folder)
+    folders = [file.parent for file in root.glob("*/*/*/args.json")]
+    named = [folder for folder in folders if folder.name == run]
+    if len(named) > 1:
+        raise UserError(f"several runs are called '{run}': say --resume {' or '.join(str(f.relative_to(root)) for f in sorted(named))}")
+    if not named:
+        raise unknown_name("run", run, [str(folder.relative_to(root)) for folder in folders])
+    return RunRecord(named[0])
+
+
+def build_results(
+    *,
+    model: str,
+    dataset: str,
+    seed: int,
+    status: str,
+    precision: str,
+    class_il: Mapping[str, Any],
+    task_il: Mapping[str, Any],
+    seconds: Mapping[str, float],
+    peak_memory_mib: Mapping[str, float],
+    inversion: Mapping[str, Any],
+) -> dict[str, Any]:
+    """Everything that ``results.json`` holds.
+
+    Args:
+        status: "running", "finished" or "interrupted".
+        precision: "fp32", "bf16" ...
+        class_il, task_il: made by :func:`pmi_cl.utils.metrics.summary`.
+        seconds, peak_memory_mib: by phase, see :class:`pmi_cl.utils.resources.Phases`.
+        inversion: made by :func:`inversion_figures`.
+    """
+    named = {"model": model, "dataset": dataset, "seed": seed, "status": status, "precision": precision}
+    figures = {"class_il": class_il, "task_il": task_il}
+    costs = {"seconds": seconds, "peak_memory_mib": peak_memory_mib, "inversion": inversion}
+    return {"schema": SCHEMA, **named, **figures, **costs, **surroundings()}
+
+
+def inversion_figures(
+    images: int, steps: int, step_equivalents: float, forward_passes: float, backward_passes: float, seconds: float
+) -> dict[str, Any]:
+    """What inversion cost over a whole run.
+
+    Args:
+        images: synthetic images kept.
+        steps: optimiser steps of any kind, over all batches.
+        step_equivalents: the same in full forward plus backward passes to the input.
+        forward_passes, backward_passes: through the whole network; a part of it counts as its share.
+        seconds: spent on inversion; ``seconds_per_image`` is ``None`` without images.
+    """
+    passes = {"forward_passes": forward_passes, "backward_passes": backward_passes}
+    per_image = seconds / images if images else None
+    return {"images": images, "steps": steps, "step_equivalents": step_equivalents, **passes, "seconds_per_image": per_image}
+
+
+def figures(results: Mapping[str, Any]) -> dict[str, Any]:
+    """What two runs of one seed must share: the results without times, memory, versions, commit and hardware."""
+    kept = {key: value for key, value in results.items() if key not in _NOT_FIGURES}
+    kept["inversion"] = {key: value for key, value in results["inversion"].items() if key not in _CLOCK_FIGURES}
+    return kept
+
+
+def same_figures(a: Mapping[str, Any], b: Mapping[str, Any]) -> bool:
+    """Whether two results are equal, bit for bit, in all but times, memory, versions, commit and hardware."""
+    return figures(a) == figures(b)
+
+
+def surroundings() -> dict[str, Any]:
+    """Versions, commit and hardware of this run, as both JSON files hold them."""
+    return {"versions": _versions(), "commit": _commit(), "hardware": _hardware()}
+
+
+def _make_new_folder(parent: Path, name: str) -> Path:
+    attempt = 1
+    while True:
+        folder = parent / (name if attempt == 1 else f"{name}-{attempt}")
+        try:
+            folder.mkdir()  # not exist_ok: two runs started in one second must not share a folder
+            return folder
+        except FileExistsError:
+            attempt += 1
+
+
+def _versions() -> dict[str, str]:
+    libraries = {library: importlib.metadata.version(library) for library in ("torch", "numpy")}
+    return {"python": platform.python_version(), **libraries, "pmi_cl": pmi_cl.__version__}
+
+
+def _commit() -> dict[str, Any] | None:
+    """The checkout's commit and whether tracked files differ from it; ``None`` when the code is not a checkout."""
+    root = Path(pmi_cl.__file__).resolve().parent.parent
+    if not (root / ".git").exists():
+        return None
+    commit = _git(root, "rev-parse", "HEAD")
+    return None if commit is None else {"hash": commit, "dirty": bool(_git(root, "status", "--porcelain", "--untracked-files=no"))}
+
+
+def _git(root: Path, *arguments: str) -> str | None:
+    # GIT_DIR and its like, set inside a git hook, would speak of another repository
+    environment = {name: value for name, value in os.environ.items() if not name.startswith("GIT_")}
+    command = ["git", "-C", str(root), *arguments]
+    try:
+        done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=10, check=True)
+    except (OSError, subprocess.SubprocessError):
+        return None
+    return done.stdout.strip()
+
+
+def _hardware() -> dict[str, Any]:
+    import torch
+
+    gpus = [torch.cuda.get_device_name(index) for index in range(torch.cuda.device_count())]
+    memory = round(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**20) if hasattr(os, "sysconf") else None
+    return {"processor": _processor(), "cores": os.cpu_count(), "threads": torch.get_num_threads(), "gpus": gpus, "memory_mib": memory}
+
+
+def _processor() -> str:
+    try:
+        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
+    except OSError:
+        return platform.processor() or platform.machine()
+    names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
+    return names[0] if names else platform.machine()

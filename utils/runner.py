@@ -1,0 +1,208 @@
+"""One run from its arguments to its last line: builds the parts, trains, and leaves the record."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from types import SimpleNamespace
+from typing import TYPE_CHECKING, Any
+
+from pmi_cl import catalogue
+from pmi_cl.errors import UserError
+from pmi_cl.seeding import global_seed
+from pmi_cl.utils import checkpoints, metrics
+from pmi_cl.utils.host import RunHost
+from pmi_cl.utils.interrupts import Interrupted, Interrupts
+from pmi_cl.utils.preflight import pick_device, preflight
+from pmi_cl.utils.progress import Progress
+from pmi_cl.utils.records import RunRecord, build_results, inversion_figures
+from pmi_cl.utils.resources import Phases
+from pmi_cl.utils.tensorboard import EventWriter
+
+if TYPE_CHECKING:
+    import torch
+
+    from pmi_cl.datasets.continual_dataset import ContinualDataset
+    from pmi_cl.models.continual_model import ContinualModel
+    from pmi_cl.utils.arguments import Resolved
+    from pmi_cl.utils.training import Training
+
+
+def run(resolved: Resolved) -> int:
+    """Carry out a run; returns the exit code: 0, or 128 + the number of the signal that stopped it.
+
+    Raises:
+        UserError: what is wrong with the arguments, the data or the machine, before anything is written.
+    """
+    preflight(resolved)
+    args = resolved.args
+    device = _prepare_torch(args)
+    progress = Progress("0" if args.non_verbose else args.progress)
+    dataset: ContinualDataset = catalogue.load("dataset", resolved.dataset.name)(args, device, progress.update)
+    model = build_model(resolved, dataset)
+    with Interrupts() as interrupts:
+        return _Run(resolved, model, dataset, device, progress, interrupts).carry_out()
+
+
+def build_model(resolved: Resolved, dataset: ContinualDataset) -> ContinualModel:
+    """The method with its network, initialised from the run's seed alone."""
+    import torch
+
+    with global_seed(resolved.args.seed, "network"):
+        backbone = catalogue.load("backbone", resolved.backbone.name)()
+        model_class: Callable[..., ContinualModel] = catalogue.load("model", resolved.model.name)
+        return model_class(backbone, torch.nn.functional.cross_entropy, resolved.args, dataset.augment, dataset)
+
+
+def _prepare_torch(args: SimpleNamespace) -> torch.device:
+    """Threads and, on a GPU, TF32 for what stays in float32. Returns the device of the run."""
+    import torch
+
+    device = pick_device(args.device)
+    if args.num_threads:
+        torch.set_num_threads(args.num_threads)
+    if device.type == "cuda":
+        torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = args.precision != "fp32"
+    return device
+
+
+class _Run:
+    """The parts of one run, and what is written when."""
+
+    def __init__(
+        self,
+        resolved: Resolved,
+        model: ContinualModel,
+        dataset: ContinualDataset,
+        device: torch.device,
+        progress: Progress,
+        interrupts: Interrupts,
+    ) -> None:
+        from pmi_cl.utils.training import Training
+
+        self.resolved, self.model, self.dataset, self.device = resolved, model, dataset, device
+        args = self.args = resolved.args
+        self.identity = {
+            "model": resolved.model.name,
+            "dataset": resolved.dataset.name,
+            "backbone": resolved.backbone.name,
+            "n_tasks": dataset.N_TASKS,
+            "class_order": list(dataset.class_order),
+        }
+        self.loaded = self._load()
+        new = RunRecord.create if not args.resume else None
+        self.record = (
+            new(args.results_path, resolved.model.name, resolved.dataset.name, args.seed, args.run_name)
+            if new
+            else RunRecord(Path(args.resume))
+        )
+        self.phases = Phases(device)
+        self.host = RunHost(
+            progress=progress,
+            events=EventWriter(self.record.folder, args.tensorboard),
+            phases=self.phases,
+            interrupts=interrupts,
+            picture_folder=self.record.pictures,
+            class_names=dataset.class_names,
+            classes_per_task=dataset.N_CLASSES_PER_TASK,
+            save=self._save,
+            checkpoint_minutes=args.checkpoint_minutes,
+        )
+        model.host = self.host
+        self.training: Training = Training(model, dataset, args, self.host, self._after_task)
+
+    def _load(self) -> dict[str, Any] | None:
+        """The checkpoint to go on from, checked before anything is written."""
+        args = self.args
+        if args.resume:
+            return checkpoints.load(RunRecord(Path(args.resume)).checkpoint, {**self.identity, "seed": args.seed}, self.device)
+        if not args.loadcheck:
+            return None
+        state = checkpoints.load(Path(args.loadcheck).expanduser(), self.identity, self.device)
+        if state["training"]["position"]["phase"] != "begin" or state["training"]["position"]["task"] == 0:
+            raise UserError(f"{args.loadcheck} was written within a task: go on with that run itself, --resume RUN")
+        return state
+
+    def carry_out(self) -> int:
+        """Train what is left, and say how it went."""
+        if not self.args.resume:
+            self.record.write_args(vars(self.args), self.resolved.sources)
+        if self.loaded is not None:
+            self.training.load_state(self.loaded["training"])
+            self.phases.load_state_dict(self.loaded["phases"])
+        self._say(
+            f"{self.record.folder}: {self.identity['model']} on {self.identity['dataset']}, {self.dataset.N_TASKS} tasks, {self.device}"
+        )
+        try:
+            self.training.run()
+        except Interrupted as interrupted:
+            self._write_results("interrupted")
+            self.host.close()
+            print(f"{interrupted}; go on with: --resume {self.record.folder}", file=sys.stderr)
+            return interrupted.exit_code
+        self._finish()
+        return 0
+
+    def _finish(self) -> None:
+        if self.args.savecheck != "none":
+            self.host.save()
+        else:
+            self.record.checkpoint.unlink(missing_ok=True)
+        self._write_results("finished")
+        self.host.close()
+        print(self.headline())
+
+    def headline(self) -> str:
+        """The last line: the last accuracy, as papers name it, and what else is compared."""
+        matrix = self.training.class_il
+        figures = f"A_{len(matrix[-1])} = {metrics.last(matrix):.2f} % (last class-IL accuracy)"
+        if len(matrix) > 1:
+            figures += f", average incremental {metrics.average(matrix):.2f} %, forgetting {metrics.forgetting(matrix):.2f}"
+        return f"{self.identity['model']} on {self.identity['dataset']}, seed {self.args.seed}: {figures}"
+
+    def _after_task(self) -> None:
+        """The figures so far, in the record, in TensorBoard and on the screen."""
+        training = self.training
+        for setting, matrix in (("class-il", training.class_il), ("task-il", training.task_il)):
+            self.host.accuracies(setting, matrix)
+        rows = [f"{value:.1f}" for value in training.class_il[-1]]
+        done = f"after task {training.position.task} of {training.last_task}"
+        self._say(
+            f"{done}: class-IL {metrics.last(training.class_il):.2f} % [{' '.join(rows)}], task-IL {metrics.last(training.task_il):.2f} %"
+        )
+        self._write_results("running")
+        if self.args.savecheck == "task":
+            self._save(self.record.folder / f"checkpoint-task{training.position.task}.pt")
+
+    def _write_results(self, status: str) -> None:
+        training, bill = self.training, self.model.inversion_figures()
+        self.record.write_results(
+            build_results(
+                model=str(self.identity["model"]),
+                dataset=str(self.identity["dataset"]),
+                seed=self.args.seed,
+                status=status,
+                precision=self.args.precision,
+                class_il=metrics.summary(training.class_il, training.micro.get("class_il")),
+                task_il=metrics.summary(training.task_il, training.micro.get("task_il")),
+                seconds=self.phases.seconds(),
+                peak_memory_mib=self.phases.peak_memory_mib(),
+                inversion=inversion_figures(
+                    int(bill.get("images", 0)),
+                    int(bill.get("steps", 0)),
+                    bill.get("step_equivalents", 0.0),
+                    bill.get("forward_passes", 0),
+                    bill.get("backward_passes", 0),
+                    bill.get("seconds", 0.0),
+                ),
+            )
+        )
+
+    def _save(self, path: Path | None = None) -> None:
+        state = {**self.identity, "seed": self.args.seed, "phases": self.phases.state_dict(), "training": self.training.state()}
+        checkpoints.save(path or self.record.checkpoint, state)
+
+    def _say(self, line: str) -> None:
+        if not self.args.non_verbose:
+            print(line, flush=True)

@@ -1,0 +1,149 @@
+"""The loop over tasks, epochs and steps: resumable at every safe point."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from typing import TYPE_CHECKING, Any
+
+import torch
+
+from pmi_cl.utils.evaluation import evaluate
+
+if TYPE_CHECKING:
+    from types import SimpleNamespace
+
+    from pmi_cl.datasets.continual_dataset import ContinualDataset
+    from pmi_cl.models.continual_model import ContinualModel
+    from pmi_cl.utils.host import RunHost
+
+DEBUG_STEPS = 6  # of an epoch, and batches of an evaluation, with --debug_mode 1
+
+
+class DivergedTraining(RuntimeError):
+    """The loss stopped being finite."""
+
+
+@dataclass
+class Position:
+    """Where a run is: the next thing to do is ``phase`` ("begin", "train" at ``epoch`` and ``step``, "end", "evaluate") of ``task``."""
+
+    task: int = 0
+    phase: str = "begin"
+    epoch: int = 0
+    step: int = 0
+
+
+class Training:
+    """Trains a method on a data set, task after task.
+
+    Attributes:
+        position: where it is. steps: taken so far, over all tasks.
+        class_il, task_il: the accuracy matrices so far; micro: the micro-averaged accuracies after the newest task.
+    """
+
+    def __init__(
+        self,
+        model: ContinualModel,
+        dataset: ContinualDataset,
+        args: SimpleNamespace,
+        host: RunHost,
+        after_task: Callable[[], None],
+    ) -> None:
+        self.model, self.dataset, self.args, self.host, self.after_task = model, dataset, args, host, after_task
+        self.shown = dataset.as_one_task() if model.JOINT else dataset
+        model.dataset = self.shown
+        self.position, self.steps = Position(), 0
+        self.class_il: list[list[float]] = []
+        self.task_il: list[list[float]] = []
+        self.micro: dict[str, float] = {}
+        self._seen, self._since = 0, time.perf_counter()
+
+    @property
+    def last_task(self) -> int:
+        """The number of tasks to train: the data set's, or as many as ``stop_after`` says."""
+        return min(self.shown.N_TASKS, self.args.stop_after or self.shown.N_TASKS)
+
+    def run(self) -> None:
+        """Do what is left. ``Interrupted`` passes through from a safe point, everything saved."""
+        while self.position.task < self.last_task:
+            self.model.current_task = self.position.task
+            getattr(self, f"_{self.position.phase}")()
+
+    def _begin(self) -> None:
+        self.model.grow()
+        self.model.begin_task(self.shown)
+        self.position.phase, self.position.epoch, self.position.step = "train", 0, 0
+        self.host.safe_point()
+
+    def _train(self) -> None:
+        with self.host.phase("training"):
+            epochs = self.model.n_epochs()
+            while self.position.epoch < epochs:
+                self._epoch(epochs)
+        self.position.phase = "end"
+
+    def _epoch(self, epochs: int) -> None:
+        position, options = self.position, self.model.options
+        model = self.model
+        model.begin_epoch(position.epoch, self.shown)
+        model.set_modes()
+        steps = self.shown.steps_per_epoch(position.task, options.batch_size)
+        steps = min(steps, DEBUG_STEPS) if self.args.debug_mode else steps
+        batches = self.shown.train_batches(position.task, position.epoch, options.batch_size, start=position.step)
+        losses: dict[str, torch.Tensor] = {}
+        for step in range(position.step, steps):
+            inputs, labels, raw = next(batches)
+            losses = model.observe(inputs, labels, raw, epoch=position.epoch, step=step)
+            position.step, self.steps = step + 1, self.steps + 1
+            self._tell(losses, len(inputs), position.epoch * steps + step + 1, epochs * steps)
+            if step + 1 < steps:
+                self.host.safe_point()
+        model.end_epoch(position.epoch, self.shown)
+        if losses and not bool(torch.isfinite(losses["loss"])):
+            raise DivergedTraining(f"the loss is not finite in epoch {position.epoch + 1} of task {position.task + 1}: try a smaller --lr")
+        position.epoch, position.step = position.epoch + 1, 0
+        self.host.safe_point()
+
+    def _tell(self, losses: dict[str, torch.Tensor], images: int, done: int, total: int) -> None:
+        task = self.position.task + 1
+        self.host.progress(f"task {task} training", done, total, loss=losses["loss"])
+        events: dict[str, Any] = {f"loss/{name}": value for name, value in losses.items()}
+        if self.model.opt is not None:
+            events["learning rate"] = self.model.opt.param_groups[0]["lr"]
+        self.host.scalars(events, self.steps)
+        self._seen += images
+        now = time.perf_counter()
+        if now - self._since > 5:
+            self.host.scalars({"training/images per second": self._seen / (now - self._since)}, self.steps)
+            self._seen, self._since = 0, now
+
+    def _end(self) -> None:
+        self.model.end_task(self.shown)
+        self.position.phase = "evaluate"
+        self.host.safe_point()
+
+    def _evaluate(self) -> None:
+        task = self.position.task
+        with self.host.phase("evaluation"):
+            seen = self.dataset.N_TASKS if self.model.JOINT else task + 1
+            found = evaluate(self.model, self.dataset, seen, most_batches=DEBUG_STEPS if self.args.debug_mode else None)
+        self.class_il.append(found.class_il)
+        self.task_il.append(found.task_il)
+        self.micro = {"class_il": found.micro_class_il, "task_il": found.micro_task_il}
+        self.position = Position(task + 1)
+        self.after_task()
+        self.host.safe_point()
+
+    def state(self) -> dict[str, Any]:
+        """Everything that the run needs to go on, as tensors and plain data."""
+        progress = {"position": asdict(self.position), "steps": self.steps, "micro": self.micro}
+        matrices = {"class_il": self.class_il, "task_il": self.task_il}
+        return {**progress, **matrices, "method": self.model.state()}
+
+    def load_state(self, state: dict[str, Any]) -> None:
+        """Go on where :meth:`state` was taken."""
+        self.position, self.steps = Position(**state["position"]), state["steps"]
+        self.class_il, self.task_il, self.micro = state["class_il"], state["task_il"], dict(state["micro"])
+        self.model.load_state(state["method"])
