@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pickle
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -9,6 +10,8 @@ from typing import Any
 
 import torch
 from torch import Tensor
+
+from pmi_cl.errors import UserError
 
 
 @dataclass(frozen=True)
@@ -63,5 +66,12 @@ class SyntheticBuffer:
 
     @classmethod
     def load(cls, path: Path, device: torch.device | None = None) -> SyntheticBuffer:
-        """Read what :meth:`save` wrote; tensors only, no code is run."""
-        return cls.from_state(torch.load(path, weights_only=True, map_location="cpu"), device)
+        """Read what :meth:`save` wrote; tensors only, no code is run.
+
+        Raises:
+            UserError: the file is missing, damaged or not a buffer.
+        """
+        try:
+            return cls.from_state(torch.load(path, weights_only=True, map_location="cpu"), device)
+        except (OSError, EOFError, RuntimeError, pickle.UnpicklingError, LookupError, ValueError, TypeError, AttributeError) as error:
+            raise UserError(f"{path} is not a whole buffer of synthetic samples ({type(error).__name__}): make it anew") from error

@@ -10,6 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from pmi_cl.inversion.colour import Colour
 from pmi_cl.inversion.config import InversionConfig, rate_at
 from pmi_cl.inversion.cost import InversionReport, layer_costs, peak_accelerator_mib
 from pmi_cl.inversion.descent import Descent
@@ -36,7 +37,7 @@ class Inversion:
     """Inverts ``targets`` and ``labels`` in batches. Iterate over :meth:`run`; stop whenever you like; :meth:`state` goes on exactly.
 
     Each batch is a list of stages: the pieces from the top to the bottom (start ``pmi``) or the lowest alone (``stem``), then the whole
-    network. A stage is a :class:`Descent`. All random numbers depend on (seed, batch, stage, step) alone.
+    network. A stage is a :class:`Descent`. With a :class:`Colour` the last stage optimises uncorrelated channels. All random numbers depend on (seed, batch, stage, step) alone.
     """
 
     def __init__(
@@ -49,13 +50,14 @@ class Inversion:
         targets: Tensor | None = None,
         labels: Tensor | None = None,
         input_moments: Sequence[Moments] | None = None,
+        colour: Colour | None = None,
         seed: int = 0,
     ) -> None:
         if targets is None and labels is None:
             raise ValueError("invert() needs targets (n, d) or labels (n,)")
         if config.start not in STARTS:
             raise ValueError(f"unknown start '{config.start}': choose from {', '.join(STARTS)}")
-        self.config, self.seed, self.targets, self.labels = config, seed, targets, labels
+        self.config, self.seed, self.targets, self.labels, self.colour = config, seed, targets, labels, colour
         self.n = len(targets) if targets is not None else len(labels)  # type: ignore[arg-type]
         device = next(pieces[0].parameters()).device
         self.device = device
@@ -145,6 +147,8 @@ class Inversion:
     def _end_stage(self) -> None:
         assert self.descent is not None
         self.carry = self.descent.result()
+        if self.colour is not None and self.stages[self.stage_number] is None:
+            self.carry = self.colour.images(self.carry)
         self.descent, self._layer_loss, self._losses = None, None, []
         self.stage_number += 1
         self.report.peak_memory_mib = peak_accelerator_mib(self.carry)
@@ -165,7 +169,7 @@ class Inversion:
     def _start(self, stage: int | None) -> Tensor:
         """Where a stage begins: in PMI at the stored moments of the layer's input, in the full stage where the stages before ended."""
         if stage is None and self.carry is not None:
-            return self.carry
+            return self.carry if self.colour is None else self.colour.channels(self.carry)
         rows = self._rows()
         shape = (rows.stop - rows.start, *self.shapes[stage or 0])
         generator = seeded(self.seed, "start", self.batch_number, -1 if stage is None else stage)
@@ -202,7 +206,8 @@ class Inversion:
         targets = None if self.targets is None else self.targets[rows]
         labels = None if self.labels is None else self.labels[rows]
 
-        def loss(images: Tensor, step: int) -> Tensor:
+        def loss(value: Tensor, step: int) -> Tensor:
+            images = value if self.colour is None else self.colour.images(value)
             seen = self.config.transforms(images, self.seed, self.batch_number, step) if self.config.transforms else images
             features, kls = self._pass(seen)
             return self.objective(Batch(images, features, kls, targets, labels, self.network.head))

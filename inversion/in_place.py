@@ -21,7 +21,7 @@ def without_in_place(traced: fx.GraphModule) -> None:
                 user.replace_input_with(overwritten, node)
     for module in traced.modules():
         if hasattr(module, "inplace"):
-            module.inplace = False
+            module.inplace = False  # type: ignore[assignment]
 
 
 def _made_pure(traced: fx.GraphModule, node: fx.Node) -> bool:

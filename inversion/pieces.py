@@ -87,7 +87,7 @@ def measure_input_moments(pieces: Sequence[nn.Module], batches: Iterable[Tensor]
     return [pool_moments(part) for part in parts]
 
 
-def input_shapes(pieces: Sequence[nn.Module], example: Tensor) -> list[tuple[int, ...]]:
+def input_shapes(pieces: Iterable[nn.Module], example: Tensor) -> list[tuple[int, ...]]:
     """The shape (without the batch) of every piece's input."""
     shapes = []
     with torch.no_grad():

@@ -19,6 +19,7 @@ from torch import Tensor
 
 from pmi_cl.errors import UserError
 from pmi_cl.inversion.buffer import SyntheticBuffer
+from pmi_cl.inversion.colour import Colour, channel_covariance
 from pmi_cl.inversion.config import InversionConfig
 from pmi_cl.inversion.contrastive import ContrastiveBank, ContrastiveConfig, train_contrastive
 from pmi_cl.inversion.cost import InversionReport
@@ -77,6 +78,7 @@ class PmiRdfcilOptions(ReplayOptions):
         False, "1: mirror the batch at random at every step, where the data set allows it", source="[paper: none]; ours"
     )
     inv_noise: float = option(0.0, "standard deviation of noise added at every step", low=0, source="[paper: none]; ours")
+    inv_colour: bool = option(False, "1: optimise in the colour space of the real images", source="[paper: no]; ours")
     inv_keep_best: bool = option(False, "1: keep the iterate with the lowest loss; 0: the last", source="[INF]")
 
     pmi_steps: int = option(100, "steps of each layer", unit="steps", low=1, source="PMI appendix I.1; code: 50")
@@ -107,6 +109,7 @@ class PmiRdfcil(ReplayTraining):
         self.gaussians: ClassGaussians | None = None
         self.bank: ContrastiveBank | None = None
         self.moments: list[Moments] = []
+        self.covariance, self._pixels = torch.zeros(3, 3), 0
         self.buffer: SyntheticBuffer | None = None
         self.inversion: Inversion | None = None
         self._saved_inversion: dict[str, Any] | None = None
@@ -169,6 +172,7 @@ class PmiRdfcil(ReplayTraining):
             targets=targets,
             labels=labels,
             input_moments=self.moments,
+            colour=Colour.of(self.covariance) if self.options.inv_colour else None,
             seed=mix(self.args.seed, "inversion", self.current_task),
         )
         if self._saved_inversion is not None:
@@ -210,6 +214,7 @@ class PmiRdfcil(ReplayTraining):
             gaussians = fit_gaussians(features, labels, self.n_seen_classes)
             bank = self._contrastive_models(features, labels) if self.options.cfs else None
         self.moments, self.gaussians, self.bank, self.buffer = moments, gaussians, bank, None
+        self._pool_covariance(dataset)
         super().end_task(dataset)
 
     def _input_moments(self, dataset: ContinualDataset) -> list[Moments]:
@@ -217,6 +222,12 @@ class PmiRdfcil(ReplayTraining):
         batches = (images for images, _ in dataset.plain_batches(self.current_task))
         new: list[Moments] = measure_input_moments(self.net.pieces(), batches)  # type: ignore[operator]
         return [pool_moments(pair) for pair in zip(self.moments, new, strict=True)] if self.moments else new
+
+    def _pool_covariance(self, dataset: ContinualDataset) -> None:
+        """The channel covariance of the new images, averaged with that of the tasks before by the number of pixels."""
+        new, pixels = channel_covariance(images for images, _ in dataset.plain_batches(self.current_task))
+        total = self._pixels + pixels
+        self.covariance, self._pixels = (self.covariance * self._pixels + new * pixels) / total, total
 
     def _features(self, dataset: ContinualDataset) -> tuple[Tensor, Tensor]:
         """Features (n, 64) through the new network, and labels: the task's real images, then the synthetic ones of the old classes."""
@@ -249,6 +260,8 @@ class PmiRdfcil(ReplayTraining):
         own = {
             "gaussians": self.gaussians and self.gaussians.state(),
             "bank": self.bank and self.bank.state(),
+            "covariance": self.covariance,
+            "pixels": self._pixels,
             "moments": [moments.state() for moments in self.moments],
             "buffer": self.buffer and self.buffer.state(),
             "inversion": self.inversion and self.inversion.state(),
@@ -261,6 +274,7 @@ class PmiRdfcil(ReplayTraining):
         super().load_state(state)
         self.gaussians = state["gaussians"] and ClassGaussians.from_state(state["gaussians"], self.device)
         self.bank = state["bank"] and ContrastiveBank.from_state(state["bank"], self.device)
+        self.covariance, self._pixels = state["covariance"].cpu(), state["pixels"]
         self.moments = [Moments.from_state(entry, self.device) for entry in state["moments"]]
         self.buffer = state["buffer"] and SyntheticBuffer.from_state(state["buffer"], self.device)
         self._saved_inversion = state["inversion"]

@@ -20,10 +20,10 @@ class SubsampleAndPad(nn.Module):
 
     def __init__(self, new_channels: int) -> None:
         super().__init__()
-        self.half = new_channels // 2
+        self.either_side = new_channels // 2
 
     def forward(self, x: Tensor) -> Tensor:
-        return F.pad(x[:, :, ::2, ::2], (0, 0, 0, 0, self.half, self.half))
+        return F.pad(x[:, :, ::2, ::2], (0, 0, 0, 0, self.either_side, self.either_side))
 
 
 class BasicBlock(nn.Module):

@@ -75,7 +75,7 @@ def trained_on_digits() -> Trained:
     for epoch in range(epochs):
         order = torch.randperm(len(images), generator=seeded(0, "epoch", epoch))
         for rows in order[: len(images) // batch * batch].view(-1, batch):
-            loss = F.cross_entropy(network(images[rows]), labels[rows])  # type: ignore[arg-type]
+            loss = F.cross_entropy(network(images[rows]), labels[rows])
             optimizer.zero_grad()
             loss.backward()
             optimizer.step()
@@ -83,4 +83,3 @@ def trained_on_digits() -> Trained:
     network.eval().requires_grad_(False)
     moments = measure_input_moments(network.pieces(), images.split(300))
     return Trained(network, fit_gaussians(network.features(images), labels, 5), moments, images, labels)
-

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import replace
+from typing import Any
 
 import pytest
 import torch
@@ -66,10 +67,8 @@ class OneClass(nn.Module):
         super().__init__()
         self.linears = nn.ModuleList([nn.Linear(D, D) for _ in range(2)])
         self.norms = nn.ModuleList([nn.BatchNorm1d(D) for _ in range(2)])
-        with torch.no_grad():
-            for layer, linear in enumerate(self.linears):
-                linear.weight.copy_(models.weights[layer][row])
-                linear.bias.copy_(models.biases[layer][row, 0])
+        for layer, linear in enumerate(self.linears):
+            linear.load_state_dict({"weight": models.weights[layer][row], "bias": models.biases[layer][row, 0]})
 
     def forward(self, x: Tensor) -> Tensor:
         for linear, norm in zip(self.linears, self.norms, strict=True):
@@ -98,7 +97,7 @@ def train_alone(model: OneClass, rows: Tensor, label: int, config: ContrastiveCo
 
 @pytest.mark.parametrize("keep_best", [False, True])
 @pytest.mark.parametrize("optimizer", ["sgd", "adam"])
-def test_batched_training_equals_networks_trained_one_by_one(optimizer: str, keep_best: bool) -> None:
+def test_batched_training_equals_networks_trained_one_by_one(optimizer: Any, keep_best: bool) -> None:
     config = replace(FAST, optimizer=optimizer, keep_best=keep_best, temperature=0.7)
     features, labels = class_features([20, 20, 21, 5])  # three share a group, drop an incomplete batch; the last is one small batch
     bank = train_contrastive(features, labels, 4, config, seed=7)
@@ -114,7 +113,7 @@ def test_batched_training_equals_networks_trained_one_by_one(optimizer: str, kee
             for layer, (linear, norm) in enumerate(zip(alone.linears, alone.norms, strict=True)):
                 part = slice(row * D, (row + 1) * D)
                 torch.testing.assert_close(models.weights[layer][row], linear.weight, rtol=1e-3, atol=1e-4)
-                torch.testing.assert_close(models.norms[layer].weight[part], norm.weight, rtol=1e-3, atol=1e-4)
+                torch.testing.assert_close(models.norms[layer].state_dict()["weight"][part], norm.weight, rtol=1e-3, atol=1e-4)
             if optimizer == "sgd":  # Adam turns the rounding noise of the biases' zero gradient (BatchNorm follows) into steps
                 torch.testing.assert_close(bank.embed(label, unseen), alone.eval()(unseen).detach(), rtol=1e-3, atol=1e-4)
 
@@ -128,9 +127,9 @@ def test_a_class_does_not_depend_on_the_features_of_the_others() -> None:
 
 
 @pytest.mark.parametrize("optimizer", ["sgd", "adam"])
-def test_training_spreads_every_class(optimizer: str) -> None:
+def test_training_spreads_every_class(optimizer: Any) -> None:
     features, labels = class_features([40, 17, 64])
-    config = ContrastiveConfig(epochs=60, batch=16, optimizer=optimizer)  # type: ignore[arg-type]
+    config = ContrastiveConfig(epochs=60, batch=16, optimizer=optimizer)
     untrained, trained = (train_contrastive(features, labels, 3, c, seed=0) for c in (replace(config, epochs=0), config))
     for label in range(3):
         rows = features[labels == label]
@@ -168,7 +167,7 @@ def test_one_feature_is_too_few() -> None:
 
 
 def test_pause_is_called_every_epoch_and_may_stop_the_training() -> None:
-    calls = []
+    calls: list[int] = []
 
     def stop_at_three() -> None:
         calls.append(len(calls))

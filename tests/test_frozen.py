@@ -134,14 +134,14 @@ def test_gradient_equals_the_naive_loops_in_float32(name: str) -> None:
 def test_bfloat16_statistics_survive_a_small_gamma_beside_a_large_beta(gamma: float, beta: float) -> None:
     """Folded regardless, they would drown in the rounding of values around beta: a KL of 100 instead of 0.03."""
     torch.manual_seed(0)
-    piece = nn.Sequential(nn.Conv2d(3, 16, 3, padding=1, bias=False), nn.BatchNorm2d(16)).eval()
+    conv, norm = nn.Conv2d(3, 16, 3, padding=1, bias=False), nn.BatchNorm2d(16)
+    piece = nn.Sequential(conv, norm).eval()
     x = images(64)
     with torch.no_grad():
-        var, mean = torch.var_mean(piece[0](x), dim=(0, 2, 3), unbiased=False)
-        piece[1].running_mean.copy_(mean + 0.1)
-        piece[1].running_var.copy_(var * 1.3)
-        nn.init.constant_(piece[1].weight, gamma)
-        nn.init.constant_(piece[1].bias, beta)
+        var, mean = torch.var_mean(conv(x), dim=(0, 2, 3), unbiased=False)
+    norm.running_mean, norm.running_var = mean + 0.1, var * 1.3
+    nn.init.constant_(norm.weight, gamma)
+    nn.init.constant_(norm.bias, beta)
     value, expected = x.clone().requires_grad_(), x.double().requires_grad_()
     FrozenNetwork([piece], dtype=torch.bfloat16)(value)[1][0].backward()
     hooked_kls(piece.double(), expected)[1][0].backward()
@@ -181,6 +181,18 @@ def test_pieces_can_be_run_by_number() -> None:
     below, first = copied.run(images(), 0, 4)
     above, second = copied.run(below, 4)
     torch.testing.assert_close((above, first + second), (whole, kls))
+
+
+def test_a_compiled_copy_equals_the_eager_one() -> None:
+    """Traced as torch.compile does it, without the compiler: there the taps are plain operations."""
+    copied, _ = frozen(ours(resnet20))
+    results = []
+    for run in (torch.compile(copied.run, backend="eager"), copied.run):
+        x = images(16).requires_grad_()
+        features, kls = run(x)
+        (features.pow(2).mean() + torch.stack(kls).sum()).backward()
+        results.append((features.detach(), [kl.detach() for kl in kls], x.grad))
+    torch.testing.assert_close(results[0], results[1], rtol=1e-3, atol=1e-5)
 
 
 # --- awkward networks -------------------------------------------------------------------------------------------------------
@@ -235,10 +247,11 @@ class Indexed(nn.Module):
     def __init__(self) -> None:
         super().__init__()
         self.linear, self.norm = nn.Linear(12, 6), nn.BatchNorm1d(6)
+        self.order: Tensor
         self.register_buffer("order", torch.tensor([5, 0, 3]))
 
     def forward(self, x: Tensor) -> Tensor:
-        return self.norm(self.linear(x.mean(-1).flatten(1)[:, :12])).index_select(1, self.order)  # type: ignore[arg-type]
+        return self.norm(self.linear(x.mean(-1).flatten(1)[:, :12])).index_select(1, self.order)
 
 
 @pytest.mark.parametrize("kind", [InPlace, CalledTwice, UsedTwice, Indexed])

@@ -65,6 +65,11 @@ def test_one_task():
     assert metrics.fwt([], [10.0]) == 0.0
 
 
+def test_joint_training_has_a_single_row_and_nothing_to_forget():
+    figures = metrics.summary([[90.0, 80.0, 100.0]], 91.0)
+    assert (figures["last"], figures["average"], figures["forgetting"], figures["bwt"]) == (90.0, 90.0, 0.0, 0.0)
+
+
 def test_before_the_first_task_nothing_is_known():
     figures = metrics.summary([], None)
     assert figures.pop("matrix") == []
@@ -83,7 +88,7 @@ def test_micro_weighs_tasks_by_their_images():
         metrics.micro([], [])
 
 
-@pytest.mark.parametrize("wrong", [[], [[1.0, 2.0]], [[1.0], [2.0]], [[1.0, 0.0], [2.0, 3.0]]])
+@pytest.mark.parametrize("wrong", [[], [[]], [[1.0], [2.0]], [[1.0, 0.0], [2.0, 3.0]]])
 def test_what_is_not_a_triangle_is_refused(wrong):
     for measure in (metrics.last, metrics.average, metrics.forgetting, metrics.bwt):
         with pytest.raises(ValueError, match="row i"):

@@ -89,6 +89,8 @@ def test_a_run_is_found_by_name_by_place_and_by_path(tmp_path):
         find_run(tmp_path, "one")
     with pytest.raises(UserError, match="did you mean sgd/seq-digits/two"):
         find_run(tmp_path, "sgd/seq-digits/twoo")
+    with pytest.raises(UserError, match="no run below"):
+        find_run(tmp_path / "nowhere", "one")
 
 
 def test_same_figures_ignores_the_clock_and_the_machine_only():

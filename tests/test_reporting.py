@@ -1,6 +1,7 @@
 """What a run shows and measures while it goes: progress, TensorBoard, pictures, seconds and memory, and the host that ties them."""
 
 import contextlib
+import inspect
 import io
 import itertools
 import os
@@ -16,6 +17,7 @@ import torch
 from PIL import Image
 
 from pmi_cl.errors import UserError
+from pmi_cl.models.host import Host
 from pmi_cl.utils import pictures
 from pmi_cl.utils.host import RunHost
 from pmi_cl.utils.interrupts import Interrupted, Interrupts
@@ -83,13 +85,13 @@ def test_silence_reads_and_writes_nothing():
 
 @contextlib.contextmanager
 def open_terminal(shown):
-    """A terminal of the system's own; what is written to it stands in ``shown`` afterwards."""
+    """A terminal of the system's own; the bytes written to it stand in ``shown`` afterwards."""
     master, slave = os.openpty()
 
     def read():
         with contextlib.suppress(OSError):  # the other end is closed
             while block := os.read(master, 4096):
-                shown.append(block.decode())
+                shown.append(block)
 
     reader = threading.Thread(target=read)
     reader.start()
@@ -108,7 +110,7 @@ def test_a_terminal_gets_a_bar(mode):
         for step in range(1, 501):
             progress.update("training", step, 500, loss=value)
         spent = time.monotonic() - began
-    text = "".join(shown)
+    text = b"".join(shown).decode()
     assert "training" in text and "500/500" in text and "loss 0.5" in text
     assert value.read <= 2 + spent / 0.5
 
@@ -210,6 +212,14 @@ def test_the_accuracy_matrix_shows_its_numbers(tasks):
     assert len(numbers) == (tasks * (tasks + 1) // 2 if tasks <= 25 else 0)
     assert tasks != 5 or numbers[-1] == "8.0"
     assert pictures.pixels(figure).std() > 0
+
+
+def test_the_single_row_of_joint_training_is_shown_in_full():
+    figure = pictures.accuracy_matrix([[float(task) for task in range(20)]], "joint")
+    assert [text.get_text() for text in figure.axes[0].texts] == [str(task) for task in range(20)]
+    assert [label.get_text() for label in figure.axes[0].get_yticklabels()] == ["1-20"]
+    height, width, _ = pictures.pixels(figure).shape
+    assert height < width / 2
 
 
 def test_curves_are_drawn_on_a_log_scale_where_they_can_be():
@@ -319,6 +329,13 @@ def test_the_host_shows_what_it_is_told(tmp_path):
     assert [event.step for event in written.Images("accuracy-class-il")] == [1, 2]
 
 
+def test_the_host_counts_joint_training_as_all_of_its_tasks(tmp_path):
+    host = make_host(tmp_path, lambda: None)
+    host.accuracies("class-il", [[90.0, 70.0, 80.0]])
+    host.close()
+    assert [(event.step, event.value) for event in read_events(tmp_path).Scalars("class-il/last")] == [(3, 80.0)]
+
+
 def test_a_safe_point_does_nothing_while_nothing_is_due(tmp_path):
     saves = []
     make_host(tmp_path, lambda: saves.append(1), minutes=10).safe_point()
@@ -367,3 +384,10 @@ def test_reports_import_nothing_heavy():
     heavy = ("torch", "matplotlib", "tensorboard", "PIL", "tqdm")
     code = f"import sys, pmi_cl.utils.host; sys.exit(any(name in sys.modules for name in {heavy}))"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+def test_the_host_offers_all_that_a_method_may_ask_for():
+    asked = {name: method for name, method in vars(Host).items() if inspect.isfunction(method) and not name.startswith("_")}
+    assert {"progress", "scalars", "images", "phase", "safe_point"} <= set(asked)
+    for name, method in asked.items():
+        assert list(inspect.signature(getattr(RunHost, name)).parameters) == list(inspect.signature(method).parameters)

@@ -74,7 +74,7 @@ class RunHost:
 
     def accuracies(self, setting: str, matrix: Matrix) -> None:
         """Shows the accuracies of "class-il" or "task-il" after a task: scalars by task, their averages, and the matrix as a picture."""
-        tasks = len(matrix)
+        tasks = len(matrix[-1])  # joint training has learned them all at its first row
         by_task = {f"{setting}/task {task + 1}": value for task, value in enumerate(matrix[-1])}
         averages = {f"{setting}/last": last(matrix), f"{setting}/average": average(matrix)}
         self._events.scalars({**by_task, **averages}, tasks)

@@ -64,7 +64,7 @@ def accuracy_matrix(matrix: Sequence[Sequence[float]], title: str) -> Figure:
     for index, row in enumerate(matrix):
         table[index, : len(row)] = row
     side = min(12.0, max(3.2, 0.52 * tasks + 1.2))
-    figure = Figure(figsize=(side + 0.9, side), dpi=_DPI, layout="constrained")
+    figure = Figure(figsize=(side + 0.9, side if rows == tasks else 2.4), dpi=_DPI, layout="constrained")
     axes = figure.add_subplot()
     heat = axes.imshow(table, cmap="viridis", vmin=0, vmax=100)
     _write_cells(axes, table)
@@ -74,7 +74,7 @@ def accuracy_matrix(matrix: Sequence[Sequence[float]], title: str) -> Figure:
     axes.set_yticks(range(0, rows, every), learned)
     axes.set_xlabel("accuracy on task")
     axes.set_ylabel("after task")
-    axes.set_title(title, fontsize=11)
+    figure.suptitle(title, fontsize=11)
     axes.spines[:].set_visible(False)
     figure.colorbar(heat, ax=axes, label="%", shrink=0.8)
     return figure
@@ -183,7 +183,7 @@ def _write_cells(axes: Axes, table: np.ndarray) -> None:
     """Writes each accuracy into its cell, dark on light and light on dark; beyond 25 tasks the colour has to do."""
     import numpy as np
 
-    tasks = len(table)
+    tasks = table.shape[1]
     if tasks > 25:
         return
     for (row, column), value in np.ndenumerate(table):

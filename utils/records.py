@@ -85,6 +85,8 @@ def find_run(results_path: str | Path, run: str) -> RunRecord:
     named = [folder for folder in folders if folder.name == run]
     if len(named) > 1:
         raise UserError(f"several runs are called '{run}': say --resume {' or '.join(str(f.relative_to(root)) for f in sorted(named))}")
+    if not folders:
+        raise UserError(f"there is no run below {root}: say where it is with --results_path, or give --resume the path of its folder")
     if not named:
         raise unknown_name("run", run, [str(folder.relative_to(root)) for folder in folders])
     return RunRecord(named[0])

@@ -1,0 +1,80 @@
+"""Inverts a network of yours from class labels alone and saves a grid of the images: one row a class.
+
+    python examples/invert_your_network.py                                # torchvision's resnet18, as it is built: random weights
+    python examples/invert_your_network.py --weights resnet18.pth
+    python examples/invert_your_network.py --network my_package.networks:resnet32 --weights resnet32.th --size 32
+
+The network is any function without arguments that returns an ``nn.Module`` whose children in order are the network.
+"""
+
+from __future__ import annotations
+
+import argparse
+import importlib
+from pathlib import Path
+
+import torch
+from PIL import Image
+from torch import Tensor, nn
+
+from pmi_cl.inversion.config import InversionConfig
+from pmi_cl.inversion.invert import invert
+from pmi_cl.inversion.objectives import CrossEntropy, StatisticsMatch, TotalVariation
+from pmi_cl.inversion.transforms import Transforms
+from pmi_cl.torchvision_shim import ensure_torchvision
+
+MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)  # ImageNet's, which most published networks normalise with
+
+
+def load(network: str, weights: Path | None) -> nn.Module:
+    """The network that ``module:function`` builds, with the weights of a state dict (plain, or under "state_dict")."""
+    ensure_torchvision()
+    module, function = network.split(":")
+    model = getattr(importlib.import_module(module), function)()
+    if weights is not None:
+        saved = torch.load(weights, map_location="cpu", weights_only=True)
+        saved = saved.get("state_dict", saved)
+        missing, unexpected = model.load_state_dict({k.removeprefix("module."): v for k, v in saved.items()}, strict=False)
+        missing = [name for name in missing if not name.endswith("num_batches_tracked")]
+        if missing or unexpected:
+            raise SystemExit(f"{weights} is not of {network}: it lacks {missing[:3]}, and has {unexpected[:3]} too many")
+    return model.eval()
+
+
+def save_grid(images: Tensor, columns: int, path: Path) -> None:
+    """Images (n, 3, h, w) in the network's normalised space, ``columns`` in a row."""
+    pixels = images.cpu() * torch.tensor(STD)[:, None, None] + torch.tensor(MEAN)[:, None, None]
+    rows = [torch.cat(list(row), dim=-1) for row in pixels.clamp(0, 1).split(columns)]
+    grid = (torch.cat(rows, dim=-2) * 255).byte().permute(1, 2, 0)
+    Image.fromarray(grid.numpy()).save(path)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--network", default="torchvision.models:resnet18", metavar="MODULE:FUNCTION")
+    parser.add_argument("--weights", type=Path, help="a state dict; without one the network stays as it is built")
+    parser.add_argument("--classes", type=int, nargs="+", default=list(range(10)), help="class numbers, a row each")
+    parser.add_argument("--per-class", type=int, default=8)
+    parser.add_argument("--size", type=int, default=64, help="height and width in pixels")
+    parser.add_argument("--steps", type=int, default=150)
+    parser.add_argument("--out", type=Path, default=Path("inverted.png"))
+    args = parser.parse_args()
+
+    model = load(args.network, args.weights)
+    labels = torch.tensor(args.classes).repeat_interleave(args.per_class)
+    config = InversionConfig(
+        start="lowfreq",
+        steps=args.steps,
+        transforms=Transforms(roll=2, flip=True),
+        terms=(CrossEntropy(), StatisticsMatch(0.1), TotalVariation(0.05)),
+    )
+    result = invert(model, image_shape=(3, args.size, args.size), labels=labels, config=config)
+    with torch.no_grad():
+        recognised = 100 * float((model(result.images).argmax(dim=1) == labels).float().mean())
+    save_grid(result.images, args.per_class, args.out)
+    report = result.report
+    print(f"{report.images} images, {report.steps} steps, {report.seconds:.1f} s; the network recognises {recognised:.0f} %: {args.out}")
+
+
+if __name__ == "__main__":
+    main()

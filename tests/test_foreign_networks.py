@@ -1,0 +1,305 @@
+"""The engine on networks that are not ours: taking them apart, inverting them, and leaving them as they were."""
+
+from __future__ import annotations
+
+import copy
+import functools
+import os
+import re
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor, nn
+
+from pmi_cl.inversion.config import InversionConfig
+from pmi_cl.inversion.descent import NonFiniteInversion
+from pmi_cl.inversion.engine import Progress
+from pmi_cl.inversion.frozen import FrozenNetwork
+from pmi_cl.inversion.invert import invert, judge
+from pmi_cl.inversion.objectives import CrossEntropy, FeatureMatch, Objective, StatisticsMatch, TotalVariation
+from pmi_cl.inversion.pieces import measure_input_moments, split_network
+from pmi_cl.inversion.pmi import PmiConfig
+from pmi_cl.inversion.starts import STARTS
+from pmi_cl.seeding import seeded
+from tests.foreign_networks import PUBLISHED_RESNET32, CifarResNet, cifar_resnet20, published_resnet32, torchvision_models
+from tests.slow_references import hooked_kls, numpy_moments
+from tests.small_networks import randomise_norms, trained_on_digits
+
+ROOT = Path(__file__).resolve().parents[1]
+
+
+def images(n: int = 4, size: int = 32) -> Tensor:
+    return torch.randn(n, 3, size, size, generator=seeded(0, n, size))
+
+
+def torchvision_resnet18() -> nn.Module:
+    torch.manual_seed(0)
+    return randomise_norms(torchvision_models().resnet18())
+
+
+def ours() -> nn.Module:
+    return trained_on_digits().network
+
+
+def plain_network() -> nn.Module:
+    layers = [nn.Conv2d(3, 8, 3), nn.BatchNorm2d(8), nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(8, 4)]
+    return randomise_norms(nn.Sequential(*layers))
+
+
+# --- taking apart ---------------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("network", "count"),
+    [(cifar_resnet20, 10), (published_resnet32, 16), (torchvision_resnet18, 9), (ours, 10), (plain_network, 1)],
+)
+def test_pieces_and_head_make_up_the_network(network: Callable[[], nn.Module], count: int) -> None:
+    model = network().eval()
+    pieces, head = split_network(model, images(2))
+    assert len(pieces) == count and head is not None
+    value = images()
+    for piece in pieces:
+        value = piece.eval()(value)
+    torch.testing.assert_close(head(value), model(images()), rtol=1e-5, atol=1e-5)
+
+
+class SwapsColours(nn.Module):
+    """Not its children in order: it does something before them."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.network = plain_network()
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.network(x.flip(1))
+
+
+class OtherOrder(nn.Module):
+    """Its children are listed in another order than they are called."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.block = nn.Sequential(nn.Conv2d(8, 8, 1), nn.ReLU())
+        self.stem = nn.Conv2d(3, 8, 3)
+        self.classifier = nn.Linear(8, 2)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.classifier(self.block(self.stem(x)).amax(dim=(2, 3)))
+
+
+class PoolsOtherwise(CifarResNet):
+    """As registered, but the largest value is taken instead of the mean: untrained, both are 0 on an image of zeros."""
+
+    def __init__(self) -> None:
+        super().__init__(1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.layer3(self.layer2(self.layer1(self.bn1(self.conv1(x)).relu())))
+        return self.linear(x.amax(dim=(2, 3)))
+
+
+@pytest.mark.parametrize("kind", [SwapsColours, OtherOrder, PoolsOtherwise])
+def test_a_network_that_is_not_its_children_in_order_is_refused(kind: type[nn.Module]) -> None:
+    labels, config = torch.arange(2), InversionConfig(steps=1, terms=(CrossEntropy(),))
+    with pytest.raises(ValueError, match=rf"{kind.__name__} is not its children in order.*pass pieces"):
+        invert(kind(), image_shape=(3, 8, 8), labels=labels, config=config)
+
+
+def test_pieces_given_by_hand_are_used() -> None:
+    model = SwapsColours().eval()
+    layers = list(model.network.children())
+
+    class Swap(nn.Module):
+        def forward(self, x: Tensor) -> Tensor:
+            return x.flip(1)
+
+    pieces, head = [nn.Sequential(Swap(), layers[0], layers[1]), nn.Sequential(*layers[2:5])], layers[5]
+    config = InversionConfig(steps=2, terms=(CrossEntropy(), StatisticsMatch()))
+    result = invert(model, image_shape=(3, 8, 8), labels=torch.arange(4), config=config, pieces=pieces, head=head)
+    assert result.images.shape == (4, 3, 8, 8)
+
+
+def keep_input(inputs: list[Tensor], module: nn.Module, args: tuple[Tensor]) -> None:
+    inputs.append(args[0].detach())
+
+
+def test_input_moments_equal_numpy_over_all_batches() -> None:
+    model = randomise_norms(cifar_resnet20())
+    pieces, _ = split_network(model, images(2, 16))
+    batches = [images(n, 16) for n in (5, 2, 9)]
+    measured = measure_input_moments(pieces, batches)
+    caught: list[list[Tensor]] = [[] for _ in pieces]
+    for piece, inputs in zip(pieces, caught, strict=True):
+        piece.register_forward_pre_hook(functools.partial(keep_input, inputs))
+    for batch in batches:
+        value = batch
+        for piece in pieces:
+            value = piece(value)
+    for moments, inputs in zip(measured, caught, strict=True):
+        mean, var = numpy_moments(inputs)
+        np.testing.assert_allclose(moments.mean, mean, rtol=1e-4, atol=1e-5)
+        np.testing.assert_allclose(moments.var, var, rtol=1e-4)
+
+
+def test_measuring_moments_leaves_a_training_network_as_it_was() -> None:
+    model = cifar_resnet20().train()
+    before = copy.deepcopy(model.state_dict())
+    measure_input_moments(split_network(model, images(2, 8))[0], [images(4, 8)])
+    assert model.training and all(torch.equal(value, before[name]) for name, value in model.state_dict().items())
+
+
+# --- inverting ------------------------------------------------------------------------------------------------------------------
+
+BY_LABEL = InversionConfig(start="lowfreq", steps=40, lr=0.2, terms=(CrossEntropy(), StatisticsMatch(0.02)))
+
+
+@pytest.mark.parametrize("network", [published_resnet32, torchvision_resnet18])
+def test_labels_are_inverted_to_images_that_the_network_recognises(network: Callable[[], nn.Module]) -> None:
+    model, labels = network(), torch.arange(20) % 10
+    result = invert(model, image_shape=(3, 32, 32), labels=labels, config=BY_LABEL)
+    losses = result.report.losses[0]["losses"]
+    assert losses[-1] < 0.5 * losses[0]
+    with torch.no_grad():
+        assert (model.eval()(result.images).argmax(1) == labels).float().mean() > 0.9
+    assert result.report.images == 20 and result.report.steps == 40
+
+
+def test_features_of_a_foreign_network_are_inverted_from_every_start() -> None:
+    model = randomise_norms(cifar_resnet20())
+    pieces, _ = split_network(model, images(2, 16))
+    moments = measure_input_moments(pieces, [images(64, 16)])
+    with torch.no_grad():
+        targets = nn.Sequential(*pieces)(images(12, 16))
+    starts: tuple[Any, ...] = STARTS
+    for start in starts:
+        config = InversionConfig(start=start, steps=8, pmi=PmiConfig(steps=3))
+        result = invert(model, image_shape=(3, 16, 16), targets=targets, config=config, input_moments=moments)
+        assert result.report.losses[-1]["losses"][-1] < result.report.losses[-1]["losses"][0]
+
+
+def test_the_judge_equals_the_naive_losses() -> None:
+    model, labels = randomise_norms(cifar_resnet20()), torch.arange(20) % 10
+    pieces, head = split_network(model, images(2, 16))
+    seen = images(20, 16)
+    with torch.no_grad():
+        targets = torch.randn(20, 64, generator=seeded(5))
+        objective = Objective((FeatureMatch(2.0), CrossEntropy(0.5), StatisticsMatch(0.1), TotalVariation(0.01)))
+        judged = judge(FrozenNetwork(pieces, head), objective, seen, targets, labels)
+        logits, kls = hooked_kls(model, seen)
+        features = nn.Sequential(*pieces)(seen)
+    expected = {
+        "FeatureMatch": 2.0 * float((features - targets).pow(2).mean()),
+        "CrossEntropy": 0.5 * float(nn.functional.cross_entropy(logits, labels)),
+        "StatisticsMatch": 0.1 * float(torch.stack(kls).sum()),
+    }
+    for name, value in expected.items():
+        assert judged[name] == pytest.approx(value, rel=1e-4)
+    assert judged["total"] == pytest.approx(sum(value for name, value in judged.items() if name != "total"))
+
+
+def test_the_result_is_judged_in_float32_whatever_the_precision() -> None:
+    model, labels = randomise_norms(cifar_resnet20()), torch.arange(20) % 10
+    config = InversionConfig(steps=3, terms=(CrossEntropy(), StatisticsMatch(0.1)), precision=torch.bfloat16)
+    result = invert(model, image_shape=(3, 16, 16), labels=labels, config=config)
+    network = FrozenNetwork(*split_network(model, images(2, 16)))
+    assert judge(network, Objective(config.terms), result.images, None, labels) == pytest.approx(result.judged)
+
+
+def test_progress_is_reported_and_nothing_is_printed(capsys: pytest.CaptureFixture[str]) -> None:
+    seen: list[Progress] = []
+    config = InversionConfig(steps=3, terms=(CrossEntropy(),))
+    invert(plain_network(), image_shape=(3, 8, 8), labels=torch.arange(4), config=config, progress=seen.append)
+    assert [(step.stage, step.done, step.total) for step in seen] == [("full model", k, 3) for k in (1, 2, 3)]
+    assert capsys.readouterr() == ("", "")
+
+
+# --- the user's model -----------------------------------------------------------------------------------------------------------
+
+
+def facts(model: nn.Module) -> dict[str, object]:
+    """All that the engine must leave alone."""
+    return {
+        "modes": [m.training for m in model.modules()],
+        "hooks": [len(m._forward_hooks) + len(m._forward_pre_hooks) + len(m._backward_hooks) for m in model.modules()],
+        "trainable": [p.requires_grad for p in model.parameters()],
+        "gradients": [None if p.grad is None else p.grad.tolist() for p in model.parameters()],
+        "state": {name: value.tolist() for name, value in model.state_dict().items()},
+        "layout": [p.stride() for p in model.parameters()],
+    }
+
+
+def used_network() -> nn.Module:
+    """In the midst of its owner's work: one part frozen, one in evaluation mode, gradients and a hook in place."""
+    torch.manual_seed(0)
+    model = CifarResNet(1)
+    model(images(4, 8)).sum().backward()
+    model.train()
+    model.layer2.eval()
+    model.linear.weight.requires_grad_(False)
+    model.layer1.register_forward_hook(lambda module, inputs, output: None)
+    return model
+
+
+@pytest.mark.parametrize("lr", [0.15, 1e30])
+def test_the_users_model_is_left_as_it_was_also_when_the_inversion_fails(lr: float) -> None:
+    model = used_network()
+    before = facts(model)
+    config = InversionConfig(steps=3, lr=lr, terms=(CrossEntropy(), StatisticsMatch(0.1)))
+    try:
+        invert(model, image_shape=(3, 8, 8), labels=torch.arange(4), config=config)
+        assert lr < 1
+    except NonFiniteInversion:
+        assert lr > 1
+    assert facts(model) == before
+
+
+def test_a_refused_model_is_left_as_it_was() -> None:
+    model = PoolsOtherwise().train()
+    model.layer1.eval()
+    before = facts(model)
+    with pytest.raises(ValueError, match="children in order"):
+        split_network(model, images(2, 8))
+    assert facts(model) == before
+
+
+# --- what the README shows ------------------------------------------------------------------------------------------------------
+
+
+def run(*command: str) -> subprocess.CompletedProcess[str]:
+    environment = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
+    return subprocess.run([sys.executable, *command], capture_output=True, text=True, env=environment, cwd=ROOT)
+
+
+def test_torchvision_imports_after_the_shim_called_any_number_of_times() -> None:
+    torchvision_models()  # skips where it is not installed
+    code = "from pmi_cl.torchvision_shim import ensure_torchvision as e; e(); e(); import torchvision; e(); torchvision.models.resnet18()"
+    done = run("-c", code)
+    assert done.returncode == 0, done.stderr
+
+
+def test_the_example_of_the_readme_makes_a_picture(tmp_path: Path) -> None:
+    from PIL import Image
+
+    torchvision_models()
+    picture = tmp_path / "grid.png"
+    size = ["--size", "32", "--steps", "2", "--per-class", "3", "--classes", "0", "7"]
+    done = run("examples/invert_your_network.py", *size, "--out", str(picture))
+    assert done.returncode == 0, done.stderr
+    assert "2 steps" in done.stdout and str(picture) in done.stdout
+    with Image.open(picture) as grid:
+        assert grid.size == (3 * 32, 2 * 32) and len(set(grid.convert("L").tobytes())) > 20
+
+
+def test_the_example_takes_any_network_and_its_published_weights(tmp_path: Path) -> None:
+    published_resnet32()  # skips where the weights are not at hand
+    options = ["--network", "tests.foreign_networks:cifar_resnet32", "--weights", str(PUBLISHED_RESNET32), "--size", "16"]
+    done = run("examples/invert_your_network.py", *options, "--steps", "40", "--per-class", "2", "--out", str(tmp_path / "grid.png"))
+    assert done.returncode == 0, done.stderr
+    recognised = re.search(r"20 images, 40 steps, .* recognises (\d+) %", done.stdout)
+    assert recognised and int(recognised[1]) >= 80
