@@ -1,10 +1,9 @@
 """Inverts a network of yours from class labels alone and saves a grid of the images: one row a class.
 
-    python examples/invert_your_network.py                                # torchvision's resnet18, as it is built: random weights
-    python examples/invert_your_network.py --weights resnet18.pth
+    python examples/invert_your_network.py [--weights resnet18.pth]       # torchvision's resnet18; without weights, as it is built
     python examples/invert_your_network.py --network my_package.networks:resnet32 --weights resnet32.th --size 32
 
-The network is any function without arguments that returns an ``nn.Module`` whose children in order are the network.
+FUNCTION takes no arguments and returns an ``nn.Module`` whose children in order are the network.
 """
 
 from __future__ import annotations
@@ -34,10 +33,8 @@ def load(network: str, weights: Path | None) -> nn.Module:
     if weights is not None:
         saved = torch.load(weights, map_location="cpu", weights_only=True)
         saved = saved.get("state_dict", saved)
-        missing, unexpected = model.load_state_dict({k.removeprefix("module."): v for k, v in saved.items()}, strict=False)
-        missing = [name for name in missing if not name.endswith("num_batches_tracked")]
-        if missing or unexpected:
-            raise SystemExit(f"{weights} is not of {network}: it lacks {missing[:3]}, and has {unexpected[:3]} too many")
+        counters = {k: v for k, v in model.state_dict().items() if k.endswith("num_batches_tracked")}  # older files lack them
+        model.load_state_dict({**counters, **{k.removeprefix("module."): v for k, v in saved.items()}})
     return model.eval()
 
 
@@ -65,8 +62,10 @@ def main() -> None:
     config = InversionConfig(
         start="lowfreq",
         steps=args.steps,
+        lr=0.1,
+        schedule="cosine",
         transforms=Transforms(roll=2, flip=True),
-        terms=(CrossEntropy(), StatisticsMatch(0.1), TotalVariation(0.05)),
+        terms=(CrossEntropy(0.1), StatisticsMatch(1.0), TotalVariation(0.3)),
     )
     result = invert(model, image_shape=(3, args.size, args.size), labels=labels, config=config)
     with torch.no_grad():

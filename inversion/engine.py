@@ -37,7 +37,8 @@ class Inversion:
     """Inverts ``targets`` and ``labels`` in batches. Iterate over :meth:`run`; stop whenever you like; :meth:`state` goes on exactly.
 
     Each batch is a list of stages: the pieces from the top to the bottom (start ``pmi``) or the lowest alone (``stem``), then the whole
-    network. A stage is a :class:`Descent`. With a :class:`Colour` the last stage optimises uncorrelated channels. All random numbers depend on (seed, batch, stage, step) alone.
+    network. A stage is a :class:`Descent`. With a :class:`Colour` the last stage optimises uncorrelated channels. All random numbers
+    depend on (seed, batch, stage, step) alone.
     """
 
     def __init__(
@@ -55,6 +56,8 @@ class Inversion:
     ) -> None:
         if targets is None and labels is None:
             raise ValueError("invert() needs targets (n, d) or labels (n,)")
+        if targets is not None and labels is not None and len(targets) != len(labels):
+            raise ValueError(f"{len(targets)} targets but {len(labels)} labels: give one label for each target")
         if config.start not in STARTS:
             raise ValueError(f"unknown start '{config.start}': choose from {', '.join(STARTS)}")
         self.config, self.seed, self.targets, self.labels, self.colour = config, seed, targets, labels, colour
@@ -85,6 +88,8 @@ class Inversion:
         if measured is None or len(measured) != len(pieces):
             needed = f"input_moments, one for each of the {len(pieces)} pieces (measure_input_moments)"
             raise ValueError(f"start '{self.config.start}' needs {needed}")
+        if self.config.start == "stem" and len(pieces) == 1:
+            raise ValueError("start 'stem' needs a network of two pieces or more")
         return list(measured)
 
     @property
@@ -180,6 +185,8 @@ class Inversion:
             start = white_noise(shape, generator)
         else:
             start = matched_noise(shape, moments, generator)
+            if stage is None and self.colour is not None:  # the moments are those of images
+                start = self.colour.channels(start)
         start = start.to(self.device)
         return start.contiguous(memory_format=torch.channels_last) if start.dim() == 4 else start
 

@@ -28,6 +28,12 @@ class ReplayOptions(TrainingOptions):
     lambda_hkd: float = option(0.15, "weight of hard distillation", low=0, source="PMI appendix I.1")
     lambda_rkd: float = option(0.5, "weight of relational distillation", low=0, source="PMI appendix I.1")
     lambda_ft: float = option(1.0, "weight of the classifier's cross-entropy while everything trains", low=0, source="PMI appendix I.1")
+    lambda_all: float = option(
+        0.0,
+        "weight of the cross-entropy over all classes on real and synthetic images that moves the backbone too",
+        low=0,
+        source="[paper: none]; ours",
+    )
     rkd_dim: int = option(128, "width of the two trainable projections of RKD", low=1, source="R-DFCIL")
     first_task_part: float = option(1.0, "part of n_epochs that the first task takes", above=0, high=1, source="PMI appendix I.1")
     classifier_part: float = option(
@@ -203,6 +209,9 @@ class ReplayTraining(ContinualModel):
         if factors.ft:
             both = head(torch.cat([features, old_features]).detach())  # type: ignore[operator]
             losses["ft"] = factors.ft * F.cross_entropy(both, torch.cat([labels, old_labels]))
+        if self.options.lambda_all:
+            everything = torch.cat([logits, old_logits])
+            losses["all"] = self.options.lambda_all * F.cross_entropy(everything, torch.cat([labels, old_labels]))
         return losses
 
     def classifier_losses(self, images: Tensor, labels: Tensor, teacher_logits: Tensor) -> dict[str, Tensor]:

@@ -65,15 +65,15 @@ def finished(config: InversionConfig, **changes: Any) -> Inversion:
 # --- what it computes ---------------------------------------------------------------------------------------------------------
 
 
-def naive_images(start: Tensor, targets: Tensor, steps: int) -> tuple[Tensor, list[float]]:
+def naive_batch(number: int, targets: Tensor, steps: int, transforms: Transforms) -> tuple[Tensor, list[float]]:
     """Full-model inversion (spec 3.8) by the loop that everybody writes first: hooks on every BatchNorm, in float64."""
     network = two_blocks().double()
-    x = start.clone().requires_grad_()
+    x = white_noise((len(targets), *SHAPE), seeded(0, "start", number, -1)).requires_grad_()
     optimizer = torch.optim.Adam([x], lr=0.15)
     losses = []
-    for _ in range(steps):
+    for step in range(steps):
         optimizer.zero_grad()
-        features, kls = hooked_kls(_Features(network), x.double())
+        features, kls = hooked_kls(_Features(network), transforms(x, 0, number, step).double())
         loss = F.mse_loss(features, targets.double()) + 0.1 * torch.stack(kls).sum()
         loss.backward()
         optimizer.step()
@@ -90,15 +90,17 @@ class _Features(torch.nn.Module):
         return self.network.features(x)
 
 
-def test_full_model_inversion_equals_the_naive_loop() -> None:
-    config = InversionConfig(steps=12, precision=torch.float64)
-    whole = inversion(config, n=6)
+@pytest.mark.parametrize("transforms", [Transforms(), Transforms(roll=2, flip=True, noise=0.1)])
+def test_full_model_inversion_equals_the_naive_loop_batch_by_batch(transforms: Transforms) -> None:
+    config = InversionConfig(steps=12, batch=4, precision=torch.float64, transforms=transforms)
+    whole = inversion(config, n=8)
     losses = [float(progress.loss) for progress in whole.run()]
     assert whole.targets is not None
-    images, expected = naive_images(white_noise((6, *SHAPE), seeded(0, "start", 0, -1)), whole.targets, 12)
-    assert losses == pytest.approx(expected, rel=1e-5)
-    torch.testing.assert_close(whole.images(), images, rtol=1e-3, atol=1e-3)
-    assert losses[-1] < 0.7 * losses[0]
+    for number in range(2):
+        rows = slice(4 * number, 4 * number + 4)
+        images, expected = naive_batch(number, whole.targets[rows], 12, transforms)
+        assert losses[12 * number : 12 * number + 12] == pytest.approx(expected, rel=1e-5)
+        torch.testing.assert_close(whole.images()[rows], images, rtol=1e-3, atol=1e-3)
 
 
 @pytest.mark.parametrize("start", STARTS)
@@ -294,11 +296,19 @@ def test_a_state_is_not_touched_by_further_steps_nor_by_being_loaded() -> None:
         ("stats", {"input_moments": None}, "start 'stats' needs input_moments"),
         ("stem", {"input_moments": []}, "start 'stem' needs input_moments"),
         ("pmi", {"targets": None}, "PMI inverts target features"),
+        ("noise", {"labels": torch.arange(9)}, "10 targets but 9 labels"),
     ],
 )
 def test_what_is_missing_is_named(start: Any, changes: dict[str, Any], message: str) -> None:
     with pytest.raises(ValueError, match=message):
         finished(replace(EVERYTHING, start=start, terms=(CrossEntropy(),)), **changes)
+
+
+def test_a_network_in_one_piece_has_no_stem() -> None:
+    network = torch.nn.Sequential(*two_blocks().pieces())
+    config = replace(EVERYTHING, start="stem")
+    with pytest.raises(ValueError, match="two pieces"):
+        Inversion([network], None, config, image_shape=SHAPE, targets=torch.zeros(2, FEATURES), input_moments=moments()[:1])
 
 
 @pytest.mark.parametrize("changed", [{"lr": 1e30}, {"pmi": PmiConfig(steps=3, lr=1e30)}])

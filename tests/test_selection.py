@@ -110,6 +110,12 @@ def test_rows_follow_their_labels(bank: ContrastiveBank) -> None:
             assert torch.equal(targets[labels == label], alone)  # a class depends on its own label and count alone
 
 
+def test_classes_do_not_share_their_noise() -> None:
+    targets = sample_targets(GAUSSIANS, torch.arange(2).repeat_interleave(30), 0)
+    noise = [(targets[30 * label : 30 * label + 30] - GAUSSIANS.mean[label]) / GAUSSIANS.std[label] for label in range(2)]
+    assert (noise[0] - noise[1]).abs().mean() > 0.5
+
+
 def test_the_seed_decides(bank: ContrastiveBank) -> None:
     labels = torch.arange(3).repeat(5)
     assert torch.equal(sample_targets(GAUSSIANS, labels, 1, bank), sample_targets(GAUSSIANS, labels, 1, bank))
