@@ -49,6 +49,10 @@ class ReplayOptions(TrainingOptions):
         0.01, "with unfreezing: learning rate of the stage that trains everything", above=0, source="PMI released code"
     )
     train_old_heads: bool = option(True, "1: the heads of old tasks train along; 0: only the newest does", source="R-DFCIL; PMI code: 0")
+    joint_batches: bool = option(
+        False, "1: real and synthetic images pass the network together, with common batch statistics", source="R-DFCIL: 0 (ABD: 1)"
+    )
+    later_lr: float | None = option(None, "learning rate of later tasks; none: lr", above=0, source="[paper: lr]; ours")
     replay_augment: bool = option(False, "1: synthetic images are cropped and flipped at random like real ones", source="[paper: no]; ours")
 
 
@@ -92,7 +96,7 @@ class ReplayTraining(ContinualModel):
             return unfreezing_schedule(
                 o.n_epochs, o.warmup_parts, o.warmup_lrs, o.unfrozen_lr, o.classifier_part, o.classifier_lr or o.unfrozen_lr
             )
-        return one_schedule(o.n_epochs, o.lr, o.lr_milestones, o.lr_gamma, o.classifier_part, o.classifier_lr)
+        return one_schedule(o.n_epochs, o.later_lr or o.lr, o.lr_milestones, o.lr_gamma, o.classifier_part, o.classifier_lr)
 
     def n_epochs(self) -> int:
         """Epochs of the current task, over all its stages."""
@@ -195,8 +199,7 @@ class ReplayTraining(ContinualModel):
         """
         assert self.stage is not None
         factors, head = self.factors(), self.net.head
-        logits, features = self.net(inputs, returnt="both")
-        old_logits, old_features = self.net(images, returnt="both")
+        logits, features, old_logits, old_features = self._both(inputs, images)
         with torch.no_grad():
             teacher_features = self.teacher(inputs, returnt="features")
         project, project_teacher = self.projections
@@ -213,6 +216,15 @@ class ReplayTraining(ContinualModel):
             everything = torch.cat([logits, old_logits])
             losses["all"] = self.options.lambda_all * F.cross_entropy(everything, torch.cat([labels, old_labels]))
         return losses
+
+    def _both(self, inputs: Tensor, images: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        """Logits and features of real and of synthetic images."""
+        if not self.options.joint_batches:
+            return (*self.net(inputs, returnt="both"), *self.net(images, returnt="both"))
+        together = torch.cat([inputs, images]).contiguous(memory_format=torch.channels_last)
+        logits, features = self.net(together, returnt="both")
+        n = len(inputs)
+        return logits[:n], features[:n], logits[n:], features[n:]
 
     def classifier_losses(self, images: Tensor, labels: Tensor, teacher_logits: Tensor) -> dict[str, Tensor]:
         """Class-balanced CE over all classes on real and synthetic samples, with the unscaled weight, and HKD on the synthetic ones."""
