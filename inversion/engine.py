@@ -33,6 +33,12 @@ class Progress:
     loss: Tensor
 
 
+def even_batches(n: int, most: int) -> list[slice]:
+    """``n`` samples in batches of at most ``most`` that are even to within one, so that none has noisy statistics."""
+    batches = -(-n // most)
+    return [slice(number * n // batches, (number + 1) * n // batches) for number in range(batches)]
+
+
 class Inversion:
     """Inverts ``targets`` and ``labels`` in batches. Iterate over :meth:`run`; stop whenever you like; :meth:`state` goes on exactly.
 
@@ -60,10 +66,12 @@ class Inversion:
             raise ValueError(f"{len(targets)} targets but {len(labels)} labels: give one label for each target")
         if config.start not in STARTS:
             raise ValueError(f"unknown start '{config.start}': choose from {', '.join(STARTS)}")
-        self.config, self.seed, self.targets, self.labels, self.colour = config, seed, targets, labels, colour
+        self.config, self.seed, self.colour = config, seed, colour
+        self.device = device = next(pieces[0].parameters()).device
+        self.targets = None if targets is None else targets.to(device)
+        self.labels = None if labels is None else labels.to(device)
         self.n = len(targets) if targets is not None else len(labels)  # type: ignore[arg-type]
-        device = next(pieces[0].parameters()).device
-        self.device = device
+        self._batches = even_batches(self.n, config.batch)
         self.network = FrozenNetwork(pieces, head, direction=config.direction, dtype=config.precision, device=device)
         self.shapes = input_shapes(self.network.pieces, torch.zeros(2, *image_shape, device=device, dtype=config.precision))
         self.input_moments = self._priors(pieces, input_moments)
@@ -101,23 +109,21 @@ class Inversion:
     @property
     def total_steps(self) -> int:
         """Steps of all stages of all batches."""
-        per_batch = sum(self._stage_steps(stage) for stage in self.stages)
-        return per_batch * -(-self.n // self.config.batch)
+        return sum(self._stage_steps(stage) for stage in self.stages) * len(self._batches)
 
     def _stage_steps(self, stage: int | None) -> int:
         if stage is None:
             return self.config.steps
         return self.config.pmi.steps if self.config.start == "pmi" else self.config.stem_steps
 
+    @property
     def _rows(self) -> slice:
-        """The samples of the batch at hand. Batches are even in size, so that none has noisy statistics."""
-        batches = -(-self.n // self.config.batch)
-        return slice(self.batch_number * self.n // batches, (self.batch_number + 1) * self.n // batches)
+        """The samples of the batch at hand."""
+        return self._batches[self.batch_number]
 
     def run(self) -> Iterator[Progress]:
         """Take every step that is left, one at a time."""
-        batches = -(-self.n // self.config.batch)
-        while self.batch_number < batches:
+        while self.batch_number < len(self._batches):
             while self.stage_number < len(self.stages):
                 yield from self._run_stage(self.stages[self.stage_number])
                 self._end_stage()
@@ -130,7 +136,7 @@ class Inversion:
         """One descent; the time between two steps that the caller takes is not counted."""
         clock = time.perf_counter()
         descent = self._descent(stage)
-        rows = self._rows()
+        rows = self._rows
         share = (rows.stop - rows.start) / self.n
         loss_of = self._full_loss(rows) if stage is None else self._layer_step(stage)
         cost = 1.0 if stage is None else self.costs[stage]
@@ -175,7 +181,7 @@ class Inversion:
         """Where a stage begins: in PMI at the stored moments of the layer's input, in the full stage where the stages before ended."""
         if stage is None and self.carry is not None:
             return self.carry if self.colour is None else self.colour.channels(self.carry)
-        rows = self._rows()
+        rows = self._rows
         shape = (rows.stop - rows.start, *self.shapes[stage or 0])
         generator = seeded(self.seed, "start", self.batch_number, -1 if stage is None else stage)
         moments = self.input_moments[stage or 0]
@@ -199,7 +205,7 @@ class Inversion:
         """What the piece's output should be: what the piece above was inverted to, the sampled feature, or (``stem``) random values."""
         if self.carry is not None:
             return self.carry
-        rows = self._rows()
+        rows = self._rows
         if self.config.start == "stem":
             above = self.input_moments[1]
             assert above is not None

@@ -8,12 +8,13 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
+from pmi_cl.inversion.colour import Colour
 from pmi_cl.inversion.config import InversionConfig
 from pmi_cl.inversion.cost import InversionReport
-from pmi_cl.inversion.engine import Inversion, Progress
+from pmi_cl.inversion.engine import Inversion, Progress, even_batches
 from pmi_cl.inversion.frozen import FrozenNetwork
 from pmi_cl.inversion.objectives import Batch, Objective
-from pmi_cl.inversion.pieces import split_network
+from pmi_cl.inversion.pieces import in_evaluation_mode, split_network
 from pmi_cl.inversion.statistics import Moments
 from pmi_cl.seeding import seeded
 
@@ -37,6 +38,7 @@ def invert(
     pieces: Sequence[nn.Module] | None = None,
     head: nn.Module | None = None,
     input_moments: Sequence[Moments] | None = None,
+    colour: Colour | None = None,
     seed: int = 0,
     progress: Callable[[Progress], None] | None = None,
 ) -> InversionResult:
@@ -56,6 +58,7 @@ def invert(
             whose composition maps images to features (n, d), and the classifier.
         input_moments: of every piece's input, for the starts ``stats``, ``stem`` and ``pmi``
             (:func:`pmi_cl.inversion.pieces.measure_input_moments`).
+        colour: optimise in the colour space of real images (:meth:`pmi_cl.inversion.colour.Colour.of`).
         progress: called with every step; the engine itself prints nothing.
 
     Raises:
@@ -67,15 +70,28 @@ def invert(
         example = torch.randn(2, *image_shape, generator=seeded(seed, "example"))
         pieces, head = split_network(model, example.to(next(model.parameters()).device))
     inversion = Inversion(
-        pieces, head, config, image_shape=image_shape, targets=targets, labels=labels, input_moments=input_moments, seed=seed
+        pieces, head, config, image_shape=image_shape, targets=targets, labels=labels, input_moments=input_moments, colour=colour, seed=seed
     )
     for step in inversion.run():
         if progress is not None:
             progress(step)
     images = inversion.images()
     network = FrozenNetwork(pieces, head, direction=config.direction, device=images.device)
-    judged = judge(network, Objective(config.terms), images, targets, labels)
+    _check_copy(network, pieces, images[:2])
+    judged = judge(network, Objective(config.terms), images, targets, labels, config.batch)
     return InversionResult(images, inversion.report, judged)
+
+
+def _check_copy(network: FrozenNetwork, pieces: Sequence[nn.Module], images: Tensor) -> None:
+    """Raises ValueError where the frozen copy does not compute what the pieces compute: tracing misses some in-place arithmetic."""
+    with torch.no_grad(), in_evaluation_mode(pieces):
+        expected = images
+        for piece in pieces:
+            expected = piece(expected)
+    if not torch.allclose(network(images)[0], expected, rtol=1e-3, atol=1e-4):
+        raise ValueError(
+            "the frozen copy of the network differs from it; its forward changes tensors in place: write x = x + y, not x += y"
+        )
 
 
 def judge(
@@ -85,12 +101,11 @@ def judge(
 
     Args:
         network: in float32; a bfloat16 network misjudges its own loss (``docs/findings.md``).
-        batch: images whose statistics are compared together; the terms are averaged over the batches, weighted by their size.
+        batch: most images whose statistics are compared together; the batches are even, and the terms averaged over them by their size.
     """
     sums: dict[str, float] = {}
     with torch.no_grad():
-        for first in range(0, len(images), batch):
-            rows = slice(first, first + batch)
+        for rows in even_batches(len(images), batch):
             part = images[rows]
             features, kls = network(part)
             taken = Batch(

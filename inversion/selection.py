@@ -34,13 +34,11 @@ def match_moments(samples: Tensor, mean: Tensor, std: Tensor) -> Tensor:
     return (scaled * std.double() + mean.double()).to(samples.dtype)
 
 
-def select_features(
-    draw: Callable[[int], Tensor], embed: Callable[[Tensor], Tensor], n: int, config: SelectionConfig, temperature: float = 1.0
-) -> Tensor:
+def select_features(draw: Callable[[int], Tensor], embed: Callable[[Tensor], Tensor], n: int, config: SelectionConfig) -> Tensor:
     """Grow a set of ``n`` features (n, d), each round adding the candidates least similar to the set so far.
 
-    The score of a candidate is its mean cosine to the chosen in z-space over tau; for unit vectors that is its product with the mean of
-    the chosen, so a round costs one matrix-vector product.
+    The score of a candidate is its mean cosine to the chosen in z-space (over tau, which changes no order); for unit vectors that is its
+    product with the mean of the chosen, so a round costs one matrix-vector product.
 
     Args:
         draw: n to features (n, d) of the class's Gaussian.
@@ -53,7 +51,7 @@ def select_features(
     while size < n:
         candidates = draw(max(int(b / config.ratio), b))
         z = embed(candidates)
-        score = z @ (total / size) / temperature
+        score = z @ (total / size)
         keep = score.argsort(stable=True)[: min(b, n - size)]
         parts.append(candidates[keep])
         total, size = total + z[keep].sum(0), size + len(keep)

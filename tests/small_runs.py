@@ -17,7 +17,7 @@ from pmi_cl.models.continual_model import ContinualModel
 from pmi_cl.models.host import NullHost
 from pmi_cl.seeding import global_seed
 from pmi_cl.utils import checkpoints
-from pmi_cl.utils.arguments import Resolved, all_specs, resolve
+from pmi_cl.utils.arguments import all_specs, resolve
 from pmi_cl.utils.presets import presets_of
 from pmi_cl.utils.training import Training
 
@@ -42,6 +42,7 @@ SIZES = {
     "num_threads": 1,
 }
 CLOCK = {"seconds", "seconds_per_image", "peak_memory_mib"}
+HANDED = {"dataset", "transform", "args", "host"}
 
 Place = tuple[int, str, int]  # task, phase, epoch
 
@@ -79,18 +80,17 @@ def options_of(method: str) -> set[str]:
     return {spec.name for spec in all_specs(catalogue.find("model", method), catalogue.find("dataset", "seq-digits"))}
 
 
-def resolved(method: str, dataset: str = "seq-digits", **flags: Any) -> Resolved:
-    """The arguments of a small run, through the command line's own parser."""
+def words_of(method: str, dataset: str = "seq-digits", **flags: Any) -> list[str]:
+    """The command line of a small run; flags that the method does not have are left out."""
     known = options_of(method)
     smoke = {"model_config": "smoke"} if "smoke" in presets_of(method, catalogue.INSTALLED).presets else {}
     typed = {name: value for name, value in {**smoke, **SIZES, **flags}.items() if name in known}
-    words = [word for name, value in typed.items() for word in (f"--{name}", str(int(value) if isinstance(value, bool) else value))]
-    return resolve(["--model", method, "--dataset", dataset, *words])
+    return ["--model", method, "--dataset", dataset, *(word for name, value in typed.items() for word in (f"--{name}", str(value)))]
 
 
 def start(method: str, host: NullHost | None = None, after_task: Callable[[], None] = lambda: None, **flags: Any) -> Training:
     """A run that has not begun, with the smallest network that has every kind of block."""
-    run = resolved(method, **flags)
+    run = resolve(words_of(method, **flags))
     dataset = catalogue.load("dataset", run.dataset.name)(run.args, torch.device("cpu"))
     with global_seed(run.args.seed, "network"):
         network = ResNetCifar((1, 1, 1, 1))
@@ -167,13 +167,20 @@ def differences(one: Any, other: Any, where: str = "state") -> list[str]:
     return [] if type(one) is type(other) and one == other else [where]
 
 
-def tensors_in(value: Any) -> Iterator[Tensor]:
-    """Every tensor of a nested state."""
+def tensors_in(value: Any, seen: set[int] | None = None) -> Iterator[Tensor]:
+    """Every tensor that can be reached from a state or an object, through the attributes of torch's and our own objects; what a method is
+    handed by the program that runs it (the data set, the host) is left out."""
+    seen = set() if seen is None else seen
+    if id(value) in seen:
+        return
+    seen.add(id(value))
     if isinstance(value, Tensor):
         yield value
     elif isinstance(value, dict):
         for item in value.values():
-            yield from tensors_in(item)
+            yield from tensors_in(item, seen)
     elif isinstance(value, list | tuple):
         for item in value:
-            yield from tensors_in(item)
+            yield from tensors_in(item, seen)
+    elif type(value).__module__.startswith(("torch.", "pmi_cl.")) and hasattr(value, "__dict__"):
+        yield from tensors_in({name: item for name, item in vars(value).items() if name not in HANDED}, seen)
