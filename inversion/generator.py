@@ -72,7 +72,8 @@ def generator_loss(network: FrozenNetwork, images: Tensor, weights: GeneratorWei
 def diversity(logits: Tensor) -> Tensor:
     """1 + sum_c p_c log p_c / log C for the batch-mean probabilities p: 0 where all classes are equally frequent, 1 where one is."""
     mean = logits.softmax(1).mean(0)
-    return 1 + (mean * mean.clamp_min(1e-12).log()).sum() / math.log(logits.shape[1])
+    classes = max(logits.shape[1], 2)  # one class alone: log 1 would divide by zero
+    return 1 + (mean * mean.clamp_min(1e-12).log()).sum() / math.log(classes)
 
 
 def smoothed(images: Tensor) -> Tensor:

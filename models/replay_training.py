@@ -30,7 +30,7 @@ class ReplayOptions(TrainingOptions):
     lambda_ft: float = option(1.0, "weight of the classifier's cross-entropy while everything trains", low=0, source="PMI appendix I.1")
     lambda_all: float = option(
         0.0,
-        "weight of the cross-entropy over all classes on real and synthetic images that moves the backbone too",
+        "weight of a class-balanced cross-entropy over all classes, on real and synthetic images, that moves the backbone too",
         low=0,
         source="[paper: none]; ours",
     )
@@ -214,7 +214,8 @@ class ReplayTraining(ContinualModel):
             losses["ft"] = factors.ft * F.cross_entropy(both, torch.cat([labels, old_labels]))
         if self.options.lambda_all:
             everything = torch.cat([logits, old_logits])
-            losses["all"] = self.options.lambda_all * F.cross_entropy(everything, torch.cat([labels, old_labels]))
+            weights = balancing_weights(self.counts)
+            losses["all"] = self.options.lambda_all * F.cross_entropy(everything, torch.cat([labels, old_labels]), weight=weights)
         return losses
 
     def _both(self, inputs: Tensor, images: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:

@@ -1,77 +1,81 @@
-"""The colour space of real images: its covariance against numpy, and inversions that stay in it."""
+"""The colour space of the real images: its root, its inverse, and the covariance that it is made from."""
 
 from __future__ import annotations
 
-from dataclasses import replace
-
 import numpy as np
-import pytest
 import torch
+from torch import Tensor
 
 from pmi_cl.inversion.colour import Colour, channel_covariance
-from pmi_cl.inversion.config import InversionConfig
-from pmi_cl.inversion.starts import STARTS
-from pmi_cl.inversion.statistics import batch_moments
-from pmi_cl.seeding import seeded
-from tests.test_engine import EVERYTHING, SHAPE, curves, finished, inversion, moments, through_a_file
-
-MIX = torch.tensor([[1.0, 0.9, 0.8], [0.0, 0.3, 0.2], [0.0, 0.0, 0.1]])
 
 
-def coloured(n: int) -> torch.Tensor:
-    return torch.einsum("dc,bdhw->bchw", MIX, torch.randn(n, *SHAPE, generator=seeded(0, n))) + 3.0
+def randn(*shape: int, seed: int = 0) -> Tensor:
+    return torch.randn(*shape, generator=torch.Generator().manual_seed(seed))
 
 
-@pytest.fixture(scope="module")
-def colour() -> Colour:
-    return Colour.of(channel_covariance([coloured(40)])[0])
+def covariance(channels: int = 3) -> Tensor:
+    mixing = randn(channels, channels, seed=1)
+    return mixing @ mixing.T
 
 
-def test_covariance_equals_numpys_over_unequal_batches() -> None:
-    batches = [coloured(n) for n in (3, 11, 6)]
-    covariance, count = channel_covariance(batches)
-    pixels = torch.cat(batches).permute(1, 0, 2, 3).flatten(1).double().numpy()
-    np.testing.assert_allclose(covariance, np.cov(pixels, bias=True), rtol=1e-5)
-    assert count == pixels.shape[1]
+def test_the_root_is_symmetric_and_its_square_is_the_covariance() -> None:
+    root = Colour.of(covariance()).root
+    torch.testing.assert_close(root, root.T)
+    torch.testing.assert_close(root @ root, covariance(), rtol=1e-5, atol=1e-5)
 
 
-def test_white_channels_become_images_with_the_real_covariance(colour: Colour) -> None:
-    white = torch.randn(400, *SHAPE, generator=seeded(1))
-    torch.testing.assert_close(channel_covariance([colour.images(white)])[0], MIX.T @ MIX, rtol=0.05, atol=0.02)
+def test_white_channels_become_pixels_with_the_real_covariance() -> None:
+    images = Colour.of(covariance()).images(randn(64, 3, 32, 32))
+    found = np.cov(images.permute(1, 0, 2, 3).reshape(3, -1).double().numpy())
+    np.testing.assert_allclose(found, covariance().numpy(), rtol=0.05, atol=0.05)
 
 
-def test_channels_are_the_inverse_of_images(colour: Colour) -> None:
-    images = coloured(4)
-    torch.testing.assert_close(colour.images(colour.channels(images)), images, rtol=1e-3, atol=1e-3)
+def test_images_against_a_loop_over_pixels() -> None:
+    colour, z = Colour.of(covariance()), randn(2, 3, 4, 5)
+    images = colour.images(z)
+    assert images.shape == z.shape
+    for b, row, column in np.ndindex(2, 4, 5):
+        np.testing.assert_allclose(images[b, :, row, column], colour.root.numpy() @ z[b, :, row, column].numpy(), rtol=1e-4, atol=1e-5)
+
+
+def test_there_and_back() -> None:
+    colour, images = Colour.of(covariance()), randn(4, 3, 6, 6)
+    torch.testing.assert_close(colour.images(colour.channels(images)), images, rtol=1e-3, atol=1e-4)
+    torch.testing.assert_close(colour.channels(colour.images(images)), images, rtol=1e-3, atol=1e-4)
 
 
 def test_grey_images_stay_grey() -> None:
-    grey = torch.randn(20, 1, 8, 8, generator=seeded(2)).expand(-1, 3, -1, -1)
-    colour = Colour.of(channel_covariance([grey])[0])
-    images = colour.images(torch.randn(5, *SHAPE, generator=seeded(3)))
-    assert (images - images.mean(1, keepdim=True)).abs().max() < 1e-3 * images.abs().max()
-    assert bool(torch.isfinite(colour.channels(images)).all())
-    torch.testing.assert_close(colour.images(colour.channels(grey)), grey, rtol=1e-3, atol=1e-3)
+    """A covariance of rank one: whatever is optimised, the three channels are equal, and grey images are kept as they are."""
+    colour = Colour.of(torch.ones(3, 3))
+    images = colour.images(randn(4, 3, 6, 6))
+    torch.testing.assert_close(images[:, 0], images[:, 1])
+    torch.testing.assert_close(images[:, 0], images[:, 2])
+    grey = randn(4, 1, 6, 6).expand(-1, 3, -1, -1)
+    torch.testing.assert_close(colour.images(colour.channels(grey)), grey, rtol=1e-4, atol=1e-5)
 
 
-def test_a_start_with_the_datas_moments_has_them_in_the_images(colour: Colour) -> None:
-    images = finished(InversionConfig(start="stats", steps=0), n=300, colour=colour).images()
-    measured = batch_moments(images)
-    torch.testing.assert_close(measured.mean, moments()[0].mean, rtol=0, atol=0.05)
-    torch.testing.assert_close(measured.var, moments()[0].var, rtol=0.05, atol=0)
+def test_no_variance_at_all_gives_finite_values() -> None:
+    colour = Colour.of(torch.zeros(3, 3))
+    assert not colour.root.any() and not colour.inverse.any()
 
 
-@pytest.mark.parametrize("start", STARTS)
-def test_a_coloured_inversion_lowers_its_loss_and_resumes_bit_for_bit(start: str, colour: Colour) -> None:
-    config = replace(EVERYTHING, start=start)  # type: ignore[arg-type]
-    whole = finished(config, colour=colour)
-    first, second = inversion(config, colour=colour), inversion(config, colour=colour)
-    steps = first.run()
-    for _ in range(whole.total_steps // 2):
-        next(steps)
-    second.load(through_a_file(first.state()))
-    for _ in second.run():
-        pass
-    assert torch.equal(second.images(), whole.images()) and curves(second) == curves(whole)
-    longer = finished(InversionConfig(start="noise", steps=30), colour=colour).report.losses[-1]["losses"]
-    assert longer[-1] < 0.8 * longer[0]
+def test_gradients_and_half_precision_pass_through() -> None:
+    colour, z = Colour.of(covariance()), randn(2, 3, 4, 4).requires_grad_()
+    (gradient,) = torch.autograd.grad(colour.images(z).sum(), z)
+    expected = colour.root.sum(0).view(1, 3, 1, 1).expand_as(gradient)
+    torch.testing.assert_close(gradient, expected)
+    assert colour.images(z.detach().bfloat16()).dtype == torch.bfloat16
+
+
+def test_covariance_against_numpy() -> None:
+    """About the mean, over the pixels of all batches, whatever their sizes."""
+    batches = [5 + 2 * randn(n, 3, 4, 5, seed=n) * torch.tensor([1.0, 2, 3]).view(1, 3, 1, 1) for n in (7, 2, 4)]
+    found, count = channel_covariance(batches)
+    pixels = np.concatenate([batch.double().permute(1, 0, 2, 3).reshape(3, -1).numpy() for batch in batches], axis=1)
+    assert count == 13 * 20
+    np.testing.assert_allclose(found, np.cov(pixels, ddof=0), rtol=1e-5, atol=1e-6)
+
+
+def test_covariance_of_images_whose_mean_is_far_from_zero() -> None:
+    found, _ = channel_covariance([1000 + randn(50, 3, 8, 8)])
+    np.testing.assert_allclose(found, np.eye(3), atol=0.06)

@@ -49,6 +49,8 @@ WAYS: dict[str, dict[str, Any]] = {
     "every extra": {
         "replay_augment": 1,
         "lambda_all": 0.5,
+        "joint_batches": 1,
+        "later_lr": 0.02,
         "pmi_boost": 1,
         "pmi_prior": "bn_affine",
         "inv_keep_best": 1,
@@ -364,6 +366,8 @@ def test_no_real_image_is_kept(method: str) -> None:
     training = uninterrupted(method, "plain")
     looks = [look for task in range(3) for look in looks_of(training, task)]
     assert images_within(training.state(), looks) == images_within(training.model, looks) == 0
+    if method in REPLAYING:  # in the midst of a task, with its synthetic samples at hand
+        assert images_within(trained_twice(method)[0].model, looks) == 0
     normalised = training.dataset.normalise(training.dataset.train.images[:5])
     task = int(training.dataset.train.labels[0]) // 2
     stolen = {"state": training.state(), "hidden": [{"deep": normalised}]}

@@ -1,0 +1,211 @@
+"""The shape of the package: who may import whom, what an import may do (nothing), and how long a module and a function may be."""
+
+from __future__ import annotations
+
+import ast
+import functools
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parent.parent
+BASE = {"pmi_cl", "pmi_cl.errors", "pmi_cl.options", "pmi_cl.seeding", "pmi_cl.torchvision_shim"}
+LISTING = {"pmi_cl.catalogue", "pmi_cl.source_reader"}  # read source text; they import none of what they list
+# Each layer may import itself, the base, and these.
+BELOW = {
+    "base": set(),
+    "listing": set(),
+    "backbones": set(),
+    "datasets": set(),
+    "inversion": {"backbones"},
+    "models": {"backbones", "inversion"},
+    "utils": {"backbones", "inversion", "models", "datasets", "listing"},
+    "command": {"utils", "listing"},
+}
+FOLDERS = ("backbones", "datasets", "inversion", "models", "utils")
+FILES = [*sorted((ROOT / "pmi_cl").glob("*.py")), *(path for folder in FOLDERS for path in sorted((ROOT / folder).glob("*.py")))]
+
+
+def module_of(path: Path) -> str:
+    """pmi_cl.models.sgd for models/sgd.py."""
+    parts = list(path.relative_to(ROOT).with_suffix("").parts)
+    parts = parts if parts[0] == "pmi_cl" else ["pmi_cl", *parts]
+    return ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
+
+
+MODULES = {module_of(path): path for path in FILES}
+
+
+def layer_of(module: str) -> str:
+    if module in BASE:
+        return "base"
+    if module in LISTING:
+        return "listing"
+    folder = module.split(".")[1]
+    return folder if folder in FOLDERS else "command"
+
+
+@functools.cache
+def tree_of(path: Path) -> ast.Module:
+    return ast.parse(path.read_text(encoding="utf-8"))
+
+
+def nodes_that_run(node: ast.AST) -> Iterator[ast.AST]:
+    """Every node but those that only a type checker reads."""
+    for child in ast.iter_child_nodes(node):
+        if isinstance(child, ast.If) and ast.unparse(child.test) == "TYPE_CHECKING":
+            yield from (inner for part in child.orelse for inner in ast.walk(part))
+            continue
+        yield child
+        yield from nodes_that_run(child)
+
+
+def imported(nodes: Iterator[ast.AST]) -> Iterator[str]:
+    """The modules that import statements name, wherever they stand."""
+    for node in nodes:
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f"line {node.lineno}: a relative import"
+            for alias in node.names:
+                below = f"{node.module}.{alias.name}"
+                yield below if below in MODULES else str(node.module)
+
+
+def test_every_module_is_found() -> None:
+    assert {"pmi_cl", "pmi_cl.cli", "pmi_cl.models.sgd", "pmi_cl.utils.runner", "pmi_cl.inversion.engine"} <= set(MODULES)
+    assert len(MODULES) > 50
+
+
+@pytest.mark.parametrize("module", MODULES)
+def test_imports_point_downwards(module: str) -> None:
+    layer = layer_of(module)
+    allowed = {layer, "base", *BELOW[layer]}
+    ours = [name for name in imported(nodes_that_run(tree_of(MODULES[module]))) if name.split(".")[0] == "pmi_cl"]
+    assert [name for name in ours if layer_of(name) not in allowed] == []
+
+
+@pytest.mark.parametrize("module", MODULES)
+def test_types_alone_may_come_from_elsewhere_and_only_from_what_exists(module: str) -> None:
+    for name in imported(ast.walk(tree_of(MODULES[module]))):
+        assert name.split(".")[0] not in (*FOLDERS, "benchmarks", "tests"), f"{name}: write pmi_cl.{name}"
+        assert name.split(".")[0] != "pmi_cl" or name in MODULES
+
+
+def test_no_module_imports_itself_through_others() -> None:
+    edges = {module: {name for name in imported(nodes_that_run(tree_of(path))) if name in MODULES} for module, path in MODULES.items()}
+    settled: set[str] = set()
+    while ready := {module for module in edges if module not in settled and edges[module] <= settled | {"pmi_cl"}}:
+        settled |= ready
+    assert set(edges) - settled == set()
+
+
+# Importing does nothing.
+
+IMPORT_ALL = """
+import contextlib, importlib, io, json, logging, os, random, signal, sys, warnings
+import numpy, torch
+
+def surroundings():
+    return {
+        "folder": os.getcwd(),
+        "path": list(sys.path),
+        "environment": dict(os.environ),
+        "torch numbers": torch.random.get_rng_state().sum().item(),
+        "numpy numbers": str(numpy.random.get_state()[1].sum()),
+        "python numbers": hash(random.getstate()),
+        "logging": [logging.root.level, logging.root.handlers, sorted(name for name in logging.root.manager.loggerDict if "pmi" in name)],
+        "signals": [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)],
+        "torch": [torch.get_num_threads(), torch.get_default_dtype(), torch.backends.cudnn.benchmark, torch.is_grad_enabled(),
+                  torch.are_deterministic_algorithms_enabled()],
+        "hooks": [sys.excepthook, sys.meta_path[:]],
+    }
+
+before, said = surroundings(), io.StringIO()
+with contextlib.redirect_stdout(said), contextlib.redirect_stderr(said):
+    for name in sys.argv[1:]:
+        importlib.import_module(name)
+after = surroundings()
+print(json.dumps({
+    "changed": [name for name in before if before[name] != after[name]],
+    "said": said.getvalue(),
+    "top": [name for name in ("models", "datasets", "utils", "inversion", "backbones", "benchmarks", "tests") if name in sys.modules],
+    "heavy": [name for name in ("matplotlib", "tensorboard", "torchvision", "PIL") if name in sys.modules],
+    "files": [path for folder in (os.getcwd(), os.environ["HOME"]) for path in os.listdir(folder)],
+}))
+"""
+
+
+def in_a_fresh_process(code: str, *words: str, folder: Path) -> str:
+    """What a program prints that runs in an empty folder, with an empty home, from a checkout on PYTHONPATH."""
+    home = folder / "home"
+    home.mkdir()
+    (folder / "here").mkdir()
+    environment = {
+        "PATH": os.environ["PATH"],
+        "HOME": str(home),
+        "PYTHONPATH": str(ROOT),
+        "PYTHONDONTWRITEBYTECODE": "1",
+        "OMP_NUM_THREADS": "1",
+    }
+    command = [sys.executable, "-c", code, *words]
+    done = subprocess.run(command, capture_output=True, text=True, cwd=folder / "here", env=environment, check=False)
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+def test_importing_everything_changes_nothing(tmp_path: Path) -> None:
+    """No folder, no random number, no handler, no name beside ``pmi_cl``; heavy libraries wait until they are needed."""
+    modules = [name for name in MODULES if name != "pmi_cl.__main__"]
+    found = json.loads(in_a_fresh_process(IMPORT_ALL, *modules, folder=tmp_path))
+    assert found == {"changed": [], "said": "", "top": [], "heavy": [], "files": []}
+
+
+def test_what_help_needs_is_imported_without_torch(tmp_path: Path) -> None:
+    light = ["cli", "catalogue", "errors", "options", "seeding", "help_text", "utils.arguments", "utils.presets", "utils.run_options"]
+    light += ["utils.records", "utils.checkpoints", "utils.host", "utils.runner", "utils.preflight"]
+    code = "import importlib, sys; [importlib.import_module('pmi_cl.' + name) for name in sys.argv[1:]]; print('torch' in sys.modules)"
+    assert in_a_fresh_process(code, *light, folder=tmp_path) == "False\n"
+
+
+# Size and safety.
+
+EVERY_FILE = [
+    *FILES,
+    ROOT / "main.py",
+    *(path for folder in ("benchmarks", "examples", "tools", "tests") for path in (ROOT / folder).glob("*.py")),
+]
+
+
+@pytest.mark.parametrize("path", EVERY_FILE, ids=lambda path: str(path.relative_to(ROOT)))
+def test_a_module_can_be_read(path: Path) -> None:
+    """Below 600 lines, functions below 80, a docstring that says what it is for."""
+    tree = tree_of(path)
+    assert len(path.read_text(encoding="utf-8").splitlines()) < 600
+    long = [
+        n.name for n in ast.walk(tree) if isinstance(n, ast.FunctionDef | ast.AsyncFunctionDef) and (n.end_lineno or 0) - n.lineno >= 80
+    ]
+    assert long == []
+    assert ast.get_docstring(tree)
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda path: str(path.relative_to(ROOT)))
+def test_a_module_runs_no_text_and_trusts_no_pickle(path: Path) -> None:
+    for node in ast.walk(tree_of(path)):
+        if isinstance(node, ast.Call):
+            assert not (isinstance(node.func, ast.Name) and node.func.id in ("eval", "exec"))
+            refused = {"allow_pickle": True, "weights_only": False}
+            given = {word.arg: word.value.value for word in node.keywords if isinstance(word.value, ast.Constant)}
+            assert not [name for name, value in refused.items() if given.get(name) is value]
+            assert ast.unparse(node.func) != "torch.load" or given.get("weights_only") is True
+        assert not (isinstance(node, ast.ExceptHandler) and node.type is None)
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda path: str(path.relative_to(ROOT)))
+def test_a_name_says_what_is_inside(path: Path) -> None:
+    assert path.stem not in ("helpers", "helper", "misc", "common", "util", "utils", "tools", "stuff")

@@ -1,0 +1,34 @@
+"""Which arithmetic an inversion uses, against what the processor says of itself."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+
+from pmi_cl.inversion.precision import has_fast_bfloat16, inversion_dtype
+
+CPU = torch.device("cpu")
+CPUINFO = Path("/proc/cpuinfo")
+
+
+@pytest.mark.skipif(not CPUINFO.exists(), reason="only Linux lists what the processor can do")
+def test_a_cpu_is_fast_in_bfloat16_where_it_has_the_instructions() -> None:
+    flags = next((line.split() for line in CPUINFO.read_text().splitlines() if line.startswith("flags")), [])
+    assert has_fast_bfloat16(CPU) == bool({"avx512_bf16", "amx_tile"} & set(flags))
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="there is no GPU")
+def test_a_gpu_is_fast_in_bfloat16_from_capability_8_on() -> None:
+    device = torch.device("cuda", 0)
+    assert has_fast_bfloat16(device) == (torch.cuda.get_device_capability(device) >= (8, 0))
+
+
+@pytest.mark.parametrize(("precision", "dtype"), [("fp32", torch.float32), ("bf16", torch.bfloat16)])
+def test_what_was_asked_for_is_what_is_used(precision: str, dtype: torch.dtype) -> None:
+    assert inversion_dtype(precision, CPU) == dtype
+
+
+def test_auto_follows_the_device() -> None:
+    assert inversion_dtype("auto", CPU) == (torch.bfloat16 if has_fast_bfloat16(CPU) else torch.float32)
