@@ -27,6 +27,8 @@ def main(argv: Sequence[str] | None = None, catalogue: Catalogue = INSTALLED) ->
     Returns:
         The exit code: 0; 2 after a user's mistake, with one line on stderr; 130 after Ctrl-C; else the run's own.
     """
+    # Threads that wait by spinning cost ten times the work when another program uses a core; must be set before torch is imported.
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     try:
         return _command(sys.argv[1:] if argv is None else argv, catalogue)
     except UserError as error:

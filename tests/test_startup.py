@@ -1,0 +1,77 @@
+"""How soon the command answers: help and lists without torch, a run's first training step shortly after torch is there."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parent.parent
+WAYS = {"main.py": ["main.py"], "module": ["-m", "pmi_cl"]}
+ANSWERS = [
+    ["--help"],
+    ["--list"],
+    ["--version"],
+    ["--help", "--model", "pmi_rdfcil"],
+    ["--help", "--model", "rdfcil", "--dataset", "seq-cifar100"],
+]
+SECONDS = 0.6
+TORCH_TIMES = 4  # 3 is the aim, in wall time on a machine at rest; this is processor time on one that may be busy
+
+
+def python(*words: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run([sys.executable, *words], capture_output=True, text=True, cwd=ROOT, check=False)
+
+
+@pytest.mark.parametrize("way", WAYS)
+@pytest.mark.parametrize("words", ANSWERS, ids=" ".join)
+def test_answers_at_once_and_without_torch(way: str, words: list[str]) -> None:
+    seconds = []
+    for _ in range(3):  # the best of three: other work on the machine must not fail the test
+        started = time.perf_counter()
+        done = python("-X", "importtime", *WAYS[way], *words)
+        seconds.append(time.perf_counter() - started)
+    assert done.returncode == 0 and done.stdout
+    imported = {line.rpartition("|")[2].strip() for line in done.stderr.splitlines()}
+    assert "pmi_cl.cli" in imported  # the list of imports is really there
+    assert imported.isdisjoint({"torch", "numpy", "torchvision", "matplotlib", "PIL", "tensorboard", "tqdm"})
+    assert min(seconds) < SECONDS
+
+
+@pytest.mark.parametrize("way", WAYS)
+def test_both_ways_are_the_same_program(way: str) -> None:
+    assert python(*WAYS[way], "--list").stdout == python("main.py", "--list").stdout
+    wrong = python(*WAYS[way], "--model", "sgdd")
+    assert wrong.returncode == 2 and wrong.stderr == "pmi-cl: error: unknown model 'sgdd': did you mean sgd?\n"
+
+
+def processor_seconds(pid: int) -> float:
+    """User and system time of a process that runs (man 5 proc)."""
+    fields = Path(f"/proc/{pid}/stat").read_text(encoding="ascii").rpartition(")")[2].split()
+    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+
+
+def times_torch(argv: list[str]) -> float:
+    """The processor time of a run up to its first training step, in times of ``import torch``."""
+    torch_alone = float(python("-c", "import torch, time; print(time.process_time())").stdout)
+    with subprocess.Popen([sys.executable, *argv], stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, cwd=ROOT) as run:
+        assert run.stderr is not None
+        shown = b""
+        while b"task 1 training" not in shown:  # the bar is drawn when the first step has been taken
+            block = run.stderr.read1(4096)  # type: ignore[attr-defined]
+            assert block, shown.decode()
+            shown += block
+        spent = processor_seconds(run.pid)
+        run.kill()
+    return spent / torch_alone
+
+
+@pytest.mark.skipif(not Path("/proc/self/stat").exists(), reason="only Linux tells the processor time of another process")
+def test_the_first_step_comes_soon_after_torch(cifar100_dir: Path, tmp_path: Path) -> None:
+    places = ["--base_path", str(cifar100_dir), "--results_path", str(tmp_path)]
+    argv = ["main.py", "--model", "pmi_rdfcil", "--dataset", "seq-cifar100", *places, "--progress", "1", "--num_threads", "1"]
+    assert times_torch(argv) < TORCH_TIMES or times_torch(argv) < TORCH_TIMES
