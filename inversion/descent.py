@@ -9,11 +9,13 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from pmi_cl.errors import RunFailed
+
 CHECK_EVERY = 20  # steps between looks at the loss from the host: a look makes an accelerator wait
 MOST_RESTARTS = 2
 
 
-class NonFiniteInversion(RuntimeError):
+class NonFiniteInversion(RunFailed):
     """The loss was not finite, at half and at a quarter of the rate too. Names the layer."""
 
 

@@ -64,10 +64,11 @@ class ContinualModel(nn.Module):
         dataset: ContinualDataset,
     ) -> None:
         super().__init__()
-        self.net, self.loss, self.args, self.transform, self.dataset = backbone, loss, args, transform, dataset
-        self.options = select(type(self).Options, vars(args))
+        self.net: Any = backbone
+        self.loss, self.args, self.transform, self.dataset = loss, args, transform, dataset
+        self.options: Any = select(type(self).Options, vars(args))
         self.device = dataset.device
-        self.net.to(self.device, memory_format=torch.channels_last)
+        self.net.to(self.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
         self.host: Host = NullHost()
         self.current_task = 0
         self.opt: torch.optim.Optimizer | None = None

@@ -220,7 +220,7 @@ class PmiRdfcil(ReplayTraining):
     def _input_moments(self, dataset: ContinualDataset) -> list[Moments]:
         """The moments of every piece's input over the new images, pooled with those of the tasks before."""
         batches = (images for images, _ in dataset.plain_batches(self.current_task))
-        new: list[Moments] = measure_input_moments(self.net.pieces(), batches)  # type: ignore[operator]
+        new: list[Moments] = measure_input_moments(self.net.pieces(), batches)
         return [pool_moments(pair) for pair in zip(self.moments, new, strict=True)] if self.moments else new
 
     def _pool_covariance(self, dataset: ContinualDataset) -> None:

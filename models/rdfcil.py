@@ -61,6 +61,7 @@ class Rdfcil(ReplayTraining):
         self.generator: Generator | None = None
         self.generator_opt: torch.optim.Optimizer | None = None
         self.generator_step = 0
+        self.steps_in_all = 0
 
     def prepare_replay(self, dataset: ContinualDataset) -> None:
         """Train a new generator against the teacher, or go on with the one that a checkpoint holds."""
@@ -78,7 +79,7 @@ class Rdfcil(ReplayTraining):
                 self.generator_opt.zero_grad()
                 loss.backward()
                 self.generator_opt.step()
-                self.generator_step += 1
+                self.generator_step, self.steps_in_all = self.generator_step + 1, self.steps_in_all + 1
                 self.host.progress(f"task {self.current_task + 1} generator", self.generator_step, o.generator_steps, loss=loss.detach())
                 self.host.safe_point()
         self.generator.eval()
@@ -110,9 +111,13 @@ class Rdfcil(ReplayTraining):
         super().end_task(dataset)
         self.generator, self.generator_opt, self.generator_step = None, None, 0
 
+    def inversion_figures(self) -> dict[str, float]:
+        """Steps of all generators; each passes the inverted network forward and back once, and no image is kept."""
+        return dict.fromkeys(("steps", "step_equivalents", "forward_passes", "backward_passes"), self.steps_in_all)
+
     def state(self) -> dict[str, Any]:
         """The base's and the generator's, with its optimiser and step."""
-        own: dict[str, Any] = {"generator": None}
+        own: dict[str, Any] = {"generator": None, "steps_in_all": self.steps_in_all}
         if self.generator is not None and self.generator_opt is not None:
             own["generator"] = {
                 "net": self.generator.state_dict(),
@@ -124,6 +129,7 @@ class Rdfcil(ReplayTraining):
     def load_state(self, state: dict[str, Any]) -> None:
         """Take up :meth:`state`."""
         super().load_state(state)
+        self.steps_in_all = state["steps_in_all"]
         if state["generator"] is not None:
             self._new_generator()
             assert self.generator is not None and self.generator_opt is not None

@@ -118,7 +118,7 @@ class ReplayTraining(ContinualModel):
         self.stages = self.plan()
 
     def _new_projections(self) -> nn.ModuleList:
-        width, dim = self.options.rkd_dim, int(self.net.feature_dim)  # type: ignore[arg-type]
+        width, dim = self.options.rkd_dim, int(self.net.feature_dim)
         with global_seed(self.args.seed, "rkd", self.current_task):
             return nn.ModuleList([nn.Linear(dim, width), nn.Linear(dim, width)]).to(self.device)
 
@@ -160,7 +160,7 @@ class ReplayTraining(ContinualModel):
         trains = "all" if stage is None else stage.trains
         self.net.train(trains == "all")
         if trains == "last block and head":
-            self.net.pieces()[-1].train()  # type: ignore[operator]
+            self.net.pieces()[-1].train()
 
     def observe(self, inputs: Tensor, labels: Tensor, not_aug_inputs: Tensor, epoch: int = 0, step: int = 0) -> dict[str, Tensor]:
         """Cross-entropy in the first task; then the replay losses, or the classifier's in its stage."""
@@ -210,7 +210,7 @@ class ReplayTraining(ContinualModel):
             "rkd": factors.rkd * relations,
         }
         if factors.ft:
-            both = head(torch.cat([features, old_features]).detach())  # type: ignore[operator]
+            both = head(torch.cat([features, old_features]).detach())
             losses["ft"] = factors.ft * F.cross_entropy(both, torch.cat([labels, old_labels]))
         if self.options.lambda_all:
             everything = torch.cat([logits, old_logits])
@@ -231,7 +231,7 @@ class ReplayTraining(ContinualModel):
         """Class-balanced CE over all classes on real and synthetic samples, with the unscaled weight, and HKD on the synthetic ones."""
         with torch.no_grad():
             features = self.net(images, returnt="features")
-        logits = self.net.head(features)  # type: ignore[operator]
+        logits = self.net.head(features)
         return {
             "ce": self.options.lambda_ce * F.cross_entropy(logits, labels, weight=self.class_weights),
             "hkd": self.factors().hkd * hard_distillation(logits[-len(teacher_logits) :], teacher_logits),

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 
 import pmi_cl
 from pmi_cl.catalogue import INSTALLED, Catalogue
-from pmi_cl.errors import UserError
+from pmi_cl.errors import RunFailed, UserError
 from pmi_cl.help_text import listing, overview, own_flags, table
 from pmi_cl.utils.arguments import CONTROLS, all_specs, resolve, run_specs, scan
 from pmi_cl.utils.presets import decide, presets_of
@@ -31,7 +31,7 @@ def main(argv: Sequence[str] | None = None, catalogue: Catalogue = INSTALLED) ->
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     try:
         return _command(sys.argv[1:] if argv is None else argv, catalogue)
-    except UserError as error:
+    except (UserError, RunFailed) as error:
         print(f"pmi-cl: error: {' '.join(str(error).splitlines())}", file=sys.stderr)
         return error.exit_code
     except KeyboardInterrupt:

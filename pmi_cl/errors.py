@@ -1,4 +1,4 @@
-"""The mistakes that a user can mend: one line that says what to type instead, exit code 2."""
+"""What ends the command in one line: a mistake that the user can mend (exit code 2), or a run that cannot go on (exit code 1)."""
 
 from __future__ import annotations
 
@@ -10,6 +10,12 @@ class UserError(Exception):
     """A user's mistake. Its text is one line that says what is wrong and what to type instead."""
 
     exit_code = 2
+
+
+class RunFailed(RuntimeError):
+    """A run that cannot go on, through no mistake in what was typed. Its text is one line."""
+
+    exit_code = 1
 
 
 def unknown_name(kind: str, name: str, known: Iterable[str]) -> UserError:

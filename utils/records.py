@@ -108,8 +108,8 @@ def build_results(
     """Everything that ``results.json`` holds.
 
     Args:
-        status: "running", "finished" or "interrupted".
-        precision: "fp32", "bf16" ...
+        status: "running", "finished", "interrupted" or "failed".
+        precision: of the inversion's network, "float32" or "bfloat16".
         class_il, task_il: made by :func:`pmi_cl.utils.metrics.summary`.
         seconds, peak_memory_mib: by phase, see :class:`pmi_cl.utils.resources.Phases`.
         inversion: made by :func:`inversion_figures`.
@@ -129,7 +129,7 @@ def inversion_figures(
         images: synthetic images kept.
         steps: optimiser steps of any kind, over all batches.
         step_equivalents: the same in full forward plus backward passes to the input.
-        forward_passes, backward_passes: through the whole network; a part of it counts as its share.
+        forward_passes, backward_passes: one each a step, through whatever part of the network was optimised.
         seconds: spent on inversion; ``seconds_per_image`` is ``None`` without images.
     """
     passes = {"forward_passes": forward_passes, "backward_passes": backward_passes}

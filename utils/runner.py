@@ -9,7 +9,7 @@ from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
 from pmi_cl import catalogue
-from pmi_cl.errors import UserError
+from pmi_cl.errors import RunFailed, UserError
 from pmi_cl.seeding import global_seed
 from pmi_cl.utils import checkpoints, metrics
 from pmi_cl.utils.host import RunHost
@@ -141,6 +141,10 @@ class _Run:
             self.host.close()
             print(f"{interrupted}; go on with: --resume {self.record.folder}", file=sys.stderr)
             return interrupted.exit_code
+        except RunFailed:
+            self._write_results("failed")
+            self.host.close()
+            raise
         self._finish()
         return 0
 
@@ -176,6 +180,8 @@ class _Run:
             self._save(self.record.folder / f"checkpoint-task{training.position.task}.pt")
 
     def _write_results(self, status: str) -> None:
+        from pmi_cl.inversion.precision import inversion_dtype
+
         training, bill = self.training, self.model.inversion_figures()
         self.record.write_results(
             build_results(
@@ -183,7 +189,7 @@ class _Run:
                 dataset=str(self.identity["dataset"]),
                 seed=self.args.seed,
                 status=status,
-                precision=self.args.precision,
+                precision=str(inversion_dtype(self.args.precision, self.device)).removeprefix("torch."),
                 class_il=metrics.summary(training.class_il, training.micro.get("class_il")),
                 task_il=metrics.summary(training.task_il, training.micro.get("task_il")),
                 seconds=self.phases.seconds(),

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
+from pmi_cl.errors import RunFailed
 from pmi_cl.utils.evaluation import evaluate
 
 if TYPE_CHECKING:
@@ -21,7 +22,7 @@ if TYPE_CHECKING:
 DEBUG_STEPS = 6  # of an epoch, and batches of an evaluation, with --debug_mode 1
 
 
-class DivergedTraining(RuntimeError):
+class DivergedTraining(RunFailed):
     """The loss stopped being finite."""
 
 
