@@ -113,6 +113,17 @@ def test_learns_its_first_task(method: str) -> None:
     assert np.mean(long_run(method).class_il[0]) > (50 if method in JOINT else 90)  # joint: four classes in as many epochs
 
 
+@pytest.mark.parametrize("method", METHODS)
+def test_accuracies_are_those_of_the_network_in_evaluation_mode(method: str) -> None:
+    training = long_run(method)
+    dataset = training.dataset
+    network = copy.deepcopy(training.model.net).eval()
+    with torch.no_grad():
+        right = network(dataset.normalise(dataset.test.images)).argmax(1) == dataset.test.labels
+    by_task = [100 * float(right[dataset.test_indices(task)].double().mean()) for task in range(2)]
+    assert training.class_il[-1] == pytest.approx(by_task)
+
+
 @pytest.mark.parametrize("method", [method for method in ONE_BY_ONE if method != "sgd"])
 def test_remembers_more_than_fine_tuning(method: str) -> None:
     assert long_run(method).class_il[1][0] > long_run("sgd").class_il[1][0] + 30
@@ -442,6 +453,11 @@ def test_pmi_refuses_a_buffer_that_is_too_small(tmp_path: Path, capsys: pytest.C
     assert main(argv) == 2
     assert capsys.readouterr().err == "pmi-cl: error: --buffer_images 19: give at least two for each of 10 classes\n"
     assert not (tmp_path / "runs").exists()
+
+
+def test_rdfcil_counts_the_steps_of_all_its_generators() -> None:
+    bill = uninterrupted("rdfcil", "plain").model.inversion_figures()
+    assert bill["steps"] == bill["step_equivalents"] == 2 * 5 and bill.get("images", 0) == 0
 
 
 def test_rdfcil_samples_its_generator_in_evaluation_mode() -> None:

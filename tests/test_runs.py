@@ -134,7 +134,7 @@ def digits() -> SeqDigits:
 
 def test_the_record_has_the_keys_of_its_schema(whole: tuple[Path, str, str]) -> None:
     results = results_in(whole[0])
-    named = {"schema": 1, "model": "pmi_rdfcil", "dataset": "seq-digits", "seed": 0, "status": "finished", "precision": "fp32"}
+    named = {"schema": 1, "model": "pmi_rdfcil", "dataset": "seq-digits", "seed": 0, "status": "finished", "precision": "float32"}
     assert {name: results[name] for name in named} == named
     measured = {"class_il", "task_il", "seconds", "peak_memory_mib", "inversion", "versions", "commit", "hardware"}
     assert results.keys() == named.keys() | measured
@@ -443,6 +443,13 @@ def test_a_results_path_that_cannot_be_written_is_found_before_training(tmp_path
         out, err = capsys.readouterr()
         assert out == "" and err.count("\n") == 1 and "is or goes through a file: give a folder" in err
     assert (tmp_path / "file").read_text() == "precious"
+
+
+def test_a_run_that_diverges_says_so_in_one_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    code, folder = quick("sgd", tmp_path, "run", lr=1e30, n_epochs=3)
+    err = capsys.readouterr().err
+    assert code == 1 and results_in(folder)["status"] == "failed"
+    assert err.count("\n") == 1 and err.startswith("pmi-cl: error: the loss is not finite") and "try a smaller --lr" in err
 
 
 @pytest.mark.parametrize("method", METHODS)
