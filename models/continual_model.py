@@ -73,6 +73,10 @@ class ContinualModel(nn.Module):
         self.current_task = 0
         self.opt: torch.optim.Optimizer | None = None
 
+    @classmethod
+    def check(cls, args: SimpleNamespace, n_classes: int) -> None:
+        """Refuse values that do not go together, before anything is written. Raises UserError. ``n_classes``: of the whole run."""
+
     @property
     def cpt(self) -> int:
         """Classes per task."""

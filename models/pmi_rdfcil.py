@@ -12,6 +12,7 @@ branch (``pmi_prior``). The preset ``best`` is ours: low-frequency start, transf
 from __future__ import annotations
 
 from dataclasses import dataclass
+from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -114,8 +115,13 @@ class PmiRdfcil(ReplayTraining):
         self.inversion: Inversion | None = None
         self._saved_inversion: dict[str, Any] | None = None
         self.bill = InversionReport()
-        if self.options.buffer_images < 2 * self.dataset.N_CLASSES:
-            raise UserError(f"--buffer_images {self.options.buffer_images}: give at least two for each of {self.dataset.N_CLASSES} classes")
+
+    @classmethod
+    def check(cls, args: SimpleNamespace, n_classes: int) -> None:
+        """Every class needs samples for its statistics. Raises UserError."""
+        super().check(args, n_classes)
+        if args.buffer_images < 2 * n_classes:
+            raise UserError(f"--buffer_images {args.buffer_images}: give at least {2 * n_classes}, two for each of {n_classes} classes")
 
     def config(self) -> InversionConfig:
         """The engine's settings from the options."""

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import copy
 from dataclasses import dataclass
+from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from pmi_cl.errors import UserError
 from pmi_cl.models.continual_model import ContinualModel, TrainingOptions
 from pmi_cl.models.losses import Factors, balancing_weights, hard_distillation, local_cross_entropy, loss_factors, relational_distillation
 from pmi_cl.models.schedules import Stage, one_schedule, stage_at, unfreezing_schedule
@@ -77,6 +79,14 @@ class ReplayTraining(ContinualModel):
         self.stage: Stage | None = None
         self.counts = torch.zeros(0, device=self.device)
         self.class_weights = torch.zeros(0, device=self.device)
+
+    @classmethod
+    def check(cls, args: SimpleNamespace, n_classes: int) -> None:
+        """The stages of ``unfreezing`` must fit. Raises UserError."""
+        if len(args.warmup_parts) != 2 or len(args.warmup_lrs) != 2:
+            raise UserError("--warmup_parts and --warmup_lrs take two values each: for the head, and for the last block with it")
+        if args.unfreezing and sum(args.warmup_parts) + args.classifier_part >= 1:
+            raise UserError("--warmup_parts and --classifier_part leave no epochs to train everything: together they must stay below 1")
 
     def prepare_replay(self, dataset: ContinualDataset) -> None:
         """Get ready to draw synthetic samples of the old classes, from ``teacher`` and stored statistics alone."""

@@ -109,7 +109,7 @@ MISTAKES = [
     (["--model", "finetune", "--dataset", "seq-hundred", "--cfs", "0"], "unknown flag '--cfs': "),
     ([*RUN, "--lr", "1", "--lr", "1"], "--lr is given twice: keep one"),
     ([*RUN, "--model", "finetune"], "--model is given twice: keep one"),
-    ([*RUN, "--resume", "gone"], "unknown run 'gone'"),
+    ([*RUN, "--resume", "gone"], "there is no run below runs"),
     (["--help", "--model", "finetun"], "unknown model 'finetun': did you mean finetune"),
 ]
 

@@ -26,15 +26,35 @@ class Pairs:
             raise UserError(f"--n_classes {args.n_classes}: give an even number")
 
 
+    @classmethod
+    def n_classes(cls, args):
+        return args.n_classes
+
+
+class Modest:
+    """A method that takes at most ten classes."""
+
+    @classmethod
+    def check(cls, args, n_classes):
+        if n_classes > 10:
+            raise UserError(f"{n_classes} classes: give at most ten")
+
+
 @dataclass
 class Run:
     args: SimpleNamespace
+    model: Entry
     dataset: Entry
 
 
 def make_run(results_path, **changes):
     args = {"device": "cpu", "results_path": str(results_path), "loadcheck": None, "resume": None, "n_classes": 2, **changes}
-    return Run(SimpleNamespace(**args), Entry("dataset", "pairs", __name__, "Pairs", ""))
+    return Run(SimpleNamespace(**args), Entry("model", "modest", __name__, "Modest", ""), Entry("dataset", "pairs", __name__, "Pairs", ""))
+
+
+def test_the_method_is_asked_too(tmp_path):
+    with pytest.raises(UserError, match="12 classes: give at most ten"):
+        preflight(make_run(tmp_path, n_classes=12))
 
 
 def test_a_run_that_can_go_leaves_nothing_behind(tmp_path):

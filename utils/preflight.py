@@ -34,6 +34,9 @@ class Run(Protocol):
     def args(self) -> SimpleNamespace: ...
 
     @property
+    def model(self) -> Entry: ...
+
+    @property
     def dataset(self) -> Entry: ...
 
 
@@ -45,11 +48,13 @@ def preflight(run: Run) -> None:
     """
     args = run.args
     check_writable(Path(args.resume or args.results_path).expanduser())
-    getattr(importlib.import_module(run.dataset.module), run.dataset.attribute).check(args)
+    dataset = getattr(importlib.import_module(run.dataset.module), run.dataset.attribute)
+    dataset.check(args)
     if args.loadcheck:
         check_file(Path(args.loadcheck).expanduser())
     if args.resume:
         check_file(RunRecord(Path(args.resume)).checkpoint)
+    getattr(importlib.import_module(run.model.module), run.model.attribute).check(args, dataset.n_classes(args))
     pick_device(args.device)
 
 
