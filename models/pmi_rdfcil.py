@@ -115,6 +115,12 @@ class PmiRdfcil(ReplayTraining):
         self.inversion: Inversion | None = None
         self._saved_inversion: dict[str, Any] | None = None
         self.bill = InversionReport()
+        images = torch.bincount(self.dataset.train.labels, minlength=self.dataset.N_CLASSES)
+        if int(images.min()) < 2:
+            name = self.dataset.class_names[int(images.argmin())]
+            raise UserError(
+                f"class '{name}' has fewer than two training images, too few for its statistics: add some, or raise --train_per_class"
+            )
 
     @classmethod
     def check(cls, args: SimpleNamespace, n_classes: int) -> None:
@@ -270,7 +276,7 @@ class PmiRdfcil(ReplayTraining):
             "pixels": self._pixels,
             "moments": [moments.state() for moments in self.moments],
             "buffer": self.buffer and self.buffer.state(),
-            "inversion": self.inversion and self.inversion.state(),
+            "inversion": self.inversion.state() if self.inversion else self._saved_inversion,
             "bill": self.bill.summary(),
         }
         return {**super().state(), **own}

@@ -106,7 +106,8 @@ class ReplayTraining(ContinualModel):
             return unfreezing_schedule(
                 o.n_epochs, o.warmup_parts, o.warmup_lrs, o.unfrozen_lr, o.classifier_part, o.classifier_lr or o.unfrozen_lr
             )
-        return one_schedule(o.n_epochs, o.later_lr or o.lr, o.lr_milestones, o.lr_gamma, o.classifier_part, o.classifier_lr)
+        lr, fresh = o.later_lr or o.lr, not o.train_old_heads
+        return one_schedule(o.n_epochs, lr, o.lr_milestones, o.lr_gamma, o.classifier_part, o.classifier_lr, fresh)
 
     def n_epochs(self) -> int:
         """Epochs of the current task, over all its stages."""

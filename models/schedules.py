@@ -37,7 +37,13 @@ class Stage:
 
 
 def one_schedule(
-    epochs: int, lr: float, milestones: Sequence[float], gamma: float, classifier: float = 0.0, classifier_lr: float | None = None
+    epochs: int,
+    lr: float,
+    milestones: Sequence[float],
+    gamma: float,
+    classifier: float = 0.0,
+    classifier_lr: float | None = None,
+    fresh_classifier: bool = False,
 ) -> list[Stage]:
     """Everything, then (for the last part) the classifier alone, under one schedule: presets ``paper`` and ``rdfcil``.
 
@@ -45,15 +51,16 @@ def one_schedule(
         milestones: as parts of all epochs, e.g. 0.4 for epoch 80 of 200.
         classifier: the part of the epochs, at the end, in which the classifier alone is trained.
         classifier_lr: its rate; None goes on with the schedule.
+        fresh_classifier: whether the classifier's stage begins an optimiser (needed where it trains what the stage before did not).
     """
     head_epochs = round(epochs * classifier)
     body = epochs - head_epochs
     at = tuple(round(epochs * part) for part in milestones)
     stages = [Stage("all", 0, body, lr, at, gamma)] if body else []
     if head_epochs and classifier_lr is None:
-        stages.append(Stage("classifier", body, head_epochs, lr, at, gamma, fresh=not body))
+        stages.append(Stage("classifier", body, head_epochs, lr, at, gamma, fresh=fresh_classifier or not body))
     elif head_epochs and classifier_lr is not None:
-        stages.append(Stage("classifier", body, head_epochs, classifier_lr, fresh=not body))
+        stages.append(Stage("classifier", body, head_epochs, classifier_lr, fresh=fresh_classifier or not body))
     return stages
 
 

@@ -451,7 +451,7 @@ def test_pmi_counts_its_inversions_over_the_run() -> None:
 def test_pmi_refuses_a_buffer_that_is_too_small(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     argv = ["--model", "pmi_rdfcil", "--dataset", "seq-digits", "--buffer_images", "19", "--results_path", str(tmp_path / "runs")]
     assert main(argv) == 2
-    assert capsys.readouterr().err == "pmi-cl: error: --buffer_images 19: give at least two for each of 10 classes\n"
+    assert capsys.readouterr().err == "pmi-cl: error: --buffer_images 19: give at least 20, two for each of 10 classes\n"
     assert not (tmp_path / "runs").exists()
 
 

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
     from pmi_cl.catalogue import Entry
 
-ROOM_MIB = 64  # what a run may leave: two checkpoints of a small network with its synthetic images, events and pictures
+ROOM_MIB = 512  # what a run may leave: two checkpoints with 20,000 synthetic CIFAR images (245 MB each), events and pictures
 _FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 
 
