@@ -181,7 +181,7 @@ class ReplayTraining(ContinualModel):
         else:
             images, old_labels, teacher_logits = self._replay(len(inputs), epoch, step)
             seen = torch.cat([labels, old_labels])
-            self.counts += torch.bincount(seen, minlength=len(self.counts))
+            self.counts.index_add_(0, seen, torch.ones_like(seen, dtype=self.counts.dtype))  # bincount would make a GPU wait
             if self.stage.trains == "classifier":
                 losses = self.classifier_losses(torch.cat([inputs, images]), seen, teacher_logits)
             else:
