@@ -30,29 +30,29 @@ class Point:
     loss: float
 
 
-def measure(bench: Workbench, ways: list[Way], say: Callable[[str], None]) -> dict[str, Any]:
+def measure(bench: Workbench, ways: list[Way], alpha: float, say: Callable[[str], None]) -> dict[str, Any]:
     """The naive loop's curve and, for every start and way, the seconds and steps to the loss where that curve ends.
 
     The rule, fixed beforehand: the loss to reach is the naive loop's after ``size.naive_steps`` steps; its losses after a third and two
     thirds of them are reported beside it. Rates and Adam's decays are the same everywhere but in the row that says otherwise. Judging
-    and compiling are not counted.
+    and compiling are not counted. ``alpha`` weighs the statistics.
     """
     noise = white_noise((bench.size.images, *IMAGE_SHAPE), seeded(bench.seed, "start", 0, -1))  # the engine's own draw
-    say("equal loss: the naive loop")
-    naive = _naive_curve(bench, noise)
+    say(f"equal loss, alpha {alpha:g}: the naive loop")
+    naive = _naive_curve(bench, noise, alpha)
     aims = [_last(naive, bench.size.naive_steps * part // 3).loss for part in (1, 2, 3)]
     rows = []
     for way in ways:
-        for name, config in _starts(bench, way).items():
-            say(f"equal loss: {name}, {way.name}")
-            rows.append({"start": name, "way": way.name, **_run(bench, way, config, noise, naive, aims)})
+        for name, config in _starts(bench, way, alpha).items():
+            say(f"equal loss, alpha {alpha:g}: {name}, {way.name}")
+            rows.append({"start": name, "way": way.name, **_run(bench, way, config, noise, naive, aims, alpha)})
     reached = [asdict(_first(naive, aim) or naive[-1]) for aim in aims]
-    return {"naive": {**reached[-1], "reached": reached, "curve": [asdict(point) for point in naive]}, "rows": rows}
+    return {"alpha": alpha, "naive": {**reached[-1], "reached": reached, "curve": [asdict(point) for point in naive]}, "rows": rows}
 
 
-def _starts(bench: Workbench, way: Way) -> dict[str, InversionConfig]:
+def _starts(bench: Workbench, way: Way, alpha: float) -> dict[str, InversionConfig]:
     """Every start at the paper's settings, and two rows beyond them."""
-    base = bench.config(way, steps=PATIENCE * bench.size.naive_steps)
+    base = replace(bench.config(way, alpha), steps=PATIENCE * bench.size.naive_steps)
     pmi = PmiConfig(steps=bench.size.pmi_steps)
     few = max(1, bench.size.pmi_steps // 10)
     return {
@@ -62,17 +62,19 @@ def _starts(bench: Workbench, way: Way) -> dict[str, InversionConfig]:
     }
 
 
-def _naive_curve(bench: Workbench, noise: Tensor) -> list[Point]:
-    loop, clock, curve = naive_loop(bench, noise), Clock(), []
+def _naive_curve(bench: Workbench, noise: Tensor, alpha: float) -> list[Point]:
+    loop, clock, curve = naive_loop(bench, noise, alpha), Clock(), []
     for step in range(1, bench.size.naive_steps + 1):
         with clock.running():
             loop.step()
         if step % bench.size.judge_every == 0 or step == bench.size.naive_steps:
-            curve.append(Point(step, clock.cpu, clock.wall, bench.loss(loop.images.detach())))
+            curve.append(Point(step, clock.cpu, clock.wall, bench.loss(loop.images.detach(), alpha)))
     return curve
 
 
-def _run(bench: Workbench, way: Way, config: InversionConfig, noise: Tensor, naive: list[Point], aims: list[float]) -> dict[str, Any]:
+def _run(
+    bench: Workbench, way: Way, config: InversionConfig, noise: Tensor, naive: list[Point], aims: list[float], alpha: float
+) -> dict[str, Any]:
     """One start until the last aim is reached or patience is lost, and what it took beside what the naive loop took."""
     inversion = bench.inversion(config, way)
     first_steps = warm_up(inversion, noise)
@@ -84,7 +86,7 @@ def _run(bench: Workbench, way: Way, config: InversionConfig, noise: Tensor, nai
         if progress is None:
             break
         if full_step > 0 and full_step % bench.size.judge_every == 0 and inversion.descent is not None:
-            curve.append(Point(full_step, clock.cpu, clock.wall, bench.loss(inversion.descent.x.detach())))
+            curve.append(Point(full_step, clock.cpu, clock.wall, bench.loss(inversion.descent.x.detach(), alpha)))
             if curve[-1].loss <= aims[-1]:
                 break
     ratios = [_ratios(naive, curve, aim) for aim in aims]

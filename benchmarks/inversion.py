@@ -54,7 +54,7 @@ def run(args: argparse.Namespace) -> dict[str, Any]:
 
     from pmi_cl.benchmarks import equal_loss, start_quality, step_time
     from pmi_cl.benchmarks.running import ways_of_running
-    from pmi_cl.benchmarks.workbench import QUICK, Size, prepare
+    from pmi_cl.benchmarks.workbench import ALPHA, PRINTED_ALPHA, QUICK, Size, prepare
     from pmi_cl.utils.records import surroundings
 
     torch.set_num_threads(args.threads)
@@ -70,9 +70,10 @@ def run(args: argparse.Namespace) -> dict[str, Any]:
         ratios = {name: row["ratio"] for name, row in record["per_step"]["loops"].items() if name != "naive"}
         record["per_step_ratio"], record["per_step_ratios"] = ratios[ways[-1].name], ratios
     if "equal_loss" in args.parts:
-        record["equal_loss"] = equal_loss.measure(bench, [ways[0], *ways[-1:]] if len(ways) > 1 else ways, say)
-        fastest = [row for row in record["equal_loss"]["rows"] if row["way"] == ways[-1].name]
-        record["equal_loss_ratio"] = {row["start"]: row["ratio"] for row in fastest}
+        first_and_last = list(dict.fromkeys([ways[0], ways[-1]]))
+        printed = equal_loss.measure(bench, first_and_last, PRINTED_ALPHA, say)
+        record["equal_loss"] = [printed, equal_loss.measure(bench, ways[-1:], ALPHA, say)]
+        record["equal_loss_ratio"] = {row["start"]: row["ratio"] for row in printed["rows"] if row["way"] == ways[-1].name}
     if "starts" in args.parts:
         record["starts"] = start_quality.measure(bench, ways[-1], say)
     return record

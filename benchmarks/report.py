@@ -7,6 +7,14 @@ from typing import Any
 
 Row = Mapping[str, Any]
 
+_GRADIENT_COLUMNS = {
+    "naive, median image": ("to_naive_median_image", 1, -1),
+    "naive, images <= 1e-4": ("to_naive_within_1e-4", 1, 3),
+    "naive, all": ("to_naive", 1, -1),
+    "float64, median image": ("to_float64_median_image", 1, -1),
+    "float64, images <= 1e-4": ("to_float64_within_1e-4", 1, 3),
+    "float64, all": ("to_float64", 1, -1),
+}
 _STEP_COLUMNS = {
     "ms CPU": ("cpu_seconds", 1e3, 1),
     "ms wall": ("wall_seconds", 1e3, 1),
@@ -47,7 +55,7 @@ def report(record: Row) -> str:
     if "per_step" in record:
         parts += [_gradients(record), _steps(record)]
     if "equal_loss" in record:
-        parts.append(_equal_loss(record))
+        parts += [_equal_loss(record["settings"], measured) for measured in record["equal_loss"]]
     if "starts" in record:
         parts.append(_starts(record))
     return "\n\n".join(parts)
@@ -67,9 +75,8 @@ def _head(record: Row) -> str:
 
 
 def _gradients(record: Row) -> str:
-    columns = {"to naive": ("to_naive", 1, -2), "to float64": ("to_exact", 1, -2)}
-    title = "Gradients with respect to the images, relative distance |g - h| / |h|"
-    return _table(title, "loop", record["per_step"]["gradients"].items(), columns)
+    title = "Gradients with respect to the images, relative distance |g - h| / |h| to the naive loop's (fp32) and to the exact ones"
+    return _table(title, "loop", record["per_step"]["gradients"].items(), _GRADIENT_COLUMNS)
 
 
 def _steps(record: Row) -> str:
@@ -78,15 +85,15 @@ def _steps(record: Row) -> str:
     return _table(title, "loop", record["per_step"]["loops"].items(), _STEP_COLUMNS)
 
 
-def _equal_loss(record: Row) -> str:
-    size, naive = record["settings"], record["equal_loss"]["naive"]
+def _equal_loss(size: Row, measured: Row) -> str:
+    naive = measured["naive"]
     title = (
-        f"Time to the naive loop's loss after {size['naive_steps']} steps from N(0,1), judged in fp32 every {size['judge_every']} steps; "
-        "judging and first steps (compiling) not counted"
+        f"MSE + {measured['alpha']:g} KL: time to the naive loop's loss after {size['naive_steps']} steps from N(0,1), judged in fp32 "
+        f"every {size['judge_every']} steps; judging and first steps (compiling) not counted"
     )
     earlier = {f"at {point['steps']}": (f"ratio_{number}", 1.0, 2) for number, point in enumerate(naive["reached"][:-1])}
     rows = [("naive", naive)]
-    for row in record["equal_loss"]["rows"]:
+    for row in measured["rows"]:
         ratios = {f"ratio_{number}": ratio["ratio"] for number, ratio in enumerate(row["ratios"])}
         rows.append((f"{row['start']} ({row['way']})", {**row, **ratios}))
     note = "at N: the ratio of CPU seconds to the loss that the naive loop reached after N steps"

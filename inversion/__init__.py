@@ -1,1 +1,1 @@
-"""The model-inversion engine, usable alone: ``from pmi_cl.inversion.engine import invert``."""
+"""The model-inversion engine, usable alone: ``from pmi_cl.inversion.invert import invert``."""

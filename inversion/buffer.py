@@ -46,7 +46,7 @@ class SyntheticBuffer:
         rounds = -(-n // len(counts))
         shares = torch.cat([torch.randperm(len(counts), generator=generator) for _ in range(rounds)])[:n]
         within = (torch.rand(n, generator=generator) * counts[shares]).long()
-        rows = order[first[shares] + within].to(self.labels.device)
+        rows = order[first[shares] + within].to(self.labels.device, non_blocking=True)
         return self.images[rows].float(), self.labels[rows], self.logits[rows]
 
     def state(self) -> dict[str, Any]:

@@ -75,7 +75,9 @@ class Descent:
 
     def _restart(self) -> None:
         if self.restarts == MOST_RESTARTS:
-            raise NonFiniteInversion(f"the inversion of the {self.name} is not finite even at a quarter of its rate {self.rate(0):g}")
+            raise NonFiniteInversion(
+                f"the inversion of the {self.name} is not finite even at a quarter of its rate {self.rate(0):g}: lower it"
+            )
         self.restarts += 1
         self._begin()
 

@@ -15,7 +15,7 @@ from pmi_cl.inversion.config import InversionConfig, rate_at
 from pmi_cl.inversion.cost import InversionReport, layer_costs, peak_accelerator_mib
 from pmi_cl.inversion.descent import Descent
 from pmi_cl.inversion.frozen import FrozenNetwork
-from pmi_cl.inversion.objectives import Batch, Objective
+from pmi_cl.inversion.objectives import Batch, FeatureMatch, Objective
 from pmi_cl.inversion.pieces import input_shapes
 from pmi_cl.inversion.pmi import LayerLoss, bn_affine_moments
 from pmi_cl.inversion.starts import STARTS, low_frequency_noise, matched_noise, white_noise
@@ -31,6 +31,20 @@ class Progress:
     done: int
     total: int
     loss: Tensor
+
+
+@dataclass(frozen=True)
+class Stage:
+    """One descent of every batch: through piece ``layer`` alone, or (None) the whole network. ``cost``: of a step, in full-model steps."""
+
+    layer: int | None
+    steps: int
+    cost: float
+
+    @property
+    def name(self) -> str:
+        """For people: "layer 3", "full model"."""
+        return "full model" if self.layer is None else f"layer {self.layer}"
 
 
 def even_batches(n: int, most: int) -> list[slice]:
@@ -64,6 +78,10 @@ class Inversion:
             raise ValueError("invert() needs targets (n, d) or labels (n,)")
         if targets is not None and labels is not None and len(targets) != len(labels):
             raise ValueError(f"{len(targets)} targets but {len(labels)} labels: give one label for each target")
+        if targets is None and any(isinstance(term, FeatureMatch) for term in config.terms):
+            raise ValueError("FeatureMatch needs targets (n, d): give them, or choose terms without it")
+        if labels is not None and (len(labels) == 0 or int(labels.min()) < 0):
+            raise ValueError("labels must be one or more class numbers from 0")
         if config.start not in STARTS:
             raise ValueError(f"unknown start '{config.start}': choose from {', '.join(STARTS)}")
         self.config, self.seed, self.colour = config, seed, colour
@@ -76,6 +94,7 @@ class Inversion:
         self.shapes = input_shapes(self.network.pieces, torch.zeros(2, *image_shape, device=device, dtype=config.precision))
         self.input_moments = self._priors(pieces, input_moments)
         self.costs = layer_costs(self.network, self.shapes)
+        self.stages = self._plan()
         self.objective = Objective(config.terms)
         self._pass = torch.compile(self.network.run) if config.compiled else self.network.run
         self.report = InversionReport()
@@ -100,21 +119,16 @@ class Inversion:
             raise ValueError("start 'stem' needs a network of two pieces or more")
         return list(measured)
 
-    @property
-    def stages(self) -> list[int | None]:
-        """The stages of a batch in order: the number of a piece, or None for the whole network."""
+    def _plan(self) -> list[Stage]:
+        """The stages of a batch in order."""
         layers = {"pmi": list(range(len(self.shapes) - 1, -1, -1)), "stem": [0]}.get(self.config.start, [])
-        return [*layers, None]
+        steps = self.config.pmi.steps if self.config.start == "pmi" else self.config.stem_steps
+        return [*(Stage(layer, steps, self.costs[layer]) for layer in layers), Stage(None, self.config.steps, 1.0)]
 
     @property
     def total_steps(self) -> int:
         """Steps of all stages of all batches."""
-        return sum(self._stage_steps(stage) for stage in self.stages) * len(self._batches)
-
-    def _stage_steps(self, stage: int | None) -> int:
-        if stage is None:
-            return self.config.steps
-        return self.config.pmi.steps if self.config.start == "pmi" else self.config.stem_steps
+        return sum(stage.steps for stage in self.stages) * len(self._batches)
 
     @property
     def _rows(self) -> slice:
@@ -132,76 +146,74 @@ class Inversion:
             self.report.images += len(self.carry)
             self.batch_number, self.stage_number, self.carry = self.batch_number + 1, 0, None
 
-    def _run_stage(self, stage: int | None) -> Iterator[Progress]:
+    def _run_stage(self, stage: Stage) -> Iterator[Progress]:
         """One descent; the time between two steps that the caller takes is not counted."""
         clock = time.perf_counter()
         descent = self._descent(stage)
         rows = self._rows
         share = (rows.stop - rows.start) / self.n
-        loss_of = self._full_loss(rows) if stage is None else self._layer_step(stage)
-        cost = 1.0 if stage is None else self.costs[stage]
-        name = "full model" if stage is None else f"layer {stage}"
+        loss_of = self._full_loss(rows) if stage.layer is None else self._layer_step(stage.layer)
         for loss in descent.run(loss_of):
             report = self.report
             report.steps += 1
             report.forward_passes += 1
             report.backward_passes += 1
-            report.step_equivalents += cost * share
+            report.step_equivalents += stage.cost * share
             self._losses.append(loss)
             report.seconds += time.perf_counter() - clock
-            yield Progress(name, report.steps, self.total_steps, loss)
+            yield Progress(stage.name, min(report.steps, self.total_steps), self.total_steps, loss)
             clock = time.perf_counter()
         losses = torch.stack(self._losses).cpu() if self._losses else torch.zeros(0)
         self.report.seconds += time.perf_counter() - clock
-        self.report.losses.append({"batch": self.batch_number, "stage": name, "losses": losses})
+        self.report.losses.append({"batch": self.batch_number, "stage": stage.name, "losses": losses})
 
     def _end_stage(self) -> None:
         assert self.descent is not None
         self.carry = self.descent.result()
-        if self.colour is not None and self.stages[self.stage_number] is None:
+        if self.colour is not None and self.stages[self.stage_number].layer is None:
             self.carry = self.colour.images(self.carry)
         self.descent, self._layer_loss, self._losses = None, None, []
         self.stage_number += 1
         self.report.peak_memory_mib = peak_accelerator_mib(self.carry)
 
-    def _descent(self, stage: int | None) -> Descent:
+    def _descent(self, stage: Stage) -> Descent:
         """The descent of the stage at hand: the one that is under way, or a new one from its start."""
         config = self.config
         if self.descent is None:
-            start, steps = self._start(stage), self._stage_steps(stage)
-            if stage is None:
+            start, steps = self._start(stage.layer), stage.steps
+            if stage.layer is None:
                 self.descent = Descent(
                     start, steps, lambda k: rate_at(config.schedule, config.lr, k, steps), beta2=config.beta2, keep_best=config.keep_best
                 )
             else:
-                self.descent = Descent(start, steps, lambda _: config.pmi.lr, keep_best=True, name=f"layer {stage}")
+                self.descent = Descent(start, steps, lambda _: config.pmi.lr, keep_best=True, name=stage.name)
         return self.descent
 
-    def _start(self, stage: int | None) -> Tensor:
+    def _start(self, layer: int | None) -> Tensor:
         """Where a stage begins: in PMI at the stored moments of the layer's input, in the full stage where the stages before ended."""
-        if stage is None and self.carry is not None:
+        if layer is None and self.carry is not None:
             return self.carry if self.colour is None else self.colour.channels(self.carry)
         rows = self._rows
-        shape = (rows.stop - rows.start, *self.shapes[stage or 0])
-        generator = seeded(self.seed, "start", self.batch_number, -1 if stage is None else stage)
-        moments = self.input_moments[stage or 0]
+        shape = (rows.stop - rows.start, *self.shapes[layer or 0])
+        generator = seeded(self.seed, "start", self.batch_number, -1 if layer is None else layer)
+        moments = self.input_moments[layer or 0]
         if self.config.start == "lowfreq":
             start = low_frequency_noise(shape, generator)
-        elif moments is None or (stage == 0 and self.config.start in ("pmi", "stem")):
+        elif moments is None or (layer == 0 and self.config.start in ("pmi", "stem")):
             start = white_noise(shape, generator)
         else:
             start = matched_noise(shape, moments, generator)
-            if stage is None and self.colour is not None:  # the moments are those of images
+            if layer is None and self.colour is not None:  # the moments are those of images
                 start = self.colour.channels(start)
         start = start.to(self.device)
         return start.contiguous(memory_format=torch.channels_last) if start.dim() == 4 else start
 
-    def _layer_step(self, stage: int) -> Callable[[Tensor, int], Tensor]:
+    def _layer_step(self, layer: int) -> Callable[[Tensor, int], Tensor]:
         if self._layer_loss is None:
-            self._layer_loss = LayerLoss(self.network, stage, self._layer_target(stage), self.input_moments[stage], self.config.pmi)
+            self._layer_loss = LayerLoss(self.network, layer, self._layer_target(), self.input_moments[layer], self.config.pmi)
         return self._layer_loss
 
-    def _layer_target(self, stage: int) -> Tensor:
+    def _layer_target(self) -> Tensor:
         """What the piece's output should be: what the piece above was inverted to, the sampled feature, or (``stem``) random values."""
         if self.carry is not None:
             return self.carry
@@ -258,7 +270,7 @@ class Inversion:
             return
         stage = self.stages[self.stage_number]
         self._descent(stage).load(state["descent"])
-        if stage is not None and state["boost"]:
-            loss = self._layer_step(stage)
+        if stage.layer is not None and state["boost"]:
+            loss = self._layer_step(stage.layer)
             assert isinstance(loss, LayerLoss) and loss.boost is not None
             loss.boost.load(state["boost"])

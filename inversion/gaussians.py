@@ -54,8 +54,3 @@ def fit_gaussians(features: Tensor, labels: Tensor, n_classes: int) -> ClassGaus
     deviation = (features.double() - mean[labels]) ** 2
     var = torch.zeros_like(mean).index_add_(0, labels, deviation) / counts[:, None]
     return ClassGaussians(mean.float(), var.sqrt().float())
-
-
-def join_gaussians(first: ClassGaussians, second: ClassGaussians) -> ClassGaussians:
-    """The classes of ``first`` followed by those of ``second``."""
-    return ClassGaussians(torch.cat([first.mean, second.mean]), torch.cat([first.std, second.std]))

@@ -13,7 +13,7 @@ from pmi_cl.inversion.config import InversionConfig
 from pmi_cl.inversion.cost import InversionReport
 from pmi_cl.inversion.engine import Inversion, Progress, even_batches
 from pmi_cl.inversion.frozen import FrozenNetwork
-from pmi_cl.inversion.objectives import Batch, Objective
+from pmi_cl.inversion.objectives import Batch, CrossEntropy, Objective, StatisticsMatch
 from pmi_cl.inversion.pieces import in_evaluation_mode, split_network
 from pmi_cl.inversion.statistics import Moments
 from pmi_cl.seeding import seeded
@@ -54,6 +54,7 @@ def invert(
     Args:
         image_shape: (channels, height, width) of the images to make.
         targets: (n, d) features for ``FeatureMatch``. labels: (n,) for ``CrossEntropy``. At least one.
+        config: the appendix's settings where it is not given; without targets, cross-entropy takes the place of the feature's distance.
         pieces, head: where the network cannot be cut along its children (:func:`pmi_cl.inversion.pieces.split_network`): modules
             whose composition maps images to features (n, d), and the classifier.
         input_moments: of every piece's input, for the starts ``stats``, ``stem`` and ``pmi``
@@ -65,7 +66,8 @@ def invert(
         ValueError: the network cannot be cut or traced, or a start needs moments that are not there; says which.
         NonFiniteInversion: the loss stayed non-finite at a quarter of the rate; names the layer.
     """
-    config = config or InversionConfig()
+    label_only = (CrossEntropy(), StatisticsMatch(0.1))
+    config = config or (InversionConfig() if targets is not None else InversionConfig(terms=label_only))
     if pieces is None:
         example = torch.randn(2, *image_shape, generator=seeded(seed, "example"))
         pieces, head = split_network(model, example.to(next(model.parameters()).device))

@@ -47,7 +47,7 @@ class Boost:
         """Terms (k,) to their weights (k,)."""
         now = terms.detach()
         if self.first is None or self.weights is None:
-            self.first, self.weights = now.clone(), torch.ones_like(now)
+            self.first, self.weights, self.limits = now.clone(), torch.ones_like(now), self.limits.to(now.device)
         self.weights = torch.where(now > self.first, torch.minimum(self.weights * 2, self.limits.to(now.device)), self.weights)
         return self.weights
 
@@ -66,6 +66,7 @@ class LayerLoss:
     def __init__(self, network: FrozenNetwork, layer: int, target: Tensor, prior: Moments | None, config: PmiConfig) -> None:
         self.network, self.layer, self.target, self.config = network, layer, target, config
         self.prior = prior if layer > 0 else None  # an image has no stored layer statistics (spec 3.7)
+        self.weights = target.new_tensor([config.beta, config.alpha, config.alpha])
         # A dead channel (no variance over the real data) must not rule the KL of all others.
         self.prior_var = prior.var.clamp_min(1e-3 * float(prior.var.mean())) if prior is not None else None
         self.boost = self._new_boost()
@@ -86,7 +87,7 @@ class LayerLoss:
         """Input (b, c, h, w) to a scalar: the loss without the boost, with the boosted loss's gradient."""
         if step == 0:
             self.boost = self._new_boost()  # a descent that starts again at half the rate starts with plain weights
-        weighted = self.terms(value) * value.new_tensor([self.config.beta, self.config.alpha, self.config.alpha])
+        weighted = self.terms(value) * self.weights
         if self.boost is None:
             return weighted.sum()
         boosted = (weighted * self.boost(weighted)).sum()

@@ -226,7 +226,8 @@ class PmiRdfcil(ReplayTraining):
             gaussians = fit_gaussians(features, labels, self.n_seen_classes)
             bank = self._contrastive_models(features, labels) if self.options.cfs else None
         self.moments, self.gaussians, self.bank, self.buffer = moments, gaussians, bank, None
-        self._pool_covariance(dataset)
+        if self.options.inv_colour:
+            self._pool_covariance(dataset)
         super().end_task(dataset)
 
     def _input_moments(self, dataset: ContinualDataset) -> list[Moments]:

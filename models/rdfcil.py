@@ -92,7 +92,9 @@ class Rdfcil(ReplayTraining):
         self.generator_step = 0
 
     def _noise(self, n: int, *keys: int | str) -> Tensor:
-        return torch.randn(n, Generator.NOISE, generator=seeded(self.args.seed, "z", self.current_task, *keys)).to(self.device)
+        return torch.randn(n, Generator.NOISE, generator=seeded(self.args.seed, "z", self.current_task, *keys)).to(
+            self.device, non_blocking=True
+        )
 
     def draw_replay(self, n: int, epoch: int, step: int) -> tuple[Tensor, Tensor, Tensor]:
         """Fresh images at every step; the teacher's choice is their label."""

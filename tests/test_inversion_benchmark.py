@@ -78,7 +78,8 @@ def test_the_command_measures_everything(cifar100_dir: Path, tmp_path: Path) -> 
     record = json.loads((tmp_path / "b.json").read_text())
     assert record["per_step_ratio"] > 0
     assert set(STARTS) <= set(record["equal_loss_ratio"])
-    assert record["per_step"]["gradients"]["fp32"]["to_naive"] < 1e-4
+    assert record["per_step"]["gradients"]["fp32"]["to_naive_median_image"] < 1e-4
+    assert record["per_step"]["gradients"]["fp64"]["to_float64"] < 1e-6
     rows = {row["start"]: row for row in record["starts"]}
     pmi = next(row for name, row in rows.items() if name == "pmi")
     equal = rows["control: noise, pmi's step-equivalents"]

@@ -124,7 +124,7 @@ def test_accuracies_are_those_of_the_network_in_evaluation_mode(method: str) -> 
     assert training.class_il[-1] == pytest.approx(by_task)
 
 
-@pytest.mark.parametrize("method", [method for method in ONE_BY_ONE if method != "sgd"])
+@pytest.mark.parametrize("method", REPLAYING)
 def test_remembers_more_than_fine_tuning(method: str) -> None:
     assert long_run(method).class_il[1][0] > long_run("sgd").class_il[1][0] + 30
 
@@ -136,7 +136,7 @@ def test_goes_on_bit_for_bit_from_a_checkpoint_anywhere(method: str, way: str, t
     whole = uninterrupted(method, way)
     passed = whole.host.passed  # type: ignore[attr-defined]
     middle = {(place, count // 2 + 1) for place, count in passed.items() if place[0] == (0 if method in JOINT else 1)}
-    between = {(place, 1) for place in passed if place[1] == "begin"}
+    between = {(place, 1) for place in passed if place[1] in ("begin", "prepare")}
     in_pieces, pieces = finished_in_pieces(method, tmp_path, middle | between, **WAYS[way])
     assert pieces == len(middle | between) >= 6
     assert differences(whole.state(), in_pieces.state()) == []

@@ -153,7 +153,7 @@ def test_pmi_lowers_the_error_of_every_layer_and_starts_the_full_stage_below_noi
     inversion = pmi_on_digits(config)
     errors, full_losses = {}, []
     for progress in inversion.run():
-        descent, layer = inversion.descent, inversion.stages[inversion.stage_number]
+        descent, layer = inversion.descent, inversion.stages[inversion.stage_number].layer
         if layer is None:
             full_losses.append(float(progress.loss))
         elif descent is not None and descent.step == descent.steps:

@@ -25,7 +25,6 @@ class Pairs:
         if args.n_classes % 2:
             raise UserError(f"--n_classes {args.n_classes}: give an even number")
 
-
     @classmethod
     def n_classes(cls, args):
         return args.n_classes

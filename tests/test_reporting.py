@@ -126,20 +126,18 @@ def test_a_bar_that_is_wished_for_is_drawn_into_a_file_too():
 # TensorBoard
 
 
-def test_events_hold_scalars_pictures_and_text(tmp_path):
+def test_events_hold_scalars_and_pictures(tmp_path):
     events = EventWriter(tmp_path, buffered=7)
     running = torch.zeros(())
     for step in range(20):
         running += 1  # in place, as a loop may do
         events.scalars({"loss": running, "lr": 0.1 * step}, step)
     events.image("grid", np.full((4, 5, 3), 200, np.uint8), 0)
-    events.text("configuration", "**lr** 0.1")
     events.close()
     written = read_events(tmp_path)
     assert [event.value for event in written.Scalars("loss")] == [float(step) for step in range(1, 21)]
     assert [event.value for event in written.Scalars("lr")] == pytest.approx([0.1 * step for step in range(20)])
     assert (written.Images("grid")[0].height, written.Images("grid")[0].width) == (4, 5)
-    assert b"lr" in written.Tensors("configuration/text_summary")[0].tensor_proto.string_val[0]
 
 
 def test_long_curves_are_thinned_evenly_and_keep_their_start(tmp_path):
@@ -165,7 +163,6 @@ def test_switched_off_it_writes_nothing(tmp_path):
     events = EventWriter(tmp_path, enabled=False)
     events.scalars({"loss": 1.0}, 0)
     events.image("grid", np.zeros((2, 2, 3), np.uint8), 0)
-    events.text("a", "b")
     events.close()
     assert not any(tmp_path.iterdir())
 

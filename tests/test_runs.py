@@ -286,7 +286,7 @@ def test_pmi_stopped_anywhere_goes_on_bit_for_bit(whole: tuple[Path, str, str], 
 
     assert stop(again, "task 2 inversion", signal.SIGTERM) == (143, said)
     position, method = place_in(folder)
-    assert position["phase"] == "begin" and method["inversion"]["descent"] is not None
+    assert position["phase"] == "prepare" and method["inversion"]["descent"] is not None
     assert 0 < results_in(folder)["inversion"]["steps"] < 160
 
     kill(again, "task 2 training", folder)
@@ -305,7 +305,7 @@ def test_rdfcil_stopped_while_its_generator_trains_goes_on_bit_for_bit(results_p
     folder = folder_of(results_path, "rdfcil", "pieces")
     assert stop([*words, "--run_name", "pieces"], "task 2 generator", signal.SIGTERM)[0] == 143
     position, method = place_in(folder)
-    assert (position["task"], position["phase"]) == (1, "begin") and 0 < method["generator"]["step"] < 30
+    assert (position["task"], position["phase"]) == (1, "prepare") and 0 < method["generator"]["step"] < 30
 
     again = ["--results_path", str(results_path), "--resume", str(folder)]
     assert stop(again, "task 2 training", signal.SIGINT) == (130, f"stopped by SIGINT; go on with: --resume {folder}")

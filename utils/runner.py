@@ -120,17 +120,18 @@ class _Run:
         if not args.loadcheck:
             return None
         state = checkpoints.load(Path(args.loadcheck).expanduser(), self.identity, self.device)
+        if "training" not in state or "phases" not in state:
+            raise UserError(f"{args.loadcheck} lacks the state of a run: give a checkpoint.pt that pmi-cl wrote")
         if state["training"]["position"]["phase"] != "begin" or state["training"]["position"]["task"] == 0:
             raise UserError(f"{args.loadcheck} was written within a task: go on with that run itself, --resume RUN")
         return state
 
     def carry_out(self) -> int:
         """Train what is left, and say how it went."""
+        if self.loaded is not None:
+            self._take_up(self.loaded)
         if not self.args.resume:
             self.record.write_args(vars(self.args), self.resolved.sources)
-        if self.loaded is not None:
-            self.training.load_state(self.loaded["training"])
-            self.phases.load_state_dict(self.loaded["phases"])
         self._say(
             f"{self.record.folder}: {self.identity['model']} on {self.identity['dataset']}, {self.dataset.N_TASKS} tasks, {self.device}"
         )
@@ -147,6 +148,17 @@ class _Run:
             raise
         self._finish()
         return 0
+
+    def _take_up(self, state: dict[str, Any]) -> None:
+        """Go on from a checkpoint. Raises UserError where its contents are not those of this method; a new run leaves nothing then."""
+        try:
+            self.training.load_state(state["training"])
+            self.phases.load_state_dict(state["phases"])
+        except (LookupError, TypeError, ValueError, AttributeError, RuntimeError) as error:
+            if not self.args.resume:
+                self.record.folder.rmdir()
+            path = self.args.loadcheck or self.record.checkpoint
+            raise UserError(f"{path} does not fit this method ({type(error).__name__}): give a checkpoint of the same run") from error
 
     def _finish(self) -> None:
         if self.args.savecheck != "none":

@@ -46,11 +46,6 @@ class EventWriter:
         if self._enabled:
             self._open().add_image(tag, pixels, step, dataformats="HWC")
 
-    def text(self, tag: str, text: str, step: int = 0) -> None:
-        """Writes a text in Markdown."""
-        if self._enabled:
-            self._open().add_text(tag, text, step)
-
     def flush(self) -> None:
         """Writes what is buffered and hands it to the disk."""
         if not self._rows:

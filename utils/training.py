@@ -28,7 +28,10 @@ class DivergedTraining(RunFailed):
 
 @dataclass
 class Position:
-    """Where a run is: the next thing to do is ``phase`` ("begin", "train" at ``epoch`` and ``step``, "end", "evaluate") of ``task``."""
+    """Where a run is: the next thing to do is ``phase`` of ``task``.
+
+    "begin" (between tasks), "prepare" (``begin_task``, under way or not), "train" (at ``epoch`` and ``step``), "end", "evaluate".
+    """
 
     task: int = 0
     phase: str = "begin"
@@ -74,6 +77,9 @@ class Training:
 
     def _begin(self) -> None:
         self.model.grow()
+        self.position.phase = "prepare"
+
+    def _prepare(self) -> None:
         self.model.begin_task(self.shown)
         self.position.phase, self.position.epoch, self.position.step = "train", 0, 0
         self.host.safe_point()
