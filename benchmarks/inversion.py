@@ -23,6 +23,9 @@ def parse(argv: Sequence[str] | None = None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="benchmarks/inversion.py", description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--json", type=Path, metavar="FILE", help="also write everything that was measured to FILE")
     parser.add_argument("--parts", default=",".join(PARTS), help="which to run, separated by commas (default: %(default)s)")
+    parser.add_argument(
+        "--starts", default="", help="of the part starts, only rows whose names begin so, separated by commas (default: all)"
+    )
     parser.add_argument("--images", type=int, help="synthetic images, optimised together, a multiple of 10 (default: 200)")
     parser.add_argument("--threads", type=int, default=1, help="of torch (default: %(default)s)")
     parser.add_argument("--seed", type=int, default=0, help="of targets and starts; the networks' are 0 and 1 (default: %(default)s)")
@@ -75,7 +78,7 @@ def run(args: argparse.Namespace) -> dict[str, Any]:
         record["equal_loss"] = [printed, equal_loss.measure(bench, ways[-1:], ALPHA, say)]
         record["equal_loss_ratio"] = {row["start"]: row["ratio"] for row in printed["rows"] if row["way"] == ways[-1].name}
     if "starts" in args.parts:
-        record["starts"] = start_quality.measure(bench, ways[-1], say)
+        record["starts"] = start_quality.measure(bench, ways[-1], say, args.starts.split(",") if args.starts else ())
     return record
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
@@ -31,8 +31,11 @@ class Outcome:
     clock: Clock
 
 
-def measure(bench: Workbench, way: Way, say: Callable[[str], None]) -> list[dict[str, Any]]:
-    """A row for every start, control and setting: cost, float32-judged losses, agreement of the networks A and B."""
+def measure(bench: Workbench, way: Way, say: Callable[[str], None], only: Sequence[str] = ()) -> list[dict[str, Any]]:
+    """A row for every start, control and setting: cost, float32-judged losses, agreement of the networks A and B.
+
+    ``only``: the beginnings of the names of the rows wanted; none: all.
+    """
     base = bench.config(way)
     pmi = replace(base, start="pmi", pmi=PmiConfig(steps=bench.size.pmi_steps))
     budget = partial(_invert, bench, way)
@@ -50,6 +53,8 @@ def measure(bench: Workbench, way: Way, say: Callable[[str], None]) -> list[dict
     }
     found = []
     for name, run in rows.items():
+        if only and not name.startswith(tuple(only)):
+            continue
         say(f"starts: {name}, {way.name}")
         found.append({"start": name, **_row(bench, run())})
     return [*found, {"start": "real training images", **_seen_by_the_networks(bench, real_images(bench))}]
