@@ -23,8 +23,13 @@ class Run:
     results: dict[str, Any]
 
     @property
+    def told(self) -> str:
+        """Every value but the seed and where the run was made: runs that agree in it differ in their seed alone."""
+        return json.dumps({name: value for name, value in self.args.items() if name not in QUIET}, sort_keys=True)
+
+    @property
     def settings(self) -> tuple[str, str, str]:
-        """(data set, method, preset and the flags that were typed): runs that agree in these differ in their seed alone."""
+        """(data set, method, preset and the flags that were typed), for people."""
         typed = sorted(
             name for name, source in self.sources.items() if source == "flag" and name not in (*QUIET, "model", "dataset", "model_config")
         )
@@ -46,11 +51,11 @@ def read_runs(folders: Sequence[Path]) -> list[Run]:
 
 def table(runs: Sequence[Run]) -> str:
     """Markdown: a row for each group of runs that differ in their seed alone; mean and standard deviation over the seeds (ddof 1)."""
-    groups: dict[tuple[str, str, str], list[Run]] = defaultdict(list)
+    groups: dict[tuple[tuple[str, str, str], str], list[Run]] = defaultdict(list)
     for run in runs:
-        groups[run.settings].append(run)
+        groups[run.settings, run.told].append(run)
     rows = ["| data set | method | settings | seeds | last, % | average, % | forgetting | task-IL last, % | minutes |", "|" + "---|" * 9]
-    for (dataset, method, settings), members in sorted(groups.items()):
+    for ((dataset, method, settings), _), members in sorted(groups.items()):
         figures = [_spread([run.results[part][name] for run in members]) for part, name in _COLUMNS]
         minutes = statistics.mean(sum(run.results["seconds"].values()) for run in members) / 60
         seeds = " ".join(str(seed) for seed in sorted(run.args["seed"] for run in members))
