@@ -51,7 +51,7 @@ def measure(bench: Workbench, ways: list[Way], alpha: float, say: Callable[[str]
 
 
 def _starts(bench: Workbench, way: Way, alpha: float) -> dict[str, InversionConfig]:
-    """Every start at the paper's settings, and two rows beyond them."""
+    """Every start at the paper's settings, and four rows beyond them."""
     base = replace(bench.config(way, alpha), steps=PATIENCE * bench.size.naive_steps)
     pmi = PmiConfig(steps=bench.size.pmi_steps)
     few = max(1, bench.size.pmi_steps // 10)
@@ -59,6 +59,8 @@ def _starts(bench: Workbench, way: Way, alpha: float) -> dict[str, InversionConf
         **{start: replace(base, start=start, pmi=pmi) for start in STARTS},  # type: ignore[arg-type]
         f"pmi, {few} steps": replace(base, start="pmi", pmi=replace(pmi, steps=few)),
         "lowfreq, beta2 .95": replace(base, start="lowfreq", beta2=0.95),
+        "lowfreq, spectrum .5": replace(base, start="lowfreq", spectrum=0.5),
+        "noise, spectrum .5": replace(base, start="noise", spectrum=0.5),
     }
 
 
@@ -86,7 +88,7 @@ def _run(
         if progress is None:
             break
         if full_step > 0 and full_step % bench.size.judge_every == 0 and inversion.descent is not None:
-            curve.append(Point(full_step, clock.cpu, clock.wall, bench.loss(inversion.descent.x.detach(), alpha)))
+            curve.append(Point(full_step, clock.cpu, clock.wall, bench.loss(inversion.space.images(inversion.descent.x.detach()), alpha)))
             if curve[-1].loss <= aims[-1]:
                 break
     ratios = [_ratios(naive, curve, aim) for aim in aims]

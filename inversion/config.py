@@ -28,6 +28,7 @@ class InversionConfig:
         beta2: Adam's second decay.
         terms: what is minimised through the whole network.
         transforms: random transforms of the input inside the loop.
+        spectrum: of the full-model stage: 0 optimises pixels; above it, frequencies damped by 1 / f^spectrum (:class:`Spectrum`).
         batch: samples optimised together; their moments are the batch statistics, so 200 or more is wise (spec 3.7).
         keep_best: keep the iterate with the lowest loss rather than the last.
         stem_steps: of the ``stem`` start.
@@ -43,6 +44,7 @@ class InversionConfig:
     beta2: float = 0.999
     terms: tuple[Term, ...] = (FeatureMatch(1.0), StatisticsMatch(0.1))
     transforms: Transforms = field(default_factory=Transforms)
+    spectrum: float = 0.0
     batch: int = 4000
     keep_best: bool = False
     pmi: PmiConfig = field(default_factory=PmiConfig)

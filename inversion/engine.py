@@ -15,9 +15,11 @@ from pmi_cl.inversion.config import InversionConfig, rate_at
 from pmi_cl.inversion.cost import InversionReport, layer_costs, peak_accelerator_mib
 from pmi_cl.inversion.descent import Descent
 from pmi_cl.inversion.frozen import FrozenNetwork
+from pmi_cl.inversion.image_space import ImageSpace
 from pmi_cl.inversion.objectives import Batch, FeatureMatch, Objective
 from pmi_cl.inversion.pieces import input_shapes
 from pmi_cl.inversion.pmi import LayerLoss, bn_affine_moments
+from pmi_cl.inversion.spectrum import Spectrum
 from pmi_cl.inversion.starts import STARTS, low_frequency_noise, matched_noise, white_noise
 from pmi_cl.inversion.statistics import Moments
 from pmi_cl.seeding import seeded
@@ -57,8 +59,7 @@ class Inversion:
     """Inverts ``targets`` and ``labels`` in batches. Iterate over :meth:`run`; stop whenever you like; :meth:`state` goes on exactly.
 
     Each batch is a list of stages: the pieces from the top to the bottom (start ``pmi``) or the lowest alone (``stem``), then the whole
-    network. A stage is a :class:`Descent`. With a :class:`Colour` the last stage optimises uncorrelated channels. All random numbers
-    depend on (seed, batch, stage, step) alone.
+    network. A stage is a :class:`Descent`; the last one runs in an :class:`ImageSpace`. All random numbers depend on (seed, batch, stage, step) alone.
     """
 
     def __init__(
@@ -84,7 +85,9 @@ class Inversion:
             raise ValueError("labels must be one or more class numbers from 0")
         if config.start not in STARTS:
             raise ValueError(f"unknown start '{config.start}': choose from {', '.join(STARTS)}")
-        self.config, self.seed, self.colour = config, seed, colour
+        self.config, self.seed = config, seed
+        spectrum = Spectrum.of(*image_shape[1:], config.spectrum) if config.spectrum else None
+        self.space = ImageSpace(colour, spectrum)
         self.device = device = next(pieces[0].parameters()).device
         self.targets = None if targets is None else targets.to(device)
         self.labels = None if labels is None else labels.to(device)
@@ -170,8 +173,8 @@ class Inversion:
     def _end_stage(self) -> None:
         assert self.descent is not None
         self.carry = self.descent.result()
-        if self.colour is not None and self.stages[self.stage_number].layer is None:
-            self.carry = self.colour.images(self.carry)
+        if self.stages[self.stage_number].layer is None:
+            self.carry = self.space.images(self.carry)
         self.descent, self._layer_loss, self._losses = None, None, []
         self.stage_number += 1
         self.report.peak_memory_mib = peak_accelerator_mib(self.carry)
@@ -192,7 +195,7 @@ class Inversion:
     def _start(self, layer: int | None) -> Tensor:
         """Where a stage begins: in PMI at the stored moments of the layer's input, in the full stage where the stages before ended."""
         if layer is None and self.carry is not None:
-            return self.carry if self.colour is None else self.colour.channels(self.carry)
+            return self.space.coordinates(self.carry)
         rows = self._rows
         shape = (rows.stop - rows.start, *self.shapes[layer or 0])
         generator = seeded(self.seed, "start", self.batch_number, -1 if layer is None else layer)
@@ -203,8 +206,11 @@ class Inversion:
             start = white_noise(shape, generator)
         else:
             start = matched_noise(shape, moments, generator)
-            if layer is None and self.colour is not None:  # the moments are those of images
-                start = self.colour.channels(start)
+            if layer is None:  # the moments are those of images
+                return self._laid_out(self.space.coordinates(start))
+        return self._laid_out(self.space.of_channels(start) if layer is None else start)
+
+    def _laid_out(self, start: Tensor) -> Tensor:
         start = start.to(self.device)
         return start.contiguous(memory_format=torch.channels_last) if start.dim() == 4 else start
 
@@ -232,7 +238,7 @@ class Inversion:
         labels = None if self.labels is None else self.labels[rows]
 
         def loss(value: Tensor, step: int) -> Tensor:
-            images = value if self.colour is None else self.colour.images(value)
+            images = self.space.images(value)
             seen = self.config.transforms(images, self.seed, self.batch_number, step) if self.config.transforms else images
             features, kls = self._pass(seen)
             return self.objective(Batch(images, features, kls, targets, labels, self.network.head))

@@ -79,6 +79,9 @@ class PmiRdfcilOptions(ReplayOptions):
         False, "1: mirror the batch at random at every step, where the data set allows it", source="[paper: none]; ours"
     )
     inv_noise: float = option(0.0, "standard deviation of noise added at every step", low=0, source="[paper: none]; ours")
+    inv_spectrum: float = option(
+        0.0, "0: optimise pixels; above: frequencies, damped by 1 / f to this power", low=0, high=2, source="[paper: 0]; ours"
+    )
     inv_colour: bool = option(False, "1: optimise in the colour space of the real images", source="[paper: no]; ours")
     inv_keep_best: bool = option(False, "1: keep the iterate with the lowest loss; 0: the last", source="[INF]")
 
@@ -143,6 +146,7 @@ class PmiRdfcil(ReplayTraining):
             beta2=o.inv_beta2,
             terms=tuple(terms),
             transforms=Transforms(o.inv_roll, o.inv_flip and self.dataset.FLIP, o.inv_noise),
+            spectrum=o.inv_spectrum,
             batch=o.inv_batch,
             keep_best=o.inv_keep_best,
             pmi=PmiConfig(o.pmi_steps, o.pmi_lr, o.pmi_alpha, 1.0, o.pmi_prior, o.pmi_boost),
