@@ -59,7 +59,8 @@ class Inversion:
     """Inverts ``targets`` and ``labels`` in batches. Iterate over :meth:`run`; stop whenever you like; :meth:`state` goes on exactly.
 
     Each batch is a list of stages: the pieces from the top to the bottom (start ``pmi``) or the lowest alone (``stem``), then the whole
-    network. A stage is a :class:`Descent`; the last one runs in an :class:`ImageSpace`. All random numbers depend on (seed, batch, stage, step) alone.
+    network. A stage is a :class:`Descent`; the last one runs in an :class:`ImageSpace`. All random numbers depend on (seed, batch, stage,
+    step) alone.
     """
 
     def __init__(
