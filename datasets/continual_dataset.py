@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from pmi_cl.datasets import augmentation
 from pmi_cl.datasets.class_orders import class_order
+from pmi_cl.datasets.input_form import InputForm, resized, varied
 from pmi_cl.datasets.selection import Split, first_of_each, hold_out, pick, rows_of
 from pmi_cl.errors import UserError
 from pmi_cl.options import option, select
@@ -61,6 +62,7 @@ class ContinualDataset(ABC):
         train, test: the images of the run, on the device, labels in task order: task t holds the labels ``task_classes(t)``.
         class_order: the data set's own class ids in the order in which they are shown; label k is class ``class_order[k]``.
         class_names: the name of each label.
+        form: how a network wants the images (:meth:`present_as`); None: as the data set has them.
         seed: of the batches and of the held-out part.
         device: where everything above lives.
     """
@@ -74,6 +76,8 @@ class ContinualDataset(ABC):
     STD: tuple[float, ...]
     PADDING = 4  # pixels, zeros after normalisation, on each side before the random crop
     FLIP = True  # whether the mirror image of a class belongs to the class
+    PROMPT = "a bad photo of a {}."  # of the CLIP methods' training, in PMI's released code
+    TEMPLATES: tuple[str, ...] = ("a photo of a {}.",)  # whose features are averaged for the evaluation
     DEFAULTS: ClassVar[dict[str, Any]] = {"backbone": "resnet32"}
     Options: type[DatasetOptions] = DatasetOptions
 
@@ -102,6 +106,7 @@ class ContinualDataset(ABC):
         self._indices = {"train": self._by_task(self.train), "test": self._by_task(self.test)}
         self._mean = torch.tensor(self.MEAN, device=self.device)
         self._std = torch.tensor(self.STD, device=self.device)
+        self.form: InputForm | None = None
 
     @abstractmethod
     def load(self, args: SimpleNamespace, progress: ProgressCallback | None) -> RawData:
@@ -196,8 +201,23 @@ class ContinualDataset(ABC):
         """Rows of ``test`` that belong to a task: int64, ascending, on the device."""
         return self._indices["test"][task]
 
+    def present_as(self, form: InputForm) -> None:
+        """From now on images leave the data set resized and normalised as a network wants them; ``SIZE``, ``MEAN`` and ``STD`` follow."""
+        import torch
+
+        self.form = form
+        self.SIZE, self.MEAN, self.STD = (form.size, form.size), form.mean, form.std
+        self._mean = torch.tensor(form.mean, device=self.device)
+        self._std = torch.tensor(form.std, device=self.device)
+
+    @property
+    def prompt_names(self) -> list[str]:
+        """The name of each label as a prompt has it."""
+        return [name.replace("_", " ") for name in self.class_names]
+
     def normalise(self, images: Tensor) -> Tensor:
-        """uint8 (b, c, h, w) to float32 with the data set's mean and standard deviation, channels_last."""
+        """uint8 (b, c, h, w) to float32 with the data set's, or the form's, size, mean and standard deviation, channels_last."""
+        images = resized(images, self.form.size, self.form.resize) if self.form else images
         return augmentation.normalise(images, self._mean, self._std)
 
     def denormalise(self, images: Tensor) -> Tensor:
@@ -207,10 +227,15 @@ class ContinualDataset(ABC):
     def augment(self, images: Tensor, generator: Generator) -> Tensor:
         """Random crops, mirrored at random where ``FLIP`` allows: float32 (b, c, h, w), normalised, channels_last.
 
+        Under a form (:meth:`present_as`): the form's own crops, or none.
+
         Args:
             images: uint8 pixels, or floats that are normalised already (synthetic images).
             generator: a CPU generator (:func:`pmi_cl.seeding.seeded`): the crops are the same on every device.
         """
+        if self.form:
+            images = varied(images, self.form, generator) if self.form.augment == "crop" else images
+            return images if images.is_floating_point() else self.normalise(images)
         floats = images if images.is_floating_point() else self.normalise(images)
         crops = augmentation.draw_crops(len(images), self.PADDING, self.FLIP, generator)
         return augmentation.crop_and_flip(floats, crops, self.PADDING)

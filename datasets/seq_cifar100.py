@@ -37,6 +37,26 @@ class SeqCifar100(ContinualDataset):
     SIZE = (32, 32)
     MEAN = (0.5071, 0.4867, 0.4408)  # R-DFCIL's, as are the next line and the crop of 4 pixels
     STD = (0.2675, 0.2565, 0.2761)
+    TEMPLATES = (  # the 18 that OpenAI published for CLIP on this data set, which PROOF uses, too
+        "a photo of a {}.",
+        "a blurry photo of a {}.",
+        "a black and white photo of a {}.",
+        "a low contrast photo of a {}.",
+        "a high contrast photo of a {}.",
+        "a bad photo of a {}.",
+        "a good photo of a {}.",
+        "a photo of a small {}.",
+        "a photo of a big {}.",
+        "a photo of the {}.",
+        "a blurry photo of the {}.",
+        "a black and white photo of the {}.",
+        "a low contrast photo of the {}.",
+        "a high contrast photo of the {}.",
+        "a bad photo of the {}.",
+        "a good photo of the {}.",
+        "a photo of the small {}.",
+        "a photo of the big {}.",
+    )
     Options = CifarOptions
 
     @classmethod

@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 FILE = Path(__file__).with_name("digits.npz")
+WORDS = ("zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine")
 TEST_FRACTION = 0.2
 
 
@@ -35,12 +36,19 @@ class SeqDigits(ContinualDataset):
     PADDING = 1
     DEFAULTS: ClassVar[dict[str, Any]] = {"backbone": "resnet20"}  # enough for 16 x 16 pixels, in half the time
     FLIP = False  # a mirrored 2 is no digit
+    PROMPT = "a photo of the digit {}."
+    TEMPLATES = ("a photo of the digit {}.", "the digit {}.", "a handwritten {}.", "the number {} written by hand.")
 
     @classmethod
     def check_data(cls, args: SimpleNamespace) -> None:
         """The file is part of the package."""
         if not FILE.is_file():
             raise UserError(f"{FILE} is missing: install pmi-cl again")
+
+    @property
+    def prompt_names(self) -> list[str]:
+        """The digits in words, as captions have them."""
+        return [WORDS[int(name)] for name in self.class_names]
 
     def load(self, args: SimpleNamespace, progress: ProgressCallback | None) -> RawData:
         """Reads the file of the package; nothing is fetched."""

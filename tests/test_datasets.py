@@ -375,3 +375,16 @@ def test_an_archive_that_the_user_put_there_is_unpacked(cifar100_dir: Path, tmp_
     monkeypatch.setattr(cifar100_files, "ARCHIVE_DIGEST", f"md5:{digest}")  # of our own archive of the official files
     dataset = SeqCifar100(SimpleNamespace(base_path=str(tmp_path), offline=True, n_classes=10, n_tasks=5, train_per_class=2), "cpu")
     assert len(dataset.train.labels) == 20
+
+
+def test_every_template_takes_a_name(dataset: ContinualDataset) -> None:
+    for template in (dataset.PROMPT, *dataset.TEMPLATES):
+        assert template.count("{}") == 1
+        assert "walrus" in template.format("walrus")
+    assert len(set(dataset.TEMPLATES)) == len(dataset.TEMPLATES) > 0
+    assert len(dataset.prompt_names) == len(set(dataset.prompt_names)) == dataset.N_CLASSES
+    assert not any("_" in name for name in dataset.prompt_names)
+
+
+def test_the_templates_of_cifar() -> None:
+    assert len(SeqCifar100.TEMPLATES) == 18
