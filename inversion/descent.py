@@ -35,9 +35,12 @@ class Descent:
         *,
         beta2: float = 0.999,
         keep_best: bool = False,
-        name: str = "full model",
+        name: str = "the full model",
+        locate: Callable[[Tensor, int], str | None] | None = None,
     ) -> None:
+        """Args: locate: names the layer in which the loss of (iterate, step) stops being finite; asked once, when all restarts failed."""
         self.start, self.steps, self.rate, self.name = start.detach(), steps, rate, name
+        self.locate = locate
         self.beta2, self.keep_best = beta2, keep_best
         self.restarts = 0
         self._begin()
@@ -58,28 +61,45 @@ class Descent:
             NonFiniteInversion: after two restarts at half the rate.
         """
         while self.step < self.steps:
-            for group in self.optimizer.param_groups:
-                group["lr"] = self.rate(self.step) / 2**self.restarts
-            self.optimizer.zero_grad(set_to_none=True)
-            loss = loss_of(self.x, self.step)
-            loss.backward()
-            if self.best is not None:
-                better = loss.detach() < self.best_loss
-                self.best = torch.where(better, self.x.detach(), self.best)
-                self.best_loss = torch.where(better, loss.detach(), self.best_loss)
-            self.optimizer.step()
-            self.step += 1
-            if (self.step % CHECK_EVERY == 0 or self.step == self.steps) and not bool(torch.isfinite(loss) & torch.isfinite(self.x).all()):
-                self._restart()
-            yield loss.detach()
+            loss = self._take_step(loss_of)
+            if (self.step % CHECK_EVERY == 0 or self.step == self.steps) and not self._finite(loss):
+                self._restart(loss_of)
+            yield loss
 
-    def _restart(self) -> None:
+    def _take_step(self, loss_of: Callable[[Tensor, int], Tensor]) -> Tensor:
+        """One step; its loss, detached."""
+        for group in self.optimizer.param_groups:
+            group["lr"] = self.rate(self.step) / 2**self.restarts
+        self.optimizer.zero_grad(set_to_none=True)
+        loss = loss_of(self.x, self.step)
+        loss.backward()
+        if self.best is not None:
+            better = loss.detach() < self.best_loss
+            self.best = torch.where(better, self.x.detach(), self.best)
+            self.best_loss = torch.where(better, loss.detach(), self.best_loss)
+        self.optimizer.step()
+        self.step += 1
+        return loss.detach()
+
+    def _finite(self, loss: Tensor) -> bool:
+        return bool(torch.isfinite(loss) & torch.isfinite(self.x).all())
+
+    def _restart(self, loss_of: Callable[[Tensor, int], Tensor]) -> None:
         if self.restarts == MOST_RESTARTS:
-            raise NonFiniteInversion(
-                f"the inversion of the {self.name} is not finite even at a quarter of its rate {self.rate(0):g}: lower it"
-            )
+            found = "" if self.locate is None else f" (first in {self.locate(*self._last_finite(loss_of)) or 'the step itself'})"
+            rate = f"{self.rate(0):g}"
+            raise NonFiniteInversion(f"the inversion of {self.name} is not finite{found} even at a quarter of its rate {rate}: lower it")
         self.restarts += 1
         self._begin()
+
+    def _last_finite(self, loss_of: Callable[[Tensor, int], Tensor]) -> tuple[Tensor, int]:
+        """The iterate whose step failed, and that step: the steps since the start are taken again, with a look at each."""
+        failed = self.step
+        self._begin()
+        while True:
+            before, step = self.x.detach().clone(), self.step
+            if not self._finite(self._take_step(loss_of)) or self.step == failed:
+                return before, step
 
     def result(self) -> Tensor:
         """The best iterate if it was to be kept, else the last."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import torch
@@ -14,6 +15,7 @@ from pmi_cl.inversion.colour import Colour
 from pmi_cl.inversion.config import InversionConfig, rate_at
 from pmi_cl.inversion.cost import InversionReport, layer_costs, peak_accelerator_mib
 from pmi_cl.inversion.descent import Descent
+from pmi_cl.inversion.diagnosis import where_not_finite
 from pmi_cl.inversion.frozen import FrozenNetwork
 from pmi_cl.inversion.image_space import ImageSpace
 from pmi_cl.inversion.objectives import Batch, FeatureMatch, Objective
@@ -187,10 +189,16 @@ class Inversion:
             start, steps = self._start(stage.layer), stage.steps
             if stage.layer is None:
                 self.descent = Descent(
-                    start, steps, lambda k: rate_at(config.schedule, config.lr, k, steps), beta2=config.beta2, keep_best=config.keep_best
+                    start,
+                    steps,
+                    lambda k: rate_at(config.schedule, config.lr, k, steps),
+                    beta2=config.beta2,
+                    keep_best=config.keep_best,
+                    locate=partial(where_not_finite, self.network, partial(self._full_loss, self._rows)),
                 )
             else:
-                self.descent = Descent(start, steps, lambda _: config.pmi.lr, keep_best=True, name=stage.name)
+                name = f"{stage.name} of {len(self.shapes)}, counted from 0,"
+                self.descent = Descent(start, steps, lambda _: config.pmi.lr, keep_best=True, name=name)
         return self.descent
 
     def _start(self, layer: int | None) -> Tensor:
@@ -234,14 +242,16 @@ class Inversion:
             raise ValueError("PMI inverts target features: give targets, not labels alone")
         return self.targets[rows]
 
-    def _full_loss(self, rows: slice) -> Callable[[Tensor, int], Tensor]:
+    def _full_loss(self, rows: slice, through: Callable[..., tuple[Tensor, list[Tensor]]] | None = None) -> Callable[[Tensor, int], Tensor]:
+        """The loss of the images of ``rows``; ``through``: what maps them to features and KLs, where it is not the network."""
+        through = through or self._pass
         targets = None if self.targets is None else self.targets[rows]
         labels = None if self.labels is None else self.labels[rows]
 
         def loss(value: Tensor, step: int) -> Tensor:
             images = self.space.images(value)
             seen = self.config.transforms(images, self.seed, self.batch_number, step) if self.config.transforms else images
-            features, kls = self._pass(seen)
+            features, kls = through(seen)
             return self.objective(Batch(images, features, kls, targets, labels, self.network.head))
 
         return loss
