@@ -135,6 +135,13 @@ class ContrastiveBank:
                     return _one_class(models, row, features)
         raise KeyError(f"no contrastive model for class {label}")
 
+    def followed_by(self, newer: ContrastiveBank, past: int) -> ContrastiveBank:
+        """These models of ``past`` classes, then those of ``newer``, whose class 0 becomes class ``past``."""
+        both = ContrastiveBank()
+        both.groups = [*self.groups, *(([past + label for label in classes], models) for classes, models in newer.groups)]
+        both.losses = self.losses | {past + label: loss for label, loss in newer.losses.items()}
+        return both
+
     def state(self) -> list[dict[str, object]]:
         """Plain data for a checkpoint."""
         return [{"classes": classes, "weights": models.state_dict()} for classes, models in self.groups]

@@ -29,6 +29,10 @@ class ClassGaussians:
         labels = labels.to(self.mean.device)
         return self.mean[labels] + self.std[labels] * eps
 
+    def followed_by(self, newer: ClassGaussians) -> ClassGaussians:
+        """These classes, then those of ``newer``."""
+        return ClassGaussians(torch.cat([self.mean, newer.mean]), torch.cat([self.std, newer.std]))
+
     def state(self) -> dict[str, Tensor]:
         """Plain data for a checkpoint."""
         return {"mean": self.mean, "std": self.std}

@@ -80,3 +80,20 @@ def sample_targets(
             chosen = select_features(draw, lambda f, c=label: bank.embed(c, f), len(rows), config)  # type: ignore[misc]
             targets[rows] = match_moments(chosen, gaussians.mean[label], gaussians.std[label])
     return targets
+
+
+def sample_few(
+    gaussians: ClassGaussians, labels: Tensor, seed: int, bank: ContrastiveBank | None, config: SelectionConfig, boost: int
+) -> Tensor:
+    """As :func:`sample_targets`, for a handful of samples a class: ``boost`` times as many are selected, and as many as are wanted kept
+    at random (the released code's boost: of five samples CFS could choose none, spec 2.1)."""
+    if bank is None:
+        return sample_targets(gaussians, labels, seed)
+    pool = labels.repeat(boost)
+    many = sample_targets(gaussians, pool, seed, bank, config)
+    targets = many.new_empty(len(labels), many.shape[1])
+    for label in labels.unique().tolist():
+        rows, candidates = ((of == label).nonzero().flatten() for of in (labels, pool))
+        chosen = torch.randperm(len(candidates), generator=seeded(seed, "few", label))[: len(rows)]
+        targets[rows] = many[candidates[chosen.to(candidates.device)]]
+    return targets

@@ -67,3 +67,8 @@ def balancing_weights(counts: Tensor) -> Tensor:
     """
     inverse = counts.sum() / counts.clamp_min(1)
     return inverse / inverse.min()
+
+
+def text_distillation(student: Tensor, teacher: Tensor) -> Tensor:
+    """TKD: the mean absolute difference of unit text features (classes, d) of the old classes (PMI App. Eq. 24)."""
+    return F.l1_loss(student, teacher)

@@ -177,3 +177,13 @@ def test_pause_is_called_every_epoch_and_may_stop_the_training() -> None:
     with pytest.raises(KeyboardInterrupt):
         train_contrastive(*class_features([9]), 1, FAST, seed=0, pause=stop_at_three)
     assert calls == [0, 1, 2]
+
+
+def test_newer_classes_follow_the_older_and_embed_as_before() -> None:
+    features, labels = torch.randn(24, 6, generator=seeded(1)), torch.arange(24) % 2
+    older, newer = (train_contrastive(features + shift, labels, 2, ContrastiveConfig(epochs=2), seed=shift) for shift in (0, 1))
+    both = older.followed_by(newer, 2)
+    for label in range(2):
+        assert torch.equal(both.embed(label, features), older.embed(label, features))
+        assert torch.equal(both.embed(2 + label, features), newer.embed(label, features))
+    assert set(both.losses) == {0, 1, 2, 3} and newer.groups[0][0] == [0, 1]

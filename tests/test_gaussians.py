@@ -57,3 +57,9 @@ def test_the_state_keeps_the_rows_in_order() -> None:
     again = ClassGaussians.from_state(gaussians.state())
     assert len(again) == 3
     assert torch.equal(again.mean, gaussians.mean) and torch.equal(again.std, gaussians.std)
+
+
+def test_newer_classes_follow_the_older() -> None:
+    older, newer = (ClassGaussians(torch.full((n, 2), float(n)), torch.ones(n, 2)) for n in (2, 3))
+    both = older.followed_by(newer)
+    assert len(both) == 5 and both.mean[:, 0].tolist() == [2, 2, 3, 3, 3] and both.std.shape == (5, 2)

@@ -18,6 +18,7 @@ from pmi_cl.models.losses import (
     local_cross_entropy,
     loss_factors,
     relational_distillation,
+    text_distillation,
 )
 
 
@@ -192,3 +193,12 @@ def test_weights_of_a_whole_task_are_not_the_mean_of_those_of_its_batches() -> N
 def test_a_class_that_was_never_seen_weighs_as_one_seen_once() -> None:
     weights = balancing_weights(torch.tensor([0.0, 1, 8]))
     assert weights.tolist() == pytest.approx([8, 8, 1])
+
+
+# text distillation
+
+
+def test_text_distillation_is_the_mean_over_classes_and_dimensions() -> None:
+    student, teacher = randn(3, 4, seed=1), randn(3, 4, seed=2)
+    expected = sum(abs(float(student[k, d] - teacher[k, d])) for k in range(3) for d in range(4)) / 12
+    assert float(text_distillation(student, teacher)) == pytest.approx(expected, rel=1e-6)

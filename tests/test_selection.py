@@ -12,7 +12,7 @@ from torch.nn import functional as F
 
 from pmi_cl.inversion.contrastive import ContrastiveBank, ContrastiveConfig, train_contrastive
 from pmi_cl.inversion.gaussians import ClassGaussians
-from pmi_cl.inversion.selection import SelectionConfig, match_moments, sample_targets, select_features
+from pmi_cl.inversion.selection import SelectionConfig, match_moments, sample_few, sample_targets, select_features
 from pmi_cl.seeding import seeded
 from tests.slow_references import loop_selection, mean_pairwise_cosine
 
@@ -120,3 +120,21 @@ def test_the_seed_decides(bank: ContrastiveBank) -> None:
     labels = torch.arange(3).repeat(5)
     assert torch.equal(sample_targets(GAUSSIANS, labels, 1, bank), sample_targets(GAUSSIANS, labels, 1, bank))
     assert not torch.equal(sample_targets(GAUSSIANS, labels, 1, bank), sample_targets(GAUSSIANS, labels, 2, bank))
+
+
+def test_a_few_samples_are_a_random_part_of_a_large_selection(bank: ContrastiveBank) -> None:
+    """Each row belongs to its class, none is taken twice, and every one is among the twenty times as many that were selected."""
+    labels, config = torch.tensor([2, 0, 2, 1, 0, 2]), SelectionConfig(steps=5, smallest=1)
+    few = sample_few(GAUSSIANS, labels, 7, bank, config, boost=20)
+    pool = labels.repeat(20)
+    many = sample_targets(GAUSSIANS, pool, 7, bank, config)
+    same = (few[:, None] == many[None]).all(-1)
+    assert same.sum(1).tolist() == [1] * 6 and len(same.int().argmax(1).unique()) == 6
+    assert torch.equal(pool[same.int().argmax(1)], labels)
+    assert not torch.equal(few, sample_few(GAUSSIANS, labels, 8, bank, config, boost=20))
+
+
+def test_a_few_samples_without_a_bank_are_plain_ones() -> None:
+    labels = torch.tensor([2, 0, 2])
+    few = sample_few(GAUSSIANS, labels, 7, None, SelectionConfig(), boost=20)
+    assert torch.equal(few, sample_targets(GAUSSIANS, labels, 7))
