@@ -1,0 +1,173 @@
+"""A CLIP as a network of pieces: open_clip's modules, taken apart so that inversion, prompts and adapters can reach every layer."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from pmi_cl.backbones.clip_pieces import BlockPiece, Embed, PatchConv, Project, TextTower
+from pmi_cl.backbones.open_clip_library import open_clip_module
+from pmi_cl.errors import UserError
+
+MEAN = (0.48145466, 0.4578275, 0.40821073)  # of the images that OpenAI trained on
+STD = (0.26862954, 0.26130258, 0.27577711)
+Tokenizer = Callable[[list[str], int], Tensor]  # (texts, length) -> token numbers (n, length), longer texts cut
+
+
+class ClipNetwork(nn.Module):
+    """The two towers of an open_clip model whose image tower is a plain ViT.
+
+    The pieces hold open_clip's own modules and parameters; nothing is copied, and the model that was handed over shares them.
+
+    Attributes:
+        name: what users call the backbone.
+        weights_record: where the weights came from: ``tag``, ``file`` and ``sha256``; None where that does not apply.
+        image_size, patch_size: in pixels. grid: patches along a side.
+        width, layers, heads: of the image tower. text_width, text_layers: of the text tower.
+        feature_dim: of the space that images and texts share.
+        context_length: the most tokens of a text, its start and end included.
+        mean, std: (3,), what images are normalised with.
+        image_tower: the pieces, bottom to top. text_tower: the text encoder.
+    """
+
+    def __init__(
+        self,
+        model: Any,
+        tokenizer: Tokenizer,
+        *,
+        name: str,
+        weights_record: dict[str, Any] | None = None,
+        mean: Sequence[float] = MEAN,
+        std: Sequence[float] = STD,
+    ) -> None:
+        super().__init__()
+        visual, text = plain_towers(model, name)
+        self.name, self.weights_record = name, weights_record or {"tag": None, "file": None, "sha256": None}
+        self.tokenizer, self.mean, self.std = tokenizer, tuple(mean), tuple(std)
+        self.image_size, self.patch_size = int(visual.image_size[0]), int(visual.patch_size[0])
+        self.image_tower = nn.ModuleList(
+            [
+                PatchConv(visual.conv1, self.image_size),
+                Embed(visual.class_embedding, visual.positional_embedding, visual.ln_pre),
+                *(BlockPiece(block) for block in visual.transformer.resblocks),
+                Project(visual.ln_post, visual.proj),
+            ]
+        )
+        self.text_tower = TextTower(text)
+        self.logit_scale: nn.Parameter = model.logit_scale
+        self.grid, self.width = self.image_size // self.patch_size, int(visual.conv1.out_channels)
+        self.layers, self.heads = len(self.blocks), int(self.blocks[0].block.attn.num_heads)
+        self.feature_dim, self.text_layers = int(visual.output_dim), len(self.text_blocks)
+        self.context_length, self.text_width = (int(size) for size in self.text_tower.positions.shape)
+
+    @property
+    def tag(self) -> str | None:
+        """The weights' name in open_clip, such as "openai"; None where they have none."""
+        return self.weights_record["tag"]
+
+    @property
+    def sha256(self) -> str | None:
+        """Of the file that the weights came from."""
+        return self.weights_record["sha256"]
+
+    @property
+    def blocks(self) -> list[BlockPiece]:
+        """The transformer blocks of the image tower, with their places for prompts, prefixes and adapters."""
+        return [piece for piece in self.image_tower if isinstance(piece, BlockPiece)]
+
+    @property
+    def text_blocks(self) -> list[BlockPiece]:
+        """The transformer blocks of the text tower; their ``adapter`` is used."""
+        return list(self.text_tower.blocks)  # type: ignore[arg-type]
+
+    def pieces(self) -> list[nn.Module]:
+        """The image tower bottom to top: patch convolution, embedding, one block each, projection (ViT-B/16: 0 to 14).
+
+        Each takes ``(x, context=None, tap=None)``; composed, they are open_clip's ``encode_image``.
+        """
+        return list(self.image_tower)
+
+    def features(self, images: Tensor, context: Tensor | None = None) -> Tensor:
+        """Images (b, 3, h, w) to features (b, d), not normalised; ``context`` (b, dq) is what prefixes choose by."""
+        return self.features_from(images, 0, context)
+
+    def features_from(self, x: Tensor, first: int, context: Tensor | None = None) -> Tensor:
+        """The output of piece ``first - 1`` to features (b, d): maps of the patch convolution (b, width, g, g) enter at piece 1."""
+        for piece in self.image_tower[first:]:
+            x = piece(x, context)
+        return x
+
+    def forward(self, images: Tensor, context: Tensor | None = None) -> Tensor:
+        """As :meth:`features`."""
+        return self.features(images, context)
+
+    @torch.no_grad()
+    def query(self, images: Tensor) -> Tensor:
+        """Images (b, 3, h, w) to the class token (b, width) below the last LayerNorm, as the tower gives it with nothing added."""
+        return self.query_from(self.image_tower[0](images))
+
+    @torch.no_grad()
+    def query_from(self, maps: Tensor) -> Tensor:
+        """As :meth:`query`, from maps of the patch convolution (b, width, g, g)."""
+        x = self.image_tower[1](maps)
+        for piece in self.blocks:
+            x = piece.block(x)
+        return x[:, 0]
+
+    def tokenize(self, texts: Sequence[str]) -> Tensor:
+        """Texts to token numbers (n, context_length), int64, on the network's device.
+
+        Raises:
+            UserError: a text has more tokens than the context.
+        """
+        tokens = self.tokenizer([*texts, ""], self.context_length + 1)
+        padding = tokens[-1, -1]  # what stands after the end of a text
+        for text, last in zip(texts, tokens[:-1, -1], strict=True):
+            if last != padding:
+                shown = text if len(text) <= 60 else f"{text[:57]}..."
+                raise UserError(f"the text '{shown}' is longer than the {self.context_length} tokens that {self.name} reads: shorten it")
+        return tokens[:-1, :-1].long().to(self.logit_scale.device)
+
+    def encode_text(self, tokens: Tensor) -> Tensor:
+        """Token numbers (n, context_length) to features (n, d), not normalised; differentiable."""
+        return self.text_tower(tokens)
+
+    def scale(self) -> Tensor:
+        """What cosines are multiplied with to be logits."""
+        return self.logit_scale.exp()
+
+
+def plain_towers(model: Any, name: str) -> tuple[Any, Any]:
+    """The image and text tower of an open_clip model.
+
+    Raises:
+        UserError: a tower is not of the kind that pieces are made of; says which backbones are.
+    """
+    transformer = open_clip_module("transformer")
+    visual, text = model.visual, getattr(model, "text", model)
+    pool = getattr(text, "pool_type", getattr(text, "text_pool_type", "argmax"))
+    checks = {
+        "its image tower is no ViT of open_clip's own": isinstance(visual, transformer.VisionTransformer),
+        "its image tower pools by attention": getattr(visual, "attn_pool", None) is None,
+        "its image tower does not end at the class token": getattr(visual, "pool_type", "tok") == "tok",
+        "it takes images that are not square": _is_square(getattr(visual, "image_size", 0)),
+        "its text tower is not open_clip's own": hasattr(text, "token_embedding") and getattr(text, "cls_emb", None) is None,
+        "its text tower does not end at the end-of-text token": pool == "argmax",
+        "its transformer blocks are changed ones": _has_plain_blocks(visual, transformer) and _has_plain_blocks(text, transformer),
+    }
+    wrong = next((reason for reason, fits in checks.items() if not fits), None)
+    if wrong is not None:
+        raise UserError(f"{name} cannot be taken apart: {wrong}; choose clip-vit-b-16, clip-vit-b-32, clip-vit-l-14 or clip-tiny")
+    return visual, text
+
+
+def _is_square(size: Any) -> bool:
+    return not isinstance(size, tuple) or size[0] == size[1]
+
+
+def _has_plain_blocks(tower: nn.Module, transformer: Any) -> bool:
+    blocks = getattr(getattr(tower, "transformer", None), "resblocks", [])
+    return all(type(block) is transformer.ResidualAttentionBlock and block.attn.batch_first for block in blocks)

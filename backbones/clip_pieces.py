@@ -1,0 +1,151 @@
+"""The layers of a CLIP's towers as pieces around open_clip's own modules, with places for prompts, prefixes and adapters."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from pmi_cl.errors import UserError
+
+Tap = Callable[[str, Tensor], Tensor]  # ("attn" or "mlp", what enters it) -> what it is given instead
+
+
+class PatchConv(nn.Module):
+    """The patch convolution: the lowest piece, below which a synthetic image of the inversion never goes."""
+
+    def __init__(self, conv: nn.Module, image_size: int) -> None:
+        super().__init__()
+        self.conv, self.image_size = conv, image_size
+
+    def forward(self, x: Tensor, context: Tensor | None = None, tap: Tap | None = None) -> Tensor:
+        """Images (b, 3, h, w), h = w = ``image_size``, to maps (b, width, g, g). Raises UserError for another size."""
+        size = self.image_size
+        if tuple(x.shape[1:]) != (3, size, size):
+            given = " x ".join(str(side) for side in x.shape[1:])
+            raise UserError(f"this CLIP takes images of 3 x {size} x {size}, not {given}: present the data set in its input form")
+        return self.conv(x)
+
+
+class Embed(nn.Module):
+    """Maps become tokens, the class token goes first, positions are added; then the first LayerNorm.
+
+    open_clip's patch dropout, which regularises its pre-training, has no part here.
+    """
+
+    def __init__(self, class_token: nn.Parameter, positions: nn.Parameter, norm: nn.Module) -> None:
+        super().__init__()
+        self.class_token, self.positions, self.norm = class_token, positions, norm
+
+    def forward(self, x: Tensor, context: Tensor | None = None, tap: Tap | None = None) -> Tensor:
+        """Maps (b, width, g, g) to tokens (b, 1 + g * g, width)."""
+        patches = x.flatten(2).transpose(1, 2)
+        first = self.class_token.to(x.dtype).expand(len(x), 1, -1)
+        return self.norm(torch.cat([first, patches], dim=1) + self.positions.to(x.dtype))
+
+
+class BlockPiece(nn.Module):
+    """One transformer block of open_clip, and what methods add to it. With nothing added it is the block.
+
+    Attributes:
+        block: open_clip's ``ResidualAttentionBlock``.
+        prompt: called without arguments, gives tokens (p, width) that stand between the class token and the others in this block, and
+            leave with it (deep visual prompts).
+        prefix: context (b, d) -> (keys (b, m, width), values (b, m, width)), put before the projected keys and values of the attention.
+        adapter: tokens (b, n, width) -> the same shape, added in parallel to the MLP; its input is what the MLP's LayerNorm gets.
+    """
+
+    def __init__(self, block: nn.Module) -> None:
+        super().__init__()
+        self.block: Any = block
+        self.prompt: nn.Module | None = None
+        self.prefix: nn.Module | None = None
+        self.adapter: nn.Module | None = None
+
+    def forward(self, x: Tensor, context: Tensor | None = None, tap: Tap | None = None, mask: Tensor | None = None) -> Tensor:
+        """Tokens (b, n, width) to tokens (b, n, width).
+
+        Args:
+            context: (b, d), what ``prefix`` chooses by.
+            tap: sees the inputs of the attention and of the MLP, prompts included, and says what is used instead.
+            mask: (n, n), added to the attention's logits; of the text tower.
+        """
+        if tap is None and self.prompt is None and self.prefix is None and self.adapter is None:
+            return self.block(x, attn_mask=mask)
+        if self.prompt is None:
+            return self._run(x, context, tap, mask)
+        prompts = self.prompt().to(x.dtype).expand(len(x), -1, -1)
+        out = self._run(torch.cat([x[:, :1], prompts, x[:, 1:]], dim=1), context, tap, mask)
+        return torch.cat([out[:, :1], out[:, 1 + prompts.shape[1] :]], dim=1)
+
+    def _run(self, x: Tensor, context: Tensor | None, tap: Tap | None, mask: Tensor | None) -> Tensor:
+        block = self.block
+        inner = block.ln_1(x)
+        inner = inner if tap is None else tap("attn", inner)
+        x = x + block.ls_1(self._attention(inner, context, mask))
+        inner = block.ln_2(x)
+        inner = inner if tap is None else tap("mlp", inner)
+        out = x + block.ls_2(block.mlp(inner))
+        return out if self.adapter is None else out + self.adapter(x)
+
+    def _attention(self, x: Tensor, context: Tensor | None, mask: Tensor | None) -> Tensor:
+        if self.prefix is None:
+            return self.block.attention(x, attn_mask=mask)
+        keys, values = self.prefix(context)
+        return prefixed_attention(self.block.attn, x, keys, values)
+
+
+def prefixed_attention(attention: nn.MultiheadAttention, x: Tensor, keys: Tensor, values: Tensor) -> Tensor:
+    """Self-attention of tokens (b, n, width) that also sees ``keys`` and ``values`` (b, m, width), which are not projected.
+
+    Prefix tuning as CODA-Prompt uses it (``baselines.md`` B.2). The queries are those of the tokens alone.
+    """
+    query, key, value = F.linear(x, attention.in_proj_weight, attention.in_proj_bias).chunk(3, dim=-1)
+    key = torch.cat([keys.to(key.dtype), key], dim=1)
+    value = torch.cat([values.to(value.dtype), value], dim=1)
+    heads = [part.unflatten(2, (attention.num_heads, -1)).transpose(1, 2) for part in (query, key, value)]
+    out = F.scaled_dot_product_attention(*heads)
+    return attention.out_proj(out.transpose(1, 2).flatten(2))
+
+
+class Project(nn.Module):
+    """The last LayerNorm on the class token and the projection to the space that images and texts share."""
+
+    def __init__(self, norm: nn.Module, projection: nn.Parameter | None) -> None:
+        super().__init__()
+        self.norm, self.projection = norm, projection
+
+    def forward(self, x: Tensor, context: Tensor | None = None, tap: Tap | None = None) -> Tensor:
+        """Tokens (b, n, width) to features (b, d), not normalised."""
+        out = self.norm(x[:, 0])
+        return out if self.projection is None else out @ self.projection
+
+
+class TextTower(nn.Module):
+    """A CLIP's text encoder: embeddings, causal transformer blocks, and the projected state of the end-of-text token."""
+
+    def __init__(self, text: Any) -> None:
+        """``text`` has open_clip's names for its parts: its ``TextTransformer``, or its ``CLIP``, which carries the same."""
+        super().__init__()
+        self.embedding: nn.Embedding = text.token_embedding
+        self.positions: nn.Parameter = text.positional_embedding
+        self.blocks = nn.ModuleList(BlockPiece(block) for block in text.transformer.resblocks)
+        self.norm: nn.Module = text.ln_final
+        self.projection: nn.Module | nn.Parameter | None = text.text_projection
+        self.mask: Tensor | None
+        self.register_buffer("mask", text.attn_mask, persistent=False)
+
+    def forward(self, tokens: Tensor) -> Tensor:
+        """Token numbers (n, context) to features (n, d), not normalised."""
+        dtype = self.positions.dtype
+        x = self.embedding(tokens).to(dtype) + self.positions
+        for block in self.blocks:
+            x = block(x, mask=self.mask)
+        # the end-of-text token has the highest number of all
+        out = self.norm(x)[torch.arange(len(x), device=x.device), tokens.argmax(dim=1)]
+        if self.projection is None:
+            return out
+        return self.projection(out) if isinstance(self.projection, nn.Module) else out @ self.projection
