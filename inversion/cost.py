@@ -6,7 +6,6 @@ from dataclasses import asdict, dataclass, field
 from typing import Any
 
 import torch
-from torch import Tensor
 from torch.utils.flop_counter import FlopCounterMode
 
 from pmi_cl.inversion.frozen import FrozenNetwork
@@ -22,8 +21,9 @@ class InversionReport:
         forward_passes, backward_passes: passes through that part, one each a step.
         step_equivalents: the same work in full-model steps (one forward and one backward to the input of the whole network), counted in
             floating-point operations and averaged over the images.
-        seconds: spent inside the engine.
-        peak_memory_mib: highest memory of an accelerator; None on a CPU, where the process is measured by the caller.
+        seconds: spent inside the engine, on its device.
+        peak_memory_mib: highest memory while the inversion ran (:class:`pmi_cl.memory.MemoryGauge`): of torch on a CUDA device, else of the
+            process. None before the first stage has ended.
         losses: one entry a stage and batch: {"batch", "stage", "losses": (steps,)}.
     """
 
@@ -81,8 +81,3 @@ def layer_costs(network: FrozenNetwork, shapes: list[tuple[int, ...]]) -> list[f
 
     whole = operations(0, len(shapes))
     return [operations(layer, layer + 1) / whole for layer in range(len(shapes))]
-
-
-def peak_accelerator_mib(tensor: Tensor) -> float | None:
-    """The highest memory allocated on the tensor's CUDA device so far, in MiB; None on a CPU."""
-    return torch.cuda.max_memory_allocated(tensor.device) / 2**20 if tensor.is_cuda else None

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -13,7 +12,7 @@ from torch import Tensor, nn
 
 from pmi_cl.inversion.colour import Colour
 from pmi_cl.inversion.config import InversionConfig, rate_at
-from pmi_cl.inversion.cost import InversionReport, layer_costs, peak_accelerator_mib
+from pmi_cl.inversion.cost import InversionReport, layer_costs
 from pmi_cl.inversion.descent import Descent
 from pmi_cl.inversion.diagnosis import where_not_finite
 from pmi_cl.inversion.frozen import FrozenNetwork
@@ -24,6 +23,8 @@ from pmi_cl.inversion.pmi import LayerLoss, bn_affine_moments
 from pmi_cl.inversion.spectrum import Spectrum
 from pmi_cl.inversion.starts import STARTS, low_frequency_noise, matched_noise, white_noise
 from pmi_cl.inversion.statistics import Moments
+from pmi_cl.inversion.stopwatch import Stopwatch
+from pmi_cl.memory import MemoryGauge
 from pmi_cl.seeding import seeded
 
 
@@ -104,6 +105,7 @@ class Inversion:
         self.objective = Objective(config.terms)
         self._pass = torch.compile(self.network.run) if config.compiled else self.network.run
         self.report = InversionReport()
+        self._watch, self._gauge = Stopwatch(device), MemoryGauge(device)
         self.batch_number, self.stage_number = 0, 0
         self.carry: Tensor | None = None  # what the stage before handed down
         self.descent: Descent | None = None
@@ -154,7 +156,7 @@ class Inversion:
 
     def _run_stage(self, stage: Stage) -> Iterator[Progress]:
         """One descent; the time between two steps that the caller takes is not counted."""
-        clock = time.perf_counter()
+        self._watch.start()
         descent = self._descent(stage)
         rows = self._rows
         share = (rows.stop - rows.start) / self.n
@@ -166,11 +168,13 @@ class Inversion:
             report.backward_passes += 1
             report.step_equivalents += stage.cost * share
             self._losses.append(loss)
-            report.seconds += time.perf_counter() - clock
+            self._watch.stop()
+            report.seconds += self._watch.take(wait=False)
             yield Progress(stage.name, min(report.steps, self.total_steps), self.total_steps, loss)
-            clock = time.perf_counter()
+            self._watch.start()
         losses = torch.stack(self._losses).cpu() if self._losses else torch.zeros(0)
-        self.report.seconds += time.perf_counter() - clock
+        self._watch.stop()
+        self.report.seconds += self._watch.take()
         self.report.losses.append({"batch": self.batch_number, "stage": stage.name, "losses": losses})
 
     def _end_stage(self) -> None:
@@ -180,7 +184,7 @@ class Inversion:
             self.carry = self.space.images(self.carry)
         self.descent, self._layer_loss, self._losses = None, None, []
         self.stage_number += 1
-        self.report.peak_memory_mib = peak_accelerator_mib(self.carry)
+        self.report.peak_memory_mib = max(self.report.peak_memory_mib or 0.0, self._gauge.peak_mib())
 
     def _descent(self, stage: Stage) -> Descent:
         """The descent of the stage at hand: the one that is under way, or a new one from its start."""
@@ -264,6 +268,7 @@ class Inversion:
 
     def state(self) -> dict[str, Any]:
         """Plain data for a checkpoint, which further steps do not touch: goes with the same network, targets, configuration and seed."""
+        self.report.seconds += self._watch.take()
         return {
             "batch": self.batch_number,
             "stage": self.stage_number,

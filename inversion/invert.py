@@ -16,6 +16,7 @@ from pmi_cl.inversion.frozen import FrozenNetwork
 from pmi_cl.inversion.objectives import Batch, CrossEntropy, Objective, StatisticsMatch
 from pmi_cl.inversion.pieces import in_evaluation_mode, split_network
 from pmi_cl.inversion.statistics import Moments
+from pmi_cl.memory import MemoryGauge
 from pmi_cl.seeding import seeded
 
 
@@ -44,7 +45,8 @@ def invert(
 ) -> InversionResult:
     """Synthesise images that give the target features, or that the network classifies as the labels.
 
-    The model itself is not changed: the engine works on a frozen copy with its BatchNorms folded.
+    The model itself is not changed: the engine works on a frozen copy with its BatchNorms folded. The mark of the peak memory is set
+    anew (:class:`pmi_cl.memory.MemoryGauge`), so that the report's is this call's.
 
     Example:
         >>> from torchvision.models import resnet18  # doctest: +SKIP
@@ -71,6 +73,7 @@ def invert(
     if pieces is None:
         example = torch.randn(2, *image_shape, generator=seeded(seed, "example"))
         pieces, head = split_network(model, example.to(next(model.parameters()).device))
+    MemoryGauge(next(pieces[0].parameters()).device).reset()
     inversion = Inversion(
         pieces, head, config, image_shape=image_shape, targets=targets, labels=labels, input_moments=input_moments, colour=colour, seed=seed
     )

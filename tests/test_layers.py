@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).resolve().parent.parent
-BASE = {"pmi_cl", "pmi_cl.errors", "pmi_cl.options", "pmi_cl.seeding", "pmi_cl.torchvision_shim"}
+BASE = {"pmi_cl", "pmi_cl.errors", "pmi_cl.memory", "pmi_cl.options", "pmi_cl.seeding", "pmi_cl.torchvision_shim"}
 LISTING = {"pmi_cl.catalogue", "pmi_cl.source_reader"}  # read source text; they import none of what they list
 # Each layer may import itself, the base, and these.
 BELOW = {
@@ -167,8 +167,19 @@ def test_importing_everything_changes_nothing(tmp_path: Path) -> None:
 
 
 def test_what_help_needs_is_imported_without_torch(tmp_path: Path) -> None:
-    light = ["cli", "catalogue", "errors", "options", "seeding", "help_text", "utils.arguments", "utils.presets", "utils.run_options"]
-    light += ["utils.records", "utils.checkpoints", "utils.host", "utils.runner", "utils.preflight"]
+    light = [
+        "cli",
+        "catalogue",
+        "errors",
+        "memory",
+        "options",
+        "seeding",
+        "help_text",
+        "utils.arguments",
+        "utils.presets",
+        "utils.run_options",
+    ]
+    light += ["utils.run_options", "utils.records", "utils.checkpoints", "utils.host", "utils.runner", "utils.preflight"]
     code = "import importlib, sys; [importlib.import_module('pmi_cl.' + name) for name in sys.argv[1:]]; print('torch' in sys.modules)"
     assert in_a_fresh_process(code, *light, folder=tmp_path) == "False\n"
 

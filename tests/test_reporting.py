@@ -22,7 +22,7 @@ from pmi_cl.utils import pictures
 from pmi_cl.utils.host import RunHost
 from pmi_cl.utils.interrupts import Interrupted, Interrupts
 from pmi_cl.utils.progress import Progress
-from pmi_cl.utils.resources import Phases, peak_resident_mib
+from pmi_cl.utils.resources import Phases
 from pmi_cl.utils.tensorboard import EventWriter
 
 
@@ -278,7 +278,6 @@ def test_peak_memory_belongs_to_the_phase_that_used_it():
     peak = phases.peak_memory_mib()
     assert peak["large"] - peak["small"] > 190
     assert peak["after"] - peak["small"] < 20 or peak["after"] == pytest.approx(peak["large"], rel=0.05)  # no mark to reset here
-    assert peak_resident_mib() > 10
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="there is no GPU")

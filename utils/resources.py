@@ -3,31 +3,27 @@
 from __future__ import annotations
 
 import contextlib
-import re
-import sys
 import time
 from collections.abc import Iterator, Mapping
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
+
+from pmi_cl.memory import MemoryGauge
 
 if TYPE_CHECKING:
     import torch
-
-_STATUS = Path("/proc/self/status")
-_CLEAR = Path("/proc/self/clear_refs")
 
 
 class Phases:
     """A clock and a memory gauge for phases, which may nest; an outer phase is not charged for the inner one.
 
-    So the seconds of all phases add up to the time spent in any of them, and a peak belongs to the phase that caused it. On a CUDA
-    device memory is what torch allocated there; else it is the resident memory of the process (without Linux's resettable mark: its
-    high-water mark so far, an upper bound).
+    So the seconds of all phases add up to the time spent in any of them, and a peak (:class:`pmi_cl.memory.MemoryGauge`) belongs to the
+    phase that caused it.
     """
 
     def __init__(self, device: torch.device | None = None) -> None:
         """Args: device: the one that is waited for at each border and whose memory is measured; ``None``: the CPU."""
         self._cuda = device if device is not None and device.type == "cuda" else None
+        self._gauge = MemoryGauge(device)
         self._seconds: dict[str, float] = {}
         self._peak: dict[str, float] = {}
         self._open: list[str] = []
@@ -73,34 +69,6 @@ class Phases:
         if self._open:
             name = self._open[-1]
             self._seconds[name] = self._seconds.get(name, 0.0) + now - self._since
-            self._peak[name] = max(self._peak.get(name, 0.0), self._read_peak())
+            self._peak[name] = max(self._peak.get(name, 0.0), self._gauge.peak_mib())
         self._since = now
-        self._reset_peak()
-
-    def _read_peak(self) -> float:
-        if self._cuda is not None:
-            import torch
-
-            return torch.cuda.max_memory_allocated(self._cuda) / 2**20
-        return peak_resident_mib()
-
-    def _reset_peak(self) -> None:
-        if self._cuda is not None:
-            import torch
-
-            torch.cuda.reset_peak_memory_stats(self._cuda)
-            return
-        with contextlib.suppress(OSError):
-            _CLEAR.write_text("5", encoding="ascii")  # 5: only the high-water mark (man 5 proc); not every container allows it
-
-
-def peak_resident_mib() -> float:
-    """High-water mark of the resident memory of this process in MiB, since the last reset where the system has one."""
-    with contextlib.suppress(OSError):
-        found = re.search(r"^VmHWM:\s+(\d+) kB", _STATUS.read_text(encoding="ascii"), re.MULTILINE)
-        if found:
-            return int(found[1]) / 1024
-    import resource  # not on every system
-
-    used = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return used / 2**20 if sys.platform == "darwin" else used / 1024
+        self._gauge.reset()

@@ -1,0 +1,57 @@
+"""Measures the peak memory of this process, or of a CUDA device, since a mark that can be set anew."""
+
+from __future__ import annotations
+
+import contextlib
+import re
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    import torch
+
+_STATUS = Path("/proc/self/status")
+_CLEAR = Path("/proc/self/clear_refs")
+
+
+class MemoryGauge:
+    """The highest memory since :meth:`reset`: on a CUDA device what torch allocated there, else the resident memory of the process.
+
+    The system keeps one mark for all gauges: a reset is seen by every other. Without Linux's resettable mark it is the high-water mark
+    since the process began, an upper bound.
+    """
+
+    def __init__(self, device: torch.device | None = None) -> None:
+        """Args: device: the one whose memory is measured; ``None``: the CPU."""
+        self._cuda = device if device is not None and device.type == "cuda" else None
+
+    def reset(self) -> None:
+        """From here on."""
+        if self._cuda is not None:
+            import torch
+
+            torch.cuda.reset_peak_memory_stats(self._cuda)
+            return
+        with contextlib.suppress(OSError):
+            _CLEAR.write_text("5", encoding="ascii")  # 5: only the high-water mark (man 5 proc); not every container allows it
+
+    def peak_mib(self) -> float:
+        """In MiB."""
+        if self._cuda is not None:
+            import torch
+
+            return torch.cuda.max_memory_allocated(self._cuda) / 2**20
+        return peak_resident_mib()
+
+
+def peak_resident_mib() -> float:
+    """High-water mark of the resident memory of this process in MiB, since the last reset where the system has one."""
+    with contextlib.suppress(OSError):
+        found = re.search(r"^VmHWM:\s+(\d+) kB", _STATUS.read_text(encoding="ascii"), re.MULTILINE)
+        if found:
+            return int(found[1]) / 1024
+    import resource  # not on every system
+
+    used = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return used / 2**20 if sys.platform == "darwin" else used / 1024

@@ -1,0 +1,58 @@
+"""Peak memory: of the process since a mark, and in the report of an inversion."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+
+from pmi_cl.inversion.config import InversionConfig
+from pmi_cl.inversion.invert import invert
+from pmi_cl.inversion.objectives import FeatureMatch
+from pmi_cl.memory import MemoryGauge, peak_resident_mib
+from tests.small_networks import two_blocks
+
+MIB = 2**17  # float64
+
+
+def test_the_peak_is_that_since_the_last_reset() -> None:
+    gauge = MemoryGauge()
+    gauge.reset()
+    before = gauge.peak_mib()
+    block = np.ones(200 * MIB)
+    del block
+    assert gauge.peak_mib() - before > 190
+    assert gauge.peak_mib() == pytest.approx(peak_resident_mib(), abs=1) and peak_resident_mib() > 10
+    large = gauge.peak_mib()
+    gauge.reset()
+    assert gauge.peak_mib() <= large  # equal where the system lets no process reset its mark
+
+
+class Wasteful(FeatureMatch):
+    """Uses 200 MiB for a moment."""
+
+    def __call__(self, batch):
+        np.ones(200 * MIB)
+        return super().__call__(batch)
+
+
+def test_an_inversion_reports_the_peak_of_its_own_call() -> None:
+    def peak(term: FeatureMatch) -> float:
+        config = InversionConfig(steps=2, batch=4, terms=(term,))
+        report = invert(two_blocks(), image_shape=(3, 8, 8), targets=torch.randn(4, 32), config=config).report
+        assert report.peak_memory_mib is not None and report.summary()["peak_memory_mib"] == report.peak_memory_mib
+        return report.peak_memory_mib
+
+    thrifty = peak(FeatureMatch())
+    wasteful = peak(Wasteful())
+    assert thrifty > 10 and wasteful - thrifty > 150
+    assert peak(FeatureMatch()) <= wasteful
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="there is no GPU")
+def test_on_a_gpu_its_own_memory_is_measured() -> None:
+    gauge = MemoryGauge(torch.device("cuda", 0))
+    gauge.reset()
+    before = gauge.peak_mib()
+    torch.zeros(64 * 2**18, device="cuda")
+    assert gauge.peak_mib() - before == pytest.approx(64, abs=4)
