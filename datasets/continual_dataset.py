@@ -80,6 +80,7 @@ class ContinualDataset(ABC):
     TEMPLATES: tuple[str, ...] = ("a photo of a {}.",)  # whose features are averaged for the evaluation
     DEFAULTS: ClassVar[dict[str, Any]] = {"backbone": "resnet32"}
     Options: type[DatasetOptions] = DatasetOptions
+    fingerprint = ""  # of the user's own files, which a resumed run must find again; empty where a checksum fixes the data
 
     def __init__(self, args: SimpleNamespace, device: torch.device | str, progress: ProgressCallback | None = None) -> None:
         """

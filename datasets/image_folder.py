@@ -2,30 +2,20 @@
 
 from __future__ import annotations
 
-import os
+from collections import deque
 from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
+from pmi_cl.datasets.decoding import in_order, upright_square, verify
+from pmi_cl.datasets.image_files import ImageList, images_below, subfolders
 from pmi_cl.datasets.selection import evenly_spread
 from pmi_cl.errors import UserError
 
 if TYPE_CHECKING:
-    from PIL.Image import Image
     from torch import Tensor
 
-ENDINGS = (".png", ".jpg", ".jpeg", ".webp", ".bmp")
 _PARTS = {"train", "test", "val", "valid", "validation"}
-
-
-@dataclass(frozen=True)
-class ImageList:
-    """The image files of one split, each with the number of its class."""
-
-    paths: list[Path]
-    labels: list[int]
 
 
 def class_names(root: Path) -> list[str]:
@@ -37,11 +27,11 @@ def class_names(root: Path) -> list[str]:
     """
     if not root.is_dir():
         raise UserError(f"--data_dir {root}: there is no such folder; give one that holds a folder for each class")
-    names = _subfolders(root)
+    names = subfolders(root)
     if _has_split(root):
-        names = _subfolders(root / "train")
-        _refuse_mismatch(root, names, _subfolders(root / "test"))
-    elif names and set(names) <= _PARTS and any(_subfolders(root / name) for name in names):
+        names = subfolders(root / "train")
+        _refuse_mismatch(root, names, subfolders(root / "test"))
+    elif names and set(names) <= _PARTS and any(subfolders(root / name) for name in names):
         raise UserError(
             f"{root} has {', '.join(f'{name}/' for name in names)}: it needs both train/ and test/, or the class folders themselves"
         )
@@ -52,20 +42,20 @@ def class_names(root: Path) -> list[str]:
 
 
 def list_images(root: Path, names: Sequence[str], test_fraction: float) -> tuple[ImageList, ImageList]:
-    """The train and test images of the classes ``names``, sorted by path; files with other endings are passed over.
+    """The train and test images of the classes ``names``, sorted by path.
 
     Without ``train/`` and ``test/`` the fraction of each class, evenly spread over its sorted paths, is the test split,
     whatever the seed.
 
     Raises:
-        UserError: a class without an image, or with too few to split.
+        UserError: a class without an image, or with too few to split, or with a file that is no image.
     """
     train, test = ImageList([], []), ImageList([], [])
     for label, name in enumerate(names):
         if _has_split(root):
-            parts = [_images_below(root / part / name, at_least=1) for part in ("train", "test")]
+            parts = [images_below(root / part / name, at_least=1) for part in ("train", "test")]
         else:
-            files = _images_below(root / name, at_least=2)
+            files = images_below(root / name, at_least=2)
             places = set(evenly_spread(len(files), test_fraction))
             parts = [[path for k, path in enumerate(files) if (k in places) == is_test] for is_test in (False, True)]
         for split, paths in zip((train, test), parts, strict=True):
@@ -76,13 +66,7 @@ def list_images(root: Path, names: Sequence[str], test_fraction: float) -> tuple
 
 def check_images(paths: Sequence[Path]) -> None:
     """Raises UserError, which names the file, for one that is no image; what is damaged further in shows when it is read."""
-    from PIL import Image
-
-    def verify(path: Path) -> None:
-        with Image.open(path) as image:
-            image.verify()
-
-    _for_each(paths, verify, lambda done: None)
+    deque(in_order(paths, verify), maxlen=0)
 
 
 def read_images(paths: Sequence[Path], size: int, report: Callable[[int], None]) -> Tensor:
@@ -98,71 +82,14 @@ def read_images(paths: Sequence[Path], size: int, report: Callable[[int], None])
     import torch
 
     pixels = numpy.empty((len(paths), 3, size, size), dtype=numpy.uint8)
-    places = {path: k for k, path in enumerate(paths)}
-
-    def read(path: Path) -> None:
-        pixels[places[path]] = _square(path, size)
-
-    _for_each(paths, read, report)
+    for number, square in enumerate(in_order(paths, lambda path: upright_square(path, size))):
+        pixels[number] = square
+        report(number + 1)
     return torch.from_numpy(pixels)
 
 
-def _for_each(paths: Sequence[Path], work: Callable[[Path], None], report: Callable[[int], None]) -> None:
-    """Calls ``work`` on every path, in threads (image decoders let others run meanwhile)."""
-    from PIL import UnidentifiedImageError
-
-    def guarded(path: Path) -> None:
-        try:
-            work(path)
-        except Exception as error:  # a damaged file can raise almost anything in a decoder
-            unknown = isinstance(error, UnidentifiedImageError)
-            reason = "of no known format" if unknown else " ".join(str(error).split()) or type(error).__name__
-            raise UserError(f"{path} is not a readable image ({reason}): repair it, or take it out of the folder") from error
-
-    with ThreadPoolExecutor(max_workers=min(16, os.cpu_count() or 1)) as pool:
-        for done, _ in enumerate(pool.map(guarded, paths), start=1):
-            report(done)
-
-
-def _square(path: Path, size: int) -> Any:
-    """The central square of an image file as a uint8 array (3, size, size), turned upright as its EXIF data tells."""
-    import numpy
-    from PIL import Image, ImageOps
-
-    with Image.open(path) as image:
-        image.draft(None, (2 * size, 2 * size))  # a JPEG is decoded at the smallest scale that is still twice as large
-        upright = _rgb(ImageOps.exif_transpose(image))
-    square = ImageOps.fit(upright, (size, size), Image.Resampling.BILINEAR)
-    return numpy.asarray(square).transpose(2, 0, 1)
-
-
-def _rgb(image: Image) -> Image:
-    import numpy
-    from PIL import Image
-
-    if image.mode.startswith("I"):  # 16 bits of grey, which convert() would cut off at 255
-        image = Image.fromarray((numpy.asarray(image).astype(numpy.int64) >> 8).clip(0, 255).astype(numpy.uint8))
-    if image.mode == "P" and "transparency" in image.info:
-        image = image.convert("RGBA")  # the way that Pillow asks for, with the same colours
-    return image.convert("RGB")
-
-
 def _has_split(root: Path) -> bool:
-    return (root / "test").is_dir() and (root / "train").is_dir() and bool(_subfolders(root / "train"))
-
-
-def _subfolders(folder: Path) -> list[str]:
-    return sorted(entry.name for entry in folder.iterdir() if entry.is_dir() and not entry.name.startswith("."))
-
-
-def _images_below(folder: Path, at_least: int) -> list[Path]:
-    files = sorted(
-        path for path in folder.rglob("*") if path.suffix.lower() in ENDINGS and not path.name.startswith(".") and path.is_file()
-    )
-    if len(files) < at_least:
-        found = "one image" if files else "no image"
-        raise UserError(f"{folder} holds {found} ({', '.join(ENDINGS)}), it needs {at_least} or more: add some or remove the folder")
-    return files
+    return (root / "test").is_dir() and (root / "train").is_dir() and bool(subfolders(root / "train"))
 
 
 def _refuse_mismatch(root: Path, train: list[str], test: list[str]) -> None:

@@ -8,6 +8,7 @@ from types import SimpleNamespace
 
 from pmi_cl.datasets.augmentation import mean_and_std
 from pmi_cl.datasets.continual_dataset import ContinualDataset, DatasetOptions, ProgressCallback, RawData
+from pmi_cl.datasets.image_files import fingerprint
 from pmi_cl.datasets.image_folder import check_images, class_names, list_images, read_images
 from pmi_cl.datasets.selection import Split
 from pmi_cl.errors import UserError
@@ -66,6 +67,7 @@ class SeqFolder(ContinualDataset):
 
         images = read_images(train.paths + test.paths, options.image_size, report)
         pixels = images[: len(train.paths)], images[len(train.paths) :]
+        self.fingerprint = fingerprint(_root(options), (train, test))
         self.SIZE = (options.image_size, options.image_size)
         self.PADDING = max(1, options.image_size // 8)  # 4 of 32 pixels, as for CIFAR
         self.MEAN, self.STD = mean_and_std(pixels[0])

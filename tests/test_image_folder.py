@@ -13,6 +13,7 @@ import pytest
 import torch
 from PIL import Image
 
+from pmi_cl.cli import main
 from pmi_cl.datasets.image_folder import read_images
 from pmi_cl.datasets.seq_folder import SeqFolder
 from pmi_cl.errors import UserError
@@ -75,12 +76,14 @@ def test_train_and_test_folders_are_taken_as_they_are(tmp_path: Path) -> None:
     assert dataset.test.labels.bincount().tolist() == [1] * 4
 
 
-def test_images_in_deeper_folders_and_other_files(tmp_path: Path) -> None:
+def test_images_in_deeper_folders_and_what_systems_leave(tmp_path: Path) -> None:
     make_folder(tmp_path, classes=2)
     shutil.move(tmp_path / "c0" / "0.png", write_image(tmp_path / "c0" / "deeper" / "9.JPEG").with_name("0.png"))
-    for name in ("Thumbs.db", "notes.txt", ".hidden.png"):
+    for name in ("Thumbs.db", "desktop.ini", ".DS_Store", ".hidden.png"):
         (tmp_path / "c0" / name).write_text("not an image")
-    (tmp_path / ".git").mkdir()
+    for folder in (tmp_path / ".git", tmp_path / "c0" / ".cache"):
+        folder.mkdir()
+        (folder / "notes.txt").write_text("nobody looks here")
     (tmp_path / "README.md").write_text("hello")
     SeqFolder.check(SimpleNamespace(data_dir=str(tmp_path)))
     assert len(load(tmp_path).train.labels) + len(load(tmp_path).test.labels) == 11
@@ -182,8 +185,33 @@ def test_fewer_than_two_classes(tmp_path: Path) -> None:
 def test_an_empty_class(tmp_path: Path) -> None:
     make_folder(tmp_path, classes=2)
     (tmp_path / "void").mkdir()
-    (tmp_path / "void" / "notes.txt").write_text("nothing here")
+    (tmp_path / "void" / ".gitkeep").write_text("nothing here")
     assert f"{tmp_path / 'void'} holds no image" in refused(tmp_path)
+
+
+@pytest.mark.parametrize("name", ["notes.txt", "scan.tif", "animation.gif", "photo.heic", "no ending"])
+def test_a_file_that_is_no_image_is_not_passed_over(tmp_path: Path, name: str) -> None:
+    make_folder(tmp_path)
+    (tmp_path / "c1" / name).write_text("something")
+    assert f"{tmp_path / 'c1' / name} is no image of a kind that is read (.png, .jpg," in refused(tmp_path)
+    (tmp_path / "c1" / "zz.txt").write_text("something else")
+    assert "and 1 more are no images" in refused(tmp_path)
+
+
+def test_the_fingerprint_follows_the_files(tmp_path: Path) -> None:
+    first = load(make_folder(tmp_path)).fingerprint
+    assert first.startswith("20 images, ")
+    assert load(tmp_path).fingerprint == first
+    moved = shutil.copytree(tmp_path, tmp_path.with_name("moved"))
+    assert load(moved).fingerprint == first
+    write_image(moved / "c0" / "0.png", (21, 16))  # another length
+    found = {first, load(moved).fingerprint}
+    shutil.move(moved / "c0" / "0.png", moved / "c1" / "0 of c0.png")
+    found.add(load(moved).fingerprint)
+    found.add(load(moved, test_fraction=0.5).fingerprint)
+    write_image(moved / "c0" / "9.png")
+    found.add(load(moved).fingerprint)
+    assert len(found) == 5
 
 
 def test_a_class_of_one_image_cannot_be_split(tmp_path: Path) -> None:
@@ -234,3 +262,19 @@ def test_an_image_that_breaks_off(tmp_path: Path, name: str) -> None:
 
 def test_n_tasks_that_does_not_divide_the_folders(tmp_path: Path) -> None:
     assert "--n_tasks 3 does not divide the 4 classes of seq-folder: choose from 1, 2, 4" in refused(make_folder(tmp_path), n_tasks=3)
+
+
+def test_a_run_is_not_resumed_on_other_images(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    data, runs = make_folder(tmp_path / "data", images=4), tmp_path / "runs"
+    where = ["--results_path", str(runs), "--non_verbose", "1"]
+    words = ["--model", "sgd", "--dataset", "seq-folder", "--data_dir", str(data), "--backbone", "resnet20", "--image_size", "8"]
+    assert main([*words, *where, "--run_name", "run", "--n_epochs", "1", "--stop_after", "1", "--tensorboard", "0"]) == 0
+    before = {path: path.stat().st_mtime_ns for path in runs.rglob("*")}
+    write_image(data / "c1" / "new.png")
+    capsys.readouterr()
+    assert main([*where, "--resume", "run", "--stop_after", "none"]) == 2
+    err = capsys.readouterr().err
+    assert err.count("\n") == 1 and "was written with data 16 images, " in err and "this run has data 17 images, " in err
+    assert {path: path.stat().st_mtime_ns for path in runs.rglob("*")} == before
+    (data / "c1" / "new.png").unlink()
+    assert main([*where, "--resume", "run", "--stop_after", "none"]) == 0

@@ -89,6 +89,7 @@ class _Run:
             "backbone": resolved.backbone.name,
             "n_tasks": dataset.N_TASKS,
             "class_order": list(dataset.class_order),
+            **({"data": dataset.fingerprint} if dataset.fingerprint else {}),
         }
         self.loaded = self._load()
         new = RunRecord.create if not args.resume else None
