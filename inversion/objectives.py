@@ -44,7 +44,7 @@ class FeatureMatch:
     def __call__(self, batch: Batch) -> Tensor:
         if batch.targets is None:
             raise ValueError("FeatureMatch needs targets (n, d)")
-        return self.weight * F.mse_loss(batch.features, batch.targets)
+        return self.weight * F.mse_loss(batch.features, batch.targets.to(batch.features.dtype))
 
 
 @dataclass(frozen=True)

@@ -6,7 +6,10 @@ import torch
 
 
 def has_fast_bfloat16(device: torch.device) -> bool:
-    """Whether the device multiplies bfloat16 in hardware: CUDA from compute capability 8, or a CPU with AVX512-bf16 or AMX."""
+    """Whether the device multiplies bfloat16 in hardware: CUDA from compute capability 8, or a CPU with AVX512-bf16 or AMX.
+
+    Of a CPU torch tells since 2.6; before, the answer is no.
+    """
     if device.type == "cuda":
         return torch.cuda.get_device_capability(device)[0] >= 8
     checks = ("_is_avx512_bf16_supported", "_is_amx_tile_supported")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.metadata
 import json
 import os
 import platform
@@ -166,7 +165,10 @@ def _make_new_folder(parent: Path, name: str) -> Path:
 
 
 def _versions() -> dict[str, str]:
-    libraries = {library: importlib.metadata.version(library) for library in ("torch", "numpy")}
+    import numpy
+    import torch  # says more than its package's metadata: which build it is ("+cpu")
+
+    libraries = {"torch": str(torch.__version__), "numpy": numpy.__version__}
     return {"python": platform.python_version(), **libraries, "pmi_cl": pmi_cl.__version__}
 
 

@@ -1,0 +1,46 @@
+"""What is said to be tested is what is asked for: the bounds in setup.cfg, and the two files of exact versions."""
+
+from __future__ import annotations
+
+import configparser
+import re
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parent.parent
+NOT_TESTED_OLD = {"ruff", "mypy", "types-pyyaml", "types-tqdm"}  # tools for developing, never needed to run anything
+
+
+def bounds() -> dict[str, str]:
+    """The lower bound of every package that setup.cfg asks for."""
+    setup = configparser.ConfigParser()
+    setup.read(ROOT / "setup.cfg")
+    asked = setup["options"]["install_requires"] + "\n" + "\n".join(setup["options.extras_require"].values())
+    found = {}
+    for line in filter(None, map(str.strip, asked.splitlines())):
+        name, bound = re.fullmatch(r"([\w-]+)(?:>=([\d.]+))?(?:,<[\d.]+)?", line).groups()  # type: ignore[union-attr]
+        found[name.lower()] = bound or ""
+    return found
+
+
+def exact(name: str) -> dict[str, str]:
+    """The versions in a file of constraints."""
+    lines = (ROOT / name).read_text(encoding="utf-8").splitlines()
+    pairs = (line.split("==") for line in lines if line and not line.startswith("#"))
+    return {package.lower(): version for package, version in pairs}
+
+
+def padded(version: str) -> tuple[int, ...]:
+    numbers = [int(part) for part in version.split(".")]
+    return tuple(numbers + [0] * (4 - len(numbers)))
+
+
+def test_the_lowest_versions_are_the_bounds() -> None:
+    asked = {name: padded(bound) for name, bound in bounds().items() if name not in NOT_TESTED_OLD}
+    assert {name: padded(version) for name, version in exact("constraints-lowest.txt").items()} == asked
+
+
+def test_ci_has_a_version_of_everything_within_the_bounds() -> None:
+    installed = exact("constraints.txt")
+    for name, bound in bounds().items():
+        assert name in installed, f"{name} is not in constraints.txt"
+        assert not bound or padded(installed[name]) >= padded(bound)
