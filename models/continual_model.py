@@ -53,6 +53,7 @@ class ContinualModel(nn.Module):
     NAME = ""
     COMPATIBILITY: ClassVar[tuple[str, ...]] = ("class-il", "task-il")
     JOINT = False  # True: all tasks are shown at once, as one
+    EVALUATION_BATCH = 500  # images that are evaluated together; a matter of memory alone
     Options: type = TrainingOptions
 
     def __init__(

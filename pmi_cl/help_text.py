@@ -87,7 +87,7 @@ def _facts(spec: OptionSpec, value: Any, origin: str) -> str:
         return ", ".join(filter(None, (f"{amount} by the {origin}", bounds(spec))))
     # an option without a default says in its help what none means
     facts = ", ".join(filter(None, (spec.unit if value is None else f"default {amount}", bounds(spec))))
-    return f"{facts}; source: {spec.source}" if spec.source else facts
+    return "; ".join(filter(None, (facts, f"source: {spec.source}" if spec.source else "")))
 
 
 def shown(value: Any) -> str:

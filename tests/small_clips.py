@@ -23,10 +23,12 @@ def letter_tokens(texts: list[str], length: int) -> Tensor:
     return torch.tensor([row + [0] * (length - len(row)) for row in rows])
 
 
-def small_open_clip(seed: int = 0, quick_gelu: bool = False, **vision: Any) -> nn.Module:
+def small_open_clip(seed: int = 0, quick_gelu: bool = False, context_length: int = 24, **vision: Any) -> nn.Module:
     """open_clip's CLIP at a tiny size, every parameter drawn so that nothing cancels; evaluation mode."""
     torch.manual_seed(seed)
-    model: nn.Module = open_clip_module("model").CLIP(16, {**VISION, **vision}, TEXT, quick_gelu=quick_gelu)
+    model: nn.Module = open_clip_module("model").CLIP(
+        16, {**VISION, **vision}, {**TEXT, "context_length": context_length}, quick_gelu=quick_gelu
+    )
     with torch.no_grad():
         for parameter in model.parameters():
             if parameter.dim() == 1:
@@ -35,5 +37,6 @@ def small_open_clip(seed: int = 0, quick_gelu: bool = False, **vision: Any) -> n
 
 
 def small_clip(seed: int = 0, **vision: Any) -> ClipNetwork:
-    """A :class:`ClipNetwork` of 16-pixel images, 4 x 4 patches, two blocks of width 32, 16 features; texts of 22 letters."""
+    """A :class:`ClipNetwork` of 16-pixel images, 4 x 4 patches, two blocks of width 32, 16 features; texts of 22 letters, or of
+    ``context_length`` less two."""
     return ClipNetwork(small_open_clip(seed, **vision), letter_tokens, name="small-clip").eval()

@@ -8,11 +8,13 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn import functional as F
 
 from pmi_cl import catalogue
 from pmi_cl.backbones.resnet_cifar import ResNetCifar
+from pmi_cl.datasets.continual_dataset import ContinualDataset
+from pmi_cl.datasets.input_form import InputForm
 from pmi_cl.models.continual_model import ContinualModel
 from pmi_cl.models.host import NullHost
 from pmi_cl.seeding import global_seed
@@ -20,8 +22,11 @@ from pmi_cl.utils import checkpoints
 from pmi_cl.utils.arguments import all_specs, resolve
 from pmi_cl.utils.presets import presets_of
 from pmi_cl.utils.training import Training
+from tests.small_clips import small_clip
 
 METHODS = [entry.name for entry in catalogue.entries("model")]
+CLIP_METHODS = [entry.name for entry in catalogue.entries("model") if entry.constants.get("BACKBONE_KIND") == "clip"]
+RESNET_METHODS = [name for name in METHODS if name not in CLIP_METHODS]
 
 DATA = {"n_classes": 6, "n_tasks": 3, "train_per_class": 24}
 # One set for all methods: what a method does not have is left out.
@@ -38,6 +43,8 @@ SIZES = {
     "cont_epochs": 4,
     "generator_steps": 5,
     "generator_batch": 8,
+    "prompt_template": "a {}.",
+    "pool_size": 6,
     "precision": "fp32",
     "num_threads": 1,
 }
@@ -93,13 +100,22 @@ def start(method: str, host: NullHost | None = None, after_task: Callable[[], No
     run = resolve(words_of(method, **flags))
     dataset = catalogue.load("dataset", run.dataset.name)(run.args, torch.device("cpu"))
     with global_seed(run.args.seed, "network"):
-        network = ResNetCifar((1, 1, 1, 1))
+        network = new_network(method, dataset)
         model: ContinualModel = catalogue.load("model", method)(network, F.cross_entropy, run.args, dataset.augment, dataset)
     model.host = host or NullHost()
     training = Training(model, dataset, run.args, model.host, after_task)  # type: ignore[arg-type]
     if isinstance(host, StoppingHost):
         host.training = training
     return training
+
+
+def new_network(method: str, dataset: ContinualDataset) -> nn.Module:
+    """The smallest network of the method's kind, and the data set in its form."""
+    if method in RESNET_METHODS:
+        return ResNetCifar((1, 1, 1, 1))
+    network = small_clip()
+    dataset.present_as(InputForm(network.image_size, network.mean, network.std))
+    return network
 
 
 def finished(method: str, **flags: Any) -> Training:

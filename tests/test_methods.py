@@ -21,7 +21,9 @@ from pmi_cl.utils.records import same_figures
 from pmi_cl.utils.training import Training
 from tests.slow_references import numpy_moments
 from tests.small_runs import (
+    CLIP_METHODS,
     METHODS,
+    RESNET_METHODS,
     StoppingHost,
     begin,
     differences,
@@ -99,16 +101,18 @@ def kind_of(method: str) -> type[ContinualModel]:
 
 JOINT = [method for method in METHODS if kind_of(method).JOINT]
 ONE_BY_ONE = [method for method in METHODS if method not in JOINT]
+UNTRAINED = [method for method in METHODS if start(method).model.n_epochs() == 0]
 REPLAYING = [method for method in METHODS if issubclass(kind_of(method), ReplayTraining)]
 REPLAY_CASES = [(method, way) for method, way in CASES if method in REPLAYING]
 
 
 def test_the_registry_has_the_methods_of_the_project() -> None:
-    assert {"joint", "pmi_rdfcil", "rdfcil", "sgd"} <= set(METHODS)
+    assert {"joint", "pmi_rdfcil", "rdfcil", "sgd"} <= set(RESNET_METHODS)
+    assert {"coda_prompt", "moe_adapters", "vpt", "zsclip"} <= set(CLIP_METHODS)
     assert {"pmi_rdfcil", "rdfcil"} <= set(REPLAYING)
 
 
-@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize("method", RESNET_METHODS)
 def test_learns_its_first_task(method: str) -> None:
     assert np.mean(long_run(method).class_il[0]) > (50 if method in JOINT else 90)  # joint: four classes in as many epochs
 
@@ -117,9 +121,9 @@ def test_learns_its_first_task(method: str) -> None:
 def test_accuracies_are_those_of_the_network_in_evaluation_mode(method: str) -> None:
     training = long_run(method)
     dataset = training.dataset
-    network = copy.deepcopy(training.model.net).eval()
+    model = copy.deepcopy(training.model).eval()
     with torch.no_grad():
-        right = network(dataset.normalise(dataset.test.images)).argmax(1) == dataset.test.labels
+        right = model(dataset.normalise(dataset.test.images)).argmax(1) == dataset.test.labels
     by_task = [100 * float(right[dataset.test_indices(task)].double().mean()) for task in range(2)]
     assert training.class_il[-1] == pytest.approx(by_task)
 
@@ -138,7 +142,7 @@ def test_goes_on_bit_for_bit_from_a_checkpoint_anywhere(method: str, way: str, t
     middle = {(place, count // 2 + 1) for place, count in passed.items() if place[0] == (0 if method in JOINT else 1)}
     between = {(place, 1) for place in passed if place[1] in ("begin", "prepare")}
     in_pieces, pieces = finished_in_pieces(method, tmp_path, middle | between, **WAYS[way])
-    assert pieces == len(middle | between) >= 6
+    assert pieces == len(middle | between) >= (5 if method in UNTRAINED else 6)
     assert differences(whole.state(), in_pieces.state()) == []
 
 
@@ -158,14 +162,14 @@ def results_of(method: str, folder: Path) -> dict[str, Any]:
     return results
 
 
-@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize("method", RESNET_METHODS)
 def test_one_seed_gives_one_record(method: str, tmp_path: Path) -> None:
     first, again = (results_of(method, tmp_path / name) for name in ("a", "b"))
     assert same_figures(first, again)
     assert (first["seed"], first["status"]) == (5, "finished")
 
 
-@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize("method", RESNET_METHODS)
 def test_another_seed_gives_another_network(method: str) -> None:
     one, other = (finished(method, n_epochs=1, stop_after=1, seed=seed).model.net.state_dict() for seed in (0, 1))
     assert not any(torch.equal(one[name], other[name]) for name in one if one[name].dim() > 1)
@@ -190,7 +194,7 @@ def frozen(model: ContinualModel) -> dict[str, Tensor]:
     return {f"{name}.{key}": value.clone() for name, part in held for key, value in part.state_dict().items()}
 
 
-@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize("method", RESNET_METHODS)
 def test_everything_moves_in_the_first_task(method: str) -> None:
     training = start(method, n_epochs=1, first_task_part=1)
     model = begin(training, 0)
@@ -200,7 +204,7 @@ def test_everything_moves_in_the_first_task(method: str) -> None:
         assert {name for name in moved(before, named(model)) if name.startswith("net.")} == everything
 
 
-@pytest.mark.parametrize("method", ONE_BY_ONE)
+@pytest.mark.parametrize("method", [method for method in ONE_BY_ONE if method in RESNET_METHODS])
 def test_what_is_frozen_stays_while_a_task_is_trained(method: str) -> None:
     training = start(method)
     train_task(training, 0).end_task(training.shown)
@@ -236,7 +240,7 @@ def test_each_stage_moves_its_own_parameters_and_no_others(method: str, way: str
     assert stages[0] == ("head" if way == "unfreezing" else "all") and stages[-1] == "classifier"
 
 
-@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize("method", RESNET_METHODS)
 def test_the_optimiser_has_the_rate_of_the_schedule(method: str) -> None:
     training = start(method, n_epochs=10, lr=0.5, lr_milestones="0.2,0.6", lr_gamma=0.1, first_task_part=1)
     model: Any = begin(training, 0)

@@ -24,9 +24,7 @@ class Accuracies:
     micro_task_il: float
 
 
-def evaluate(
-    model: ContinualModel, dataset: ContinualDataset, n_tasks: int, batch_size: int = 500, most_batches: int | None = None
-) -> Accuracies:
+def evaluate(model: ContinualModel, dataset: ContinualDataset, n_tasks: int, most_batches: int | None = None) -> Accuracies:
     """Evaluate a method on the test images of tasks 0..n_tasks-1; its network comes back in the mode it was in.
 
     Args:
@@ -36,7 +34,7 @@ def evaluate(
     model.net.eval()
     try:
         with torch.no_grad():
-            counts = [_correct(model, dataset, task, batch_size, most_batches) for task in range(n_tasks)]
+            counts = [_correct(model, dataset, task, most_batches) for task in range(n_tasks)]
     finally:
         model.net.train(training)
     totals, free, told = ([int(count[i]) for count in counts] for i in range(3))
@@ -44,13 +42,11 @@ def evaluate(
     return Accuracies(percent[0], percent[1], micro(free, totals), micro(told, totals))
 
 
-def _correct(
-    model: ContinualModel, dataset: ContinualDataset, task: int, batch_size: int, most: int | None
-) -> tuple[int, torch.Tensor, torch.Tensor]:
+def _correct(model: ContinualModel, dataset: ContinualDataset, task: int, most: int | None) -> tuple[int, torch.Tensor, torch.Tensor]:
     """(images, right among all seen classes, right among the task's own) of one task."""
     classes = dataset.task_classes(task)
     total, free, told = 0, torch.zeros((), device=dataset.device), torch.zeros((), device=dataset.device)
-    for number, (images, labels) in enumerate(dataset.plain_batches(task, "test", batch_size)):
+    for number, (images, labels) in enumerate(dataset.plain_batches(task, "test", model.EVALUATION_BATCH)):
         if number == most:
             break
         logits = model(images)

@@ -1,0 +1,118 @@
+"""CODA-Prompt (Smith et al., CVPR 2023) on a frozen CLIP: prompts composed for each image from a pool that grows by task.
+
+In each of the lowest five blocks stands a pool of components. An image's query - the class token that the bare tower gives it - is compared
+with each component's key under the component's attention; the cosines weigh the components' prompts, with no softmax, and the sum is put
+before the keys and values of the block's attention. Each task adds components, orthogonal to the earlier ones, which are frozen. A linear
+head over all classes is trained with them; the logits of old classes are masked, so that the loss is over the task's own classes.
+
+What deviates from the authors, and why: the tower is a CLIP (theirs: a ViT of ImageNet-21k), SGD at 0.1 for 5 epochs (theirs: Adam at 1e-3
+for 20 or 50), as in PMI's Table 9. The head reads CLIP's image features, which are what PMI inverts. The Gram-Schmidt makes new components
+orthogonal to all that the old ones span, also where training has made the old ones oblique (theirs leaves a rest then).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from types import SimpleNamespace
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from pmi_cl.backbones.prompts import PromptPool
+from pmi_cl.errors import UserError
+from pmi_cl.models.clip_model import ClipModel, ClipTrainingOptions
+from pmi_cl.options import option
+from pmi_cl.seeding import seeded
+
+
+@dataclass(frozen=True)
+class CodaPromptOptions(ClipTrainingOptions):
+    """Table 9's values; the pool is the authors', under the names that Mammoth gives its flags."""
+
+    lr: float = option(0.1, "learning rate at its highest", above=0, source="PMI Table 9")
+    pool_size: int = option(100, "components of each block, in equal parts for the tasks", low=1, source="CODA-Prompt")
+    prompt_len: int = option(
+        8, "vectors of a prompt, half before the keys and half before the values", unit="vectors", low=2, source="CODA-Prompt"
+    )
+    prompt_blocks: int = option(5, "blocks that have a pool, from the lowest (all where there are fewer)", low=1, source="CODA-Prompt")
+    mu: float = option(0.0, "weight of the components' orthogonality", low=0, source="CODA-Prompt's final scripts")
+    head_input: str = option(
+        "raw", "what the head reads: image features as they are, or normalised", choices=("raw", "unit"), source="[INF]"
+    )
+
+
+class CodaPrompt(ClipModel):
+    """Prompts composed from a growing pool by each image's query, and a linear head.
+
+    ``learned``: "prompts", a pool for each of the lowest blocks; "head", linear over all classes of the run.
+    """
+
+    NAME = "coda_prompt"
+    Options = CodaPromptOptions
+
+    @classmethod
+    def check(cls, args: SimpleNamespace, n_classes: int) -> None:
+        """A prompt is half keys, half values. Raises UserError."""
+        super().check(args, n_classes)
+        if args.prompt_len % 2:
+            raise UserError(f"--prompt_len {args.prompt_len}: half goes to the keys and half to the values, give an even number")
+
+    def build(self) -> nn.ModuleDict:
+        """Empty pools in the lowest blocks, and the head."""
+        options, net, n_tasks = self.options, self.net, self.dataset.N_TASKS
+        if options.pool_size < n_tasks:
+            raise UserError(f"--pool_size {options.pool_size}: give at least one component for each of the {n_tasks} tasks")
+        if options.pool_size > net.width:
+            raise UserError(f"--pool_size {options.pool_size}: only {net.width} directions are orthogonal in {net.name}, give no more")
+        pools = nn.ModuleList()
+        for block in net.blocks[: options.prompt_blocks]:
+            block.prefix = PromptPool(options.prompt_len, net.width, options.pool_size // n_tasks)
+            pools.append(block.prefix)
+        return nn.ModuleDict({"prompts": pools, "head": nn.Linear(net.feature_dim, self.dataset.N_CLASSES)})
+
+    @property
+    def pools(self) -> list[PromptPool]:
+        """The pools, the lowest block's first."""
+        return [block.prefix for block in self.net.blocks if isinstance(block.prefix, PromptPool)]
+
+    def grow(self) -> None:
+        """The current task's components, unless they are there (after a resumption)."""
+        super().grow()
+        self._grow_pools(self.current_task + 1)
+
+    def _grow_pools(self, tasks: int) -> None:
+        for depth, pool in enumerate(self.pools):
+            while pool.tasks < tasks:
+                pool.grow(seeded(self.args.seed, "components", depth, pool.tasks), self.device)
+
+    def context(self, maps: Tensor) -> Tensor:
+        """The queries of maps (b, width, g, g): the class tokens (b, width) of the bare tower."""
+        return self.net.query_from(maps)
+
+    def class_logits(self, features: Tensor, classes: range) -> Tensor:
+        """The head's logits (b, n) of classes: those left out of the cross-entropy are as if masked."""
+        inputs = F.normalize(features, dim=1) if self.options.head_input == "unit" else features
+        return self.learned["head"](inputs)[:, classes.start : classes.stop]
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Images (b, 3, h, w), normalised, to the head's logits (b, seen classes)."""
+        return self.class_logits(self.image_features(x), range(self.n_seen_classes))
+
+    def losses(self, inputs: Tensor, labels: Tensor, epoch: int, step: int) -> dict[str, Tensor]:
+        """Those of every CLIP method, and the orthogonality of the components where it has a weight."""
+        losses = super().losses(inputs, labels, epoch, step)
+        if self.options.mu:
+            penalties = [penalty for pool in self.pools for penalty in pool.penalties()]
+            losses["orthogonality"] = self.options.mu * torch.stack(penalties).sum()
+        return losses
+
+    def state(self) -> dict[str, Any]:
+        """The base's, and for how many tasks there are components."""
+        return {**super().state(), "pool_tasks": self.pools[0].tasks}
+
+    def load_state(self, state: dict[str, Any]) -> None:
+        """Take up :meth:`state`: as many components first."""
+        self._grow_pools(state["pool_tasks"])
+        super().load_state(state)
