@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from pmi_cl.backbones.clip_pieces import BlockPiece, Embed, PatchConv, Project, TextTower
 from pmi_cl.backbones.open_clip_library import open_clip_module
+from pmi_cl.datasets.input_form import InputForm
 from pmi_cl.errors import UserError
 
 MEAN = (0.48145466, 0.4578275, 0.40821073)  # of the images that OpenAI trained on
@@ -24,7 +25,7 @@ class ClipNetwork(nn.Module):
 
     Attributes:
         name: what users call the backbone.
-        weights_record: where the weights came from: ``tag``, ``file`` and ``sha256``; None where that does not apply.
+        weights_record: where the weights came from: ``name``, ``tag``, ``file`` and ``sha256``; None where that does not apply.
         image_size, patch_size: in pixels. grid: patches along a side.
         width, layers, heads: of the image tower. text_width, text_layers: of the text tower.
         feature_dim: of the space that images and texts share.
@@ -45,7 +46,7 @@ class ClipNetwork(nn.Module):
     ) -> None:
         super().__init__()
         visual, text = plain_towers(model, name)
-        self.name, self.weights_record = name, weights_record or {"tag": None, "file": None, "sha256": None}
+        self.name, self.weights_record = name, weights_record or {"name": name, "tag": None, "file": None, "sha256": None}
         self.tokenizer, self.mean, self.std = tokenizer, tuple(mean), tuple(std)
         self.image_size, self.patch_size = int(visual.image_size[0]), int(visual.patch_size[0])
         self.image_tower = nn.ModuleList(
@@ -72,6 +73,11 @@ class ClipNetwork(nn.Module):
     def sha256(self) -> str | None:
         """Of the file that the weights came from."""
         return self.weights_record["sha256"]
+
+    @property
+    def input_form(self) -> InputForm:
+        """How a data set presents its images to this network."""
+        return InputForm(self.image_size, self.mean, self.std)
 
     @property
     def blocks(self) -> list[BlockPiece]:

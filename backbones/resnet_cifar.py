@@ -8,6 +8,7 @@ from torch.nn import functional as F
 from pmi_cl.backbones.heads import GrowingHead
 
 BACKBONES = {"resnet32": "resnet32", "resnet20": "resnet20"}
+KIND = "resnet"
 
 
 class Stem(nn.Module):

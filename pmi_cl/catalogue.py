@@ -5,7 +5,7 @@ from __future__ import annotations
 import ast
 import importlib
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +16,7 @@ from pmi_cl.source_reader import OptionSpec, Source, SourceReader, assignments
 __all__ = ["INSTALLED", "KINDS", "Catalogue", "Entry", "OptionSpec", "canonical", "entries", "find", "load"]
 
 KINDS = {"model": "model", "dataset": "data set", "backbone": "backbone"}  # kind -> its name in a sentence; the folder is the kind's plural
+FAMILY = ":NAME"  # what a backbone ends with that stands for many: the file's NAMES says for which
 
 
 @dataclass(frozen=True)
@@ -27,7 +28,8 @@ class Entry:
         module, attribute: where its class or function is, for :meth:`Catalogue.load`.
         summary: first line of its docstring.
         options: its flags.
-        constants: its class attributes in capitals that are literals (``N_CLASSES``, ``N_TASKS``, ``DEFAULTS``), inherited ones included.
+        constants: its class attributes in capitals that are literals (``N_CLASSES``, ``N_TASKS``, ``DEFAULTS``), inherited ones included;
+            of a backbone, those of its file (``KIND``).
     """
 
     kind: str
@@ -66,6 +68,10 @@ class Catalogue:
     def find(self, kind: str, name: str) -> Entry:
         """The entry of that name (case, ``_`` and ``-`` make no difference). Raises UserError with the nearest names."""
         known = {canonical(entry.name): entry for entry in self.entries(kind)}
+        prefix, colon, member = name.partition(":")
+        family = known.get(canonical(prefix + FAMILY)) if colon else None
+        if family is not None:
+            return _member(family, member)
         if canonical(name) not in known:
             raise unknown_name(KINDS[kind], name, [entry.name for entry in known.values()])
         return known[canonical(name)]
@@ -108,7 +114,18 @@ class Catalogue:
         for name, attribute in (source.literal(names) if names else {}).items():
             if attribute not in source.definitions:
                 raise UserError(f"{source.path}: BACKBONES names '{attribute}', which the file does not define")
-            yield Entry("backbone", name, source.name, attribute, _summary(source.definitions[attribute]))
+            options = self.reader.module_options(source)
+            constants = self.reader.literal_constants(source.tree.body)
+            yield Entry("backbone", name, source.name, attribute, _summary(source.definitions[attribute]), options, constants)
+
+
+def _member(family: Entry, name: str) -> Entry:
+    """The backbone of a family that ``name`` means: "clip:NAME" and "vit-b-16" give "clip:ViT-B-16"."""
+    prefix = family.name.removesuffix(FAMILY[1:])
+    names = {canonical(member): prefix + member for member in family.constants["NAMES"]}
+    if canonical(name) not in names:
+        raise unknown_name("backbone", prefix + name, names.values())
+    return replace(family, name=names[canonical(name)])
 
 
 def _summary(node: ast.ClassDef | ast.FunctionDef) -> str:

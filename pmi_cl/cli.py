@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import pmi_cl
-from pmi_cl.catalogue import INSTALLED, Catalogue
+from pmi_cl.catalogue import INSTALLED, KINDS, Catalogue, Entry
 from pmi_cl.errors import RunFailed, UserError
 from pmi_cl.help_text import listing, overview, own_flags, table
 from pmi_cl.utils.arguments import CONTROLS, all_specs, resolve, run_specs, scan
-from pmi_cl.utils.presets import decide, presets_of
+from pmi_cl.utils.presets import chosen_backbone, decide, presets_of
 
 INTERRUPTED = 130
 PIPE_CLOSED = 141
@@ -71,15 +71,29 @@ def _start(argv: Sequence[str], check_only: bool, catalogue: Catalogue) -> int:
 
 def _help(argv: Sequence[str], catalogue: Catalogue) -> str:
     typed, _ = scan(argv, run_specs())
-    entries = [catalogue.find(kind, typed[kind]) for kind in ("model", "dataset") if kind in typed]
-    if not entries:
+    found = {kind: catalogue.find(kind, typed[kind]) for kind in KINDS if kind in typed}
+    if not found:
         return overview(run_specs())
-    if len(entries) == 1:
-        return own_flags(entries, {}, {}, catalogue)
-    model, dataset = entries
-    chosen = {name: text for name, text in typed.items() if name == "model_config"}
-    values, sources = decide(all_specs(model, dataset), chosen, presets_of(model.name, catalogue), dataset)
-    return own_flags(entries, values, sources, catalogue)
+    chosen = {name: text for name, text in typed.items() if name in ("model_config", "backbone")}
+    backbone = _backbone_of(found, chosen, catalogue)
+    if backbone is not None and backbone.options:
+        found["backbone"] = backbone
+    if not {"model", "dataset"} <= found.keys():
+        return own_flags(found.values(), {}, {}, catalogue)
+    presets = presets_of(found["model"].name, catalogue)
+    values, sources = decide(all_specs(*found.values()), chosen, presets, found["model"], found["dataset"])
+    return own_flags(found.values(), values, sources, catalogue)
+
+
+def _backbone_of(found: Mapping[str, Entry], chosen: Mapping[str, str], catalogue: Catalogue) -> Entry | None:
+    """The backbone of a run with the model and the data set that were typed, as far as they say."""
+    if "model" not in found:
+        return found.get("backbone")
+    if "dataset" in found:
+        name = chosen_backbone(chosen, presets_of(found["model"].name, catalogue), found["model"], found["dataset"])
+    else:
+        name = chosen.get("backbone", found["model"].constants.get("DEFAULTS", {}).get("backbone"))
+    return None if name is None else catalogue.find("backbone", name)
 
 
 def _show(text: str) -> None:

@@ -135,14 +135,17 @@ class SourceReader:
 
     def constants(self, source: Source, node: ast.ClassDef) -> dict[str, Any]:
         """The class attributes in capitals whose values are literals, inherited ones included."""
+        return self.literal_constants([statement for _, owner in self.lineage(source, node) for statement in owner.body])
+
+    def literal_constants(self, body: Sequence[ast.stmt]) -> dict[str, Any]:
+        """The names in capitals that are assigned literals, a later one over an earlier one."""
         values = {}
-        for _, owner in self.lineage(source, node):
-            for name, value in assignments(owner.body):
-                if name.isupper():
-                    try:
-                        values[name] = ast.literal_eval(value)
-                    except (ValueError, TypeError):
-                        values.pop(name, None)  # computed: only the imported class knows it
+        for name, value in assignments(body):
+            if name.isupper():
+                try:
+                    values[name] = ast.literal_eval(value)
+                except (ValueError, TypeError):
+                    values.pop(name, None)  # computed: only the imported code knows it
         return values
 
     def declared_options(self, source: Source, node: ast.ClassDef) -> tuple[OptionSpec, ...]:
@@ -153,6 +156,11 @@ class SourceReader:
                 if name == "Options":
                     options = self._options_named(owner_source, value)
         return options
+
+    def module_options(self, source: Source) -> tuple[OptionSpec, ...]:
+        """The options of the dataclass that the module names in ``Options = ...``: those of its backbones."""
+        value = dict(assignments(source.tree.body)).get("Options")
+        return self._options_named(source, value) if value is not None else ()
 
     def _options_named(self, source: Source, value: ast.expr) -> tuple[OptionSpec, ...]:
         found = self.resolve(source, value.id) if isinstance(value, ast.Name) else None

@@ -1,4 +1,4 @@
-"""A small registry written to a folder: two methods, two data sets, two backbones and presets, for tests of the command line."""
+"""A small registry written to a folder: methods, data sets, backbones of two kinds and presets, for tests of the command line."""
 
 from __future__ import annotations
 
@@ -53,6 +53,16 @@ class Invert(Base):
     Options = InvertOptions
     COMPUTED = len("abc")
 ''',
+    "models/prompts.py": '''
+"""A method for another kind of network."""
+from pmi_cl.models.finetune import Base
+
+class Prompts(Base):
+    """Prompts."""
+    NAME = "prompts"
+    BACKBONE_KIND = "vit"
+    DEFAULTS = {"backbone": "vit-b", "n_epochs": 2}
+''',
     "models/_private.py": "this is not Python",
     "datasets/base.py": '''
 """The base class."""
@@ -100,6 +110,32 @@ def big():
 def small():
     """A small network."""
 ''',
+    "backbones/vits.py": '''
+"""Networks of another kind, with an option and names without end."""
+from dataclasses import dataclass
+from pmi_cl.options import option
+
+@dataclass(frozen=True)
+class VitOptions:
+    weights: str = option("good", "where from")
+
+KIND = "vit"
+BACKBONES = {"vit-b": "vit_b", "vit:NAME": "any_vit"}
+NAMES = ("One-2", "Two-1")
+Options = VitOptions
+
+def vit_b(args):
+    """A ViT."""
+
+def any_vit(args):
+    """Any ViT."""
+''',
+    "models/config/prompts.yaml": """
+small:
+  about: other weights
+  all: {weights: small}
+  seq-folder: {backbone: "vit:Two-1"}
+""",
     "models/config/invert_it.yaml": """
 default: {all: paper, seq-folder: quick}
 paper:

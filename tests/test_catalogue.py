@@ -3,20 +3,21 @@
 from __future__ import annotations
 
 import dataclasses
+import importlib
 import inspect
 import time
 import typing
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-from pmi_cl.catalogue import INSTALLED, KINDS, Catalogue, OptionSpec, entries, load
+from pmi_cl.catalogue import INSTALLED, KINDS, Catalogue, Entry, OptionSpec, entries
 from pmi_cl.errors import UserError
 from pmi_cl.utils.run_options import GROUPS, RunOptions
 from tests.sample_registry import write_registry
 
-REGISTERED = [(kind, entry.name) for kind in KINDS for entry in entries(kind)]
-WITH_OPTIONS = [(kind, name) for kind, name in REGISTERED if kind != "backbone"]
+REGISTERED = [pytest.param(entry, id=f"{kind}-{entry.name}") for kind in KINDS for entry in entries(kind)]
 
 
 @pytest.fixture
@@ -35,9 +36,9 @@ def as_imported(options_class: type) -> list[OptionSpec]:
 def test_lists_every_kind_by_name(catalogue: Catalogue) -> None:
     names = {kind: [entry.name for entry in catalogue.entries(kind)] for kind in KINDS}
     assert names == {
-        "model": ["finetune", "invert_it"],
+        "model": ["finetune", "invert_it", "prompts"],
         "dataset": ["seq-folder", "seq-hundred"],
-        "backbone": ["net-big", "net-small"],
+        "backbone": ["net-big", "net-small", "vit-b", "vit:NAME"],
     }
 
 
@@ -64,6 +65,24 @@ def test_constants_are_inherited_literals(catalogue: Catalogue) -> None:
     hundred, folder = (catalogue.find("dataset", name).constants for name in ("seq-hundred", "seq-folder"))
     assert (hundred["N_CLASSES"], hundred["N_TASKS"], hundred["DEFAULTS"], hundred["SIZE"]) == (100, 10, {"backbone": "net-big"}, (32, 32))
     assert "MEAN" not in hundred and "N_CLASSES" not in folder and folder["N_TASKS"] is None
+
+
+def test_a_backbone_has_the_options_and_constants_of_its_file(catalogue: Catalogue) -> None:
+    big, vit = catalogue.find("backbone", "net-big"), catalogue.find("backbone", "vit-b")
+    assert (big.options, big.constants["BACKBONES"]) == ((), {"net-big": "big", "net-small": "small"})
+    assert [spec.name for spec in vit.options] == ["weights"] and vit.constants["KIND"] == "vit"
+
+
+@pytest.mark.parametrize("typed", ["vit:One-2", "VIT:one_2"])
+def test_a_family_stands_for_its_members(catalogue: Catalogue, typed: str) -> None:
+    found = catalogue.find("backbone", typed)
+    assert (found.name, found.attribute, [spec.name for spec in found.options]) == ("vit:One-2", "any_vit", ["weights"])
+
+
+@pytest.mark.parametrize("typed", ["vit:NAME", "vit:One-3", "vit:"])
+def test_a_member_that_does_not_exist_gives_the_nearest(catalogue: Catalogue, typed: str) -> None:
+    with pytest.raises(UserError, match=f"unknown backbone '{typed}': .*vit:One-2"):
+        catalogue.find("backbone", typed)
 
 
 @pytest.mark.parametrize("typed", ["invert_it", "invert-it", "INVERT_IT", "Invert-It"])
@@ -107,20 +126,25 @@ def test_every_run_option_is_in_one_group() -> None:
     assert sorted(grouped) == sorted(field.name for field in dataclasses.fields(RunOptions))
 
 
-@pytest.mark.parametrize(("kind", "name"), WITH_OPTIONS)
-def test_registered_options_are_read_as_imported(kind: str, name: str) -> None:
-    entry, imported = INSTALLED.find(kind, name), load(kind, name)
-    options_class = getattr(imported, "Options", None)
+def owner_of(entry: Entry) -> Any:
+    """What holds the entry's options and constants: its class, or the file of a backbone."""
+    module = importlib.import_module(entry.module)
+    return module if entry.kind == "backbone" else getattr(module, entry.attribute)
+
+
+@pytest.mark.parametrize("entry", REGISTERED)
+def test_registered_options_are_read_as_imported(entry: Entry) -> None:
+    options_class = getattr(owner_of(entry), "Options", None)
     assert list(entry.options) == (as_imported(options_class) if options_class else [])
     assert not {spec.name for spec in entry.options} & {field.name for field in dataclasses.fields(RunOptions)}
 
 
-@pytest.mark.parametrize(("kind", "name"), REGISTERED)
-def test_registered_classes_are_read_as_imported(kind: str, name: str) -> None:
-    entry, imported = INSTALLED.find(kind, name), load(kind, name)
+@pytest.mark.parametrize("entry", REGISTERED)
+def test_registered_classes_are_read_as_imported(entry: Entry) -> None:
+    imported = getattr(importlib.import_module(entry.module), entry.attribute)
     assert entry.summary and entry.summary == inspect.getdoc(imported).partition("\n")[0]
     for constant, value in entry.constants.items():
-        assert getattr(imported, constant) == value
+        assert getattr(owner_of(entry), constant) == value
 
 
 @pytest.mark.parametrize("name", [entry.name for entry in entries("dataset")])

@@ -19,6 +19,7 @@ from pmi_cl.utils.presets import presets_of
 from tests.sample_registry import write_registry
 
 RUN = ["--model", "invert_it", "--dataset", "seq-hundred"]
+PROMPTS = ["--model", "prompts", "--dataset", "seq-hundred"]
 
 
 @pytest.fixture
@@ -40,6 +41,14 @@ def test_resolves_names_values_and_sources(catalogue: Catalogue) -> None:
     assert set(vars(args)) == set(resolved.sources)
 
 
+def test_the_backbones_options_are_resolved(catalogue: Catalogue) -> None:
+    resolved = resolve([*PROMPTS, "--backbone", "VIT:two_1", "--weights", "mine"], catalogue)
+    assert (resolved.args.backbone, resolved.args.weights, resolved.backbone.attribute) == ("vit:Two-1", "mine", "any_vit")
+    assert (resolved.sources["backbone"], resolved.sources["weights"]) == ("flag", "flag")
+    again = record(resolved, "one")
+    assert resolve(["--resume", str(again)], catalogue).args.weights == "mine"
+
+
 @pytest.mark.parametrize("typed", [["1,2,3"], ["1", "2", "3"]])
 def test_a_tuple_is_typed_with_commas_or_blanks(catalogue: Catalogue, typed: list[str]) -> None:
     assert resolve([*RUN, "--milestones", *typed], catalogue).args.milestones == (1, 2, 3)
@@ -59,12 +68,17 @@ def test_a_folder_of_images_checks_its_tasks_itself(catalogue: Catalogue) -> Non
 
 
 MISTAKES = [
-    ([], "--model is missing: choose a model from finetune, invert_it"),
+    ([], "--model is missing: choose a model from finetune, invert_it, prompts"),
     (["--model", "finetune"], "--dataset is missing: choose a data set from seq-folder, seq-hundred"),
     (["--model", "finetun", "--dataset", "seq-hundred"], "unknown model 'finetun': did you mean finetune"),
     (["--model", "finetune", "--dataset", "seq-hunderd"], "unknown data set 'seq-hunderd': did you mean seq-hundred"),
     ([*RUN, "--backbone", "net-bog"], "unknown backbone 'net-bog': did you mean net-big"),
-    ([*RUN, "--backbone", "none"], "--backbone is missing: choose a backbone from net-big, net-small"),
+    ([*RUN, "--backbone", "none"], "--backbone is missing: choose a backbone from net-big, net-small, vit-b, vit:NAME"),
+    ([*RUN, "--backbone", "vit-b"], "--backbone vit-b: invert_it works on another kind: choose from net-big, net-small"),
+    ([*PROMPTS, "--backbone", "net-big"], "--backbone net-big: prompts works on another kind: choose from vit-b, vit:NAME"),
+    ([*PROMPTS, "--backbone", "vit:Two"], "unknown backbone 'vit:Two': did you mean vit:Two-1"),
+    ([*PROMPTS, "--weight", "x"], "unknown flag '--weight': did you mean --weights"),
+    ([*RUN, "--weights", "x"], "unknown flag '--weights': "),
     ([*RUN, "--model_config", "papper"], "unknown preset 'papper': did you mean paper?"),
     ([*RUN, "--model_config", "wrong-key"], "unknown key 'n_epoch': did you mean n_epochs"),
     (["--model", "finetune", "--dataset", "seq-hundred", "--model_config", "paper"], "unknown preset 'paper': choose from none"),
@@ -251,6 +265,15 @@ def test_help_with_both_shows_the_values_of_the_preset(catalogue: Catalogue, cap
     text = printed(["--help", *RUN], catalogue, capsys)
     assert "--n_epochs INT other passes (60 epochs by the preset paper (seq-hundred), at least 1)" in text
     assert "--class_order TEXT order of the classes (default default)" in text
+
+
+def test_help_shows_the_flags_of_the_backbone_that_a_run_would_have(catalogue: Catalogue, capsys: pytest.CaptureFixture[str]) -> None:
+    weights = "--weights TEXT where from (default good)"
+    for argv in (PROMPTS, PROMPTS[:2], ["--backbone", "vit:One-2"], [*PROMPTS, "--backbone", "vit:One-2"]):
+        assert weights in printed(["--help", *argv], catalogue, capsys)
+    changed = printed(["--help", *PROMPTS, "--model_config", "small"], catalogue, capsys)
+    assert "where from (small by the preset small)" in changed
+    assert weights not in printed(["--help", *RUN], catalogue, capsys)
 
 
 def test_version(catalogue: Catalogue, capsys: pytest.CaptureFixture[str]) -> None:

@@ -44,11 +44,26 @@ class Run:
     args: SimpleNamespace
     model: Entry
     dataset: Entry
+    backbone: Entry
+
+
+def check(args):
+    """What the module of a backbone may have."""
+    if getattr(args, "weights", "") == "gone":
+        raise UserError("--weights gone: give others")
 
 
 def make_run(results_path, **changes):
     args = {"device": "cpu", "results_path": str(results_path), "loadcheck": None, "resume": None, "n_classes": 2, **changes}
-    return Run(SimpleNamespace(**args), Entry("model", "modest", __name__, "Modest", ""), Entry("dataset", "pairs", __name__, "Pairs", ""))
+    entries = [
+        Entry(kind, name.lower(), __name__, name, "") for kind, name in (("model", "Modest"), ("dataset", "Pairs"), ("backbone", "Net"))
+    ]
+    return Run(SimpleNamespace(**args), *entries)
+
+
+def test_the_backbone_is_asked_for_its_weights(tmp_path):
+    with pytest.raises(UserError, match="--weights gone"):
+        preflight(make_run(tmp_path, weights="gone"))
 
 
 def test_the_method_is_asked_too(tmp_path):

@@ -10,15 +10,17 @@ import pytest
 from pmi_cl.catalogue import INSTALLED, Catalogue, entries
 from pmi_cl.errors import UserError
 from pmi_cl.utils.arguments import all_specs
-from pmi_cl.utils.presets import decide, presets_of
+from pmi_cl.utils.presets import chosen_backbone, decide, presets_of
 from tests.sample_registry import write_registry
 
 FILE = "models/config/invert_it.yaml"
 
 
 def decided(catalogue: Catalogue, dataset: str, flags: dict[str, str], model: str = "invert_it") -> tuple[dict[str, Any], dict[str, str]]:
-    entry, data = catalogue.find("model", model), catalogue.find("dataset", dataset)
-    return decide(all_specs(entry, data), flags, presets_of(model, catalogue), data)
+    entry, data, presets = catalogue.find("model", model), catalogue.find("dataset", dataset), presets_of(model, catalogue)
+    backbone = chosen_backbone(flags, presets, entry, data)
+    assert backbone is not None
+    return decide(all_specs(entry, data, catalogue.find("backbone", backbone)), flags, presets, entry, data)
 
 
 def test_each_source_outweighs_the_next(tmp_path: Path) -> None:
@@ -33,6 +35,16 @@ def test_each_source_outweighs_the_next(tmp_path: Path) -> None:
         "model_config": ("paper", "default"),
     }
     assert {name: (values[name], sources[name]) for name in expected} == expected
+
+
+def test_a_method_outweighs_the_data_set_and_a_preset_the_method(tmp_path: Path) -> None:
+    catalogue = write_registry(tmp_path)
+    values, sources = decided(catalogue, "seq-folder", {}, "prompts")
+    assert (values["backbone"], sources["backbone"], values["n_epochs"], sources["n_epochs"]) == ("vit-b", "method", 2, "method")
+    values, sources = decided(catalogue, "seq-folder", {"model_config": "small"}, "prompts")
+    assert (values["backbone"], sources["backbone"]) == ("vit:Two-1", "preset small (seq-folder)")
+    assert (values["weights"], sources["weights"]) == ("small", "preset small")
+    assert decided(catalogue, "seq-folder", {"model_config": "small", "backbone": "vit-b"}, "prompts")[0]["backbone"] == "vit-b"
 
 
 def test_a_preset_outweighs_the_data_set(tmp_path: Path) -> None:

@@ -12,7 +12,7 @@ from typing import Any
 
 from pmi_cl.catalogue import INSTALLED, KINDS, Catalogue, Entry, OptionSpec
 from pmi_cl.errors import UserError
-from pmi_cl.utils.presets import decide, presets_of
+from pmi_cl.utils.presets import chosen_backbone, decide, presets_of
 from pmi_cl.utils.run_options import DEVICES, RunOptions
 
 CONTROLS = ("--help", "--list", "--check", "--version")
@@ -24,8 +24,8 @@ class Resolved:
     """All that a run is told.
 
     Attributes:
-        args: every option of the run, the method and the data set, by name.
-        sources: where each value came from: "flag", "preset NAME", "preset NAME (DATASET)", "data set" or "default".
+        args: every option of the run, the method, the data set and the backbone, by name.
+        sources: where each value came from: "flag", "preset NAME", "preset NAME (DATASET)", "method", "data set" or "default".
         model, dataset, backbone: their catalogue entries.
     """
 
@@ -41,15 +41,15 @@ def run_specs() -> tuple[OptionSpec, ...]:
     return INSTALLED.options("pmi_cl.utils.run_options", "RunOptions")
 
 
-def all_specs(model: Entry, dataset: Entry) -> tuple[OptionSpec, ...]:
-    """The flags of the run, the method and the data set. Raises UserError where two of them declare the same one."""
+def all_specs(*entries: Entry) -> tuple[OptionSpec, ...]:
+    """The flags of the run and of the entries (method, data set, backbone). Raises UserError where two declare the same one."""
     owners: dict[str, str] = {}
-    for owner, specs in (("the run", run_specs()), (model.module, model.options), (dataset.module, dataset.options)):
+    for owner, specs in (("the run", run_specs()), *((entry.module, entry.options) for entry in entries)):
         for spec in specs:
             if spec.name in owners:
                 raise UserError(f"{owner}: option '{spec.name}' is already one of {owners[spec.name]}: rename it")
             owners[spec.name] = owner
-    return (*run_specs(), *model.options, *dataset.options)
+    return (*run_specs(), *(spec for entry in entries for spec in entry.options))
 
 
 def resolve(argv: Sequence[str], catalogue: Catalogue = INSTALLED) -> Resolved:
@@ -66,8 +66,9 @@ def resolve(argv: Sequence[str], catalogue: Catalogue = INSTALLED) -> Resolved:
     if "resume" in named:
         return _resume(argv, named, catalogue)
     model, dataset = (_entry(kind, named.get(kind), catalogue) for kind in ("model", "dataset"))
-    specs = all_specs(model, dataset)
-    values, sources = decide(specs, strict_flags(argv, specs), presets_of(model.name, catalogue), dataset)
+    presets = presets_of(model.name, catalogue)
+    specs = all_specs(model, dataset, _entry("backbone", chosen_backbone(named, presets, model, dataset), catalogue))
+    values, sources = decide(specs, strict_flags(argv, specs), presets, model, dataset)
     values |= {"model": model.name, "dataset": dataset.name}
     if values["n_tasks"] is None and "N_TASKS" in dataset.constants:
         values["n_tasks"], sources["n_tasks"] = dataset.constants["N_TASKS"], "data set"
@@ -82,8 +83,7 @@ def _resume(argv: Sequence[str], named: Mapping[str, str], catalogue: Catalogue)
     folder = find_run(named.get("results_path", RunOptions().results_path), named["resume"]).folder
     path = folder / "args.json"
     recorded, sources = read_arguments(path)
-    model, dataset = (_entry(kind, recorded.get(kind), catalogue) for kind in ("model", "dataset"))
-    specs = all_specs(model, dataset)
+    specs = all_specs(*(_entry(kind, recorded.get(kind), catalogue) for kind in KINDS))
     values = check_recorded(recorded, specs, path)
     changed = changes(values, strict_flags(argv, specs), specs) | {"resume": str(folder)}
     return _resolved(values | changed, sources | dict.fromkeys(changed, "flag"), catalogue)
@@ -158,10 +158,19 @@ def _resolved(values: Mapping[str, Any], sources: dict[str, str], catalogue: Cat
     args = SimpleNamespace(**values)
     model, dataset, backbone = (_entry(kind, values[kind], catalogue) for kind in ("model", "dataset", "backbone"))
     args.backbone = backbone.name
+    _check_kind(model, backbone, catalogue)
     args.device = _device(args.device)
     _check_run_name(args.run_name)
     _check_tasks(args, sources["n_tasks"], dataset)
     return Resolved(args, sources, model, dataset, backbone)
+
+
+def _check_kind(model: Entry, backbone: Entry, catalogue: Catalogue) -> None:
+    """Refuses a network that the method cannot work on, before torch is imported; names those that fit."""
+    wanted = model.constants.get("BACKBONE_KIND", "resnet")
+    if backbone.constants.get("KIND", "resnet") != wanted:
+        fitting = [entry.name for entry in catalogue.entries("backbone") if entry.constants.get("KIND", "resnet") == wanted]
+        raise UserError(f"--backbone {backbone.name}: {model.name} works on another kind: choose from {', '.join(fitting) or '(none)'}")
 
 
 def _device(text: str) -> str:

@@ -39,6 +39,9 @@ class Run(Protocol):
     @property
     def dataset(self) -> Entry: ...
 
+    @property
+    def backbone(self) -> Entry: ...
+
 
 def preflight(run: Run) -> None:
     """Checks all that a run needs from the machine and leaves nothing behind; what needs torch comes last, as it takes a second.
@@ -48,6 +51,9 @@ def preflight(run: Run) -> None:
     """
     args = run.args
     check_writable(Path(args.resume or args.results_path).expanduser())
+    check_backbone = getattr(importlib.import_module(run.backbone.module), "check", None)  # of its weights, where it has some
+    if check_backbone is not None:
+        check_backbone(args)
     dataset = getattr(importlib.import_module(run.dataset.module), run.dataset.attribute)
     dataset.check(args)
     if args.loadcheck:

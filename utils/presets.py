@@ -13,6 +13,7 @@ from pmi_cl.catalogue import Catalogue, Entry, OptionSpec, canonical
 from pmi_cl.errors import UserError, unknown_name
 from pmi_cl.utils.option_values import convert
 
+KINDS_OF_DEFAULTS = {"dataset": "data set", "model": "method"}  # kind of an entry with DEFAULTS -> the source of such a value
 NOT_IN_PRESETS = ("model", "dataset", "model_config", "resume")
 
 
@@ -93,18 +94,40 @@ def _mapping(value: Any, where: str) -> dict[str, Any]:
     return dict(value)
 
 
+@dataclass(frozen=True)
+class Layer:
+    """Settings from one place: its name as a source, what an error about them starts with, and the raw values by option name."""
+
+    source: str
+    where: str
+    settings: Mapping[str, Any]
+
+
+def layers(flags: Mapping[str, str], presets: PresetFile, model: Entry, dataset: Entry) -> list[Layer]:
+    """Everything that says something about options, the weaker first: data set, method, preset (all), preset (data set), flags."""
+    preset = presets.chosen(flags.get("model_config"), dataset.name)
+    own = [Layer(KINDS_OF_DEFAULTS[e.kind], f"{e.module}: DEFAULTS: ", e.constants.get("DEFAULTS", {})) for e in (dataset, model)]
+    return [*own, *_preset_layers(presets, preset, dataset.name), Layer("flag", "--", flags)]
+
+
+def chosen_backbone(flags: Mapping[str, str], presets: PresetFile, model: Entry, dataset: Entry) -> str | None:
+    """The backbone's name as the strongest layer has it; None where none says one. It decides which options there are."""
+    named = [layer.settings["backbone"] for layer in layers(flags, presets, model, dataset) if "backbone" in layer.settings]
+    return None if not named or str(named[-1]).lower() == "none" else str(named[-1])
+
+
 def decide(
-    specs: Sequence[OptionSpec], flags: Mapping[str, str], presets: PresetFile, dataset: Entry
+    specs: Sequence[OptionSpec], flags: Mapping[str, str], presets: PresetFile, model: Entry, dataset: Entry
 ) -> tuple[dict[str, Any], dict[str, str]]:
-    """The value of every option: flag, over preset (data set), over preset (all), over data set, over the option's default.
+    """The value of every option: flag, over preset (data set), over preset (all), over method, over data set, over its default.
 
     Args:
-        specs: all options of the run, the method and the data set.
+        specs: all options of the run, the method, the data set and the backbone.
         flags: what was typed, as text, each one of ``specs``; ``flags["model_config"]`` chooses the preset.
         presets: those of the method.
 
     Returns:
-        (values, sources): by option name; a source is "flag", "preset NAME", "preset NAME (DATASET)", "data set" or "default".
+        (values, sources): by option name; a source is "flag", "preset NAME", "preset NAME (DATASET)", "method", "data set" or "default".
 
     Raises:
         UserError: a value that the option does not allow, with the flag or the file, preset and key; an unknown preset or key.
@@ -113,33 +136,28 @@ def decide(
     preset = presets.chosen(flags.get("model_config"), dataset.name)
     values = {spec.name: spec.default for spec in specs}
     sources = dict.fromkeys(values, "default")
-    own = {name: raw for name, raw in dataset.constants.get("DEFAULTS", {}).items() if name in by_name}
-    layers = [
-        ("data set", f"{dataset.module}: DEFAULTS: ", own),
-        *_preset_layers(presets, preset, dataset.name, by_name),
-        ("flag", "--", flags),
-    ]
-    for source, where, settings in layers:
-        for name, raw in settings.items():
-            values[name] = convert(by_name[name], raw, f"{where}{name} {raw}")
-            sources[name] = source
+    for layer in layers(flags, presets, model, dataset):
+        _refuse_unknown_keys(layer, by_name)
+        for name, raw in layer.settings.items():
+            if name in by_name:  # a data set's defaults may be for other methods
+                values[name] = convert(by_name[name], raw, f"{layer.where}{name} {raw}")
+                sources[name] = layer.source
     values["model_config"] = preset.name if preset else None
     return values, sources
 
 
-def _preset_layers(
-    presets: PresetFile, preset: Preset | None, dataset: str, known: Collection[str]
-) -> list[tuple[str, str, dict[str, Any]]]:
-    """(source, what an error starts with, settings) of the preset's sections that count here, the weaker first."""
+def _preset_layers(presets: PresetFile, preset: Preset | None, dataset: str) -> list[Layer]:
+    """The preset's sections that count here, the weaker first."""
     if preset is None:
         return []
     where = f"{presets.path}: preset {preset.name}: "
-    allowed = [name for name in known if name not in NOT_IN_PRESETS]
-    layers = []
-    for section, label in (("all", f"preset {preset.name}"), (dataset, f"preset {preset.name} ({dataset})")):
-        settings = preset.sections.get(section, {})
-        for key in settings:
+    labels = {"all": f"preset {preset.name}", dataset: f"preset {preset.name} ({dataset})"}
+    return [Layer(label, where, preset.sections.get(section, {})) for section, label in labels.items()]
+
+
+def _refuse_unknown_keys(layer: Layer, known: Collection[str]) -> None:
+    if layer.source.startswith("preset"):
+        allowed = [name for name in known if name not in NOT_IN_PRESETS]
+        for key in layer.settings:
             if key not in allowed:
-                raise UserError(f"{where}{unknown_name('key', key, allowed)}")
-        layers.append((label, where, settings))
-    return layers
+                raise UserError(f"{layer.where}{unknown_name('key', key, allowed)}")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -49,8 +50,11 @@ def build_model(resolved: Resolved, dataset: ContinualDataset) -> ContinualModel
     """The method with its network, initialised from the run's seed alone."""
     import torch
 
+    factory = catalogue.load("backbone", resolved.backbone.name)
     with global_seed(resolved.args.seed, "network"):
-        backbone = catalogue.load("backbone", resolved.backbone.name)()
+        backbone = factory(resolved.args) if inspect.signature(factory).parameters else factory()
+        if hasattr(backbone, "input_form"):
+            dataset.present_as(backbone.input_form)
         model_class: Callable[..., ContinualModel] = catalogue.load("model", resolved.model.name)
         return model_class(backbone, torch.nn.functional.cross_entropy, resolved.args, dataset.augment, dataset)
 
