@@ -87,11 +87,7 @@ def _facts(spec: OptionSpec, value: Any, origin: str) -> str:
         return ", ".join(filter(None, (f"{amount} by the {origin}", bounds(spec))))
     # an option without a default says in its help what none means
     facts = ", ".join(filter(None, (spec.unit if value is None else f"default {amount}", bounds(spec))))
-<<<<<<< Updated upstream
     return "; ".join(filter(None, (facts, f"source: {spec.source}" if spec.source else "")))
-=======
-    return "; ".join(filter(None, (facts, spec.source and f"source: {spec.source}")))
->>>>>>> Stashed changes
 
 
 def shown(value: Any) -> str:
