@@ -170,7 +170,8 @@ def _check_kind(model: Entry, backbone: Entry, catalogue: Catalogue) -> None:
     wanted = model.constants.get("BACKBONE_KIND", "resnet")
     if backbone.constants.get("KIND", "resnet") != wanted:
         fitting = [entry.name for entry in catalogue.entries("backbone") if entry.constants.get("KIND", "resnet") == wanted]
-        raise UserError(f"--backbone {backbone.name}: {model.name} needs a backbone of kind {wanted}: choose from {', '.join(fitting) or '(none)'}")
+        names = ", ".join(fitting) or "(none)"
+        raise UserError(f"--backbone {backbone.name}: {model.name} needs a backbone of kind {wanted}: choose from {names}")
 
 
 def _device(text: str) -> str:
