@@ -1,4 +1,4 @@
-"""The base of every data set: images on the device as one uint8 tensor per split, index arrays per task, seeded batches."""
+"""The base of every data set: one uint8 tensor per split, on the device where it fits, index arrays per task, seeded batches."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal
 from pmi_cl.datasets import augmentation
 from pmi_cl.datasets.class_orders import class_order
 from pmi_cl.datasets.input_form import InputForm, resized, varied
-from pmi_cl.datasets.selection import Split, first_of_each, hold_out, pick, rows_of
+from pmi_cl.datasets.selection import PlacedSplit, Split, first_of_each, hold_out, pick, rows_of
 from pmi_cl.errors import UserError
 from pmi_cl.options import option, select
 from pmi_cl.seeding import seeded
@@ -59,12 +59,12 @@ class ContinualDataset(ABC):
     """A labelled image set that is shown class by class in ``N_TASKS`` equal tasks.
 
     Attributes:
-        train, test: the images of the run, on the device, labels in task order: task t holds the labels ``task_classes(t)``.
+        train, test: the images of the run, on the device if they fit, labels in task order: task t holds ``task_classes(t)``.
         class_order: the data set's own class ids in the order in which they are shown; label k is class ``class_order[k]``.
         class_names: the name of each label.
         form: how a network wants the images (:meth:`present_as`); None: as the data set has them.
         seed: of the batches and of the held-out part.
-        device: where everything above lives.
+        device: where batches come out.
     """
 
     NAME: str
@@ -161,20 +161,16 @@ class ContinualDataset(ABC):
             raise UserError(f"--n_tasks {n_tasks} does not divide the {n_classes} classes of {cls.NAME}: choose from {', '.join(divisors)}")
         return n_tasks
 
-    def _selected(self, raw: RawData, arguments: DataArguments) -> tuple[Split, Split]:
-        """The two splits on the device; with a held-out part that part is the test split."""
+    def _selected(self, raw: RawData, arguments: DataArguments) -> tuple[PlacedSplit, PlacedSplit]:
+        """The two splits; with a held-out part that part is the test split."""
         order = self.class_order
         kept, held = hold_out(raw.train.labels, order, arguments.validation, self.seed)
         if arguments.train_per_class is not None:
             kept = first_of_each(raw.train.labels, kept, arguments.train_per_class)
-        train = pick(raw.train, kept, order)
-        test = pick(raw.train, held, order) if len(held) else pick(raw.test, rows_of(raw.test.labels, order), order)
-        return self._on_device(train), self._on_device(test)
+        test = (raw.train, held) if len(held) else (raw.test, rows_of(raw.test.labels, order))
+        return pick(raw.train, kept, order, self.device), pick(*test, order, self.device)
 
-    def _on_device(self, split: Split) -> Split:
-        return Split(split.images.to(self.device), split.labels.to(self.device))
-
-    def _by_task(self, split: Split) -> list[Tensor]:
+    def _by_task(self, split: PlacedSplit) -> list[Tensor]:
         tasks = split.labels // self.N_CLASSES_PER_TASK
         return [(tasks == task).nonzero().squeeze(1) for task in range(self.N_TASKS)]
 
@@ -245,7 +241,7 @@ class ContinualDataset(ABC):
         """All (normalised images, labels) of a task, in the order of the split, not augmented; the last batch may be short."""
         source = self.train if split == "train" else self.test
         for rows in self._indices[split][task].split(batch_size):
-            yield self.normalise(source.images[rows]), source.labels[rows]
+            yield self.normalise(source.pixels(rows)), source.labels[rows]
 
     def steps_per_epoch(self, task: int, batch_size: int, drop_last: bool = True) -> int:
         """Batches of one epoch. A task smaller than one batch still gives one, however ``drop_last`` is set."""
@@ -271,7 +267,7 @@ class ContinualDataset(ABC):
         rows = rows[shuffle.to(self.device)]
         for step in range(start, self.steps_per_epoch(task, batch_size, drop_last)):
             batch = rows[step * batch_size : (step + 1) * batch_size]
-            images = self.train.images[batch]
+            images = self.train.pixels(batch)
             yield self.augment(images, seeded(self.seed, "augment", task, epoch, step)), self.train.labels[batch], images
 
 

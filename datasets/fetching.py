@@ -40,7 +40,7 @@ def fetch(url: str, target: Path, digest: str, *, timeout: float = 5.0, attempts
         check_digest(target, digest, f"delete it to download {url} again")
         return
     by_hand = f"try again, or download {url} by hand and put it at {target}"
-    with _part_file(target) as part:
+    with part_file(target) as part:
         if target.exists():  # another process was quicker
             return
         found = _download(url, part, digest.partition(":")[0], timeout, attempts, progress, by_hand)
@@ -48,7 +48,7 @@ def fetch(url: str, target: Path, digest: str, *, timeout: float = 5.0, attempts
         if found != digest:
             path.unlink()
             raise UserError(f"{url} came with a wrong checksum ({found}, not {digest}): {by_hand}")
-        with _disk_errors(path):
+        with disk_errors(path):
             path.replace(target)
 
 
@@ -68,15 +68,16 @@ def _feed(hasher: Any, file: IO[bytes] | Any) -> None:
 
 
 @contextlib.contextmanager
-def _part_file(target: Path) -> Iterator[IO[bytes]]:
-    """``<target>.part``, open to read and append, locked against other processes; it and its folder go again if it stays empty."""
+def part_file(target: Path, doing: str = "downloads") -> Iterator[IO[bytes]]:
+    """``<target>.part``, open to read and append, locked against other processes; it and its folder go again if it stays empty.
+
+    Args:
+        doing: what the process that others wait for does, for the line that says so.
+    """
     folders = [folder for folder in target.parents if not folder.exists()]
     path = target.with_name(target.name + ".part")
-    with _disk_errors(path):
-        target.parent.mkdir(parents=True, exist_ok=True)
-        file = path.open("a+b")
+    file = _locked(path, f"{doing} {target.name}")
     try:
-        _lock(file, target)
         yield file
     finally:
         with contextlib.suppress(OSError):
@@ -84,20 +85,33 @@ def _part_file(target: Path) -> Iterator[IO[bytes]]:
                 path.unlink()
             for folder in folders:
                 folder.rmdir()  # fails, as it should, where there is something in it
+        with contextlib.suppress(OSError):  # what could not be written before cannot be now
+            file.close()
+
+
+def _locked(path: Path, doing: str) -> IO[bytes]:
+    """The file, open and locked; made anew if whoever had it before removed it."""
+    while True:
+        with disk_errors(path):
+            path.parent.mkdir(parents=True, exist_ok=True)
+            file = path.open("a+b")
+        _lock(file, doing)
+        if os.fstat(file.fileno()).st_nlink:
+            return file
         file.close()
 
 
-def _lock(file: IO[bytes], target: Path) -> None:
-    """Waits until no other process downloads the same file. The system frees the lock of a process that dies."""
+def _lock(file: IO[bytes], doing: str) -> None:
+    """Waits until no other process has the file. The system frees the lock of a process that dies."""
     try:
         import fcntl
-    except ImportError:  # Windows: two runs at once may spoil each other's download, which the checksum tells
+    except ImportError:  # Windows: two runs at once may spoil each other's file, which is checked before it is used
         return
     with contextlib.suppress(OSError):  # a file system without locks
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
-            print(f"waiting for another process that downloads {target.name}", file=sys.stderr, flush=True)
+            print(f"waiting for another process that {doing}", file=sys.stderr, flush=True)
             fcntl.flock(file, fcntl.LOCK_EX)
 
 
@@ -144,14 +158,14 @@ def _append(response: HTTPResponse, part: IO[bytes], hasher: Any, done: int, pro
     length = response.headers["Content-Length"]
     total = done + int(length) if length else None
     while block := response.read(_BLOCK):
-        with _disk_errors(Path(part.name)):
+        with disk_errors(Path(part.name)):
             part.write(block)
             part.flush()
         hasher.update(block)
         done += len(block)
         if progress and total:
             progress(done, total)
-    with _disk_errors(Path(part.name)):
+    with disk_errors(Path(part.name)):
         os.fsync(part.fileno())
     if total is not None and done < total:
         raise ConnectionError(f"the connection broke after {done} of {total} bytes")
@@ -185,7 +199,8 @@ def _size(file: IO[bytes]) -> int:
 
 
 @contextlib.contextmanager
-def _disk_errors(path: Path) -> Iterator[None]:
+def disk_errors(path: Path) -> Iterator[None]:
+    """Turns the system's refusal to write below ``--base_path`` into a UserError."""
     try:
         yield
     except OSError as error:

@@ -7,35 +7,52 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from pmi_cl.datasets.placement import GatheredImages, placed
 from pmi_cl.errors import UserError
 from pmi_cl.seeding import seeded
 
 if TYPE_CHECKING:
+    import torch
     from torch import Tensor
 
 
 @dataclass(frozen=True, eq=False)
 class Split:
-    """Images with their labels.
+    """Images with their labels, as a data set loads them.
 
     Attributes:
-        images: uint8 (n, c, h, w).
-        labels: int64 (n,). In a :class:`~pmi_cl.datasets.continual_dataset.ContinualDataset` label k is the k-th class of the
-            class order; as a data set loads them they are the data set's own class ids.
+        images: uint8 (n, c, h, w), on the CPU.
+        labels: int64 (n,), the data set's own class ids.
     """
 
     images: Tensor
     labels: Tensor
 
 
-def pick(split: Split, rows: Tensor, order: Sequence[int]) -> Split:
-    """The images at ``rows``, each class id replaced by its place in ``order``; where that is all of them, the pixels are not copied."""
+@dataclass(frozen=True, eq=False)
+class PlacedSplit:
+    """The images of a run, where :func:`pmi_cl.datasets.placement.placed` has put them.
+
+    Attributes:
+        images: uint8 (n, c, h, w), on the run's device or, where they are too many, on the CPU.
+        labels: int64 (n,), on the run's device; label k is the k-th class of the class order.
+    """
+
+    images: Tensor | GatheredImages
+    labels: Tensor
+
+    def pixels(self, rows: Tensor) -> Tensor:
+        """The images at ``rows`` (int64, on any device): uint8 (b, c, h, w) on the run's device."""
+        return self.images[rows.to(self.images.device)].to(self.labels.device, non_blocking=True)
+
+
+def pick(split: Split, rows: Tensor, order: Sequence[int], device: torch.device) -> PlacedSplit:
+    """The images at ``rows``, on the device if they fit, each class id replaced by its place in ``order``."""
     import torch
 
     place = torch.zeros(max(order) + 1, dtype=torch.int64)
     place[torch.tensor(order)] = torch.arange(len(order))
-    images = split.images if len(rows) == len(split.images) else split.images[rows]
-    return Split(images, place[split.labels[rows]])
+    return PlacedSplit(placed(split.images, rows, device), place[split.labels[rows]].to(device))
 
 
 def rows_of(labels: Tensor, classes: Iterable[int]) -> Tensor:

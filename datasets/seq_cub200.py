@@ -1,0 +1,77 @@
+"""CUB-200-2011, class-incremental: 200 species of birds."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from types import SimpleNamespace
+
+from pmi_cl.datasets import cub_files
+from pmi_cl.datasets.continual_dataset import DataArguments, DatasetOptions
+from pmi_cl.datasets.downloads import Download
+from pmi_cl.datasets.listed_images import ListedImages, Listing, refuse_other_split
+from pmi_cl.options import option, select
+
+ARCHIVE = Download(cub_files.URL, "md5:97eceeb196236b17998738112f37df78", "CUB_200_2011.tgz", cub_files.FOLDER)
+
+
+@dataclass(frozen=True)
+class CubOptions(DatasetOptions):
+    """The flags of ``seq-cub200``."""
+
+    class_order: str = option(
+        "np1993", "np1993, rdfcil0, natural, seed:<n>, or every class id separated by commas", source="PROOF, PMI's CLIP track"
+    )
+    split: str = option(
+        "official",
+        "official: 5,994 training images; proof: the folders cub/train and cub/test of PROOF, 9,430 training images",
+        choices=("official", "proof"),
+    )
+    allow_other_split: bool = option(False, "1: take folders that are not PROOF's split (not comparable with its figures)")
+    image_size: int = option(224, "side of the square that each image becomes", unit="pixels", low=8, high=1024, source="PROOF")
+
+
+class SeqCub200(ListedImages):
+    """CUB-200-2011: 200 species of birds, 11,788 images; fetched on first use.
+
+    ``--split official`` reads ``<base_path>/CUB_200_2011/`` as the archive holds it, ``--split proof`` reads
+    ``<base_path>/cub/{train,test}/``. Class ids are the numbers of the class folders less one. C. Wah, S. Branson, P. Welinder,
+    P. Perona, S. Belongie, The Caltech-UCSD Birds-200-2011 Dataset, CNS-TR-2011-001.
+    """
+
+    NAME = "seq-cub200"
+    N_TASKS = 10
+    SIZE = (224, 224)
+    TEMPLATES = ("a photo of a {}, a type of bird.",)  # OpenAI's for birds, and PROOF's
+    Options = CubOptions
+
+    @classmethod
+    def downloads(cls, args: SimpleNamespace) -> Sequence[Download]:
+        """The official archive; PROOF's cannot be fetched without a browser."""
+        return () if _is_proof(args) else (ARCHIVE,)
+
+    @classmethod
+    def total_classes(cls, args: SimpleNamespace) -> int:
+        """The classes of the files at hand; the official 200 before they are fetched."""
+        root = _root(args)
+        if _is_proof(args):
+            return cub_files.proof_classes(root) if (root / "train").is_dir() else 200
+        return len(cub_files.class_names(root)) if root.is_dir() else 200
+
+    @classmethod
+    def listing(cls, args: SimpleNamespace) -> Listing:
+        """The files of the split."""
+        if not _is_proof(args):
+            return cub_files.official(_root(args))
+        listing = cub_files.proof(_root(args))
+        refuse_other_split(listing, cub_files.PROOF_COUNTS, select(CubOptions, vars(args)).allow_other_split)
+        return listing
+
+
+def _is_proof(args: SimpleNamespace) -> bool:
+    return select(CubOptions, vars(args)).split == "proof"
+
+
+def _root(args: SimpleNamespace) -> Path:
+    return Path(select(DataArguments, vars(args)).base_path) / (cub_files.PROOF_FOLDER if _is_proof(args) else cub_files.FOLDER)

@@ -1,0 +1,86 @@
+"""ImageNet-R, class-incremental: paintings, toys, sketches and other renditions of 200 ImageNet classes."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from types import SimpleNamespace
+
+from pmi_cl.datasets import imagenet_r_files as files
+from pmi_cl.datasets.continual_dataset import DataArguments, DatasetOptions
+from pmi_cl.datasets.downloads import Download
+from pmi_cl.datasets.listed_images import ListedImages, Listing, refuse_other_split
+from pmi_cl.errors import UserError
+from pmi_cl.options import option, select
+
+
+@dataclass(frozen=True)
+class ImageNetROptions(DatasetOptions):
+    """The flags of ``seq-imagenet-r``."""
+
+    class_order: str = option(
+        "np1993", "np1993, rdfcil0, natural, seed:<n>, or every class id separated by commas", source="PROOF, PMI's CLIP track"
+    )
+    split: str = option(
+        "coda",
+        "coda: CODA-Prompt's lists (and Mammoth's); proof: PROOF's folders, PMI's figures are presumably on these; rapf: RAPF's list",
+        choices=("coda", "proof", "rapf"),
+    )
+    class_ids: str = option(
+        "folders", "what a class id is: its folder's place (PROOF, PMI), or coda: CODA-Prompt's own numbers", choices=("folders", "coda")
+    )
+    allow_other_split: bool = option(False, "1: take folders that are not PROOF's split (not comparable with its figures)")
+    image_size: int = option(224, "side of the square that each image becomes", unit="pixels", low=8, high=1024, source="PROOF")
+
+
+class SeqImageNetR(ListedImages):
+    """ImageNet-R: 200 classes, 30,000 images, 24,000 of them for training; fetched on first use.
+
+    Reads ``<base_path>/imagenet-r/`` as the official archive holds it (``--split coda`` and ``rapf``, with their lists beside it) or
+    as PROOF's does (``--split proof``). D. Hendrycks et al., The Many Faces of Robustness, ICCV 2021.
+    """
+
+    NAME = "seq-imagenet-r"
+    N_CLASSES = 200
+    N_TASKS = 10
+    SIZE = (224, 224)
+    TEMPLATES = (  # the seven of OpenAI's 80 that did best on ImageNet, and PROOF's
+        "itap of a {}.",
+        "a bad photo of the {}.",
+        "a origami {}.",
+        "a photo of the large {}.",
+        "a {} in a video game.",
+        "art of the {}.",
+        "a photo of the small {}.",
+    )
+    Options = ImageNetROptions
+
+    @classmethod
+    def downloads(cls, args: SimpleNamespace) -> Sequence[Download]:
+        """The official archive and the lists; PROOF's archive cannot be fetched without a browser."""
+        return {"coda": (files.ARCHIVE, *files.CODA_LISTS), "rapf": (files.ARCHIVE, files.RAPF_LIST), "proof": ()}[_options(args).split]
+
+    @classmethod
+    def listing(cls, args: SimpleNamespace) -> Listing:
+        """The files of the split."""
+        options, base_path = _options(args), Path(select(DataArguments, vars(args)).base_path)
+        if options.split == "coda":
+            return files.coda(base_path, own_ids=options.class_ids == "coda")
+        if options.split == "rapf":
+            return files.rapf(base_path)
+        listing = files.proof(base_path)
+        refuse_other_split(listing, files.PROOF_COUNTS, options.allow_other_split)
+        return listing
+
+    @property
+    def prompt_names(self) -> list[str]:
+        """The names as they are: published prompts keep the underscores."""
+        return self.class_names
+
+
+def _options(args: SimpleNamespace) -> ImageNetROptions:
+    options = select(ImageNetROptions, vars(args))
+    if options.class_ids == "coda" and options.split != "coda":
+        raise UserError(f"--class_ids coda: only CODA-Prompt's lists have its numbers, not --split {options.split}; use --split coda")
+    return options

@@ -1,0 +1,125 @@
+"""Tiny-ImageNet, class-incremental, from the folder that the official archive holds."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from types import SimpleNamespace
+
+from pmi_cl.datasets.continual_dataset import DataArguments, DatasetOptions
+from pmi_cl.datasets.downloads import Download
+from pmi_cl.datasets.image_files import ImageList, images_below, refuse_missing
+from pmi_cl.datasets.listed_images import ListedImages, Listing
+from pmi_cl.errors import UserError
+from pmi_cl.options import option, select
+
+FOLDERS = ("tiny-imagenet-200", "tiny-imagenet200")  # the archive's, and R-DFCIL's name for it
+ARCHIVE = Download(
+    "http://cs231n.stanford.edu/tiny-imagenet-200.zip", "md5:90528d7ca1a48142e341f4ef8d21d0de", "tiny-imagenet-200.zip", FOLDERS[0]
+)
+SIDE = 64
+AGAIN = "unpack the archive again"
+
+
+@dataclass(frozen=True)
+class TinyOptions(DatasetOptions):
+    """The flags of ``seq-tinyimg``."""
+
+    class_order: str = option(
+        "rdfcil0",
+        "rdfcil0, rdfcil1, rdfcil2 (R-DFCIL's three), np1993, natural, seed:<n>, or every class id separated by commas",
+        source="R-DFCIL's order 1",
+    )
+
+
+class SeqTinyImageNet(ListedImages):
+    """Tiny-ImageNet: 200 classes of 500 training images of 64x64, tested on the 50 validation images of each; fetched on first use.
+
+    Reads ``<base_path>/tiny-imagenet-200/{train,val,wnids.txt,words.txt}``. Class ids are the lines of ``wnids.txt``, as in
+    R-DFCIL; where the file lists fewer classes there are fewer. Y. Le and X. Yang, Tiny ImageNet Visual Recognition
+    Challenge, CS 231N, Stanford, 2015.
+    """
+
+    NAME = "seq-tinyimg"
+    N_TASKS = 10
+    SIZE = (SIDE, SIDE)
+    MEAN = (0.4803, 0.4481, 0.3976)  # R-DFCIL's, as is the next line
+    STD = (0.2764, 0.2688, 0.2816)
+    Options = TinyOptions
+
+    @classmethod
+    def downloads(cls, args: SimpleNamespace) -> Sequence[Download]:
+        """The official archive, where neither folder is there."""
+        return () if _root(args).is_dir() else (ARCHIVE,)
+
+    @classmethod
+    def total_classes(cls, args: SimpleNamespace) -> int:
+        """The lines of ``wnids.txt``; the official 200 before it is fetched."""
+        return len(_wnids(_root(args))) if _root(args).is_dir() else 200
+
+    @classmethod
+    def image_size(cls, args: SimpleNamespace) -> int:
+        """The images' own; a network that wants more enlarges them on the device."""
+        return SIDE
+
+    @classmethod
+    def listing(cls, args: SimpleNamespace) -> Listing:
+        """The images of the training folders, sorted, and those of ``val_annotations.txt``."""
+        root = _root(args)
+        wnids = _wnids(root)
+        train = ImageList([], [])
+        for label, wnid in enumerate(wnids):
+            folder = root / "train" / wnid / "images"
+            if not folder.is_dir():
+                raise UserError(f"{folder} is missing, though wnids.txt has {wnid}: {AGAIN}")
+            paths = images_below(folder)
+            train.paths.extend(paths)
+            train.labels.extend([label] * len(paths))
+        return Listing("val", root, train, _validation(root, wnids), _names(root, wnids))
+
+
+def _root(args: SimpleNamespace) -> Path:
+    """The folder that is there, or the one that will be."""
+    folders = [Path(select(DataArguments, vars(args)).base_path) / name for name in FOLDERS]
+    return next((folder for folder in folders if folder.is_dir()), folders[0])
+
+
+def _wnids(root: Path) -> list[str]:
+    wnids = _lines(root / "wnids.txt")
+    if len(set(wnids)) < max(len(wnids), 2):
+        raise UserError(f"{root / 'wnids.txt'} must hold two or more different classes, a line each: {AGAIN}")
+    return wnids
+
+
+def _names(root: Path, wnids: Sequence[str]) -> list[str]:
+    """The first name that ``words.txt`` has for each class."""
+    words = dict(line.split("\t", 1) for line in _lines(root / "words.txt") if "\t" in line)
+    unnamed = [wnid for wnid in wnids if wnid not in words]
+    if unnamed:
+        raise UserError(f"{root / 'words.txt'} has no name for {', '.join(unnamed[:3])}: take the file of {ARCHIVE.url}")
+    return [words[wnid].partition(",")[0].strip() for wnid in wnids]
+
+
+def _validation(root: Path, wnids: Sequence[str]) -> ImageList:
+    """The images of the classes at hand, in the order of the annotations."""
+    file, labels = root / "val" / "val_annotations.txt", {wnid: label for label, wnid in enumerate(wnids)}
+    rows = [line.split("\t") for line in _lines(file)]
+    if any(len(row) < 2 for row in rows):
+        raise UserError(f"{file} must have an image and its class on each line: {AGAIN}")
+    images = ImageList([], [])
+    for name, wnid, *_ in rows:
+        if wnid in labels:
+            images.paths.append(root / "val" / "images" / name)
+            images.labels.append(labels[wnid])
+    refuse_missing(images.paths, root, "val_annotations.txt", AGAIN)
+    without = sorted(set(labels.values()) - set(images.labels))
+    if without:
+        raise UserError(f"{file} has no image of {wnids[without[0]]}: {AGAIN}")
+    return images
+
+
+def _lines(path: Path) -> list[str]:
+    if not path.is_file():
+        raise UserError(f"{path} is missing: {AGAIN} ({ARCHIVE.url})")
+    return [line.strip() for line in path.read_text(encoding="utf-8").splitlines() if line.strip()]
