@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
 import torch
+from torch import Tensor
 from torch.utils.flop_counter import FlopCounterMode
 
-from pmi_cl.inversion.frozen import FrozenNetwork
+from pmi_cl.inversion.token_network import Invertible
 
 
 @dataclass
@@ -65,19 +67,33 @@ class InversionReport:
         return {**figures, "seconds_per_image": self.seconds_per_image}
 
 
-def layer_costs(network: FrozenNetwork, shapes: list[tuple[int, ...]]) -> list[float]:
+def operations(call: Callable[[], object]) -> int:
+    """The floating-point operations of a call, by torch's own counter."""
+    with FlopCounterMode(display=False) as counter:
+        call()
+    return counter.get_total_flops()
+
+
+@torch.no_grad()
+def input_shapes(network: Invertible, example: Tensor, context: Tensor | None = None) -> list[tuple[int, ...]]:
+    """The shape (without the batch) of every piece's input, for an example (b, ...) of the lowest one's."""
+    shapes, value = [], example
+    for layer in range(len(network.pieces)):
+        shapes.append(tuple(value.shape[1:]))
+        value = network.run(value, layer, layer + 1, context)[0]
+    return shapes
+
+
+def layer_costs(network: Invertible, shapes: list[tuple[int, ...]], context: Tensor | None = None) -> list[float]:
     """The cost of one forward and backward to the input of each piece, as a fraction of the whole network's.
 
-    Counted on one sample of zeros by torch's own counter of floating-point operations. ``shapes`` from :func:`input_shapes`.
+    Counted on one sample of zeros. ``shapes`` from :func:`input_shapes`; ``context``: of one sample.
     """
     device = next(network.parameters()).device
 
-    def operations(first: int, last: int) -> int:
+    def step(first: int, last: int) -> Callable[[], None]:
         value = torch.zeros(1, *shapes[first], device=device, requires_grad=True)
-        with FlopCounterMode(display=False) as counter:
-            output, _ = network.run(value, first, last)
-            output.sum().backward()
-        return counter.get_total_flops()
+        return lambda: network.run(value, first, last, context)[0].sum().backward()
 
-    whole = operations(0, len(shapes))
-    return [operations(layer, layer + 1) / whole for layer in range(len(shapes))]
+    whole = operations(step(0, len(shapes)))
+    return [operations(step(layer, layer + 1)) / whole for layer in range(len(shapes))]

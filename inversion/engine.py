@@ -12,18 +12,18 @@ from torch import Tensor, nn
 
 from pmi_cl.inversion.colour import Colour
 from pmi_cl.inversion.config import InversionConfig, rate_at
-from pmi_cl.inversion.cost import InversionReport, layer_costs
+from pmi_cl.inversion.cost import InversionReport, input_shapes, layer_costs
 from pmi_cl.inversion.descent import Descent
 from pmi_cl.inversion.diagnosis import where_not_finite
 from pmi_cl.inversion.frozen import FrozenNetwork
 from pmi_cl.inversion.image_space import ImageSpace
-from pmi_cl.inversion.objectives import Batch, FeatureMatch, Objective
-from pmi_cl.inversion.pieces import input_shapes
+from pmi_cl.inversion.objectives import Batch, DirectionMatch, FeatureMatch, Objective
 from pmi_cl.inversion.pmi import LayerLoss, bn_affine_moments
 from pmi_cl.inversion.spectrum import Spectrum
 from pmi_cl.inversion.starts import STARTS, low_frequency_noise, matched_noise, white_noise
 from pmi_cl.inversion.statistics import Moments
 from pmi_cl.inversion.stopwatch import Stopwatch
+from pmi_cl.inversion.token_network import Invertible, TokenNetwork
 from pmi_cl.memory import MemoryGauge
 from pmi_cl.seeding import seeded
 
@@ -64,11 +64,14 @@ class Inversion:
     Each batch is a list of stages: the pieces from the top to the bottom (start ``pmi``) or the lowest alone (``stem``), then the whole
     network. A stage is a :class:`Descent`; the last one runs in an :class:`ImageSpace`. All random numbers depend on (seed, batch, stage,
     step) alone.
+
+    The network is made of ``pieces`` and frozen here, unless it comes ready as a :class:`TokenNetwork`, which brings its own statistics,
+    precision and direction. ``contexts`` (n, dq) go with the targets into its pieces.
     """
 
     def __init__(
         self,
-        pieces: Sequence[nn.Module],
+        pieces: Sequence[nn.Module] | TokenNetwork,
         head: nn.Module | None,
         config: InversionConfig,
         *,
@@ -77,14 +80,15 @@ class Inversion:
         labels: Tensor | None = None,
         input_moments: Sequence[Moments] | None = None,
         colour: Colour | None = None,
+        contexts: Tensor | None = None,
         seed: int = 0,
     ) -> None:
         if targets is None and labels is None:
             raise ValueError("invert() needs targets (n, d) or labels (n,)")
         if targets is not None and labels is not None and len(targets) != len(labels):
             raise ValueError(f"{len(targets)} targets but {len(labels)} labels: give one label for each target")
-        if targets is None and any(isinstance(term, FeatureMatch) for term in config.terms):
-            raise ValueError("FeatureMatch needs targets (n, d): give them, or choose terms without it")
+        if targets is None and any(isinstance(term, FeatureMatch | DirectionMatch) for term in config.terms):
+            raise ValueError("FeatureMatch and DirectionMatch need targets (n, d): give them, or choose terms without")
         if labels is not None and (len(labels) == 0 or int(labels.min()) < 0):
             raise ValueError("labels must be one or more class numbers from 0")
         if config.start not in STARTS:
@@ -92,18 +96,26 @@ class Inversion:
         self.config, self.seed = config, seed
         spectrum = Spectrum.of(*image_shape[1:], config.spectrum) if config.spectrum else None
         self.space = ImageSpace(colour, spectrum)
-        self.device = device = next(pieces[0].parameters()).device
+        self.network: Invertible = (
+            pieces
+            if isinstance(pieces, TokenNetwork)
+            else FrozenNetwork(pieces, head, direction=config.direction, dtype=config.precision, device=next(pieces[0].parameters()).device)
+        )
+        self.device = device = next(self.network.parameters()).device
         self.targets = None if targets is None else targets.to(device)
         self.labels = None if labels is None else labels.to(device)
+        self.contexts = None if contexts is None else contexts.to(device)
         self.n = len(targets) if targets is not None else len(labels)  # type: ignore[arg-type]
+        if contexts is not None and len(contexts) != self.n:
+            raise ValueError(f"{self.n} targets but {len(contexts)} contexts: give one context for each target")
         self._batches = even_batches(self.n, config.batch)
-        self.network = FrozenNetwork(pieces, head, direction=config.direction, dtype=config.precision, device=device)
-        self.shapes = input_shapes(self.network.pieces, torch.zeros(2, *image_shape, device=device, dtype=config.precision))
         self.input_moments = self._priors(pieces, input_moments)
-        self.costs = layer_costs(self.network, self.shapes)
+        sample = None if self.contexts is None else self.contexts[:1]
+        self.shapes = input_shapes(self.network, torch.zeros(1, *image_shape, device=device), sample)
+        self.costs = layer_costs(self.network, self.shapes, sample)
         self.stages = self._plan()
         self.objective = Objective(config.terms)
-        self._pass = torch.compile(self.network.run) if config.compiled else self.network.run
+        self._pass = torch.compile(self.network.forward) if config.compiled else self.network.forward
         self.report = InversionReport()
         self._watch, self._gauge = Stopwatch(device), MemoryGauge(device)
         self.batch_number, self.stage_number = 0, 0
@@ -113,8 +125,10 @@ class Inversion:
         self._losses: list[Tensor] = []
         self.finished: list[Tensor] = []
 
-    def _priors(self, pieces: Sequence[nn.Module], measured: Sequence[Moments] | None) -> list[Moments | None]:
+    def _priors(self, pieces: Sequence[nn.Module] | TokenNetwork, measured: Sequence[Moments] | None) -> list[Moments | None]:
         """The moments of every piece's input; refuses a start that needs what is not there."""
+        if isinstance(pieces, TokenNetwork):
+            return self._own_priors(pieces)
         if self.config.start in ("noise", "lowfreq"):
             return [None] * len(pieces)
         if self.config.start == "pmi" and self.config.pmi.prior == "bn_affine":
@@ -127,11 +141,18 @@ class Inversion:
             raise ValueError("start 'stem' needs a network of two pieces or more")
         return list(measured)
 
+    def _own_priors(self, network: TokenNetwork) -> list[Moments | None]:
+        """The same for a network that brings them; without any, PMI starts from white noise and matches features alone."""
+        needed = {"stats": 0, "stem": 1}.get(self.config.start)
+        if needed is not None and network.input_moments[needed] is None:
+            raise ValueError(f"start '{self.config.start}' needs a network with statistics (measure_token_moments)")
+        return [None] * len(network.pieces) if self.config.start in ("noise", "lowfreq") else network.input_moments
+
     def _plan(self) -> list[Stage]:
         """The stages of a batch in order."""
         layers = {"pmi": list(range(len(self.shapes) - 1, -1, -1)), "stem": [0]}.get(self.config.start, [])
-        steps = self.config.pmi.steps if self.config.start == "pmi" else self.config.stem_steps
-        return [*(Stage(layer, steps, self.costs[layer]) for layer in layers), Stage(None, self.config.steps, 1.0)]
+        steps = self.config.pmi.steps_of if self.config.start == "pmi" else lambda _: self.config.stem_steps
+        return [*(Stage(layer, steps(layer), self.costs[layer]) for layer in layers), Stage(None, self.config.steps, 1.0)]
 
     @property
     def total_steps(self) -> int:
@@ -202,7 +223,8 @@ class Inversion:
                 )
             else:
                 name = f"{stage.name} of {len(self.shapes)}, counted from 0,"
-                self.descent = Descent(start, steps, lambda _: config.pmi.lr, keep_best=True, name=name)
+                best = not (config.pmi.last_at_lowest and stage.layer == 0)
+                self.descent = Descent(start, steps, lambda _: config.pmi.lr, keep_best=best, name=name)
         return self.descent
 
     def _start(self, layer: int | None) -> Tensor:
@@ -215,7 +237,7 @@ class Inversion:
         moments = self.input_moments[layer or 0]
         if self.config.start == "lowfreq":
             start = low_frequency_noise(shape, generator)
-        elif moments is None or (layer == 0 and self.config.start in ("pmi", "stem")):
+        elif moments is None or (layer == 0 and not self.network.input_prior):
             start = white_noise(shape, generator)
         else:
             start = matched_noise(shape, moments, generator)
@@ -229,8 +251,13 @@ class Inversion:
 
     def _layer_step(self, layer: int) -> Callable[[Tensor, int], Tensor]:
         if self._layer_loss is None:
-            self._layer_loss = LayerLoss(self.network, layer, self._layer_target(), self.input_moments[layer], self.config.pmi)
+            prior, context = self.input_moments[layer], self._context()
+            self._layer_loss = LayerLoss(self.network, layer, self._layer_target(), prior, self.config.pmi, context)
         return self._layer_loss
+
+    def _context(self) -> Tensor | None:
+        """Of the batch at hand."""
+        return None if self.contexts is None else self.contexts[self._rows]
 
     def _layer_target(self) -> Tensor:
         """What the piece's output should be: what the piece above was inverted to, the sampled feature, or (``stem``) random values."""
@@ -251,11 +278,12 @@ class Inversion:
         through = through or self._pass
         targets = None if self.targets is None else self.targets[rows]
         labels = None if self.labels is None else self.labels[rows]
+        rest = {} if self.contexts is None else {"context": self._context()}
 
         def loss(value: Tensor, step: int) -> Tensor:
             images = self.space.images(value)
             seen = self.config.transforms(images, self.seed, self.batch_number, step) if self.config.transforms else images
-            features, kls = through(seen)
+            features, kls = through(seen, **rest)
             return self.objective(Batch(images, features, kls, targets, labels, self.network.head))
 
         return loss

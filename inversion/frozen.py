@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, fx, nn
 
 from pmi_cl.inversion.in_place import without_in_place
-from pmi_cl.inversion.statistics import Direction, tap_kl
+from pmi_cl.inversion.statistics import Axis, Direction, tap_kl
 
 DEAD_CHANNEL = 1e-3  # a variance below this share of BatchNorm's eps belongs to a dead channel, whose KL would explode
 # A channel whose |gamma| is smaller than this, or than this share of its |beta|, would lose its statistics to rounding once both are
@@ -22,9 +22,10 @@ FOLDABLE_SHARE = 0.1
 class StatisticsTap(nn.Module):
     """Passes a layer's values through and compares their batch moments with stored ones (mean, var: (c,))."""
 
-    def __init__(self, mean: Tensor, var: Tensor, direction: Direction) -> None:
+    def __init__(self, mean: Tensor, var: Tensor, direction: Direction, axis: Axis = "channel") -> None:
         super().__init__()
         self.direction: Direction = direction
+        self.axis: Axis = axis
         self.mean: Tensor
         self.var: Tensor
         self.register_buffer("mean", mean.detach().clone())
@@ -32,7 +33,7 @@ class StatisticsTap(nn.Module):
 
     def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """Values to (the same values, KL)."""
-        return tap_kl(x, self.mean, self.var, self.direction)
+        return tap_kl(x, self.mean, self.var, self.direction, self.axis)
 
 
 class ChannelAffine(nn.Module):
@@ -149,7 +150,10 @@ class FrozenNetwork(nn.Module):
     Attributes:
         pieces: the layers of the inversion, bottom to top; each maps its input to (output, KLs of the BatchNorms inside).
         head: features (b, d) to logits (b, classes), in float32; None where only features are wanted.
+        input_prior: whether what is optimised has stored statistics of its own; an image has none (spec 3.7).
     """
+
+    input_prior = False
 
     def __init__(
         self,
@@ -180,8 +184,11 @@ class FrozenNetwork(nn.Module):
         """Always in evaluation mode: batch statistics are compared, never used for normalising."""
         return super().train(False)
 
-    def run(self, x: Tensor, first: int = 0, last: int | None = None) -> tuple[Tensor, list[Tensor]]:
-        """Pieces ``first`` to ``last`` (exclusive) of ``x``: their output (float32 at least) and the KLs of the BatchNorms in them."""
+    def run(self, x: Tensor, first: int = 0, last: int | None = None, context: Tensor | None = None) -> tuple[Tensor, list[Tensor]]:
+        """Pieces ``first`` to ``last`` (exclusive) of ``x``: their output (float32 at least) and the KLs of the BatchNorms in them.
+
+        ``context`` is for networks whose pieces take one; these do not.
+        """
         x = x.to(self.dtype)
         if x.dim() == 4:
             x = x.contiguous(memory_format=torch.channels_last)
@@ -191,6 +198,6 @@ class FrozenNetwork(nn.Module):
             kls.extend(inside)
         return x.to(torch.promote_types(self.dtype, torch.float32)), kls
 
-    def forward(self, x: Tensor) -> tuple[Tensor, list[Tensor]]:
+    def forward(self, x: Tensor, context: Tensor | None = None) -> tuple[Tensor, list[Tensor]]:
         """Images (b, c, h, w) to features (b, d) and all KLs."""
         return self.run(x)

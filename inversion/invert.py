@@ -16,6 +16,7 @@ from pmi_cl.inversion.frozen import FrozenNetwork
 from pmi_cl.inversion.objectives import Batch, CrossEntropy, Objective, StatisticsMatch
 from pmi_cl.inversion.pieces import in_evaluation_mode, split_network
 from pmi_cl.inversion.statistics import Moments
+from pmi_cl.inversion.token_network import Invertible
 from pmi_cl.memory import MemoryGauge
 from pmi_cl.seeding import seeded
 
@@ -100,19 +101,26 @@ def _check_copy(network: FrozenNetwork, pieces: Sequence[nn.Module], images: Ten
 
 
 def judge(
-    network: FrozenNetwork, objective: Objective, images: Tensor, targets: Tensor | None, labels: Tensor | None, batch: int = 500
+    network: Invertible,
+    objective: Objective,
+    images: Tensor,
+    targets: Tensor | None,
+    labels: Tensor | None,
+    batch: int = 500,
+    contexts: Tensor | None = None,
 ) -> dict[str, float]:
     """Every term of the objective, and their ``total``, for images without transforms: the loss to compare inversions by.
 
     Args:
         network: in float32; a bfloat16 network misjudges its own loss (``docs/findings.md``).
         batch: most images whose statistics are compared together; the batches are even, and the terms averaged over them by their size.
+        contexts: (n, dq), for a network whose pieces take one.
     """
     sums: dict[str, float] = {}
     with torch.no_grad():
         for rows in even_batches(len(images), batch):
             part = images[rows]
-            features, kls = network(part)
+            features, kls = network(part, None if contexts is None else contexts[rows])
             taken = Batch(
                 part, features, kls, None if targets is None else targets[rows], None if labels is None else labels[rows], network.head
             )

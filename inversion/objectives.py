@@ -48,6 +48,18 @@ class FeatureMatch:
 
 
 @dataclass(frozen=True)
+class DirectionMatch:
+    """weight x mean distance (L2) between features scaled to length 1 and targets that are: CLIPInversion's (baselines 9)."""
+
+    weight: float = 1.0
+
+    def __call__(self, batch: Batch) -> Tensor:
+        if batch.targets is None:
+            raise ValueError("DirectionMatch needs targets (n, d) of length 1")
+        return self.weight * (F.normalize(batch.features, dim=-1) - batch.targets).norm(dim=-1).mean()
+
+
+@dataclass(frozen=True)
 class CrossEntropy:
     """weight x cross-entropy of the labels: inversion from the label alone (DeepInversion's)."""
 
@@ -79,6 +91,27 @@ class TotalVariation:
         x = batch.images
         down, across = x[..., 1:, :] - x[..., :-1, :], x[..., 1:] - x[..., :-1]
         return self.weight * (down.pow(2).mean() + across.pow(2).mean())
+
+
+@dataclass(frozen=True)
+class DirectionalTV:
+    """weight x the sum over four directions of the mean over samples and channels of the length of the difference map.
+
+    Down, across and both diagonals; the length is the L2 norm over positions, not squared: CLIPInversion's, which the paper takes for
+    the map of the patch convolution (spec 3.8). It grows with the map, unlike :class:`TotalVariation`.
+    """
+
+    weight: float = 5e-3
+
+    def __call__(self, batch: Batch) -> Tensor:
+        x = batch.images
+        differences = (
+            x[..., 1:, :] - x[..., :-1, :],
+            x[..., 1:] - x[..., :-1],
+            x[..., 1:, 1:] - x[..., :-1, :-1],
+            x[..., 1:, :-1] - x[..., :-1, 1:],
+        )
+        return self.weight * torch.stack([d.flatten(2).norm(dim=2).mean() for d in differences]).sum()
 
 
 @dataclass(frozen=True)

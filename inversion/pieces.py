@@ -85,15 +85,3 @@ def measure_input_moments(pieces: Sequence[nn.Module], batches: Iterable[Tensor]
                 parts[number].append(batch_moments(value))
                 value = piece(value)
     return [pool_moments(part) for part in parts]
-
-
-def input_shapes(pieces: Iterable[nn.Module], example: Tensor) -> list[tuple[int, ...]]:
-    """The shape (without the batch) of every piece's input."""
-    shapes = []
-    with torch.no_grad():
-        value = example
-        for piece in pieces:
-            shapes.append(tuple(value.shape[1:]))
-            value = piece(value)
-            value = value[0] if isinstance(value, tuple) else value
-    return shapes

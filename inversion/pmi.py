@@ -9,8 +9,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from pmi_cl.inversion.frozen import FrozenNetwork
 from pmi_cl.inversion.statistics import Moments, tap_kl
+from pmi_cl.inversion.token_network import Invertible
 
 
 @dataclass(frozen=True)
@@ -25,6 +25,10 @@ class PmiConfig:
             (``bn_affine``, the released code's; it describes the residual branch without the skip: spec 2.2).
         boost: the released code's safety: a term above its first value doubles its weight, up to 10 times (the prior: 5 times). It
             steers the gradient alone: the best iterate is that of the lowest loss without it (spec 3.7).
+        last_at_lowest: the lowest piece gives its last iterate, not its best (the released code's, for CLIP: spec 3.7).
+        lowest_steps: of the lowest piece; None: ``steps``. The released code's for CLIP: 1200.
+        grids: the lowest piece's map is optimised at these resolutions one after the other, equally long, seen enlarged to its own; ():
+            at its own throughout. The released code's for CLIP: 2, 4, 8, 14 (spec 2.1).
     """
 
     steps: int = 100
@@ -33,6 +37,26 @@ class PmiConfig:
     beta: float = 1.0
     prior: Literal["measured", "bn_affine"] = "measured"
     boost: bool = False
+    last_at_lowest: bool = False
+    lowest_steps: int | None = None
+    grids: tuple[int, ...] = ()
+
+    def steps_of(self, layer: int) -> int:
+        """How many steps piece ``layer`` takes."""
+        return self.steps if layer > 0 or self.lowest_steps is None else self.lowest_steps
+
+    def grid_at(self, layer: int, step: int) -> int | None:
+        """The resolution at which piece ``layer`` is optimised in step ``step``; None: its own."""
+        if layer > 0 or not self.grids:
+            return None
+        return self.grids[min(step * len(self.grids) // max(self.steps_of(layer), 1), len(self.grids) - 1)]
+
+
+def seen_at(value: Tensor, grid: int | None) -> Tensor:
+    """A map (b, c, h, w) as a grid of ``grid`` x ``grid`` cells shows it, enlarged bilinearly to its own size."""
+    if grid is None or grid >= min(value.shape[-2:]):
+        return value
+    return F.interpolate(F.adaptive_avg_pool2d(value, grid), size=value.shape[-2:], mode="bilinear", align_corners=False)
 
 
 class Boost:
@@ -63,12 +87,19 @@ class Boost:
 class LayerLoss:
     """The loss of piece ``layer`` (0 is the stem) as a function of its input, for the target that its output should have."""
 
-    def __init__(self, network: FrozenNetwork, layer: int, target: Tensor, prior: Moments | None, config: PmiConfig) -> None:
-        self.network, self.layer, self.target, self.config = network, layer, target, config
-        self.prior = prior if layer > 0 else None  # an image has no stored layer statistics (spec 3.7)
+    def __init__(
+        self,
+        network: Invertible,
+        layer: int,
+        target: Tensor,
+        prior: Moments | None,
+        config: PmiConfig,
+        context: Tensor | None = None,
+    ) -> None:
+        self.network, self.layer, self.target, self.config, self.context = network, layer, target, config, context
+        self.prior = prior if layer > 0 or network.input_prior else None  # an image has no stored layer statistics (spec 3.7)
         self.weights = target.new_tensor([config.beta, config.alpha, config.alpha])
-        # A dead channel (no variance over the real data) must not rule the KL of all others.
-        self.prior_var = prior.var.clamp_min(1e-3 * float(prior.var.mean())) if prior is not None else None
+        self.prior_var = prior.floored_var() if prior is not None else None
         self.boost = self._new_boost()
 
     def _new_boost(self) -> Boost | None:
@@ -79,15 +110,15 @@ class LayerLoss:
         zero = value.new_zeros(())
         prior = zero
         if self.prior is not None and self.prior_var is not None:
-            value, prior = tap_kl(value, self.prior.mean, self.prior_var, self.network.direction)
-        output, kls = self.network.run(value, self.layer, self.layer + 1)
+            value, prior = tap_kl(value, self.prior.mean, self.prior_var, self.network.direction, self.prior.axis)
+        output, kls = self.network.run(value, self.layer, self.layer + 1, self.context)
         return torch.stack([F.mse_loss(output, self.target), torch.stack(kls).sum() if kls else zero, prior])
 
     def __call__(self, value: Tensor, step: int) -> Tensor:
         """Input (b, c, h, w) to a scalar: the loss without the boost, with the boosted loss's gradient."""
         if step == 0:
             self.boost = self._new_boost()  # a descent that starts again at half the rate starts with plain weights
-        weighted = self.terms(value) * self.weights
+        weighted = self.terms(seen_at(value, self.config.grid_at(self.layer, step))) * self.weights
         if self.boost is None:
             return weighted.sum()
         boosted = (weighted * self.boost(weighted)).sum()

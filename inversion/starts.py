@@ -17,9 +17,10 @@ def white_noise(shape: tuple[int, ...], generator: torch.Generator) -> Tensor:
 
 
 def matched_noise(shape: tuple[int, ...], moments: Moments, generator: torch.Generator) -> Tensor:
-    """White noise with the stored mean and variance of each channel; ``shape`` (b, c, h, w), on the CPU."""
+    """White noise with the stored mean and variance of each channel (or position); ``shape`` (b, c, h, w) or (b, t, c), on the CPU."""
     noise = torch.randn(shape, generator=generator)
-    view = (1, -1) + (1,) * (len(shape) - 2)
+    last = len(shape) == 3 and moments.axis == "channel"
+    view = (1, 1, -1) if last else (1, -1) + (1,) * (len(shape) - 2)
     return noise * moments.var.cpu().sqrt().view(view) + moments.mean.cpu().view(view)
 
 

@@ -10,37 +10,48 @@ import torch
 from torch import Tensor
 
 Direction = Literal["synthetic_to_real", "real_to_synthetic"]
+Axis = Literal["channel", "token"]
 
 VARIANCE_FLOOR = 1e-8  # added to the synthetic variance (spec 3.3)
+DEAD_SHARE = 1e-3  # of the mean variance: below it a channel is dead
 
 
 @dataclass(frozen=True)
 class Moments:
-    """Per-channel mean (c,) and biased variance (c,) of ``count`` values each."""
+    """Per-channel mean (c,) and biased variance (c,) of ``count`` values each.
+
+    Of tokens (b, t, c) there are moments per position as well (``axis`` "token": (t,), pooled over the batch and the channels), which
+    is what the released code keeps of a transformer (spec 2.2, defect 3).
+    """
 
     mean: Tensor
     var: Tensor
     count: int
+    axis: Axis = "channel"
 
     def state(self) -> dict[str, Any]:
         """Plain data for a checkpoint."""
-        return {"mean": self.mean, "var": self.var, "count": self.count}
+        return {"mean": self.mean, "var": self.var, "count": self.count, "axis": self.axis}
 
     @classmethod
     def from_state(cls, state: dict[str, Any], device: torch.device | None = None) -> Moments:
         """The inverse of :meth:`state`."""
-        return cls(state["mean"].to(device), state["var"].to(device), int(state["count"]))
+        return cls(state["mean"].to(device), state["var"].to(device), int(state["count"]), state.get("axis", "channel"))
+
+    def floored_var(self) -> Tensor:
+        """The variance, of dead channels (none over the real data) raised so that they do not rule the KL of all others."""
+        return self.var.clamp_min(DEAD_SHARE * float(self.var.mean()))
 
 
-def as_rows(x: Tensor) -> Tensor:
+def as_rows(x: Tensor, axis: Axis = "channel") -> Tensor:
     """View a map (b, c, h, w), a sequence (b, tokens, c) or features (b, c) as rows (b, m, c): channels last, m values each.
 
-    No copy is made of a ``channels_last`` map.
+    No copy is made of a ``channels_last`` map. For ``axis`` "token" a sequence becomes (b, c, tokens); all else stays as it is.
     """
     if x.dim() == 4:
         return x.permute(0, 2, 3, 1).flatten(1, 2)
     if x.dim() == 3:
-        return x
+        return x.transpose(1, 2) if axis == "token" else x
     if x.dim() == 2:
         return x.unsqueeze(1)
     raise ValueError(f"statistics need 2, 3 or 4 dimensions, not {x.dim()}")
@@ -74,15 +85,17 @@ def batch_moments(x: Tensor) -> Moments:
 def pool_moments(parts: Iterable[Moments]) -> Moments:
     """The exact moments of the union of all parts: mu = sum n_i mu_i / n, E[x^2] likewise, var = E[x^2] - mu^2 (spec 3.3).
 
-    Computed in float64. Raises ValueError for an empty list.
+    Computed in float64. Raises ValueError for an empty list, and for moments along different axes.
     """
     parts = list(parts)
     if not parts:
         raise ValueError("nothing to pool")
+    if len({(part.axis, part.mean.shape) for part in parts}) > 1:
+        raise ValueError("moments of different axes or lengths do not pool")
     count = sum(part.count for part in parts)
     mean = torch.stack([part.mean.double() * (part.count / count) for part in parts]).sum(0)
     second = torch.stack([(part.var.double() + part.mean.double() ** 2) * (part.count / count) for part in parts]).sum(0)
-    return Moments(mean.float(), (second - mean * mean).clamp_min(0).float(), count)
+    return Moments(mean.float(), (second - mean * mean).clamp_min(0).float(), count, parts[0].axis)
 
 
 def gaussian_kl(mean: Tensor, var: Tensor, real_mean: Tensor, real_var: Tensor, direction: Direction = "synthetic_to_real") -> Tensor:
@@ -138,11 +151,16 @@ def _add_affine(grad: Tensor, x: Tensor, offset: Tensor, slope: Tensor) -> Tenso
     return flat.view(x.shape)
 
 
-def tap_kl(x: Tensor, real_mean: Tensor, real_var: Tensor, direction: Direction = "synthetic_to_real") -> tuple[Tensor, Tensor]:
+def tap_kl(
+    x: Tensor, real_mean: Tensor, real_var: Tensor, direction: Direction = "synthetic_to_real", axis: Axis = "channel"
+) -> tuple[Tensor, Tensor]:
     """``(x, KL of x's batch moments against the stored ones)``, differentiable through both, with the fused backward.
 
     While ``torch.compile`` traces, plain operations are used instead: the compiler fuses them itself.
     """
+    if axis == "token" and x.dim() == 3:
+        x, kl = tap_kl(x.transpose(1, 2), real_mean, real_var, direction)
+        return x.transpose(1, 2), kl
     if torch.compiler.is_compiling():
         rows = as_rows(x).flatten(0, 1)
         rows = rows.to(torch.promote_types(rows.dtype, torch.float32))

@@ -14,12 +14,12 @@ from torch.nn import functional as F
 
 from pmi_cl.backbones.resnet_cifar import resnet20
 from pmi_cl.inversion.config import InversionConfig
-from pmi_cl.inversion.cost import layer_costs
+from pmi_cl.inversion.cost import input_shapes, layer_costs
 from pmi_cl.inversion.descent import NonFiniteInversion
 from pmi_cl.inversion.engine import Inversion
 from pmi_cl.inversion.frozen import FrozenNetwork
 from pmi_cl.inversion.objectives import CrossEntropy, FeatureMatch, StatisticsMatch, TotalVariation
-from pmi_cl.inversion.pieces import input_shapes, measure_input_moments
+from pmi_cl.inversion.pieces import measure_input_moments
 from pmi_cl.inversion.pmi import PmiConfig
 from pmi_cl.inversion.starts import STARTS, low_frequency_noise, matched_noise, white_noise
 from pmi_cl.inversion.statistics import Moments, batch_moments
@@ -206,9 +206,8 @@ def test_a_stem_step_costs_what_the_stem_does() -> None:
 def test_layer_costs_are_those_of_the_convolutions() -> None:
     network = resnet20()
     network.head.grow(2)
-    pieces = network.pieces()
-    shapes = input_shapes(pieces, torch.zeros(2, 3, 32, 32))
-    costs = layer_costs(FrozenNetwork(pieces, network.head), shapes)
+    frozen = FrozenNetwork(network.pieces(), network.head)
+    costs = layer_costs(frozen, input_shapes(frozen, torch.zeros(2, 3, 32, 32)))
     by_hand = [3 * 16 * 32**2, *[2 * 16 * 16 * 32**2] * 3]
     by_hand += [(16 * 32 + 32 * 32) * 16**2, 2 * 32 * 32 * 16**2, 2 * 32 * 32 * 16**2]
     by_hand += [(32 * 64 + 64 * 64) * 8**2, 2 * 64 * 64 * 8**2, 2 * 64 * 64 * 8**2]

@@ -7,7 +7,17 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from pmi_cl.inversion.objectives import Batch, CrossEntropy, FeatureMatch, Objective, StatisticsMatch, Term, TotalVariation
+from pmi_cl.inversion.objectives import (
+    Batch,
+    CrossEntropy,
+    DirectionalTV,
+    DirectionMatch,
+    FeatureMatch,
+    Objective,
+    StatisticsMatch,
+    Term,
+    TotalVariation,
+)
 from pmi_cl.inversion.transforms import Transforms
 from pmi_cl.seeding import mix, seeded
 from tests.slow_references import loop_total_variation
@@ -155,3 +165,37 @@ def test_gradient_of_the_whole_objective_equals_its_formula() -> None:
     softmax = HEAD(features).softmax(1) - F.one_hot(batch.labels, 3)
     expected = 2.0 * 2 * (features - batch.targets) / 20 + 0.5 * softmax @ HEAD.weight / 5
     torch.testing.assert_close(features.grad, expected)
+
+
+def test_directional_tv_is_the_mean_length_of_difference_maps_in_four_directions() -> None:
+    """Against a loop over pixels (spec 3.8)."""
+    images = torch.randn(2, 3, 4, 5, generator=seeded(8))
+    total = 0.0
+    for down, across in ((1, 0), (0, 1), (1, 1), (1, -1)):
+        lengths = []
+        for channel in images.flatten(0, 1):
+            squares = 0.0
+            for row in range(4):
+                for column in range(5):
+                    if row + down < 4 and 0 <= column + across < 5:
+                        squares += float(channel[row + down, column + across] - channel[row, column]) ** 2
+            lengths.append(squares**0.5)
+        total += sum(lengths) / len(lengths)
+    assert float(DirectionalTV(0.5)(a_batch(images=images))) == pytest.approx(0.5 * total, rel=1e-5)
+
+
+def test_directional_tv_of_a_constant_map_is_zero_and_has_a_finite_gradient() -> None:
+    images = torch.ones(2, 3, 4, 5, requires_grad=True)
+    loss = DirectionalTV()(a_batch(images=images))
+    loss.backward()
+    assert loss.detach() == 0 and images.grad is not None and bool(torch.isfinite(images.grad).all())
+
+
+def test_direction_match_is_the_mean_distance_of_unit_features() -> None:
+    targets = F.normalize(torch.randn(5, 4, generator=seeded(9)), dim=1)
+    batch = a_batch(targets=targets)
+    expected = sum(float((f / f.norm() - t).norm()) for f, t in zip(batch.features, targets, strict=True)) / 5
+    assert float(DirectionMatch(2.0)(batch)) == pytest.approx(2 * expected, rel=1e-5)
+    assert float(DirectionMatch()(a_batch(features=3 * targets, targets=targets))) == pytest.approx(0, abs=1e-6)
+    with pytest.raises(ValueError, match="targets"):
+        DirectionMatch()(a_batch(targets=None))
