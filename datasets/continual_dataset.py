@@ -97,7 +97,7 @@ class ContinualDataset(ABC):
         arguments = select(DataArguments, vars(args))
         _check_amounts(arguments)
         self.class_order = self._order(args)
-        n_tasks = self._n_tasks(args)
+        n_tasks = self.n_tasks(args)
         self.seed = arguments.seed
         self.device = torch.device(device)
         raw = self.load(args, progress)
@@ -127,6 +127,11 @@ class ContinualDataset(ABC):
         return cls.N_CLASSES
 
     @classmethod
+    def image_size(cls, args: SimpleNamespace) -> tuple[int, int]:
+        """Height and width of the images that a run will see, without torch."""
+        return cls.SIZE
+
+    @classmethod
     def default_tasks(cls, n_classes: int) -> int:
         """The number of tasks of a run that does not say."""
         return cls.N_TASKS
@@ -135,7 +140,7 @@ class ContinualDataset(ABC):
     def check(cls, args: SimpleNamespace) -> None:
         """Checks the values of the run against the data set, and the data, without torch. Raises UserError."""
         _check_amounts(select(DataArguments, vars(args)))
-        cls._n_tasks(args)
+        cls.n_tasks(args)
         cls.check_data(args)
 
     @classmethod
@@ -152,7 +157,8 @@ class ContinualDataset(ABC):
         return class_order(select(cls.Options, vars(args)).class_order, total)[:wanted]
 
     @classmethod
-    def _n_tasks(cls, args: SimpleNamespace) -> int:
+    def n_tasks(cls, args: SimpleNamespace) -> int:
+        """How many tasks the run has, without torch. Raises UserError."""
         n_classes = cls.n_classes(args)
         wanted = select(DataArguments, vars(args)).n_tasks
         n_tasks = cls.default_tasks(n_classes) if wanted is None else wanted

@@ -47,6 +47,12 @@ class SeqFolder(ContinualDataset):
         return len(class_names(_root(select(FolderOptions, vars(args)))))
 
     @classmethod
+    def image_size(cls, args: SimpleNamespace) -> tuple[int, int]:
+        """The square that was asked for."""
+        side = select(FolderOptions, vars(args)).image_size
+        return side, side
+
+    @classmethod
     def default_tasks(cls, n_classes: int) -> int:
         """Five where each task then has at least two classes, else the smallest number above one that has; else one class each."""
         fitting = [n for n in (5, *range(2, n_classes)) if n_classes % n == 0 and n_classes // n >= 2]

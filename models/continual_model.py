@@ -22,8 +22,8 @@ if TYPE_CHECKING:
 class TrainingOptions:
     """What every method may be told about its optimiser."""
 
-    n_epochs: int = option(200, "epochs of each task", unit="epochs", low=1, source="PMI appendix I.1")
-    batch_size: int = option(128, "real images of a step", unit="images", low=2, source="PMI released code; R-DFCIL")
+    n_epochs: int = option(200, "epochs of each task", unit="epochs", low=1, high=100_000, source="PMI appendix I.1")
+    batch_size: int = option(128, "real images of a step", unit="images", low=2, high=1_000_000, source="PMI released code; R-DFCIL")
     lr: float = option(0.1, "learning rate of SGD", above=0, source="PMI appendix I.1")
     optim_mom: float = option(0.9, "momentum of SGD", low=0, high=1, source="PMI released code; R-DFCIL")
     optim_wd: float = option(5e-4, "weight decay of SGD", low=0, source="PMI released code; R-DFCIL (CIFAR-100)")
@@ -77,6 +77,11 @@ class ContinualModel(nn.Module):
     @classmethod
     def check(cls, args: SimpleNamespace, n_classes: int) -> None:
         """Refuse values that do not go together, before anything is written. Raises UserError. ``n_classes``: of the whole run."""
+
+    @classmethod
+    def samples_mib(cls, args: SimpleNamespace, dataset: type[ContinualDataset]) -> float:
+        """The most that synthetic samples, finished and under way, will take of the memory and of a checkpoint, in MiB."""
+        return 0.0
 
     @property
     def cpt(self) -> int:

@@ -42,20 +42,23 @@ if TYPE_CHECKING:
     from pmi_cl.datasets.continual_dataset import ContinualDataset
 
 
+STEM_CHANNELS = 16  # of R-DFCIL's ResNets
+
+
 @dataclass(frozen=True)
 class PmiRdfcilOptions(ReplayOptions):
     """The appendix's values (App. I.1); ``models/config/pmi_rdfcil.yaml`` has the released code's, R-DFCIL's schedule and ours."""
 
-    buffer_images: int = option(20000, "synthetic images of a task", unit="images", low=2, source="PMI appendix I.1")
+    buffer_images: int = option(20000, "synthetic images of a task", unit="images", low=2, high=10_000_000, source="PMI appendix I.1")
     buffer_per_task: int = option(
-        0, "and so many more for each earlier task", unit="images", low=0, source="PMI appendix I.1; code: 1000 to 5000"
+        0, "and so many more for each earlier task", unit="images", low=0, high=1_000_000, source="PMI appendix I.1; code: 1000 to 5000"
     )
     balanced: bool = option(False, "1: as many synthetic images of each class; 0: classes drawn at random", source="PMI released code: 0")
 
     cfs: bool = option(True, "contrastive feature selection; 0: plain Gaussian samples, the ablation", source="PMI appendix; Table 5")
-    cfs_ratio: float = option(0.5, "share of the candidates that is selected in each round", above=0, high=1, source="PMI appendix I.1")
-    cfs_steps: int = option(40, "nominal rounds of selection", unit="rounds", low=1, source="PMI appendix I.1")
-    cont_epochs: int = option(200, "epochs of each contrastive model", unit="epochs", low=1, source="PMI appendix I.1")
+    cfs_ratio: float = option(0.5, "share of the candidates that is selected in each round", low=0.001, high=1, source="PMI appendix I.1")
+    cfs_steps: int = option(40, "nominal rounds of selection", unit="rounds", low=1, high=1_000_000, source="PMI appendix I.1")
+    cont_epochs: int = option(200, "epochs of each contrastive model", unit="epochs", low=1, high=100_000, source="PMI appendix I.1")
     cont_lr: float = option(0.01, "learning rate of the contrastive models", above=0, source="PMI appendix I.1")
     cont_optimizer: str = option(
         "sgd", "optimiser of the contrastive models", choices=("sgd", "adam"), source="PMI appendix I.1; code: adam"
@@ -65,8 +68,8 @@ class PmiRdfcilOptions(ReplayOptions):
     inv_start: str = option(
         "pmi", "where the full-model stage starts", choices=("noise", "stats", "lowfreq", "stem", "pmi"), source="PMI appendix 3"
     )
-    inv_batch: int = option(4000, "images that are inverted together", unit="images", low=2, source="PMI released code")
-    inv_steps: int = option(280, "steps of the full-model stage", unit="steps", low=1, source="PMI appendix I.1")
+    inv_batch: int = option(4000, "images that are inverted together", unit="images", low=2, high=10_000_000, source="PMI released code")
+    inv_steps: int = option(280, "steps of the full-model stage", unit="steps", low=1, high=1_000_000, source="PMI appendix I.1")
     inv_lr: float = option(0.15, "Adam's rate in the full-model stage", above=0, source="PMI appendix I.1")
     inv_schedule: str = option("constant", "of that rate", choices=("constant", "cosine", "released"), source="PMI appendix I.1")
     inv_beta2: float = option(0.999, "Adam's second decay in the full-model stage", above=0, high=0.99999, source="Adam's default")
@@ -74,7 +77,9 @@ class PmiRdfcilOptions(ReplayOptions):
     inv_alpha: float = option(0.1, "weight of the statistics in the full-model stage", low=0, source="[INF] 1.6 / 16 blocks; code: 0.25")
     inv_ce: float = option(0.0, "weight of the label's cross-entropy in the full-model stage", low=0, source="PMI released code: none")
     inv_tv: float = option(0.0, "weight of the mean squared difference of neighbouring pixels", low=0, source="PMI appendix C.3: 0")
-    inv_roll: int = option(0, "roll the batch by up to so many pixels at every step", unit="pixels", low=0, source="[paper: none]; ours")
+    inv_roll: int = option(
+        0, "roll the batch by up to so many pixels at every step", unit="pixels", low=0, high=1000, source="[paper: none]; ours"
+    )
     inv_flip: bool = option(
         False, "1: mirror the batch at random at every step, where the data set allows it", source="[paper: none]; ours"
     )
@@ -85,14 +90,14 @@ class PmiRdfcilOptions(ReplayOptions):
     inv_colour: bool = option(False, "1: optimise in the colour space of the real images", source="[paper: no]; ours")
     inv_keep_best: bool = option(False, "1: keep the iterate with the lowest loss; 0: the last", source="[INF]")
 
-    pmi_steps: int = option(100, "steps of each layer", unit="steps", low=1, source="PMI appendix I.1; code: 50")
+    pmi_steps: int = option(100, "steps of each layer", unit="steps", low=1, high=1_000_000, source="PMI appendix I.1; code: 50")
     pmi_lr: float = option(0.8, "Adam's rate of each layer", above=0, source="PMI appendix I.1")
     pmi_alpha: float = option(1.6, "weight of the statistics of each layer", low=0, source="PMI appendix I.1; code: 80")
     pmi_prior: str = option(
         "measured", "what is known of a layer's input", choices=("measured", "bn_affine"), source="[INF], spec 2.2; code: bn_affine"
     )
     pmi_boost: bool = option(False, "1: double the weight of a term that exceeds its first value", source="PMI released code: 1")
-    stem_steps: int = option(10, "steps of the stem start", unit="steps", low=1, source="ours")
+    stem_steps: int = option(10, "steps of the stem start", unit="steps", low=1, high=1_000_000, source="ours")
 
 
 class PmiRdfcil(ReplayTraining):
@@ -131,6 +136,17 @@ class PmiRdfcil(ReplayTraining):
         super().check(args, n_classes)
         if args.buffer_images < 2 * n_classes:
             raise UserError(f"--buffer_images {args.buffer_images}: give at least {2 * n_classes}, two for each of {n_classes} classes")
+
+    @classmethod
+    def samples_mib(cls, args: SimpleNamespace, dataset: type[ContinualDataset]) -> float:
+        """The last task's images, and for the batch under way its start, iterate, best iterate, Adam's two moments and what it hands down.
+
+        In PMI these are not images but the input of a layer, the largest of which is the stem's output.
+        """
+        height, width = dataset.image_size(args)
+        n = args.buffer_images + (dataset.n_tasks(args) - 1) * args.buffer_per_task
+        under_way = 6 * min(n, args.inv_batch) * (STEM_CHANNELS if args.inv_start == "pmi" else 3)
+        return 4 * (3 * n + under_way) * height * width / 2**20
 
     def config(self) -> InversionConfig:
         """The engine's settings from the options."""

@@ -40,9 +40,11 @@ class RdfcilOptions(ReplayOptions):
     classifier_lr: float | None = option(
         0.005, "learning rate of the classifier's epochs; none: the schedule goes on", above=0, source="R-DFCIL"
     )
-    generator_steps: int = option(5000, "Adam steps of the generator before each task", unit="steps", low=1, source="R-DFCIL")
+    generator_steps: int = option(
+        5000, "Adam steps of the generator before each task", unit="steps", low=1, high=10_000_000, source="R-DFCIL"
+    )
     generator_lr: float = option(1e-3, "learning rate of the generator", above=0, source="R-DFCIL")
-    generator_batch: int = option(128, "images of a generator step", unit="images", low=2, source="R-DFCIL")
+    generator_batch: int = option(128, "images of a generator step", unit="images", low=2, high=100_000, source="R-DFCIL")
     generator_temperature: float = option(
         1000.0, "the logits are divided by it in the generator's cross-entropy", above=0, source="R-DFCIL"
     )

@@ -36,7 +36,7 @@ class ReplayOptions(TrainingOptions):
         low=0,
         source="[paper: none]; ours",
     )
-    rkd_dim: int = option(128, "width of the two trainable projections of RKD", low=1, source="R-DFCIL")
+    rkd_dim: int = option(128, "width of the two trainable projections of RKD", low=1, high=65536, source="R-DFCIL")
     first_task_part: float = option(1.0, "part of n_epochs that the first task takes", above=0, high=1, source="PMI appendix I.1")
     classifier_part: float = option(
         0.2, "part of n_epochs, at the end of later tasks, in which the classifier alone trains", low=0, high=0.9, source="R-DFCIL; Alg. 3"

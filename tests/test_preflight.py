@@ -12,9 +12,14 @@ import pytest
 import torch
 
 from pmi_cl.catalogue import Entry
+from pmi_cl.datasets.seq_cifar100 import SeqCifar100
+from pmi_cl.datasets.seq_folder import SeqFolder
 from pmi_cl.errors import UserError
+from pmi_cl.models.pmi_rdfcil import PmiRdfcil
+from pmi_cl.models.sgd import Sgd
 from pmi_cl.utils import checkpoints
-from pmi_cl.utils.preflight import check_writable, pick_device, preflight
+from pmi_cl.utils.arguments import resolve
+from pmi_cl.utils.preflight import ROOM_MIB, check_writable, pick_device, preflight
 
 
 class Pairs:
@@ -38,6 +43,10 @@ class Modest:
         if n_classes > 10:
             raise UserError(f"{n_classes} classes: give at most ten")
 
+    @classmethod
+    def samples_mib(cls, args, dataset):
+        return args.mib
+
 
 @dataclass
 class Run:
@@ -54,7 +63,7 @@ def check(args):
 
 
 def make_run(results_path, **changes):
-    args = {"device": "cpu", "results_path": str(results_path), "loadcheck": None, "resume": None, "n_classes": 2, **changes}
+    args = {"device": "cpu", "results_path": str(results_path), "loadcheck": None, "resume": None, "n_classes": 2, "mib": 0, **changes}
     entries = [
         Entry(kind, name.lower(), __name__, name, "") for kind, name in (("model", "Modest"), ("dataset", "Pairs"), ("backbone", "Net"))
     ]
@@ -74,6 +83,31 @@ def test_the_method_is_asked_too(tmp_path):
 def test_a_run_that_can_go_leaves_nothing_behind(tmp_path):
     preflight(make_run(tmp_path / "a" / "b"))
     assert not any(tmp_path.iterdir())
+
+
+def test_there_must_be_room_for_two_checkpoints_with_the_synthetic_samples(tmp_path, monkeypatch):
+    monkeypatch.setattr(shutil, "disk_usage", lambda folder: SimpleNamespace(free=ROOM_MIB * 2**20 + 20 * 2**20))
+    preflight(make_run(tmp_path, mib=10))
+    with pytest.raises(UserError, match=rf"make room \({ROOM_MIB + 22} MiB\)"):
+        preflight(make_run(tmp_path, mib=11))
+    assert not any(tmp_path.iterdir())
+
+
+def test_samples_larger_than_the_memory_are_refused(tmp_path):
+    with pytest.raises(UserError, match=r"at least 100,000,000 MiB of memory, cpu has .*: lower --buffer_images \(9000\)"):
+        preflight(make_run(tmp_path, mib=1e8, buffer_images=9000))
+
+
+def test_the_samples_of_a_run_are_estimated_from_its_images():
+    """20,000 CIFAR images are 234 MiB; in PMI, the stem's outputs for a batch of 4000 stand six times beside them."""
+    words = ["--model", "pmi_rdfcil", "--dataset", "seq-cifar100", "--buffer_images", "20000", "--inv_batch", "4000"]
+    for start, expected in (("noise", 234.375 + 6 * 46.875), ("pmi", 234.375 + 6 * 250)):
+        run = resolve([*words, "--buffer_per_task", "0", "--inv_start", start])
+        assert PmiRdfcil.samples_mib(run.args, SeqCifar100) == pytest.approx(expected)
+    run = resolve([*words, "--inv_start", "noise", "--buffer_per_task", "1000", "--n_tasks", "5"])
+    assert PmiRdfcil.samples_mib(run.args, SeqCifar100) == pytest.approx(234.375 * 24 / 20 + 6 * 46.875)
+    run = resolve(["--model", "sgd", "--dataset", "seq-folder", "--data_dir", "x", "--image_size", "48"])
+    assert Sgd.samples_mib(run.args, SeqFolder) == 0 and SeqFolder.image_size(run.args) == (48, 48)
 
 
 def test_a_folder_that_exists_stays_as_it_was(tmp_path):

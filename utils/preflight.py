@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import errno
 import importlib
+import math
 import os
 import shutil
 import tempfile
@@ -14,6 +15,7 @@ from typing import TYPE_CHECKING, Protocol
 
 from pmi_cl.errors import UserError
 from pmi_cl.utils.checkpoints import check_file
+from pmi_cl.utils.out_of_memory import check_memory
 from pmi_cl.utils.records import RunRecord
 
 if TYPE_CHECKING:
@@ -23,7 +25,7 @@ if TYPE_CHECKING:
 
     from pmi_cl.catalogue import Entry
 
-ROOM_MIB = 512  # what a run may leave: two checkpoints with 20,000 synthetic CIFAR images (245 MB each), events and pictures
+ROOM_MIB = 128  # what any run may leave: two checkpoints of small networks, one a task if asked for, events and pictures
 _FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 
 
@@ -50,7 +52,8 @@ def preflight(run: Run) -> None:
         UserError: the first thing that is wrong.
     """
     args = run.args
-    check_writable(Path(args.resume or args.results_path).expanduser())
+    results = Path(args.resume or args.results_path).expanduser()
+    check_writable(results)
     check_backbone = getattr(importlib.import_module(run.backbone.module), "check", None)  # of its weights, where it has some
     if check_backbone is not None:
         check_backbone(args)
@@ -60,8 +63,11 @@ def preflight(run: Run) -> None:
         check_file(Path(args.loadcheck).expanduser())
     if args.resume:
         check_file(RunRecord(Path(args.resume)).checkpoint)
-    getattr(importlib.import_module(run.model.module), run.model.attribute).check(args, dataset.n_classes(args))
-    pick_device(args.device)
+    model = getattr(importlib.import_module(run.model.module), run.model.attribute)
+    model.check(args, dataset.n_classes(args))
+    samples = model.samples_mib(args, dataset)
+    check_memory(args, samples, pick_device(args.device))
+    check_writable(results, ROOM_MIB + math.ceil(2 * samples))  # a checkpoint is written before the one before it is removed
 
 
 def pick_device(text: str) -> torch.device:

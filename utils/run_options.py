@@ -27,12 +27,20 @@ class RunOptions:
     dataset: str | None = option(None, "the data set; --list names them")
     backbone: str | None = option(None, "the network; none: the data set's own")
     model_config: str | None = option(None, "preset of the method; not given: the method's choice for the data set; none: no preset")
-    n_tasks: int | None = option(None, "equal parts that the classes are split into; none: the data set's own number", unit="tasks", low=1)
+    n_tasks: int | None = option(
+        None, "equal parts that the classes are split into; none: the data set's own number", unit="tasks", low=1, high=100_000
+    )
     seed: int = option(0, "seed of every random number in the run", low=0, high=4294967295)
 
-    n_classes: int | None = option(None, "use only so many classes, the first of the class order; none: all", unit="classes", low=1)
-    train_per_class: int | None = option(None, "use only so many training images of each class; none: all", unit="images", low=1)
-    stop_after: int | None = option(None, "end after so many tasks, as if the rest did not exist; none: all", unit="tasks", low=1)
+    n_classes: int | None = option(
+        None, "use only so many classes, the first of the class order; none: all", unit="classes", low=1, high=100_000
+    )
+    train_per_class: int | None = option(
+        None, "use only so many training images of each class; none: all", unit="images", low=1, high=10_000_000
+    )
+    stop_after: int | None = option(
+        None, "end after so many tasks, as if the rest did not exist; none: all", unit="tasks", low=1, high=100_000
+    )
     debug_mode: bool = option(False, "1: a quick pass with 6 steps an epoch and 6 evaluation batches a task")
 
     validation: float = option(0.0, "part of each training class that is held out and evaluated in place of the test set", low=0, high=0.99)
@@ -46,10 +54,10 @@ class RunOptions:
     savecheck: str = option("last", "checkpoint kept at the end: none, the last, or one a task", choices=("none", "last", "task"))
     loadcheck: str | None = option(None, "checkpoint to start from: its weights and the method's memory, in a new run")
     resume: str | None = option(None, "run folder, as it is or below --results_path, to go on with, under its own arguments")
-    checkpoint_minutes: float = option(10.0, "time between two checkpoints within a task", unit="minutes", above=0)
+    checkpoint_minutes: float = option(10.0, "time between two checkpoints within a task", unit="minutes", above=0, high=1_000_000)
 
     device: str = option("auto", "auto, cpu, cuda, cuda:N or N; auto: the first GPU where there is one, else the CPU")
-    num_threads: int | None = option(None, "CPU threads; none: as PyTorch chooses", unit="threads", low=1)
+    num_threads: int | None = option(None, "CPU threads; none: as PyTorch chooses", unit="threads", low=1, high=1024)
     precision: str = option(
         "auto", "arithmetic of the inversion; auto: bf16 where the processor has native instructions", choices=("auto", "fp32", "bf16")
     )

@@ -15,6 +15,7 @@ from pmi_cl.seeding import global_seed
 from pmi_cl.utils import checkpoints, metrics
 from pmi_cl.utils.host import RunHost
 from pmi_cl.utils.interrupts import Interrupted, Interrupts
+from pmi_cl.utils.out_of_memory import told_in_one_line
 from pmi_cl.utils.preflight import pick_device, preflight
 from pmi_cl.utils.progress import Progress
 from pmi_cl.utils.records import RunRecord, build_results, inversion_figures
@@ -40,8 +41,9 @@ def run(resolved: Resolved) -> int:
     args = resolved.args
     device = _prepare_torch(args)
     progress = Progress("0" if args.non_verbose else args.progress)
-    dataset: ContinualDataset = catalogue.load("dataset", resolved.dataset.name)(args, device, progress.update)
-    model = build_model(resolved, dataset)
+    with told_in_one_line(args):
+        dataset: ContinualDataset = catalogue.load("dataset", resolved.dataset.name)(args, device, progress.update)
+        model = build_model(resolved, dataset)
     with Interrupts() as interrupts:
         return _Run(resolved, model, dataset, device, progress, interrupts).carry_out()
 
@@ -141,7 +143,8 @@ class _Run:
             f"{self.record.folder}: {self.identity['model']} on {self.identity['dataset']}, {self.dataset.N_TASKS} tasks, {self.device}"
         )
         try:
-            self.training.run()
+            with told_in_one_line(self.args, lambda: self.training.position):
+                self.training.run()
         except Interrupted as interrupted:
             self._write_results("interrupted")
             self.host.close()
