@@ -48,8 +48,8 @@ class ClipOptions:
 class ClipTrainingOptions(ClipOptions):
     """What every CLIP method that trains may be told about it. The rates are those of Table 9 for most data sets."""
 
-    n_epochs: int = option(5, "epochs of each task", unit="epochs", low=1, source="PMI Table 9")
-    batch_size: int = option(64, "real images of a step", unit="images", low=1, source="PMI released code")
+    n_epochs: int = option(5, "epochs of each task", unit="epochs", low=1, high=100_000, source="PMI Table 9")
+    batch_size: int = option(64, "real images of a step", unit="images", low=1, high=1_000_000, source="PMI released code")
     optimizer: str = option("sgd", "of what is trained", choices=("sgd", "adamw"), source="PMI Table 9")
     lr: float = option(0.02, "learning rate at its highest", above=0, source="PMI Table 9")
     optim_mom: float = option(0.9, "momentum of SGD", low=0, high=1, source="VPT; PMI does not say")
@@ -60,7 +60,9 @@ class ClipTrainingOptions(ClipOptions):
         choices=("cosine", "quarter", "constant"),
         source="PMI released code",
     )
-    warmup_steps: int = option(0, "steps of a task in which the rate rises first", unit="steps", low=0, source="[INF]; MoE-Adapter: 30")
+    warmup_steps: int = option(
+        0, "steps of a task in which the rate rises first", unit="steps", low=0, high=10_000_000, source="[INF]; MoE-Adapter: 30"
+    )
     clip_augment: str = option(
         "none",
         "how training images are varied: not at all, or cropped at random to nine tenths or more",

@@ -32,11 +32,13 @@ class CodaPromptOptions(ClipTrainingOptions):
     """Table 9's values; the pool is the authors', under the names that Mammoth gives its flags."""
 
     lr: float = option(0.1, "learning rate at its highest", above=0, source="PMI Table 9")
-    pool_size: int = option(100, "components of each block, in equal parts for the tasks", low=1, source="CODA-Prompt")
+    pool_size: int = option(100, "components of each block, in equal parts for the tasks", low=1, high=100_000, source="CODA-Prompt")
     prompt_len: int = option(
-        8, "vectors of a prompt, half before the keys and half before the values", unit="vectors", low=2, source="CODA-Prompt"
+        8, "vectors of a prompt, half before the keys and half before the values", unit="vectors", low=2, high=10_000, source="CODA-Prompt"
     )
-    prompt_blocks: int = option(5, "blocks that have a pool, from the lowest (all where there are fewer)", low=1, source="CODA-Prompt")
+    prompt_blocks: int = option(
+        5, "blocks that have a pool, from the lowest (all where there are fewer)", low=1, high=1_000, source="CODA-Prompt"
+    )
     mu: float = option(0.0, "weight of the components' orthogonality", low=0, source="CODA-Prompt's final scripts")
     head_input: str = option(
         "raw", "what the head reads: image features as they are, or normalised", choices=("raw", "unit"), source="[INF]"

@@ -26,15 +26,15 @@ from pmi_cl.options import option
 class MoeAdaptersOptions(ClipTrainingOptions):
     """Table 9's values for CIFAR-100 and ImageNet-R; the presets have CUB-200's and the authors'."""
 
-    n_epochs: int = option(3, "epochs of each task", unit="epochs", low=1, source="PMI Table 9; CUB-200: 10; the authors: 1")
+    n_epochs: int = option(3, "epochs of each task", unit="epochs", low=1, high=100_000, source="PMI Table 9; CUB-200: 10; the authors: 1")
     optimizer: str = option("adamw", "of what is trained", choices=("sgd", "adamw"), source="PMI Table 9; the authors")
     lr: float = option(0.001, "learning rate at its highest", above=0, source="PMI Table 9; the authors")
     warmup_steps: int = option(
-        30, "steps of a task in which the rate rises first", unit="steps", low=0, source="PMI released code; the authors"
+        30, "steps of a task in which the rate rises first", unit="steps", low=0, high=10_000_000, source="PMI released code; the authors"
     )
-    moe_experts: int = option(2, "adapters of each block", low=1, source="PMI released code; the authors")
-    moe_top_k: int = option(2, "of them that the gate chooses", low=1, source="PMI released code; the authors")
-    moe_bottleneck: int = option(64, "width inside an adapter", low=1, source="the authors")
+    moe_experts: int = option(2, "adapters of each block", low=1, high=1_000, source="PMI released code; the authors")
+    moe_top_k: int = option(2, "of them that the gate chooses", low=1, high=1_000, source="PMI released code; the authors")
+    moe_bottleneck: int = option(64, "width inside an adapter", low=1, high=65_536, source="the authors")
     moe_dropout: float = option(0.1, "part of an adapter's hidden values dropped in training", low=0, high=0.9, source="the authors")
 
 
