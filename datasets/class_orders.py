@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import difflib
 import random
 from collections.abc import Callable
 
-from pmi_cl.errors import UserError, unknown_name
+from pmi_cl.errors import UserError
 
 # The order that Continual-CLIP, MoE-Adapters4CL, ZSCL and GIFT use on CIFAR-100. No seed is known that makes it.
 _CONTINUALCLIP = (
@@ -34,7 +35,9 @@ def class_order(rule: str, n_classes: int) -> list[int]:
         return _numpy_permutation(_seed(rule), n_classes)
     if "," in rule or rule.strip().isdigit():
         return _listed(rule, n_classes)
-    raise unknown_name("class order", rule, [*_RULES, "seed:<n>", "a,comma,separated,list"])
+    near = difflib.get_close_matches(rule.lower().replace("-", "").replace("_", ""), _RULES, n=1, cutoff=0.0)
+    allowed = f"{', '.join(_RULES)}, seed:<n> (such as seed:7), or every class id once, separated by commas"
+    raise UserError(f"unknown class order '{rule}' (nearest: {near[0]}): choose from {allowed}")
 
 
 def _python_shuffle(seed: int) -> Callable[[int], list[int]]:

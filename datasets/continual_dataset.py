@@ -127,9 +127,9 @@ class ContinualDataset(ABC):
         return cls.N_CLASSES
 
     @classmethod
-    def image_size(cls, args: SimpleNamespace) -> tuple[int, int]:
-        """Height and width of the images that a run will see, without torch."""
-        return cls.SIZE
+    def image_size(cls, args: SimpleNamespace) -> int:
+        """The side of the images, which are squares, without torch."""
+        return cls.SIZE[0]
 
     @classmethod
     def default_tasks(cls, n_classes: int) -> int:

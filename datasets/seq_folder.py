@@ -47,10 +47,9 @@ class SeqFolder(ContinualDataset):
         return len(class_names(_root(select(FolderOptions, vars(args)))))
 
     @classmethod
-    def image_size(cls, args: SimpleNamespace) -> tuple[int, int]:
-        """The square that was asked for."""
-        side = select(FolderOptions, vars(args)).image_size
-        return side, side
+    def image_size(cls, args: SimpleNamespace) -> int:
+        """The side of the square that was asked for."""
+        return select(FolderOptions, vars(args)).image_size
 
     @classmethod
     def default_tasks(cls, n_classes: int) -> int:

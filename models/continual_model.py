@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from pmi_cl.models.host import Host, NullHost
+from pmi_cl.models.schedules import milestone_epochs
 from pmi_cl.options import option, select
 from pmi_cl.seeding import seeded
 
@@ -28,7 +29,11 @@ class TrainingOptions:
     optim_mom: float = option(0.9, "momentum of SGD", low=0, high=1, source="PMI released code; R-DFCIL")
     optim_wd: float = option(5e-4, "weight decay of SGD", low=0, source="PMI released code; R-DFCIL (CIFAR-100)")
     lr_milestones: tuple[float, ...] = option(
-        (0.2, 0.4, 0.6, 0.8), "when the rate is multiplied by lr_gamma, as parts of n_epochs", low=0, high=1, source="PMI appendix I.1"
+        (0.2, 0.4, 0.6, 0.8),
+        "when the rate is multiplied by lr_gamma, as parts of n_epochs; after the first epoch at the earliest",
+        low=0,
+        high=1,
+        source="PMI appendix I.1",
     )
     lr_gamma: float = option(0.5, "what the rate is multiplied by at each milestone", above=0, high=1, source="PMI appendix I.1")
 
@@ -116,7 +121,7 @@ class ContinualModel(nn.Module):
     def begin_epoch(self, epoch: int, dataset: ContinualDataset) -> None:
         """Before each epoch of the task (from 0): sets the learning rate."""
         options = self.options
-        passed = sum(epoch >= round(options.n_epochs * part) for part in options.lr_milestones)
+        passed = sum(epoch >= milestone for milestone in milestone_epochs(options.n_epochs, options.lr_milestones))
         self.set_rate(options.lr * options.lr_gamma**passed)
 
     def observe(self, inputs: Tensor, labels: Tensor, not_aug_inputs: Tensor, epoch: int = 0, step: int = 0) -> dict[str, Tensor]:

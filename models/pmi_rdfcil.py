@@ -143,10 +143,9 @@ class PmiRdfcil(ReplayTraining):
 
         In PMI these are not images but the input of a layer, the largest of which is the stem's output.
         """
-        height, width = dataset.image_size(args)
         n = args.buffer_images + (dataset.n_tasks(args) - 1) * args.buffer_per_task
         under_way = 6 * min(n, args.inv_batch) * (STEM_CHANNELS if args.inv_start == "pmi" else 3)
-        return 4 * (3 * n + under_way) * height * width / 2**20
+        return 4 * (3 * n + under_way) * dataset.image_size(args) ** 2 / 2**20
 
     def config(self) -> InversionConfig:
         """The engine's settings from the options."""

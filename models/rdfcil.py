@@ -28,7 +28,7 @@ class RdfcilOptions(ReplayOptions):
 
     lr_milestones: tuple[float, ...] = option(
         (0.4, 0.6),
-        "when the rate is multiplied by lr_gamma, as parts of n_epochs",
+        "when the rate is multiplied by lr_gamma, as parts of n_epochs; after the first epoch at the earliest",
         low=0,
         high=1,
         source="R-DFCIL: epochs 80 and 120 of 200",

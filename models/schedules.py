@@ -36,6 +36,14 @@ class Stage:
         return self.lr * self.gamma ** sum(epoch >= milestone for milestone in self.milestones)
 
 
+def milestone_epochs(epochs: int, parts: Sequence[float]) -> tuple[int, ...]:
+    """The epochs, from 0, before which the rate falls, for parts of all epochs: 0.4 of 200 is epoch 80.
+
+    Never before the first epoch, to which few epochs would round some of them: every task begins at the rate that was asked for.
+    """
+    return tuple(max(round(epochs * part), 1) for part in parts)
+
+
 def one_schedule(
     epochs: int,
     lr: float,
@@ -55,7 +63,7 @@ def one_schedule(
     """
     head_epochs = round(epochs * classifier)
     body = epochs - head_epochs
-    at = tuple(round(epochs * part) for part in milestones)
+    at = milestone_epochs(epochs, milestones)
     stages = [Stage("all", 0, body, lr, at, gamma)] if body else []
     if head_epochs and classifier_lr is None:
         stages.append(Stage("classifier", body, head_epochs, lr, at, gamma, fresh=fresh_classifier or not body))
@@ -75,7 +83,7 @@ def unfreezing_schedule(
 ) -> list[Stage]:
     """New head, then the last block with it, then everything, then the classifier: the released code's for later tasks.
 
-    Each of the first three stages multiplies its rate by 0.1 at half and at three quarters.
+    Each of the first three stages multiplies its rate by 0.1 at half and at three quarters, but never before its first epoch is over.
 
     Args:
         warmups: parts of the epochs for the head and for the last block; warmup_lrs: their rates.
@@ -91,7 +99,7 @@ def unfreezing_schedule(
     stages, first = [], 0
     for trains, length, rate, scale in plan:
         if length > 0:
-            milestones = (first + length // 2, first + length * 3 // 4)
+            milestones = (first + max(length // 2, 1), first + max(length * 3 // 4, 1))
             stages.append(Stage(trains, first, length, rate, milestones, 0.1, scale))
         first += max(length, 0)
     if last:

@@ -66,8 +66,15 @@ def test_other_random_numbers_are_left_alone() -> None:
         ("seed:x", 10, "seed:1993"),
         ("seed:-1", 10, "seed:1993"),
         ("seed:4294967296", 10, "seed:1993"),
-        ("np-1993", 10, "np1993"),
-        ("rdfcil", 10, "rdfcil0"),
+        (
+            "np-1993",
+            10,
+            "(nearest: np1993): choose from natural, rdfcil0, rdfcil1, rdfcil2, np1993, continualclip, seed:<n>",
+        ),
+        ("RDFCIL", 10, "unknown class order 'RDFCIL' (nearest: rdfcil"),
+        ("foo", 10, "or every class id once, separated by commas"),
+        ("continual_clip", 100, "(nearest: continualclip)"),
+        ("seed", 10, "seed:<n>"),
         ("continualclip", 10, "100 classes"),
     ],
 )

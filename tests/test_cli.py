@@ -124,6 +124,9 @@ MISTAKES = [
     ([*RUN, "--lr", "1", "--lr", "1"], "--lr is given twice: keep one"),
     ([*RUN, "--model", "finetune"], "--model is given twice: keep one"),
     ([*RUN, "--resume", "gone"], "there is no run below runs"),
+    ([*RUN, "--resume", ""], "--resume '': give the folder of a run"),
+    (["--resume", " "], "--resume '': give the folder of a run"),
+    (["--resume", "one", "--results_path", ""], "--results_path '': give the folder of the runs"),
     (["--help", "--model", "finetun"], "unknown model 'finetun': did you mean finetune"),
 ]
 

@@ -107,7 +107,7 @@ def test_the_samples_of_a_run_are_estimated_from_its_images():
     run = resolve([*words, "--inv_start", "noise", "--buffer_per_task", "1000", "--n_tasks", "5"])
     assert PmiRdfcil.samples_mib(run.args, SeqCifar100) == pytest.approx(234.375 * 24 / 20 + 6 * 46.875)
     run = resolve(["--model", "sgd", "--dataset", "seq-folder", "--data_dir", "x", "--image_size", "48"])
-    assert Sgd.samples_mib(run.args, SeqFolder) == 0 and SeqFolder.image_size(run.args) == (48, 48)
+    assert Sgd.samples_mib(run.args, SeqFolder) == 0 and SeqFolder.image_size(run.args) == 48
 
 
 def test_a_folder_that_exists_stays_as_it_was(tmp_path):
@@ -164,13 +164,25 @@ def test_a_disk_that_is_read_only_or_full(tmp_path, options, says):
 def test_a_checkpoint_that_is_missing_or_truncated_or_whole(tmp_path, flag):
     path = tmp_path / "checkpoint.pt"
     run = make_run(tmp_path, **{flag: str(path if flag == "loadcheck" else tmp_path)})
-    with pytest.raises(UserError, match="no checkpoint at"):
+    with pytest.raises(UserError, match=r"no checkpoint (at|to go on from)"):
         preflight(run)
     checkpoints.save(path, {"t": torch.zeros(1000)})
     preflight(run)
     path.write_bytes(path.read_bytes()[:2000])
     with pytest.raises(UserError, match="truncated"):
         preflight(run)
+
+
+@pytest.mark.parametrize(
+    ("results", "how"),
+    [(None, "ended before its first"), ('{"status": "failed"}', "is 'failed'"), ('{"status": "fin', "ended before its first")],
+)
+def test_a_run_without_a_checkpoint_cannot_be_resumed(tmp_path, results, how):
+    if results:
+        (tmp_path / "results.json").write_text(results)
+    with pytest.raises(UserError) as caught:
+        preflight(make_run(tmp_path, resume=str(tmp_path)))
+    assert str(caught.value) == f"{tmp_path} has no checkpoint to go on from (the run {how}): start it again, without --resume"
 
 
 def test_the_cpu_is_always_there():

@@ -95,6 +95,27 @@ def test_the_rate_of_plain_training(name: str, digits: SeqDigits) -> None:
     assert found == pytest.approx(RDFCIL_FIRST)
 
 
+@pytest.mark.parametrize(("epochs", "expected"), [(1, [0.1]), (2, [0.1, 0.0125]), (5, [0.1, 0.05, 0.025, 0.0125, 0.00625])])
+def test_a_task_begins_at_the_rate_that_was_asked_for_however_few_its_epochs(epochs: int, expected: list[float], digits: SeqDigits) -> None:
+    """The appendix's milestones at 0.2, 0.4, 0.6 and 0.8: two epochs would put the first two before epoch 0."""
+    flags = ("--n_epochs", str(epochs), "--classifier_part", "0")
+    for task in (0, 1):
+        assert rates(method("pmi_rdfcil", "paper", digits, *flags), task) == pytest.approx(expected)
+    plain = method("sgd", "none", digits, *flags[:2], "--lr", "0.1", "--lr_gamma", "0.5", "--lr_milestones", "0.2,0.4,0.6,0.8")
+    plain.grow()
+    plain.begin_task(digits)
+    found = []
+    for epoch in range(epochs):
+        plain.begin_epoch(epoch, digits)
+        found.append(plain.opt.param_groups[0]["lr"])
+    assert found == pytest.approx(expected)
+
+
+def test_short_stages_of_the_unfreezing_schedule_begin_at_their_rates() -> None:
+    stages = unfreezing_schedule(4, (0.25, 0.25), (0.1, 0.05), 0.01, 0.25, 0.005)
+    assert [stage_at(stages, epoch).rate(epoch) for epoch in range(4)] == pytest.approx([0.1, 0.05, 0.01, 0.005])
+
+
 @pytest.mark.parametrize(
     ("name", "preset", "stages"),
     [

@@ -80,6 +80,9 @@ def _resume(argv: Sequence[str], named: Mapping[str, str], catalogue: Catalogue)
     from pmi_cl.utils.records import find_run
     from pmi_cl.utils.resumed_arguments import changes, check_recorded, read_arguments
 
+    for name in ("resume", "results_path"):
+        if name in named and not named[name].strip():
+            raise UserError(f"--{name} '': give the folder of {'a run' if name == 'resume' else 'the runs'}")
     folder = find_run(named.get("results_path", RunOptions().results_path), named["resume"]).folder
     path = folder / "args.json"
     recorded, sources = read_arguments(path)

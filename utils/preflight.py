@@ -62,12 +62,22 @@ def preflight(run: Run) -> None:
     if args.loadcheck:
         check_file(Path(args.loadcheck).expanduser())
     if args.resume:
-        check_file(RunRecord(Path(args.resume)).checkpoint)
+        _check_resumable(RunRecord(Path(args.resume)))
     model = getattr(importlib.import_module(run.model.module), run.model.attribute)
     model.check(args, dataset.n_classes(args))
     samples = model.samples_mib(args, dataset)
     check_memory(args, samples, pick_device(args.device))
     check_writable(results, ROOM_MIB + math.ceil(2 * samples))  # a checkpoint is written before the one before it is removed
+
+
+def _check_resumable(record: RunRecord) -> None:
+    """Raises UserError where a run left no checkpoint, with how it ended, or a damaged one."""
+    if not record.checkpoint.exists():
+        how = "ended before its first"
+        with contextlib.suppress(OSError, ValueError, LookupError, TypeError):  # no results, or damaged ones
+            how = f"is '{record.read_results()['status']}'"
+        raise UserError(f"{record.folder} has no checkpoint to go on from (the run {how}): start it again, without --resume")
+    check_file(record.checkpoint)
 
 
 def pick_device(text: str) -> torch.device:
