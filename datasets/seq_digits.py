@@ -56,7 +56,7 @@ class SeqDigits(ContinualDataset):
         import torch
 
         with numpy.load(FILE) as file:
-            images, labels = _upscaled(torch.from_numpy(file["images"])), torch.from_numpy(file["labels"]).long()
+            images, labels = upscaled(torch.from_numpy(file["images"])), torch.from_numpy(file["labels"]).long()
         is_test = torch.zeros(len(labels), dtype=torch.bool)
         for label in range(self.N_CLASSES):
             rows = (labels == label).nonzero().squeeze(1)
@@ -65,7 +65,7 @@ class SeqDigits(ContinualDataset):
         return RawData(train, test, [str(digit) for digit in range(self.N_CLASSES)])
 
 
-def _upscaled(images: Tensor) -> Tensor:
+def upscaled(images: Tensor) -> Tensor:
     """(n, 8, 8) values 0..16 to (n, 3, 16, 16) pixels 0..255, bilinear; the networks take three channels."""
     import torch
 

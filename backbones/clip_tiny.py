@@ -1,0 +1,75 @@
+"""clip-tiny: a small CLIP for 16x16 pictures of digits and letters whose weights come with the package."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from pmi_cl.backbones.clip_network import ClipNetwork
+from pmi_cl.backbones.open_clip_library import open_clip_module
+from pmi_cl.errors import UserError
+from pmi_cl.seeding import global_seed, seeded
+
+BACKBONES = {"clip-tiny": "clip_tiny"}
+KIND = "clip"
+CONFIG = Path(__file__).with_name("clip_tiny.json")  # open_clip's own form: model_cfg and preprocess_cfg
+WEIGHTS = CONFIG.with_suffix(".safetensors")
+SEED = 0  # of the parameters before training
+TOKENS = "token_embedding"  # stored as .rows (k, width) and .numbers (k,): only tokens that training saw
+TOKEN_STD = 0.02  # open_clip's initialisation of its token embedding
+
+
+def clip_tiny(args: SimpleNamespace) -> ClipNetwork:
+    """Image width 128, 4 layers; text width 64, 2 layers; 16 pixels: learned from glyphs, no download."""
+    model = open_clip_model()
+    record = {"tag": "clip-tiny", "file": WEIGHTS.name, "sha256": hashlib.sha256(WEIGHTS.read_bytes()).hexdigest()}
+    form = read_config()["preprocess_cfg"]
+    tokenize = open_clip_module("tokenizer").tokenize
+    return ClipNetwork(model, tokenize, name="clip-tiny", weights_record=record, mean=form["mean"], std=form["std"])
+
+
+def open_clip_model() -> Any:
+    """open_clip's CLIP with the shipped weights, evaluation mode. Raises UserError where they are missing or damaged."""
+    model = build(read_config())
+    if not WEIGHTS.is_file():
+        raise UserError(f"{WEIGHTS} is missing: install pmi-cl again")
+    model.load_state_dict(_stored_parameters(model))
+    return model.eval()
+
+
+def read_config() -> dict[str, Any]:
+    """The shipped configuration. Raises UserError where it is missing."""
+    if not CONFIG.is_file():
+        raise UserError(f"{CONFIG} is missing: install pmi-cl again")
+    config: dict[str, Any] = json.loads(CONFIG.read_text())
+    return config
+
+
+def build(config: dict[str, Any]) -> Any:
+    """open_clip's CLIP of that configuration with its first parameters, the same ones each time; training mode."""
+    with global_seed(SEED, "clip-tiny"):
+        model: Any = open_clip_module("model").CLIP(**config["model_cfg"])
+    table = model.token_embedding.weight
+    with torch.no_grad():
+        table.copy_(TOKEN_STD * torch.randn(table.shape, generator=seeded(SEED, TOKENS)))
+    return model
+
+
+def _stored_parameters(model: Any) -> dict[str, Tensor]:
+    """The shipped parameters as float32; tokens that training never saw keep the row they were drawn with."""
+    from safetensors import SafetensorError
+    from safetensors.torch import load_file
+
+    try:
+        stored = {name: value.float() if value.is_floating_point() else value for name, value in load_file(WEIGHTS).items()}
+    except SafetensorError as error:
+        raise UserError(f"{WEIGHTS} is damaged ({error}): install pmi-cl again") from error
+    table: Tensor = model.token_embedding.weight.detach().clone()
+    table[stored.pop(f"{TOKENS}.numbers").long()] = stored.pop(f"{TOKENS}.rows")
+    return {**stored, f"{TOKENS}.weight": table}
