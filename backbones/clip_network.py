@@ -137,8 +137,14 @@ class ClipNetwork(nn.Module):
                 raise UserError(f"the text '{shown}' is longer than the {self.context_length} tokens that {self.name} reads: shorten it")
         return tokens[:-1, :-1].long().to(self.logit_scale.device)
 
+    def without_padding(self, tokens: Tensor) -> Tensor:
+        """The columns (n, m) of token numbers in which a text stands. Their features are the same, since no token sees a later one, for a
+        fraction of the time: a prompt has some ten tokens, OpenAI's context 77."""
+        ends = tokens.argmax(dim=1)  # the end-of-text token has the highest number of all
+        return tokens if self.text_tower.mask is None else tokens[:, : int(ends.max()) + 1]
+
     def encode_text(self, tokens: Tensor) -> Tensor:
-        """Token numbers (n, context_length) to features (n, d), not normalised; differentiable."""
+        """Token numbers (n, context_length), or :meth:`without_padding`, to features (n, d), not normalised; differentiable."""
         return self.text_tower(tokens)
 
     def scale(self) -> Tensor:

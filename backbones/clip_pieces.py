@@ -139,11 +139,12 @@ class TextTower(nn.Module):
         self.register_buffer("mask", text.attn_mask, persistent=False)
 
     def forward(self, tokens: Tensor) -> Tensor:
-        """Token numbers (n, context) to features (n, d), not normalised."""
-        dtype = self.positions.dtype
-        x = self.embedding(tokens).to(dtype) + self.positions
+        """Token numbers (n, m) to features (n, d), not normalised. m: of the whole context, or less where :attr:`mask` is causal."""
+        dtype, length = self.positions.dtype, tokens.shape[1]
+        x = self.embedding(tokens).to(dtype) + self.positions[:length]
+        mask = None if self.mask is None else self.mask[:length, :length]
         for block in self.blocks:
-            x = block(x, mask=self.mask)
+            x = block(x, mask=mask)
         # the end-of-text token has the highest number of all
         out = self.norm(x)[torch.arange(len(x), device=x.device), tokens.argmax(dim=1)]
         if self.projection is None:

@@ -34,7 +34,8 @@ class ClassTexts:
             raise UserError(f"class {nameless[0]} of the data set has no name, and a CLIP needs one to know a class by: give it one")
         self.net, self.names, self.templates = net, list(names), tuple(templates)
         texts = [template.replace("{}", name) for name in self.names for template in self.templates]
-        self.tokens = net.tokenize(texts).view(len(self.names), len(self.templates), -1)
+        tokens = net.without_padding(net.tokenize(texts))
+        self.tokens = tokens.view(len(self.names), len(self.templates), -1)
         self._frozen = torch.zeros(0, net.feature_dim, device=self.tokens.device)
 
     def features(self, classes: range) -> Tensor:

@@ -231,6 +231,16 @@ def test_text_adapters_are_used_under_the_causal_mask() -> None:
     torch.testing.assert_close(network.encode_text(longer), network.encode_text(tokens))
 
 
+def test_texts_without_their_padding_have_the_same_features() -> None:
+    network = small_clip()
+    tokens = network.tokenize(["one cat", "a", "the longest"])
+    short = network.without_padding(tokens)
+    assert short.shape == (3, 2 + len("the longest")) and torch.equal(short, tokens[:, :13])
+    torch.testing.assert_close(network.encode_text(short), network.encode_text(tokens))
+    network.text_tower.mask = None  # then the padding is seen
+    assert torch.equal(network.without_padding(tokens), tokens)
+
+
 def test_the_query_is_the_bare_towers_class_token() -> None:
     network = small_clip()
     x = images(3)
