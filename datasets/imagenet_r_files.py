@@ -85,8 +85,7 @@ def _listed(name: str, root: Path, parts: list[Rows], origin: str, own_ids: bool
     if own_ids:
         ids = {file.partition("/")[0]: target for file, target in parts[0] if target is not None}
     lists = [ImageList([root / file for file, _ in rows], [ids[file.partition("/")[0]] for file, _ in rows]) for rows in parts]
-    remedy = "the folders train/ and test/ are PROOF's split: --split proof" if (root / "train").is_dir() else f"unpack {ARCHIVE.url} again"
-    refuse_missing([*lists[0].paths, *lists[1].paths], root, origin, remedy)
+    refuse_missing([*lists[0].paths, *lists[1].paths], root, origin, f"unpack {ARCHIVE.url} again")
     return Listing(name, root, lists[0], lists[1], class_names(root, sorted(folders, key=ids.__getitem__)))
 
 

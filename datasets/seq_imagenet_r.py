@@ -59,12 +59,15 @@ class SeqImageNetR(ListedImages):
     @classmethod
     def downloads(cls, args: SimpleNamespace) -> Sequence[Download]:
         """The official archive and the lists; PROOF's archive cannot be fetched without a browser."""
-        return {"coda": (files.ARCHIVE, *files.CODA_LISTS), "rapf": (files.ARCHIVE, files.RAPF_LIST), "proof": ()}[_options(args).split]
+        split, root = _options(args).split, _base_path(args) / files.FOLDER
+        if split != "proof" and (root / "train").is_dir():
+            raise UserError(f"{root} has PROOF's folders train/ and test/, which --split {split} is not for: use --split proof")
+        return {"coda": (files.ARCHIVE, *files.CODA_LISTS), "rapf": (files.ARCHIVE, files.RAPF_LIST), "proof": ()}[split]
 
     @classmethod
     def listing(cls, args: SimpleNamespace) -> Listing:
         """The files of the split."""
-        options, base_path = _options(args), Path(select(DataArguments, vars(args)).base_path)
+        options, base_path = _options(args), _base_path(args)
         if options.split == "coda":
             return files.coda(base_path, own_ids=options.class_ids == "coda")
         if options.split == "rapf":
@@ -84,3 +87,7 @@ def _options(args: SimpleNamespace) -> ImageNetROptions:
     if options.class_ids == "coda" and options.split != "coda":
         raise UserError(f"--class_ids coda: only CODA-Prompt's lists have its numbers, not --split {options.split}; use --split coda")
     return options
+
+
+def _base_path(args: SimpleNamespace) -> Path:
+    return Path(select(DataArguments, vars(args)).base_path)

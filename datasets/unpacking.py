@@ -96,12 +96,13 @@ def _beside(archive: Path, folder: Path) -> Iterator[Path]:
         with tempfile.TemporaryDirectory(dir=folder, prefix=".unpacking-") as temporary:
             yield Path(temporary)
     except _FAILURES as error:
-        raise UserError(f"cannot unpack {archive} ({error}): make room, or delete it and download it again") from error
+        reason = " ".join(str(error).split())  # tarfile's has a line for each kind of archive that it is not
+        raise UserError(f"cannot unpack {archive} ({reason}): make room, or delete it and download it again") from error
 
 
 def _refuse_unsafe(archive: Path, name: str, ordinary: bool) -> None:
     path = PurePosixPath(name.replace("\\", "/"))
-    inside = not path.is_absolute() and ".." not in path.parts and ":" not in path.parts[0]
+    inside = not path.is_absolute() and ".." not in path.parts and ":" not in "".join(path.parts[:1])
     if not (inside and ordinary):
         raise UserError(f"{archive} holds '{name}', which no data set holds, and was not unpacked: delete it")
 

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 import torch
 
-UNPACK = Path(__file__).resolve().parents[2] / "shared" / "data" / "unpack.py"
+UNPACK = Path(os.environ.get("PMI_CL_UNPACK", Path(__file__).resolve().parents[2] / "shared" / "data" / "unpack.py"))
 
 
 @pytest.fixture(scope="session", autouse=True)
