@@ -74,7 +74,21 @@ def open_clip_vit(args: SimpleNamespace) -> ClipNetwork:
     return _load(args)
 
 
+def check(args: SimpleNamespace) -> None:
+    """Refuses, before any work, weights that are missing and cannot be fetched, damaged, unsafe or not this network's. Raises UserError."""
+    from pmi_cl.backbones.clip_weights import check_weights
+
+    check_weights(args, _models())
+
+
 def _load(args: SimpleNamespace) -> ClipNetwork:
     from pmi_cl.backbones.clip_weights import load
 
-    return load(args)
+    return load(args, _models())
+
+
+def _models() -> dict[str, str]:
+    """Backbone -> open_clip's model, the names of their own first."""
+    from pmi_cl.backbones.clip_plan import MODELS
+
+    return {**MODELS, **{f"clip:{name}": name for name in NAMES}}

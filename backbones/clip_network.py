@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -15,6 +15,8 @@ from pmi_cl.errors import UserError
 
 MEAN = (0.48145466, 0.4578275, 0.40821073)  # of the images that OpenAI trained on
 STD = (0.26862954, 0.26130258, 0.27577711)
+# the backbone, open_clip's model with its activation, its name for the weights, the file that they were read from and its digest
+RECORDED = ("name", "model", "tag", "file", "sha256")
 Tokenizer = Callable[[list[str], int], Tensor]  # (texts, length) -> token numbers (n, length), longer texts cut
 
 
@@ -25,7 +27,7 @@ class ClipNetwork(nn.Module):
 
     Attributes:
         name: what users call the backbone.
-        weights_record: where the weights came from: ``name``, ``tag``, ``file`` and ``sha256``; None where that does not apply.
+        weights_record: where the weights came from, see :data:`RECORDED`; None where one does not apply.
         image_size, patch_size: in pixels. grid: patches along a side.
         width, layers, heads: of the image tower. text_width, text_layers: of the text tower.
         feature_dim: of the space that images and texts share.
@@ -40,13 +42,14 @@ class ClipNetwork(nn.Module):
         tokenizer: Tokenizer,
         *,
         name: str,
-        weights_record: dict[str, Any] | None = None,
+        weights_record: Mapping[str, str | None] | None = None,
         mean: Sequence[float] = MEAN,
         std: Sequence[float] = STD,
     ) -> None:
         super().__init__()
         visual, text = plain_towers(model, name)
-        self.name, self.weights_record = name, weights_record or {"name": name, "tag": None, "file": None, "sha256": None}
+        self.name = name
+        self.weights_record = {**dict.fromkeys(RECORDED), "name": name, **(weights_record or {})}
         self.tokenizer, self.mean, self.std = tokenizer, tuple(mean), tuple(std)
         self.image_size, self.patch_size = int(visual.image_size[0]), int(visual.patch_size[0])
         self.image_tower = nn.ModuleList(

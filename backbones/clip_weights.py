@@ -1,21 +1,78 @@
-"""Gives a CLIP its weights."""
+"""Builds a CLIP backbone with the weights that were asked for, and says exactly which they were."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from types import SimpleNamespace
+from typing import TYPE_CHECKING, Any
 
-from pmi_cl.backbones.clip_network import ClipNetwork
+from pmi_cl.backbones.clip_fit import NOT_WEIGHTS, as_open_clip, check_fit, new_model
+from pmi_cl.backbones.clip_plan import MODELS, QUICK, Plan, decide_activation, plan_of, published
+from pmi_cl.backbones.clip_sources import Source, check_reachable, fetch, find_source
 from pmi_cl.backbones.open_clip_library import open_clip_module
-from pmi_cl.errors import UserError
+from pmi_cl.backbones.weight_files import check_file, read_state, sha256_of
 
-MODELS = {"clip-vit-b-16": "ViT-B-16-quickgelu", "clip-vit-b-32": "ViT-B-32-quickgelu", "clip-vit-l-14": "ViT-L-14-quickgelu"}
+if TYPE_CHECKING:
+    from pmi_cl.backbones.clip_network import ClipNetwork
+
+RANDOM = "random"
 
 
-def load(args: SimpleNamespace) -> ClipNetwork:
-    """The network that ``args.backbone`` names, with the weights that ``args.clip_weights`` names."""
-    if args.clip_weights != "random":
-        raise UserError("only --clip_weights random is there yet")
-    library, model = open_clip_module(), MODELS.get(args.backbone, args.backbone.removeprefix("clip:"))
-    network = library.create_model(model, pretrained=None)
-    record = {"name": args.backbone, "tag": "random", "file": None, "sha256": None}
-    return ClipNetwork(network, library.get_tokenizer(model), name=args.backbone, weights_record=record)
+def check_weights(args: SimpleNamespace, names: Mapping[str, str]) -> None:
+    """Refuses, before any work, weights that are missing and cannot be fetched, damaged, unsafe, of another network or activation.
+
+    Args:
+        args: with ``backbone``, ``clip_weights``, ``clip_gelu``, ``base_path`` and ``offline``.
+        names: backbone -> open_clip's model, of all there are.
+
+    Raises:
+        UserError: the first thing that is wrong.
+    """
+    plan = plan_of(args)
+    if plan.weights == RANDOM:
+        return
+    if plan.path is not None and not plan.path.is_dir():
+        check_file(plan.path, is_openais)  # before open_clip is imported, which takes seconds
+    source = find_source(plan, args)
+    shapes = check_file(source.path, is_openais) if source.path is not None else None
+    if shapes is not None and source.path is not None:
+        check_fit(shapes, plan.model, source.path, names)
+    decide_activation(plan, source.quick_gelu, _called(source))
+    check_reachable(plan, source, args)
+
+
+def load(args: SimpleNamespace, names: Mapping[str, str]) -> ClipNetwork:
+    """The network that ``args.backbone`` names, with its weights; evaluation mode. Arguments and errors as :func:`check_weights`.
+
+    Random weights are drawn from torch's global numbers.
+    """
+    plan = plan_of(args)
+    if plan.weights == RANDOM:
+        return _network(plan, new_model(plan.model, plan.quick_gelu is not False), plan.quick_gelu is not False, {"tag": RANDOM}, {})
+    source = find_source(plan, args)
+    path = source.path or fetch(plan, source, args)
+    state = {as_open_clip(name): value for name, value in read_state(path, is_openais).items() if name not in NOT_WEIGHTS}
+    check_fit({name: tuple(value.shape) for name, value in state.items()}, plan.model, path, names)
+    quick = decide_activation(plan, source.quick_gelu, _called(source))
+    model = new_model(plan.model, quick)
+    state["logit_scale"] = state["logit_scale"].reshape(model.logit_scale.shape)
+    model.load_state_dict(state)
+    return _network(plan, model, quick, {"tag": source.tag, "file": path.name, "sha256": sha256_of(path)}, source.entry)
+
+
+def _network(plan: Plan, model: Any, quick: bool, record: Mapping[str, str | None], entry: Mapping[str, Any]) -> ClipNetwork:
+    from pmi_cl.backbones.clip_network import ClipNetwork
+
+    whole = {**record, "model": plan.model + (QUICK if quick else "")}
+    form = {key: entry[key] for key in ("mean", "std") if key in entry}
+    return ClipNetwork(model, open_clip_module().get_tokenizer(plan.model), name=plan.backbone, weights_record=whole, **form).eval()
+
+
+def is_openais(digest: str) -> bool:
+    """Whether a file with this sha256 is an archive that OpenAI published: open_clip lists them."""
+    urls = [published(model).get("openai", {}).get("url", "") for model in (*MODELS.values(), "ViT-L-14-336")]
+    return any(digest in url.split("/") for url in urls)
+
+
+def _called(source: Source) -> str:
+    return f"the weights '{source.tag}'" if source.tag else f"the weights in {source.path}"

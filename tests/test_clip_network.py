@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import copy
 import math
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 import torch
 from torch import Tensor, nn
 
+from pmi_cl.backbones import clip_tiny
 from pmi_cl.backbones.clip_network import ClipNetwork
 from pmi_cl.backbones.clip_pieces import BlockPiece
 from pmi_cl.backbones.open_clip_library import open_clip_module
@@ -70,6 +72,13 @@ def test_texts_are_encoded_as_open_clip_does(full_size: FullSize) -> None:
     assert torch.equal(tokens, open_clip_module().get_tokenizer(name)(texts))
     with torch.no_grad():
         torch.testing.assert_close(network.encode_text(tokens), model.encode_text(tokens), rtol=1e-5, atol=1e-5)
+
+
+def test_the_shipped_network_is_open_clips() -> None:
+    model, network = clip_tiny.open_clip_model(), clip_tiny.clip_tiny(SimpleNamespace()).eval()
+    x, tokens = images(5), network.tokenize(["a photo of the digit five.", "a seven"])
+    torch.testing.assert_close(network(x), model.encode_image(x), rtol=1e-5, atol=1e-5)
+    torch.testing.assert_close(network.encode_text(tokens), model.encode_text(tokens), rtol=1e-5, atol=1e-5)
 
 
 @pytest.mark.parametrize(

@@ -36,13 +36,13 @@ def test_results_hold_exactly_the_agreed_keys(tmp_path):
     record = RunRecord.create(tmp_path, "pmi_rdfcil", "seq-digits", 3)
     record.write_results(make_results())
     results = record.read_results()
-    head = {"schema", "model", "dataset", "seed", "status", "precision", "class_il", "task_il"}
+    head = {"schema", "model", "dataset", "seed", "backbone_weights", "status", "precision", "class_il", "task_il"}
     assert set(results) == head | {"seconds", "peak_memory_mib", "inversion", "versions", "commit", "hardware"}
     assert results["schema"] == 1
     for setting in ("class_il", "task_il"):
         assert set(results[setting]) == {"matrix", "last", "average", "forgetting", "bwt", "micro_last"}
     assert results["inversion"] == {**INVERSION, "seconds_per_image": 0.5}
-    assert set(results["versions"]) == {"python", "torch", "numpy", "pmi_cl"}
+    assert set(results["versions"]) == {"python", "torch", "numpy", "open_clip_torch", "pmi_cl"}
     assert set(results["hardware"]) == {"processor", "cores", "threads", "gpus", "memory_mib"}
     assert results["commit"] is None or re.fullmatch("[0-9a-f]{40}", results["commit"]["hash"])
 

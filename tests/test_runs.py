@@ -136,7 +136,7 @@ def test_the_record_has_the_keys_of_its_schema(whole: tuple[Path, str, str]) -> 
     results = results_in(whole[0])
     named = {"schema": 1, "model": "pmi_rdfcil", "dataset": "seq-digits", "seed": 0, "status": "finished", "precision": "float32"}
     assert {name: results[name] for name in named} == named
-    measured = {"class_il", "task_il", "seconds", "peak_memory_mib", "inversion", "versions", "commit", "hardware"}
+    measured = {"backbone_weights", "class_il", "task_il", "seconds", "peak_memory_mib", "inversion", "versions", "commit", "hardware"}
     assert results.keys() == named.keys() | measured
     for setting in ("class_il", "task_il"):
         assert results[setting].keys() == {"matrix", "last", "average", "forgetting", "bwt", "micro_last"}

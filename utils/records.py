@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.metadata
 import json
 import os
 import platform
@@ -55,10 +56,12 @@ class RunRecord:
         except OSError as error:
             raise UserError(f"cannot make a folder in {parent} ({error.strerror}): choose another --results_path") from error
 
-    def write_args(self, values: Mapping[str, Any], sources: Mapping[str, str]) -> None:
-        """Writes ``args.json``: every value with where it came from, the command line, versions, commit and hardware."""
+    def write_args(self, values: Mapping[str, Any], sources: Mapping[str, str], weights: Mapping[str, Any] | None = None) -> None:
+        """Writes ``args.json``: every value with where it came from, the weights that the backbone brought, the command line, versions,
+        commit and hardware."""
         args = {name: {"value": value, "source": sources[name]} for name, value in values.items()}
-        write_json(self.folder / "args.json", {"schema": SCHEMA, "args": args, "command": sys.argv, **surroundings()})
+        told = {"args": args, "backbone_weights": weights, "command": sys.argv}
+        write_json(self.folder / "args.json", {"schema": SCHEMA, **told, **surroundings()})
 
     def write_results(self, results: Mapping[str, Any]) -> None:
         """Writes ``results.json`` (made by :func:`build_results`) so that a reader never sees half of it."""
@@ -103,6 +106,7 @@ def build_results(
     seconds: Mapping[str, float],
     peak_memory_mib: Mapping[str, float],
     inversion: Mapping[str, Any],
+    backbone_weights: Mapping[str, Any] | None = None,
 ) -> dict[str, Any]:
     """Everything that ``results.json`` holds.
 
@@ -112,8 +116,10 @@ def build_results(
         class_il, task_il: made by :func:`pmi_cl.utils.metrics.summary`.
         seconds, peak_memory_mib: by phase, see :class:`pmi_cl.utils.resources.Phases`.
         inversion: made by :func:`inversion_figures`.
+        backbone_weights: where a pre-trained backbone's weights came from: name, model, tag, file, sha256.
     """
-    named = {"model": model, "dataset": dataset, "seed": seed, "status": status, "precision": precision}
+    named = {"model": model, "dataset": dataset, "seed": seed, "backbone_weights": backbone_weights}
+    named |= {"status": status, "precision": precision}
     figures = {"class_il": class_il, "task_il": task_il}
     costs = {"seconds": seconds, "peak_memory_mib": peak_memory_mib, "inversion": inversion}
     return {"schema": SCHEMA, **named, **figures, **costs, **surroundings()}
@@ -164,12 +170,16 @@ def _make_new_folder(parent: Path, name: str) -> Path:
             attempt += 1
 
 
-def _versions() -> dict[str, str]:
+def _versions() -> dict[str, str | None]:
     import numpy
     import torch  # says more than its package's metadata: which build it is ("+cpu")
 
     libraries = {"torch": str(torch.__version__), "numpy": numpy.__version__}
-    return {"python": platform.python_version(), **libraries, "pmi_cl": pmi_cl.__version__}
+    try:
+        clip = importlib.metadata.version("open_clip_torch")
+    except importlib.metadata.PackageNotFoundError:  # only CLIP backbones need it
+        clip = None
+    return {"python": platform.python_version(), **libraries, "open_clip_torch": clip, "pmi_cl": pmi_cl.__version__}
 
 
 def _commit() -> dict[str, Any] | None:

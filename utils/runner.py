@@ -97,6 +97,10 @@ class _Run:
             "class_order": list(dataset.class_order),
             **({"data": dataset.fingerprint} if dataset.fingerprint else {}),
         }
+        # a checkpoint need not hold weights that never move: it has to be gone on with on the same ones
+        self.weights: dict[str, Any] | None = getattr(model.net, "weights_record", None)
+        if self.weights is not None:
+            self.identity["backbone_weights"] = str(self.weights["sha256"] or self.weights["tag"])
         self.loaded = self._load()
         new = RunRecord.create if not args.resume else None
         self.record = (
@@ -138,7 +142,7 @@ class _Run:
         if self.loaded is not None:
             self._take_up(self.loaded)
         if not self.args.resume:
-            self.record.write_args(vars(self.args), self.resolved.sources)
+            self.record.write_args(vars(self.args), self.resolved.sources, self.weights)
         self._say(
             f"{self.record.folder}: {self.identity['model']} on {self.identity['dataset']}, {self.dataset.N_TASKS} tasks, {self.device}"
         )
@@ -208,6 +212,7 @@ class _Run:
                 model=str(self.identity["model"]),
                 dataset=str(self.identity["dataset"]),
                 seed=self.args.seed,
+                backbone_weights=self.weights,
                 status=status,
                 precision=str(inversion_dtype(self.args.precision, self.device)).removeprefix("torch."),
                 class_il=metrics.summary(training.class_il, training.micro.get("class_il")),

@@ -1,0 +1,64 @@
+"""Whether weights belong to a CLIP: names and shapes against open_clip's model, and which of its models they would fit."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from pmi_cl.backbones.open_clip_library import open_clip_module
+from pmi_cl.errors import UserError
+
+Shapes = Mapping[str, tuple[int, ...]]
+NOT_WEIGHTS = {"input_resolution", "context_length", "vocab_size"}  # what OpenAI's archives hold besides
+
+
+def new_model(model: str, quick_gelu: bool) -> Any:
+    """open_clip's CLIP of that name with random weights. Raises UserError where this version of open_clip does not have it."""
+    config = open_clip_module("factory").get_model_config(model)
+    if config is None:
+        version = open_clip_module().__version__
+        raise UserError(f"open_clip {version} has no model {model}: choose another, or install a version that has it")
+    return open_clip_module("model").CLIP(**{**config, "quick_gelu": quick_gelu})
+
+
+def expected_shapes(model: str) -> dict[str, tuple[int, ...]]:
+    """The parameters of open_clip's model; nothing is allocated."""
+    import torch
+
+    with torch.device("meta"):
+        return {name: tuple(value.shape) for name, value in new_model(model, False).state_dict().items()}
+
+
+def as_open_clip(name: str) -> str:
+    """A parameter's name in open_clip's CLIP: its models with a separate text tower write "text." before that tower's."""
+    return name.removeprefix("text.")
+
+
+def check_fit(shapes: Shapes, model: str, path: Path, others: Mapping[str, str]) -> None:
+    """Raises UserError unless the tensors in ``path`` are those of ``model``; says what differs.
+
+    Args:
+        shapes: of the tensors, by name.
+        others: backbone -> its model: those whose weights they may be instead.
+    """
+    expected = expected_shapes(model)
+    found = {as_open_clip(name): shape for name, shape in shapes.items() if name not in NOT_WEIGHTS}
+    found |= {"logit_scale": expected["logit_scale"]} if "logit_scale" in found else {}  # a number, or a vector of one
+    if found == expected:
+        return
+    if any(name.startswith("vision_model.") for name in found):
+        raise UserError(f"{path} is in the form of the library transformers: give open_clip's file, open_clip_model.safetensors")
+    both = [name for name in expected if found.get(name, expected[name]) != expected[name]]
+    differing = [f"{name} is {_sides(found[name])}, not {_sides(expected[name])}" for name in both]
+    lacking = [f"it lacks {name}" for name in expected if name not in found]
+    beyond = [f"it has {name}" for name in found if name not in expected]
+    reasons = [*differing, *lacking, *beyond]
+    more = f" and {len(reasons) - 1} more" if len(reasons) > 1 else ""
+    fitting = next((other for other, name in others.items() if expected_shapes(name) == found), None)
+    advice = f"its weights are those of --backbone {fitting}" if fitting else f"give weights of open_clip's {model}"
+    raise UserError(f"{path} does not fit {model} ({reasons[0]}{more}); {advice}")
+
+
+def _sides(shape: tuple[int, ...]) -> str:
+    return "x".join(map(str, shape)) or "a number"

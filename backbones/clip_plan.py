@@ -1,0 +1,104 @@
+"""Which network a CLIP backbone's name means, which weights it is to have, and whether their activation is the network's."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+from pmi_cl.backbones.open_clip_library import open_clip_module
+from pmi_cl.backbones.weight_files import EXTENSIONS
+from pmi_cl.errors import UserError, unknown_name
+
+MODELS = {"clip-vit-b-16": "ViT-B-16", "clip-vit-b-32": "ViT-B-32", "clip-vit-l-14": "ViT-L-14"}
+QUICK = "-quickgelu"  # what the names of open_clip's models with QuickGELU end with
+ACTIVATIONS = {True: "QuickGELU", False: "the exact GELU"}
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What was asked for.
+
+    Attributes:
+        backbone: its name as users type it. model: open_clip's, without what it says about the activation.
+        quick_gelu: the activation that the backbone's name or ``--clip_gelu`` demands; None: that of the weights.
+        weights: as typed; None: the backbone's own.
+    """
+
+    backbone: str
+    model: str
+    quick_gelu: bool | None
+    weights: str | None
+
+    @property
+    def path(self) -> Path | None:
+        """The file or folder that ``weights`` names; None for a tag."""
+        text = self.weights or ""
+        path = Path(text).expanduser()
+        return path if text and (text.endswith(EXTENSIONS) or "/" in text or path.exists()) else None
+
+
+def plan_of(args: SimpleNamespace) -> Plan:
+    """The plan of a run. Raises UserError where ``--clip_gelu`` contradicts the backbone's name."""
+    named = args.backbone.removeprefix("clip:")
+    model = MODELS.get(args.backbone, named.removesuffix(QUICK))
+    demanded = None if args.backbone in MODELS else named.endswith(QUICK)
+    asked = {"auto": None, "quick": True, "exact": False}[args.clip_gelu]
+    if asked is not None and demanded is not None and asked != demanded:
+        other = f"clip:{model}{QUICK if asked else ''}"
+        raise UserError(f"--clip_gelu {args.clip_gelu}: {args.backbone} has {ACTIVATIONS[demanded]}; say --backbone {other}")
+    return Plan(args.backbone, model, demanded if asked is None else asked, args.clip_weights)
+
+
+def published(model: str) -> dict[str, Mapping[str, Any]]:
+    """The weights that open_clip knows for a model: tag -> its entry (url, hf_hub, mean, std, quick_gelu)."""
+    table = open_clip_module("pretrained")
+    return {tag: table.get_pretrained_cfg(model, tag) for tag in table.list_pretrained_tags_by_model(model)}
+
+
+def tag_of(plan: Plan) -> str:
+    """The tag of the weights, which is checked; that of OpenAI where none was said and OpenAI trained the model.
+
+    Raises:
+        UserError: no such tag for this model, or none was said and there are several.
+    """
+    tags = published(plan.model)
+    if plan.weights is not None:
+        tag = plan.weights.lower().replace("-", "_")
+        if tag not in tags:
+            raise unknown_name(f"weights of {plan.model}", plan.weights, [*tags, "random"])
+        return tag
+    fitting = [tag for tag, entry in tags.items() if plan.quick_gelu in (None, bool(entry.get("quick_gelu")))]
+    if "openai" in fitting or len(fitting) == 1:
+        return "openai" if "openai" in fitting else fitting[0]
+    raise UserError(
+        f"{plan.backbone} has no weights of its own: say --clip_weights with one of {', '.join([*fitting, 'random'])} or a FILE"
+    )
+
+
+def decide_activation(plan: Plan, trained_with: bool | None, weights: str) -> bool:
+    """Whether the network is built with QuickGELU.
+
+    OpenAI's weights, and some others, were trained with it. They load into a network with the exact GELU without a word, and its
+    features are then wrong (``baselines.md`` E 32).
+
+    Args:
+        trained_with: QuickGELU or not; None: nobody knows.
+        weights: what an error calls them.
+
+    Raises:
+        UserError: the network that was asked for has another activation, or nobody knows which one it should have.
+    """
+    if trained_with is None and plan.quick_gelu is None:
+        raise UserError(f"{weights} do not say their activation: add --clip_gelu quick (OpenAI's, MetaCLIP's, DFN's) or --clip_gelu exact")
+    if trained_with is None:
+        return bool(plan.quick_gelu)
+    if plan.quick_gelu is not None and plan.quick_gelu != trained_with:
+        own = next((name for name, model in MODELS.items() if model == plan.model), None)
+        right = " or ".join(filter(None, (f"clip:{plan.model}{QUICK if trained_with else ''}", own)))
+        advice = "leave --clip_gelu out" if plan.backbone in MODELS else f"say --backbone {right}"
+        both = f"were trained with {ACTIVATIONS[trained_with]}, and the network asked for has {ACTIVATIONS[plan.quick_gelu]}"
+        raise UserError(f"{weights} {both}: {advice}")
+    return trained_with

@@ -1,0 +1,187 @@
+"""Finds the weights of a CLIP: a file or folder that was named, this machine's folders, then open_clip's own download."""
+
+from __future__ import annotations
+
+import json
+import os
+import queue
+import re
+import threading
+import urllib.error
+import urllib.request
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+from pmi_cl.backbones.clip_plan import Plan, published, tag_of
+from pmi_cl.backbones.open_clip_library import open_clip_module
+from pmi_cl.backbones.weight_files import EXTENSIONS, sha256_of
+from pmi_cl.errors import UserError
+
+HUB_NAMES = ("open_clip_model.safetensors", "open_clip_pytorch_model.safetensors", "open_clip_pytorch_model.bin")  # best first
+CONFIG_NAME = "open_clip_config.json"
+TIMEOUT = 3.0  # seconds that a server is given to answer at all
+
+
+@dataclass(frozen=True)
+class Source:
+    """Where weights are, and what is known about them.
+
+    Attributes:
+        path: the file; None where it has yet to be fetched.
+        tag: open_clip's name for them; None where the file does not tell.
+        entry: what open_clip lists, or the file's own configuration says: ``mean``, ``std``, ``quick_gelu``; empty: nothing is known.
+    """
+
+    path: Path | None
+    tag: str | None
+    entry: Mapping[str, Any]
+
+    @property
+    def quick_gelu(self) -> bool | None:
+        """Whether the weights were trained with QuickGELU; None: nobody knows."""
+        return bool(self.entry.get("quick_gelu")) if self.entry else None
+
+
+def find_source(plan: Plan, args: SimpleNamespace) -> Source:
+    """Where the weights are on this machine; a source without a path where a tag's weights are not.
+
+    Raises:
+        UserError: the file or the tag does not exist.
+    """
+    if plan.path is not None:
+        return _from_path(plan.path, plan.model)
+    tag = tag_of(plan)
+    entry = published(plan.model)[tag]
+    folder = Path(args.base_path).expanduser() / "clip"
+    return Source(next(_local_files(folder, plan.model, tag, entry), None), tag, entry)
+
+
+def _from_path(path: Path, model: str) -> Source:
+    """A file that the user named, or the one in a folder, with what its name or its neighbours say."""
+    file = _file_in(path) if path.is_dir() else path
+    config = file.with_name(CONFIG_NAME)
+    name = f"{file.parent.name}/{file.name}".lower().replace("-", "_")
+    tags = published(model)
+    tag = max((tag for tag in tags if tag in name), key=len, default=None)
+    if tag is None and file.is_file():
+        digest = sha256_of(file)
+        tag = next((tag for tag, entry in tags.items() if _is_published(digest, entry["url"])), None)
+    if config.is_file():
+        return Source(file, tag, _read_config(config))
+    return Source(file, tag, tags.get(tag or "", {}))
+
+
+def _file_in(folder: Path) -> Path:
+    """The one file of weights in a folder."""
+    files = sorted(file for file in folder.iterdir() if file.name.endswith(EXTENSIONS) and file.is_file())
+    best = next((folder / name for name in HUB_NAMES if folder / name in files), None)
+    if best is not None or len(files) == 1:
+        return best or files[0]
+    there = f"has {', '.join(file.name for file in files)}" if files else f"has none ({', '.join(EXTENSIONS)})"
+    raise UserError(f"--clip_weights {folder}: give a folder with one file of weights; it {there}")
+
+
+def _read_config(path: Path) -> dict[str, Any]:
+    """What open_clip's configuration beside weights of the hub says."""
+    try:
+        config = json.loads(path.read_text(encoding="utf-8"))
+        form = config.get("preprocess_cfg", {})
+        known = {key: tuple(form[key]) for key in ("mean", "std") if key in form}
+        return {**known, "quick_gelu": bool(config["model_cfg"].get("quick_gelu"))}
+    except (OSError, ValueError, LookupError, TypeError, AttributeError) as error:
+        raise UserError(f"{path} is damaged: fetch it again, or take it away") from error
+
+
+def _local_files(folder: Path, model: str, tag: str, entry: Mapping[str, Any]) -> Iterator[Path]:
+    """Files with the weights of a tag: in our own folder, in the hub's cache, in open_clip's and OpenAI's cache."""
+    published_as = Path(entry.get("url", "")).name
+    names = [f"{model}-{tag}{ending}" for ending in EXTENSIONS]
+    names += [f"{model}-{tag}/{name}" for name in HUB_NAMES]
+    places = [folder / name for name in names]
+    if published_as:
+        places.append(folder / published_as)
+    yield from (path for path in places if path.is_file())
+    cached = Path("~/.cache/clip").expanduser() / published_as
+    if published_as and cached.is_file() and _is_published(sha256_of(cached), entry["url"], unknown=True):
+        yield cached  # open_clip downloads straight to this name: it may have broken off
+    if entry.get("hf_hub"):
+        from huggingface_hub import try_to_load_from_cache
+
+        repository, name = os.path.split(entry["hf_hub"])
+        found = [try_to_load_from_cache(repository, file) for file in ([name] if name else HUB_NAMES)]
+        yield from (Path(path) for path in found if isinstance(path, str))
+
+
+def _is_published(digest: str, url: str, unknown: bool = False) -> bool:
+    """Whether a sha256 is that of what lies at an address: OpenAI's addresses hold it, those of open_clip's releases its first eight
+    digits; ``unknown`` for others."""
+    found = re.search(r"/([0-9a-f]{64})/[^/]+$|-([0-9a-f]{8})[.]\w+$", url)
+    return digest.startswith(found[1] or found[2]) if found else unknown
+
+
+def check_reachable(plan: Plan, source: Source, args: SimpleNamespace) -> None:
+    """Raises UserError, within seconds, where the weights would have to be fetched and cannot be."""
+    if source.path is not None:
+        return
+    if args.offline:
+        raise _unavailable(plan, source, args, "--offline 1")
+    if reason := _silence(_server(source)):
+        raise _unavailable(plan, source, args, reason)
+
+
+def fetch(plan: Plan, source: Source, args: SimpleNamespace) -> Path:
+    """open_clip's own download, into its own cache. Raises UserError where it fails."""
+    check_reachable(plan, source, args)
+    try:
+        return Path(open_clip_module("pretrained").download_pretrained(source.entry))
+    except (OSError, RuntimeError) as error:
+        raise _unavailable(plan, source, args, str(error).partition("\n")[0] or type(error).__name__) from error
+
+
+def _server(source: Source) -> str:
+    if source.entry.get("hf_hub"):
+        from huggingface_hub import constants
+
+        return str(constants.ENDPOINT)
+    return str(source.entry["url"])
+
+
+def _silence(url: str) -> str:
+    """Why a server does not answer; empty where it does, whatever it says.
+
+    In a thread, because urllib's timeout covers neither the look-up of a name nor a host with several addresses. Without this look,
+    the hub's library would try again for three quarters of a minute.
+    """
+    answers: queue.Queue[str] = queue.Queue()
+
+    def ask() -> None:
+        try:
+            with urllib.request.urlopen(urllib.request.Request(url, method="HEAD"), timeout=TIMEOUT):
+                answers.put("")
+        except urllib.error.HTTPError:
+            answers.put("")
+        except (OSError, ValueError) as error:
+            answers.put(str(getattr(error, "reason", error)) or type(error).__name__)
+
+    threading.Thread(target=ask, daemon=True).start()
+    try:
+        return answers.get(timeout=2 * TIMEOUT)
+    except queue.Empty:
+        return f"no answer within {2 * TIMEOUT:g} s"
+
+
+def _unavailable(plan: Plan, source: Source, args: SimpleNamespace, reason: str) -> UserError:
+    """The one line that says where the weights can be had and where they go."""
+    target = Path(args.base_path) / "clip" / f"{plan.model}-{source.tag}"
+    if source.entry.get("hf_hub"):
+        repository, name = os.path.split(source.entry["hf_hub"])
+        whence = f"{name or HUB_NAMES[0]} of {_server(source)}/{repository}"
+    else:
+        whence = str(source.entry["url"])
+    return UserError(
+        f"the weights '{source.tag}' of {plan.model} are not here and cannot be fetched ({reason}): get {whence} and put it at "
+        f"{target}.safetensors (or .bin, .pt), or say --clip_weights FILE; --backbone clip-tiny needs no download"
+    )
