@@ -10,6 +10,7 @@ import torch
 
 from pmi_cl.inversion.objectives import FeatureMatch, StatisticsMatch, Term
 from pmi_cl.inversion.pmi import PmiConfig
+from pmi_cl.inversion.sparse import PruningConfig
 from pmi_cl.inversion.statistics import Direction
 from pmi_cl.inversion.transforms import Transforms
 
@@ -28,6 +29,7 @@ class InversionConfig:
         beta2: Adam's second decay.
         terms: what is minimised through the whole network.
         transforms: random transforms of the input inside the loop.
+        pruning: of the full-model stage of a :class:`TokenNetwork`: patches are dropped on the way (SMI); None: never.
         spectrum: of the full-model stage: 0 optimises pixels; above it, frequencies damped by 1 / f^spectrum (:class:`Spectrum`).
         batch: samples optimised together; their moments are the batch statistics, so 200 or more is wise (spec 3.7).
         keep_best: keep the iterate with the lowest loss rather than the last.
@@ -44,6 +46,7 @@ class InversionConfig:
     beta2: float = 0.999
     terms: tuple[Term, ...] = (FeatureMatch(1.0), StatisticsMatch(0.1))
     transforms: Transforms = field(default_factory=Transforms)
+    pruning: PruningConfig | None = None
     spectrum: float = 0.0
     batch: int = 4000
     keep_best: bool = False

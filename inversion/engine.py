@@ -19,6 +19,7 @@ from pmi_cl.inversion.frozen import FrozenNetwork
 from pmi_cl.inversion.image_space import ImageSpace
 from pmi_cl.inversion.objectives import Batch, DirectionMatch, FeatureMatch, Objective
 from pmi_cl.inversion.pmi import LayerLoss, bn_affine_moments
+from pmi_cl.inversion.sparse import Pruning, check_pruning
 from pmi_cl.inversion.spectrum import Spectrum
 from pmi_cl.inversion.starts import STARTS, low_frequency_noise, matched_noise, white_noise
 from pmi_cl.inversion.statistics import Moments
@@ -108,6 +109,8 @@ class Inversion:
         self.n = len(targets) if targets is not None else len(labels)  # type: ignore[arg-type]
         if contexts is not None and len(contexts) != self.n:
             raise ValueError(f"{self.n} targets but {len(contexts)} contexts: give one context for each target")
+        if config.pruning is not None:
+            check_pruning(self.network, config)
         self._batches = even_batches(self.n, config.batch)
         self.input_moments = self._priors(pieces, input_moments)
         sample = None if self.contexts is None else self.contexts[:1]
@@ -122,6 +125,7 @@ class Inversion:
         self.carry: Tensor | None = None  # what the stage before handed down
         self.descent: Descent | None = None
         self._layer_loss: LayerLoss | None = None
+        self.pruning: Pruning | None = None
         self._losses: list[Tensor] = []
         self.finished: list[Tensor] = []
 
@@ -185,9 +189,9 @@ class Inversion:
         for loss in descent.run(loss_of):
             report = self.report
             report.steps += 1
-            report.forward_passes += 1
+            report.forward_passes += 1 if self.pruning is None else self.pruning.passes
             report.backward_passes += 1
-            report.step_equivalents += stage.cost * share
+            report.step_equivalents += (stage.cost if self.pruning is None else self.pruning.cost) * share
             self._losses.append(loss)
             self._watch.stop()
             report.seconds += self._watch.take(wait=False)
@@ -203,7 +207,9 @@ class Inversion:
         self.carry = self.descent.result()
         if self.stages[self.stage_number].layer is None:
             self.carry = self.space.images(self.carry)
-        self.descent, self._layer_loss, self._losses = None, None, []
+        if self.pruning is not None:
+            self.carry = self.pruning.composed(self.carry)
+        self.descent, self._layer_loss, self.pruning, self._losses = None, None, None, []
         self.stage_number += 1
         self.report.peak_memory_mib = max(self.report.peak_memory_mib or 0.0, self._gauge.peak_mib())
 
@@ -213,6 +219,9 @@ class Inversion:
         if self.descent is None:
             start, steps = self._start(stage.layer), stage.steps
             if stage.layer is None:
+                if config.pruning is not None:
+                    assert isinstance(self.network, TokenNetwork)
+                    self.pruning = Pruning(self.network, config.pruning, self._context())
                 self.descent = Descent(
                     start,
                     steps,
@@ -282,6 +291,9 @@ class Inversion:
 
         def loss(value: Tensor, step: int) -> Tensor:
             images = self.space.images(value)
+            if self.pruning is not None:
+                images = self.pruning.at(images, step)
+                rest["kept"] = self.pruning.kept
             seen = self.config.transforms(images, self.seed, self.batch_number, step) if self.config.transforms else images
             features, kls = through(seen, **rest)
             return self.objective(Batch(images, features, kls, targets, labels, self.network.head))
@@ -303,6 +315,7 @@ class Inversion:
             "carry": self.carry,
             "descent": None if self.descent is None else self.descent.state(),
             "boost": self._layer_loss.boost.state() if self._layer_loss and self._layer_loss.boost else {},
+            "pruning": None if self.pruning is None else self.pruning.state(),
             "losses": torch.stack(self._losses) if self._losses else torch.zeros(0),
             "finished": list(self.finished),
             "report": {**self.report.__dict__, "losses": list(self.report.losses)},
@@ -315,11 +328,13 @@ class Inversion:
         self.finished = [images.to(self.device) for images in state["finished"]]
         self.report = InversionReport(**{**state["report"], "losses": list(state["report"]["losses"])})
         self._losses = list(state["losses"].to(self.device).unbind())
-        self.descent, self._layer_loss = None, None
+        self.descent, self._layer_loss, self.pruning = None, None, None
         if state["descent"] is None:
             return
         stage = self.stages[self.stage_number]
         self._descent(stage).load(state["descent"])
+        if self.pruning is not None:
+            self.pruning.load(state["pruning"], self.device)
         if stage.layer is not None and state["boost"]:
             loss = self._layer_step(stage.layer)
             assert isinstance(loss, LayerLoss) and loss.boost is not None

@@ -39,7 +39,7 @@ def most_similar(target: Tensor, sources: Tensor, k: int = 5) -> Tensor:
 
 
 def blended(features: Tensor, target: Tensor, alpha: float = 0.1) -> Tensor:
-    """Features (k, n, d), turned from k classes, as n unit features (n, d): their mean direction, ``alpha`` of the way to ``target`` (d,)."""
+    """Features (k, n, d), turned from k classes, to n unit features (n, d): their mean's direction, ``alpha`` of it ``target``'s (d,)."""
     mean = F.normalize(features.mean(0), dim=-1)
     return F.normalize((1 - alpha) * mean + alpha * target, dim=-1)
 

@@ -81,14 +81,16 @@ class TokenNetwork(nn.Module):
         """Always in evaluation mode."""
         return super().train(False)
 
-    def run(self, x: Tensor, first: int = 0, last: int | None = None, context: Tensor | None = None) -> tuple[Tensor, list[Tensor]]:
+    def run(
+        self, x: Tensor, first: int = 0, last: int | None = None, context: Tensor | None = None, kept: Tensor | None = None
+    ) -> tuple[Tensor, list[Tensor]]:
         """Pieces ``first`` to ``last`` (exclusive) of ``x``: their output and the KLs of what blocks show inside (spec 3.7).
 
         Args:
-            context: (b, dq), handed to every piece.
+            context: (b, dq), handed to every piece. kept: as in :meth:`forward`.
         """
         kls: list[Tensor] = []
-        output = self._through(x, range(len(self.pieces))[first:last], context, None, lambda number: self._compare(number, False, kls))
+        output = self._through(x, range(len(self.pieces))[first:last], context, kept, lambda number: self._compare(number, False, kls))
         return output, kls
 
     def forward(self, x: Tensor, context: Tensor | None = None, kept: Tensor | None = None) -> tuple[Tensor, list[Tensor]]:
