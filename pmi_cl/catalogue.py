@@ -57,7 +57,7 @@ class Catalogue:
         """All entries of a kind, by name. Raises UserError for a file that cannot be read or a name that is taken twice."""
         if kind not in self._entries:
             found: dict[str, Entry] = {}
-            for source in self._sources(f"{kind}s"):
+            for source in self._sources(f"{kind}s", "BACKBONES" if kind == "backbone" else "NAME"):
                 for entry in self._backbones(source) if kind == "backbone" else self._classes(kind, source):
                     other = found.setdefault(canonical(entry.name), entry)
                     if other is not entry:
@@ -94,8 +94,9 @@ class Catalogue:
         paths = [folder / "models" / "config" / f"{model}.yaml" for folder in self.reader.folders]
         return next((path for path in paths if path.is_file()), None)
 
-    def _sources(self, folder: str) -> Iterator[Source]:
-        names = {path.stem for root in self.reader.folders for path in (root / folder).glob("[!_]*.py")}
+    def _sources(self, folder: str, mark: str) -> Iterator[Source]:
+        """The modules of a folder in which ``mark`` stands; parsing all the others would take most of the time of ``--list``."""
+        names = {path.stem for root in self.reader.folders for path in (root / folder).glob("[!_]*.py") if _holds(path, mark)}
         for name in sorted(names):
             source = self.reader.source(f"pmi_cl.{folder}.{name}")
             if source:
@@ -117,6 +118,13 @@ class Catalogue:
             options = self.reader.module_options(source)
             constants = self.reader.literal_constants(source.tree.body)
             yield Entry("backbone", name, source.name, attribute, _summary(source.definitions[attribute]), options, constants)
+
+
+def _holds(path: Path, mark: str) -> bool:
+    try:
+        return mark.encode() in path.read_bytes()
+    except OSError:
+        return True  # the reader says what is wrong with it
 
 
 def _member(family: Entry, name: str) -> Entry:

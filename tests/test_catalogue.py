@@ -99,8 +99,8 @@ def test_unknown_name_gives_the_nearest(catalogue: Catalogue, kind: str, typed: 
 @pytest.mark.parametrize(
     ("source", "fault"),
     [
-        ("class A(:", r"new\.py:1: "),
-        ("\0", r"new\.py"),
+        ("class A(:\n    NAME = 'a'", r"new\.py:1: "),
+        ("NAME = \0", r"new\.py"),
         ("class A:\n    NAME = 'a' * 2", r"new\.py:2: write a literal"),
         ("class A:\n    NAME = 'finetune'", r"'finetune' is taken by pmi_cl\.models\.finetune"),
         ("class A:\n    NAME = 'a'\n    Options = Missing", r"new\.py:3: Options must name a dataclass"),

@@ -14,6 +14,7 @@ from pmi_cl.errors import UserError, unknown_name
 from pmi_cl.utils.option_values import convert
 
 KINDS_OF_DEFAULTS = {"dataset": "data set", "model": "method"}  # kind of an entry with DEFAULTS -> the source of such a value
+QUICK_LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)  # ten times as fast where PyYAML has it; as safe
 NOT_IN_PRESETS = ("model", "dataset", "model_config", "resume")
 
 
@@ -62,7 +63,7 @@ def presets_of(model: str, catalogue: Catalogue) -> PresetFile:
 
 def _read(path: Path, datasets: Collection[str]) -> PresetFile:
     try:
-        document = yaml.safe_load(path.read_text(encoding="utf-8"))
+        document = yaml.load(path.read_text(encoding="utf-8"), QUICK_LOADER)
     except (yaml.YAMLError, OSError, ValueError) as error:
         raise UserError(f"{path} is not readable as YAML: {error}") from error
     content = _mapping(document, str(path))
