@@ -17,6 +17,7 @@ from torch import Tensor
 from pmi_cl.datasets import decoded_cache, placement
 from pmi_cl.datasets.decoded_cache import DecodedImages
 from pmi_cl.datasets.decoding import bicubic_square
+from pmi_cl.datasets.input_form import InputForm
 from pmi_cl.datasets.seq_cub200 import SeqCub200
 from pmi_cl.errors import UserError
 from tests.image_sets import encoded, noise, write, write_cub
@@ -217,3 +218,24 @@ def test_a_methods_flag_decides_how_images_become_squares(tmp_path: Path) -> Non
     squashed, cropped = birds(tmp_path), birds(tmp_path, resize="crop")
     assert not torch.equal(squashed.test.images, cropped.test.images)  # type: ignore[arg-type]
     assert len(list((tmp_path / "cache").iterdir())) == 4
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU")
+def test_batches_come_out_on_the_device_wherever_the_images_are(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    write_cub(tmp_path)
+    args = SimpleNamespace(base_path=str(tmp_path), image_size=16)
+    here, near = birds(tmp_path), SeqCub200(args, "cuda")
+    monkeypatch.setattr(placement, "budget", lambda device: 0)
+    far = SeqCub200(args, "cuda")
+    assert near.train.images.device.type == "cuda" and far.train.images.device.type == "cpu"
+    for ours, one, other in zip(here.train_batches(1, 0, 4), near.train_batches(1, 0, 4), far.train_batches(1, 0, 4), strict=True):
+        assert all(tensor.device.type == "cuda" for tensor in (*one, *other))
+        assert all(torch.equal(a, b) for a, b in zip(one, other, strict=True))
+        assert torch.equal(ours[2], one[2].cpu())
+        torch.testing.assert_close(ours[0], one[0].cpu())
+    form = InputForm(24, (0.5,) * 3, (0.25,) * 3, augment="crop")
+    for dataset in (here, near, far):
+        dataset.present_as(form)
+    batches = [next(dataset.train_batches(0, 0, 8))[0] for dataset in (here, near, far)]
+    assert torch.equal(batches[1], batches[2])
+    torch.testing.assert_close(batches[0], batches[1].cpu(), atol=3 / 255 / 0.25, rtol=0)  # TF32 where it is on, and three grey levels
