@@ -3,7 +3,8 @@
     python examples/invert_your_network.py [--weights resnet18.pth]       # torchvision's resnet18; without weights, as it is built
     python examples/invert_your_network.py --network my_package.networks:resnet32 --weights resnet32.th --size 32
 
-FUNCTION takes no arguments and returns an ``nn.Module`` whose children in order are the network.
+MODULE:FUNCTION names a function that takes no arguments and returns an ``nn.Module`` whose children in order are the network. MODULE must
+be importable: installed, or in a folder on PYTHONPATH.
 """
 
 from __future__ import annotations
@@ -26,10 +27,23 @@ MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)  # ImageNet's, which mo
 
 
 def load(network: str, weights: Path | None) -> nn.Module:
-    """The network that ``module:function`` builds, with the weights of a state dict (plain, or under "state_dict")."""
-    ensure_torchvision()
-    module, function = network.split(":")
-    model = getattr(importlib.import_module(module), function)()
+    """The network that ``module:function`` builds, with the weights of a state dict (plain, or under "state_dict").
+
+    Raises:
+        SystemExit: there is no such function; says what to type.
+    """
+    module, _, function = network.partition(":")
+    try:
+        ensure_torchvision()
+        build = getattr(importlib.import_module(module), function)
+    except ModuleNotFoundError as error:
+        install = "pip install -c constraints.txt -e '.[torchvision]', or " if error.name == "torchvision" else ""
+        raise SystemExit(
+            f"--network {network}: there is no module {error.name}: {install}give MODULE:FUNCTION of a network of yours"
+        ) from None
+    except (AttributeError, ValueError):
+        raise SystemExit(f"--network {network}: write MODULE:FUNCTION, such as my_package.networks:resnet32") from None
+    model = build()
     if weights is not None:
         saved = torch.load(weights, map_location="cpu", weights_only=True)
         saved = saved.get("state_dict", saved)

@@ -171,9 +171,11 @@ class ContinualModel(nn.Module):
         return {"task": self.current_task, "net": self.net.state_dict(), "opt": None if self.opt is None else self.opt.state_dict()}
 
     def load_state(self, state: dict[str, Any]) -> None:
-        """Take up :meth:`state`."""
+        """Take up :meth:`state`. Raises one of Python's errors where it is not that of this method and these tasks."""
         self.current_task = state["task"]
         self.net.load_state_dict(state["net"])
+        if any(size != self.cpt for size in getattr(getattr(self.net, "head", None), "sizes", ())):
+            raise ValueError("the heads are not those of this run's tasks")
         if state["opt"] is not None:
             self.restore_optimizer()
             assert self.opt is not None

@@ -304,10 +304,11 @@ class PmiRdfcil(ReplayTraining):
     def load_state(self, state: dict[str, Any]) -> None:
         """Take up :meth:`state`; an inversion under way is built again, and goes on, in :meth:`prepare_replay`."""
         super().load_state(state)
-        self.gaussians = state["gaussians"] and ClassGaussians.from_state(state["gaussians"], self.device)
-        self.bank = state["bank"] and ContrastiveBank.from_state(state["bank"], self.device)
+        gaussians, bank, buffer = state["gaussians"], state["bank"], state["buffer"]
+        self.gaussians = None if gaussians is None else ClassGaussians.from_state(gaussians, self.device)
+        self.bank = None if bank is None else ContrastiveBank.from_state(bank, self.device)
         self.covariance, self._pixels = state["covariance"].cpu(), state["pixels"]
         self.moments = [Moments.from_state(entry, self.device) for entry in state["moments"]]
-        self.buffer = state["buffer"] and SyntheticBuffer.from_state(state["buffer"], self.device)
+        self.buffer = None if buffer is None else SyntheticBuffer.from_state(buffer, self.device)
         self._saved_inversion = state["inversion"]
         self.bill = InversionReport.from_summary(state["bill"])

@@ -207,9 +207,13 @@ def test_tensorboard_shows_what_was_promised(whole: tuple[Path, str, str]) -> No
     losses = {f"loss/{name}" for name in ("loss", "ce", "hkd", "rkd", "ft")}
     layers = {f"inversion/task 2/{stage}" for stage in ("full model", *(f"layer {number}" for number in range(10)))}
     accuracies = {f"{setting}/{name}" for setting in ("class-il", "task-il") for name in ("task 1", "task 2", "last", "average")}
-    assert losses | layers | accuracies | {"learning rate", "inversion/images per second"} <= set(tags["scalars"])
+    assert losses | layers | accuracies | {"learning rate", "inversion/images per second", "training/images per second"} <= set(
+        tags["scalars"]
+    )
     assert {"accuracy-class-il", "accuracy-task-il", "synthetic/task 2", "inversion/task 2"} <= set(tags["images"])
     assert [event.step for event in events.Scalars("loss/loss")] == list(range(1, 121))  # 30 steps, two epochs, two tasks
+    pace = {event.step: event.value for event in events.Scalars("training/images per second")}
+    assert {60, 120} <= pace.keys() and 1 < min(pace.values()) <= max(pace.values()) < 1e6  # the last step of each task
     assert [event.value for event in events.Scalars("class-il/average")][-1] == pytest.approx(results["class_il"]["average"])
     assert [event.value for event in events.Scalars("class-il/task 1")] == pytest.approx([row[0] for row in results["class_il"]["matrix"]])
     assert [event.step for event in events.Images("accuracy-class-il")] == [1, 2]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import importlib.metadata
 import json
 import os
@@ -33,6 +34,7 @@ class RunRecord:
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
+        self._made: tuple[Path, ...] = ()
         self.checkpoint = folder / "checkpoint.pt"
         self.pictures = folder / "pictures"
 
@@ -50,11 +52,20 @@ class RunRecord:
         if not name or name in {".", ".."} or any(mark in name for mark in "/\\\0\n"):
             raise UserError(f"--run_name '{name!r}' is not the name of a folder: use letters, digits, '-' and '_'")
         parent = Path(results_path).expanduser() / model / dataset
+        missing = tuple(path for path in (parent, *parent.parents) if not path.exists())
         try:
             parent.mkdir(parents=True, exist_ok=True)
-            return cls(_make_new_folder(parent, name))
+            record = cls(_make_new_folder(parent, name))
         except OSError as error:
             raise UserError(f"cannot make a folder in {parent} ({error.strerror}): choose another --results_path") from error
+        record._made = (record.folder, *missing)
+        return record
+
+    def discard(self) -> None:
+        """Takes back what :meth:`create` made, as far as nothing has been put there since."""
+        for folder in self._made:
+            with contextlib.suppress(OSError):
+                folder.rmdir()
 
     def write_args(self, values: Mapping[str, Any], sources: Mapping[str, str], weights: Mapping[str, Any] | None = None) -> None:
         """Writes ``args.json``: every value with where it came from, the weights that the backbone brought, the command line, versions,

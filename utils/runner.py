@@ -131,9 +131,12 @@ class _Run:
         if not args.loadcheck:
             return None
         state = checkpoints.load(Path(args.loadcheck).expanduser(), self.identity, self.device)
-        if "training" not in state or "phases" not in state:
-            raise UserError(f"{args.loadcheck} lacks the state of a run: give a checkpoint.pt that pmi-cl wrote")
-        if state["training"]["position"]["phase"] != "begin" or state["training"]["position"]["task"] == 0:
+        try:
+            position = state["training"]["position"]
+            between = position["phase"] == "begin" and position["task"] > 0
+        except (LookupError, TypeError) as error:
+            raise UserError(f"{args.loadcheck} lacks the state of a run: give a checkpoint.pt that pmi-cl wrote") from error
+        if not between:
             raise UserError(f"{args.loadcheck} was written within a task: go on with that run itself, --resume RUN")
         return state
 
@@ -167,8 +170,7 @@ class _Run:
             self.training.load_state(state["training"])
             self.phases.load_state_dict(state["phases"])
         except (LookupError, TypeError, ValueError, AttributeError, RuntimeError) as error:
-            if not self.args.resume:
-                self.record.folder.rmdir()
+            self.record.discard()
             path = self.args.loadcheck or self.record.checkpoint
             raise UserError(f"{path} does not fit this method ({type(error).__name__}): give a checkpoint of the same run") from error
 

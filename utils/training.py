@@ -19,6 +19,8 @@ if TYPE_CHECKING:
     from pmi_cl.models.continual_model import ContinualModel
     from pmi_cl.utils.host import RunHost
 
+PHASES = ("begin", "prepare", "train", "end", "evaluate")
+PACE_SECONDS = 5.0  # between two points of the curve of images per second
 DEBUG_STEPS = 6  # of an epoch, and batches of an evaluation, with --debug_mode 1
 
 
@@ -86,9 +88,12 @@ class Training:
 
     def _train(self) -> None:
         with self.host.phase("training"):
+            self._seen, self._since = 0, time.perf_counter()  # what came before the first step is not training
             epochs = self.model.n_epochs()
             while self.position.epoch < epochs:
                 self._epoch(epochs)
+            if self._seen:
+                self._tell_pace()  # a short task has no other
         self.position.phase = "end"
 
     def _epoch(self, epochs: int) -> None:
@@ -121,10 +126,14 @@ class Training:
             events["learning rate"] = self.model.opt.param_groups[0]["lr"]
         self.host.scalars(events, self.steps)
         self._seen += images
+        if time.perf_counter() - self._since > PACE_SECONDS:
+            self._tell_pace()
+
+    def _tell_pace(self) -> None:
+        """Real images a second since the last time."""
         now = time.perf_counter()
-        if now - self._since > 5:
-            self.host.scalars({"training/images per second": self._seen / (now - self._since)}, self.steps)
-            self._seen, self._since = 0, now
+        self.host.scalars({"training/images per second": self._seen / max(now - self._since, 1e-9)}, self.steps)
+        self._seen, self._since = 0, now
 
     def _end(self) -> None:
         self.model.end_task(self.shown)
@@ -150,7 +159,21 @@ class Training:
         return {**progress, **matrices, "method": self.model.state()}
 
     def load_state(self, state: dict[str, Any]) -> None:
-        """Go on where :meth:`state` was taken."""
+        """Go on where :meth:`state` was taken. Raises one of Python's errors where the contents are not those of such a state."""
+        self._check(state)
         self.position, self.steps = Position(**state["position"]), state["steps"]
         self.class_il, self.task_il, self.micro = state["class_il"], state["task_il"], dict(state["micro"])
         self.model.load_state(state["method"])
+
+    def _check(self, state: dict[str, Any]) -> None:
+        """Raises ValueError where a position or the accuracies cannot be those of this run."""
+        position = Position(**state["position"])
+        numbers = (position.task, position.epoch, position.step, state["steps"])
+        if position.phase not in PHASES or not all(type(number) is int and number >= 0 for number in numbers):
+            raise ValueError("no such position")
+        tasks = [self.dataset.N_TASKS] if self.model.JOINT else range(1, self.shown.N_TASKS + 1)  # accuracies in each row
+        for matrix in (state["class_il"], state["task_il"]):
+            if [len(row) for row in matrix] != list(tasks)[: position.task] or position.task > len(tasks):
+                raise ValueError("the accuracies are not those of the tasks before")
+            if not all(isinstance(value, float) for row in matrix for value in row):
+                raise ValueError("an accuracy is no number")

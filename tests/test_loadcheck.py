@@ -1,0 +1,99 @@
+"""Starting from another run's checkpoint: one from mid-inversion and ones with wrong contents are refused, and nothing is left behind."""
+
+from __future__ import annotations
+
+import signal
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from pmi_cl.cli import main
+from pmi_cl.inversion.engine import Inversion
+from pmi_cl.models.pmi_rdfcil import PmiRdfcil
+from pmi_cl.utils import checkpoints
+from pmi_cl.utils.interrupts import Interrupted
+from pmi_cl.utils.records import same_figures
+from tests.test_runs import place_in, quick, results_in
+
+
+@pytest.fixture(scope="module")
+def kept(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of a short run that kept a checkpoint of each task."""
+    code, folder = quick("pmi_rdfcil", tmp_path_factory.mktemp("runs"), "kept", "--savecheck", "task")
+    assert code == 0
+    return folder
+
+
+def test_a_checkpoint_from_mid_inversion_is_for_its_own_run_alone(
+    kept: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A real one: the run is stopped after two steps of its inversion. Another run leaves it alone; its own goes on with it."""
+
+    def two_steps(self: PmiRdfcil, inversion: Inversion) -> None:
+        steps = inversion.run()
+        next(steps), next(steps)
+        self.host.save()  # type: ignore[attr-defined]
+        raise Interrupted(signal.SIGTERM)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(PmiRdfcil, "_invert", two_steps)
+        code, folder = quick("pmi_rdfcil", tmp_path / "runs", "stopped")
+    assert code == 143 and place_in(folder)[1]["inversion"]["report"]["steps"] == 2
+    capsys.readouterr()
+    path = folder / "checkpoint.pt"
+    assert quick("pmi_rdfcil", tmp_path / "others", "run", "--loadcheck", str(path))[0] == 2
+    said = f"pmi-cl: error: {path} was written within a task: go on with that run itself, --resume RUN\n"
+    assert capsys.readouterr() == ("", said)
+    assert [entry.name for entry in tmp_path.iterdir()] == ["runs"]
+    assert main(["--results_path", str(tmp_path / "runs"), "--resume", "stopped"]) == 0
+    assert same_figures(results_in(folder), results_in(kept))
+
+
+def changed(*place: str, to: Any) -> Callable[[dict[str, Any]], None]:
+    """Puts another value into a checkpoint, or takes it away (None)."""
+
+    def change(state: dict[str, Any]) -> None:
+        for name in place[:-1]:
+            state = state[name]
+        if to is None:
+            del state[place[-1]]
+        else:
+            state[place[-1]] = to
+
+    return change
+
+
+NO_RUN = "lacks the state of a run: give a checkpoint.pt that pmi-cl wrote"
+OTHER = "does not fit this method ("
+CONTENTS = {
+    "no training": (changed("training", to=None), NO_RUN),
+    "training is text": (changed("training", to="x"), NO_RUN),
+    "no position": (changed("training", "position", to=None), NO_RUN),
+    "a task that is text": (changed("training", "position", "task", to="one"), NO_RUN),
+    "a task that is not there": (changed("training", "position", "task", to=3), OTHER + "ValueError)"),
+    "a task less than trained": (changed("training", "class_il", to=[]), OTHER + "ValueError)"),
+    "an accuracy in words": (changed("training", "class_il", to=[["all"]]), OTHER + "ValueError)"),
+    "a position with more": (changed("training", "position", "year", to=1), OTHER + "TypeError)"),
+    "no clock": (changed("phases", to=None), OTHER + "KeyError)"),
+    "no method": (changed("training", "method", to=None), OTHER + "KeyError)"),
+    "a method in words": (changed("training", "method", to="x"), OTHER + "TypeError)"),
+    "no network": (changed("training", "method", "net", to={}), OTHER + "RuntimeError)"),
+    "no Gaussians": (changed("training", "method", "gaussians", to={}), OTHER + "KeyError)"),
+    "weights of another size": (changed("training", "method", "net", "head.tasks.0.weight", to=torch.zeros(9, 64)), OTHER + "ValueError)"),
+}
+
+
+@pytest.mark.parametrize("contents", CONTENTS)
+def test_a_checkpoint_with_wrong_contents_is_refused(contents: str, kept: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    change, message = CONTENTS[contents]
+    state = torch.load(kept / "checkpoint-task1.pt", weights_only=True)
+    change(state)
+    checkpoints.save(tmp_path / "wrong.pt", state)
+    code, _ = quick("pmi_rdfcil", tmp_path / "a" / "b", "run", "--loadcheck", str(tmp_path / "wrong.pt"))
+    out, err = capsys.readouterr()
+    assert (code, out, err.count("\n")) == (2, "", 1), err
+    assert err.startswith(f"pmi-cl: error: {tmp_path / 'wrong.pt'} ") and message in err
+    assert [entry.name for entry in tmp_path.iterdir()] == ["wrong.pt"]
