@@ -11,11 +11,12 @@ from pathlib import Path
 import pytest
 
 import pmi_cl
-from pmi_cl.catalogue import INSTALLED, Catalogue, Entry, entries
+from pmi_cl.catalogue import INSTALLED, Catalogue, Entry, OptionSpec, entries
 from pmi_cl.cli import main
 from pmi_cl.errors import UserError
 from pmi_cl.utils.arguments import Resolved, resolve
 from pmi_cl.utils.presets import presets_of
+from pmi_cl.utils.resumed_arguments import changes
 from tests.sample_registry import write_registry
 
 RUN = ["--model", "invert_it", "--dataset", "seq-hundred"]
@@ -239,6 +240,11 @@ def printed(argv: list[str], catalogue: Catalogue, capsys: pytest.CaptureFixture
     out, err = capsys.readouterr()
     assert err == "" and max(map(len, out.splitlines())) <= 100
     return " ".join(out.split())
+
+
+def test_weights_may_have_moved_when_a_run_goes_on() -> None:
+    spec = OptionSpec("clip_weights", "str | None", None, "where from")
+    assert changes({"clip_weights": "old/b.pt"}, {"clip_weights": "new/b.pt"}, [spec]) == {"clip_weights": "new/b.pt"}
 
 
 def test_list_names_everything(catalogue: Catalogue, capsys: pytest.CaptureFixture[str]) -> None:

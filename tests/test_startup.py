@@ -75,3 +75,14 @@ def test_the_first_step_comes_soon_after_torch(cifar100_dir: Path, tmp_path: Pat
     places = ["--base_path", str(cifar100_dir), "--results_path", str(tmp_path)]
     argv = ["main.py", "--model", "pmi_rdfcil", "--dataset", "seq-cifar100", *places, "--progress", "1", "--num_threads", "1"]
     assert times_torch(argv) < TORCH_TIMES or times_torch(argv) < TORCH_TIMES
+
+
+@pytest.mark.parametrize(("model", "backbone", "needs"), [("sgd", "resnet20", False), ("vpt", "clip-tiny", True)])
+def test_open_clip_is_imported_by_runs_on_a_clip_alone(model: str, backbone: str, needs: bool, tmp_path: Path) -> None:
+    """It costs more than torch itself."""
+    code = "import sys; from pmi_cl.cli import main; code = main(sys.argv[1:]); print('open_clip' in sys.modules); sys.exit(code)"
+    small = ["--train_per_class", "2", "--n_classes", "2", "--n_tasks", "1", "--n_epochs", "1", "--batch_size", "4", "--num_threads", "1"]
+    words = ["--model", model, "--backbone", backbone, "--dataset", "seq-digits", "--results_path", str(tmp_path), "--model_config", "none"]
+    done = python("-c", code, *words, *small)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.splitlines()[-1] == str(needs)

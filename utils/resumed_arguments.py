@@ -20,6 +20,7 @@ MAY_CHANGE = (
     "base_path",
     "offline",
     "results_path",
+    "clip_weights",  # where the file lies; the checkpoint knows which weights it has to be
     "tensorboard",
     "checkpoint_minutes",
     "stop_after",
