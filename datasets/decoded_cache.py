@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
+import math
 import os
+import shutil
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -102,6 +104,7 @@ class DecodedImages:
         """All images to ``part``, which then takes the name; so a reader finds the whole or nothing."""
         try:
             os.ftruncate(part.fileno(), 0)
+            self._refuse_small_disk()
             with disk_errors(path):
                 _write_header(part, self._shape)
             for done, image in enumerate(in_order(self.paths, self._decode), start=1):
@@ -117,6 +120,14 @@ class DecodedImages:
                 os.ftruncate(part.fileno(), 0)  # an empty part is removed by whoever made it
             raise
         self._remove_old(path)
+
+    def _refuse_small_disk(self) -> None:
+        """Before the first image is decoded, which may be an hour before the last."""
+        needed, free = math.prod(self._shape) / 2**20, shutil.disk_usage(self.folder).free / 2**20
+        if free < needed:
+            raise UserError(
+                f"{self.folder} has {free:.0f} MiB of the {needed:.0f} for decoded images: make room, or give another --base_path"
+            )
 
     def _remove_old(self, path: Path) -> None:
         for other in self.folder.glob(f"{self._prefix}*.npy"):

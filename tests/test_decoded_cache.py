@@ -152,6 +152,13 @@ def test_a_full_disk_is_a_line_and_leaves_nothing(images: DecodedImages, monkeyp
     assert not images.folder.parent.exists()
 
 
+def test_too_small_a_disk_is_found_before_decoding(images: DecodedImages, decodes: list[Path], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("shutil.disk_usage", lambda folder: SimpleNamespace(free=10 * 12 * 12 * 3 - 1))
+    with pytest.raises(UserError, match=r"cache has 0 MiB of the 0 for decoded images: make room, or give another --base_path"):
+        images.open(quietly)
+    assert decodes == [] and not images.folder.parent.exists()
+
+
 def test_two_at_once_take_turns_and_decode_once(images: DecodedImages, decodes: list[Path]) -> None:
     results: list[Tensor] = []
     runs = [threading.Thread(target=lambda: results.append(images.open(quietly))) for _ in range(3)]
