@@ -6,7 +6,7 @@ import contextlib
 import os
 import shutil
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 import torch
@@ -50,3 +50,22 @@ class Clock:
         yield
         self.cpu += time.process_time() - cpu
         self.wall += time.perf_counter() - wall
+
+
+def take_turns(loops: dict[str, Callable[[], object]], rounds: int, block: int) -> dict[str, list[Clock]]:
+    """``rounds`` clocks of each loop, each of ``block`` calls; in a round all loops run, each round another one first.
+
+    What else the machine does falls on all of them alike.
+    """
+    names = list(loops)
+    times: dict[str, list[Clock]] = {name: [] for name in names}
+    for name in names:
+        loops[name]()  # the first step allocates
+    for turn in range(rounds):
+        for name in names[turn % len(names) :] + names[: turn % len(names)]:
+            clock = Clock()
+            with clock.running():
+                for _ in range(block):
+                    loops[name]()
+            times[name].append(clock)
+    return times

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from pmi_cl.benchmarks.naive_inversion import NaiveInversion
-from pmi_cl.benchmarks.running import Clock, Way
+from pmi_cl.benchmarks.running import Clock, Way, take_turns
 from pmi_cl.benchmarks.workbench import ALPHA, IMAGE_SHAPE, Workbench, warm_up
 from pmi_cl.inversion.starts import low_frequency_noise
 from pmi_cl.seeding import seeded
@@ -35,7 +35,7 @@ def measure(bench: Workbench, ways: list[Way], say: Callable[[str], None]) -> di
         inversion = bench.inversion(replace(bench.config(way), steps=10**6), way, start=start)
         compile_seconds[way.name] = warm_up(inversion, start)
         loops[way.name] = inversion.run().__next__
-    times = _take_turns(loops, bench.size.rounds, bench.size.block)
+    times = take_turns(loops, bench.size.rounds, bench.size.block)
     rows = {name: _row(clocks, bench.size) for name, clocks in times.items()}
     for name, row in rows.items():
         row["ratio"] = rows["naive"]["cpu_seconds"] / row["cpu_seconds"]
@@ -47,21 +47,6 @@ def measure(bench: Workbench, ways: list[Way], say: Callable[[str], None]) -> di
 def naive_loop(bench: Workbench, start: Tensor, alpha: float = ALPHA) -> NaiveInversion:
     """The naive loop on the workbench's network and targets."""
     return NaiveInversion(bench.inverted.network, start, bench.targets, lr=LR, alpha=alpha)
-
-
-def _take_turns(loops: dict[str, Callable[[], object]], rounds: int, block: int) -> dict[str, list[Clock]]:
-    names = list(loops)
-    times: dict[str, list[Clock]] = {name: [] for name in names}
-    for name in names:
-        loops[name]()  # the first step allocates
-    for turn in range(rounds):
-        for name in names[turn % len(names) :] + names[: turn % len(names)]:
-            clock = Clock()
-            with clock.running():
-                for _ in range(block):
-                    loops[name]()
-            times[name].append(clock)
-    return times
 
 
 def _row(clocks: list[Clock], size: Any) -> dict[str, float]:

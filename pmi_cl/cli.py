@@ -9,8 +9,9 @@ from collections.abc import Mapping, Sequence
 import pmi_cl
 from pmi_cl.catalogue import INSTALLED, KINDS, Catalogue, Entry
 from pmi_cl.errors import RunFailed, UserError
-from pmi_cl.help_text import listing, overview, own_flags, table
+from pmi_cl.help_text import listing, overview, own_flags, section, table
 from pmi_cl.utils.arguments import CONTROLS, all_specs, resolve, run_specs, scan
+from pmi_cl.utils.invert_command import WORD, invert_command, invert_specs, resolve_invert
 from pmi_cl.utils.presets import chosen_backbone, decide, presets_of
 
 INTERRUPTED = 130
@@ -51,6 +52,10 @@ def _command(argv: Sequence[str], catalogue: Catalogue) -> int:
         _show(_help(rest, catalogue))
     elif "--list" in asked:
         _show(listing(catalogue))
+    elif rest[:1] == [WORD] and "--check" in asked:
+        _show(table(*resolve_invert(rest[1:], catalogue)))
+    elif rest[:1] == [WORD]:
+        return invert_command(rest[1:], catalogue)
     else:
         return _start(rest, "--check" in asked, catalogue)
     return 0
@@ -70,6 +75,10 @@ def _start(argv: Sequence[str], check_only: bool, catalogue: Catalogue) -> int:
 
 
 def _help(argv: Sequence[str], catalogue: Catalogue) -> str:
+    if argv[:1] == [WORD]:
+        return section(
+            'pmi-cl invert --prompt "TEXT" --output DIR: pictures of a text, by inverting a CLIP', invert_specs(argv[1:], catalogue)[1]
+        )
     typed, _ = scan(argv, run_specs())
     found = {kind: catalogue.find(kind, typed[kind]) for kind in KINDS if kind in typed}
     if not found:

@@ -31,6 +31,7 @@ look next
   --help --model MODEL        the model's own flags and presets; with --dataset, the data set's too
   --check                     check everything, print each value with its source, do not run
   --version                   the version
+  invert --help               another command: pictures of a text
 """
 
 

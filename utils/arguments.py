@@ -162,7 +162,7 @@ def _resolved(values: Mapping[str, Any], sources: dict[str, str], catalogue: Cat
     model, dataset, backbone = (_entry(kind, values[kind], catalogue) for kind in ("model", "dataset", "backbone"))
     args.backbone = backbone.name
     _check_kind(model, backbone, catalogue)
-    args.device = _device(args.device)
+    args.device = device_name(args.device)
     _check_run_name(args.run_name)
     _check_tasks(args, sources["n_tasks"], dataset)
     return Resolved(args, sources, model, dataset, backbone)
@@ -177,7 +177,8 @@ def _check_kind(model: Entry, backbone: Entry, catalogue: Catalogue) -> None:
         raise UserError(f"--backbone {backbone.name}: {model.name} needs a backbone of kind {wanted}: choose from {names}")
 
 
-def _device(text: str) -> str:
+def device_name(text: str) -> str:
+    """A device as it was typed, in one spelling: auto, cpu, cuda or cuda:N. Raises UserError for anything else."""
     device = text.strip().lower()
     if not re.fullmatch(r"auto|cpu|cuda|(cuda:)?[0-9]{1,3}", device):
         raise UserError(f"--device {text}: write {DEVICES} (one device)")

@@ -98,8 +98,8 @@ def pick_device(text: str) -> torch.device:
     raise UserError(f"--device {text} is not in this machine: choose {' or '.join(there)}")
 
 
-def check_writable(folder: Path, room_mib: int = ROOM_MIB) -> None:
-    """Makes the folder and a file of ``room_mib`` MiB in it, and removes both again.
+def check_writable(folder: Path, room_mib: int = ROOM_MIB, flag: str = "--results_path") -> None:
+    """Makes the folder and a file of ``room_mib`` MiB in it, and removes both again; ``flag`` is what named the folder.
 
     Raises:
         UserError: the folder is a file, may not be written to, or its disk is full.
@@ -108,10 +108,10 @@ def check_writable(folder: Path, room_mib: int = ROOM_MIB) -> None:
         with _temporary_folder(folder), tempfile.TemporaryFile(dir=folder) as file:
             _reserve(file.fileno(), folder, room_mib * 2**20)
     except (FileExistsError, NotADirectoryError) as error:
-        raise UserError(f"--results_path {folder} is or goes through a file: give a folder") from error
+        raise UserError(f"{flag} {folder} is or goes through a file: give a folder") from error
     except OSError as error:
         hint = f"make room ({room_mib} MiB), or choose another folder" if error.errno in _FULL else "choose a folder that you may write to"
-        raise UserError(f"cannot write to --results_path {folder} ({error.strerror}): {hint}") from error
+        raise UserError(f"cannot write to {flag} {folder} ({error.strerror}): {hint}") from error
 
 
 @contextlib.contextmanager

@@ -1,0 +1,70 @@
+"""``pmi-cl invert``: reads and checks its flags without torch, then makes pictures of a text."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from types import SimpleNamespace
+
+from pmi_cl.catalogue import Catalogue, Entry, OptionSpec
+from pmi_cl.errors import RunFailed, UserError
+from pmi_cl.utils.arguments import device_name, scan, strict_flags
+from pmi_cl.utils.invert_options import InvertOptions
+from pmi_cl.utils.option_values import convert
+
+WORD = "invert"
+RECORD = "invert.json"
+
+
+def invert_specs(argv: Sequence[str], catalogue: Catalogue) -> tuple[Entry, tuple[OptionSpec, ...]]:
+    """The backbone that was typed, or the default one, and all flags that go with it.
+
+    Raises:
+        UserError: it is unknown, or no CLIP; names those that are.
+    """
+    own = catalogue.options("pmi_cl.utils.invert_options", "InvertOptions")
+    entry = catalogue.find("backbone", scan(argv, own)[0].get("backbone", InvertOptions.backbone))
+    if entry.constants.get("KIND") != "clip":
+        clips = ", ".join(other.name for other in catalogue.entries("backbone") if other.constants.get("KIND") == "clip")
+        raise UserError(f"--backbone {entry.name} reads no text: choose from {clips}")
+    return entry, (*own, *entry.options)
+
+
+def resolve_invert(argv: Sequence[str], catalogue: Catalogue) -> tuple[SimpleNamespace, dict[str, str]]:
+    """The value of every flag, checked as far as that goes without torch, and where each came from: "flag" or "default".
+
+    Raises:
+        UserError: anything unknown, missing, given twice or out of bounds, or a folder that has pictures already.
+    """
+    entry, specs = invert_specs(argv, catalogue)
+    typed = strict_flags(argv, specs)
+    values = {spec.name: convert(spec, typed[spec.name], f"--{spec.name}") if spec.name in typed else spec.default for spec in specs}
+    args = SimpleNamespace(**{**values, "backbone": entry.name, "device": device_name(values["device"])})
+    if not (args.prompt or "").strip():
+        raise UserError('--prompt is missing: write the text in quotes, --prompt "a photo of the digit 5."')
+    if args.output is None:
+        raise UserError("--output is missing: name a folder for the pictures")
+    if args.data_dir is not None and args.dataset is not None:
+        raise UserError("--data_dir and --dataset: statistics are measured on one of them, keep one")
+    if args.data_dir is None and "dataset" not in typed and entry.name == InvertOptions.backbone:
+        args.dataset = "seq-digits"  # in the package, and what clip-tiny is for
+    if args.dataset is not None:
+        args.dataset = catalogue.find("dataset", args.dataset).name
+    if (Path(args.output).expanduser() / RECORD).exists():
+        raise UserError(f"--output {args.output} has pictures already: name another folder")
+    return args, {name: "flag" if name in typed else "default" for name in vars(args)}
+
+
+def invert_command(argv: Sequence[str], catalogue: Catalogue) -> int:
+    """Carries it out; the exit code. Raises UserError as :func:`resolve_invert` does, and for what only torch can tell."""
+    args, _ = resolve_invert(argv, catalogue)
+    from pmi_cl.utils.out_of_memory import is_out_of_memory
+    from pmi_cl.utils.text_to_image import text_to_image  # imports torch: only now
+
+    try:
+        text_to_image(args, catalogue)
+    except (MemoryError, RuntimeError) as error:
+        if not is_out_of_memory(error):
+            raise
+        raise RunFailed(f"out of memory: start again with fewer --images ({args.images})") from error
+    return 0

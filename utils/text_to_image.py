@@ -1,0 +1,174 @@
+"""Makes pictures of a text by inverting a CLIP: PMI and then the whole model, beside the whole model alone for as much work (App. H)."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from pmi_cl.backbones.clip_network import ClipNetwork
+from pmi_cl.catalogue import Catalogue
+from pmi_cl.inversion.colour import Colour, channel_covariance
+from pmi_cl.inversion.config import InversionConfig
+from pmi_cl.inversion.engine import Inversion, Progress
+from pmi_cl.inversion.objectives import DirectionalTV, DirectionMatch, StatisticsMatch
+from pmi_cl.inversion.pmi import PmiConfig
+from pmi_cl.inversion.precision import inversion_dtype
+from pmi_cl.inversion.token_network import TokenNetwork
+from pmi_cl.inversion.token_statistics import TokenMoments, measure_token_moments
+from pmi_cl.inversion.transforms import Transforms
+from pmi_cl.seeding import global_seed
+from pmi_cl.utils import step_pictures
+from pmi_cl.utils.atomic import write_json
+from pmi_cl.utils.invert_command import RECORD
+from pmi_cl.utils.measured_images import measured_images
+from pmi_cl.utils.preflight import check_writable, pick_device
+from pmi_cl.utils.progress import Progress as Display
+from pmi_cl.utils.records import surroundings
+
+ROOM_MIB = 16
+
+
+@dataclass
+class Arm:
+    """One way to the pictures.
+
+    Attributes:
+        shots: (full-model steps done, images in [0, 1] (n, 3, h, w)), the first before the first step.
+        work, losses: of every full-model step: step-equivalents spent up to it, PMI's counted in, and the loss.
+        layers: PMI's losses, layer by layer.
+        cosine: of the finished pictures' features and the text's, the mean, in float32 and without transforms.
+    """
+
+    name: str
+    shots: list[tuple[int, Tensor]] = field(default_factory=list)
+    work: list[float] = field(default_factory=list)
+    losses: list[float] = field(default_factory=list)
+    layers: dict[str, list[float]] = field(default_factory=dict)
+    figures: dict[str, Any] = field(default_factory=dict)
+    cosine: float = 0.0
+
+
+class Studio:
+    """The network, its statistics and the text: all that both arms share."""
+
+    def __init__(self, args: SimpleNamespace, catalogue: Catalogue, device: torch.device, display: Display) -> None:
+        self.args, self.display = args, display
+        with global_seed(args.seed, "network"):
+            self.network: ClipNetwork = catalogue.load("backbone", args.backbone)(args).to(device).eval().requires_grad_(False)
+        with torch.no_grad():
+            text = F.normalize(self.network.encode_text(self.network.tokenize([args.prompt])), dim=-1)
+        self.targets = text.expand(args.images, -1)
+        batches = list(measured_images(args, catalogue, self.network.input_form, device, display.update))
+        self.colour = Colour.of(channel_covariance(batches)[0]) if batches else None
+        moments: list[TokenMoments] = []
+        if batches:  # an image has no prior: it is not what a layer computes
+            moments = [TokenMoments(None), *measure_token_moments(self.network.pieces(), batches)[1:]]
+        dtype = inversion_dtype(args.precision, device)
+        self.tower = TokenNetwork(self.network.pieces(), moments, dtype=dtype, device=device, unit_features=True)
+
+    @property
+    def config(self) -> InversionConfig:
+        """Of the arm that starts with PMI."""
+        args, side = self.args, self.network.image_size
+        roll = side // 16 if args.roll is None else args.roll
+        return InversionConfig(
+            start="pmi",
+            steps=args.steps,
+            lr=args.lr,
+            terms=(DirectionMatch(1.0), StatisticsMatch(args.statistics_weight), DirectionalTV(args.smoothness_weight)),
+            transforms=Transforms(roll=roll, noise=args.noise),
+            spectrum=args.spectrum,
+            batch=args.images,
+            pmi=PmiConfig(steps=args.pmi_steps, lr=args.lr, alpha=args.statistics_weight),
+        )
+
+    def run(self, name: str, config: InversionConfig) -> Arm:
+        """One arm from its start to its end."""
+        side, arm = self.network.image_size, Arm(name)
+        shape = (3, side, side)
+        inversion = Inversion(self.tower, None, config, image_shape=shape, targets=self.targets, colour=self.colour, seed=self.args.seed)
+        wanted = set(torch.linspace(0, config.steps, self.args.pictures).round().int().tolist())
+        for progress in inversion.run():
+            self.display.update(name, progress.done, progress.total, loss=progress.loss)
+            _note(arm, inversion, progress, wanted, self)
+        arm.layers = {entry["stage"]: entry["losses"].tolist() for entry in inversion.report.losses[:-1]}
+        arm.losses = inversion.report.losses[-1]["losses"].tolist()
+        arm.figures = inversion.report.summary()
+        with torch.no_grad():
+            features = F.normalize(self.network.features(inversion.images()), dim=-1)
+        arm.cosine = float((features * self.targets).sum(1).mean())
+        return arm
+
+    def visible(self, images: Tensor) -> Tensor:
+        """Normalised images as pictures in [0, 1]; only here they are clamped."""
+        mean, std = (images.new_tensor(values).view(3, 1, 1) for values in (self.network.mean, self.network.std))
+        return (images.detach() * std + mean).clamp(0, 1).cpu()
+
+
+def _note(arm: Arm, inversion: Inversion, progress: Progress, wanted: set[int], studio: Studio) -> None:
+    """Keeps the pictures of the steps that are ``wanted`` and the work done so far."""
+    descent = inversion.descent
+    if progress.stage != "full model" or descent is None:
+        return
+    arm.work.append(inversion.report.step_equivalents)
+    if descent.step == 1:
+        arm.shots.append((0, studio.visible(inversion.space.images(descent.start))))
+    if descent.step in wanted:
+        arm.shots.append((descent.step, studio.visible(inversion.space.images(descent.x))))
+
+
+def arms(studio: Studio) -> Iterator[Arm]:
+    """PMI and then the whole model; the whole model alone from noise, for as many step-equivalents (a PMI sweep costs one)."""
+    config = studio.config
+    yield studio.run("PMI + full model", config)
+    yield studio.run("full model alone", replace(config, start="noise", steps=config.steps + config.pmi.steps))
+
+
+def text_to_image(args: SimpleNamespace, catalogue: Catalogue) -> None:
+    """Writes ``pmi.png``, ``full.png``, ``losses.png`` and ``invert.json`` (the record, with the curves) into ``args.output``.
+
+    Raises:
+        UserError: the folder cannot be written to, the text is too long, weights or data are missing.
+    """
+    folder = Path(args.output).expanduser()
+    check_writable(folder, ROOM_MIB, flag="--output")
+    device, display = pick_device(args.device), Display(args.progress)
+    if args.num_threads:
+        torch.set_num_threads(args.num_threads)
+    studio = Studio(args, catalogue, device, display)
+    if not studio.tower.taps:
+        print("no statistics: without --data_dir or --dataset, the text and smoothness alone decide", flush=True)
+    done = list(arms(studio))
+    folder.mkdir(parents=True, exist_ok=True)
+    for arm, name in zip(done, ("pmi", "full"), strict=True):
+        step_pictures.save_steps(folder / f"{name}.png", arm.shots, f'{arm.name}: "{args.prompt}"')
+    curves = {arm.name: (arm.work, arm.losses) for arm in done}
+    step_pictures.save_curves(folder / "losses.png", curves, "step-equivalents (PMI's counted in)", "loss through the whole model")
+    write_json(folder / RECORD, _record(args, studio, done))
+    for arm in done:
+        work = arm.figures["step_equivalents"]
+        print(f"{arm.name}: cosine {arm.cosine:.3f} with the text after {work:.0f} step-equivalents, {arm.figures['seconds']:.1f} s")
+    print(f"pictures: {folder}")
+
+
+def _record(args: SimpleNamespace, studio: Studio, done: list[Arm]) -> dict[str, Any]:
+    told = [
+        {
+            "name": arm.name,
+            "cosine": arm.cosine,
+            "inversion": arm.figures,
+            "shown_steps": [step for step, _ in arm.shots],
+            "step_equivalents": arm.work,
+            "losses": arm.losses,
+            "pmi_losses": arm.layers,
+        }
+        for arm in done
+    ]
+    return {"schema": 1, "args": vars(args), "weights": studio.network.weights_record, "arms": told, **surroundings()}
