@@ -27,6 +27,7 @@ from tests.small_clips import small_clip
 METHODS = [entry.name for entry in catalogue.entries("model")]
 CLIP_METHODS = [entry.name for entry in catalogue.entries("model") if entry.constants.get("BACKBONE_KIND") == "clip"]
 RESNET_METHODS = [name for name in METHODS if name not in CLIP_METHODS]
+BACKBONE = {method: "clip-tiny" if method in CLIP_METHODS else "resnet20" for method in METHODS}  # the smallest that users can name
 
 DATA = {"n_classes": 6, "n_tasks": 3, "train_per_class": 24}
 # One set for all methods: what a method does not have is left out.

@@ -21,6 +21,7 @@ from pmi_cl.utils.records import same_figures
 from pmi_cl.utils.training import Training
 from tests.slow_references import numpy_moments
 from tests.small_runs import (
+    BACKBONE,
     CLIP_METHODS,
     METHODS,
     RESNET_METHODS,
@@ -156,13 +157,13 @@ def test_a_state_that_was_taken_up_is_the_same_state(method: str) -> None:
 
 def results_of(method: str, folder: Path) -> dict[str, Any]:
     """``results.json`` of a run by the command itself."""
-    words = words_of(method, n_classes=4, n_tasks=2, train_per_class=16, n_epochs=2, classifier_part=0.5, seed=5, backbone="resnet20")
+    words = words_of(method, n_classes=4, n_tasks=2, train_per_class=16, n_epochs=2, classifier_part=0.5, seed=5, backbone=BACKBONE[method])
     assert main([*words, "--results_path", str(folder), "--run_name", "run", "--tensorboard", "0", "--progress", "0"]) == 0
     results: dict[str, Any] = json.loads((folder / method / "seq-digits" / "run" / "results.json").read_text())
     return results
 
 
-@pytest.mark.parametrize("method", RESNET_METHODS)
+@pytest.mark.parametrize("method", METHODS)
 def test_one_seed_gives_one_record(method: str, tmp_path: Path) -> None:
     first, again = (results_of(method, tmp_path / name) for name in ("a", "b"))
     assert same_figures(first, again)

@@ -27,7 +27,7 @@ from pmi_cl.datasets.seq_digits import SeqDigits
 from pmi_cl.utils import checkpoints
 from pmi_cl.utils.arguments import resolve
 from pmi_cl.utils.records import same_figures
-from tests.small_runs import RESNET_METHODS, words_of
+from tests.small_runs import BACKBONE, METHODS, words_of
 
 ROOT = Path(__file__).resolve().parent.parent
 DIGITS = {"n_classes": 4, "n_tasks": 2, "backbone": "resnet20"}
@@ -325,7 +325,9 @@ def test_rdfcil_stopped_while_its_generator_trains_goes_on_bit_for_bit(results_p
 
 def quick(method: str, results: Path, name: str, *words: str, **flags: Any) -> tuple[int, Path]:
     """A short run in this process: its exit code, and its folder."""
-    code = main([*words_of(method, **{**QUICK, **flags}), "--results_path", str(results), "--run_name", name, *words])
+    code = main(
+        [*words_of(method, **{**QUICK, "backbone": BACKBONE[method], **flags}), "--results_path", str(results), "--run_name", name, *words]
+    )
     return code, folder_of(results, method, name)
 
 
@@ -421,7 +423,7 @@ def test_a_checkpoint_that_does_not_fit_is_refused(damage: str, kept: Path, tmp_
 
 
 def test_a_checkpoint_of_another_method_is_refused(kept: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    for method in RESNET_METHODS:
+    for method in METHODS:
         if method != "pmi_rdfcil":
             assert quick(method, tmp_path / "runs", "run", "--loadcheck", str(kept / "checkpoint.pt"))[0] == 2
             assert f"was written with model pmi_rdfcil, this run has model {method}" in capsys.readouterr().err
@@ -456,7 +458,7 @@ def test_a_run_that_diverges_says_so_in_one_line(tmp_path: Path, capsys: pytest.
     assert err.count("\n") == 1 and err.startswith("pmi-cl: error: the loss is not finite") and "try a smaller --lr" in err
 
 
-@pytest.mark.parametrize("method", RESNET_METHODS)
+@pytest.mark.parametrize("method", METHODS)
 def test_a_quick_pass_says_its_last_line_alone(method: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     code, folder = quick(method, tmp_path, "run", "--debug_mode", "1", "--non_verbose", "1", "--savecheck", "none")
     assert code == 0
