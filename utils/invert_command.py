@@ -9,11 +9,10 @@ from types import SimpleNamespace
 from pmi_cl.catalogue import Catalogue, Entry, OptionSpec
 from pmi_cl.errors import RunFailed, UserError
 from pmi_cl.utils.arguments import device_name, scan, strict_flags
-from pmi_cl.utils.invert_options import InvertOptions
+from pmi_cl.utils.invert_options import RECORD, InvertOptions
 from pmi_cl.utils.option_values import convert
 
 WORD = "invert"
-RECORD = "invert.json"
 
 
 def invert_specs(argv: Sequence[str], catalogue: Catalogue) -> tuple[Entry, tuple[OptionSpec, ...]]:

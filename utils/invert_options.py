@@ -6,6 +6,8 @@ from dataclasses import dataclass
 
 from pmi_cl.options import option
 
+RECORD = "invert.json"  # what it leaves beside the pictures
+
 
 @dataclass(frozen=True)
 class InvertOptions:

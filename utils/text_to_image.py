@@ -26,7 +26,7 @@ from pmi_cl.inversion.transforms import Transforms
 from pmi_cl.seeding import global_seed
 from pmi_cl.utils import step_pictures
 from pmi_cl.utils.atomic import write_json
-from pmi_cl.utils.invert_command import RECORD
+from pmi_cl.utils.invert_options import RECORD
 from pmi_cl.utils.measured_images import measured_images
 from pmi_cl.utils.preflight import check_writable, pick_device
 from pmi_cl.utils.progress import Progress as Display
