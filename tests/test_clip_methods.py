@@ -188,7 +188,7 @@ def test_the_towers_stay_in_evaluation_mode(method: str) -> None:
 
 @pytest.mark.parametrize("method", TRAINED)
 def test_it_learns(method: str) -> None:
-    training = start(method, **{**LONG, "n_epochs": 12})
+    training = start(method, **{**LONG, "n_epochs": 12, "head_input": "raw"})
     model: Any = begin(training, 0)
     model.net.logit_scale.data.fill_(math.log(100))  # as trained CLIPs have it
     losses: list[list[float]] = []
