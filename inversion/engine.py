@@ -9,6 +9,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 from pmi_cl.inversion.colour import Colour
 from pmi_cl.inversion.config import InversionConfig, rate_at
@@ -244,6 +245,9 @@ class Inversion:
         shape = (rows.stop - rows.start, *self.shapes[layer or 0])
         generator = seeded(self.seed, "start", self.batch_number, -1 if layer is None else layer)
         moments = self.input_moments[layer or 0]
+        grid = None if layer is None else self.config.pmi.grid_at(layer, 0)
+        if grid is not None:  # what a coarse grid does not show would stay noise until the last one shows it
+            shape, side = (*shape[:2], grid, grid), shape[2:]
         if self.config.start == "lowfreq":
             start = low_frequency_noise(shape, generator)
         elif moments is None or (layer == 0 and not self.network.input_prior):
@@ -252,6 +256,7 @@ class Inversion:
             start = matched_noise(shape, moments, generator)
             if layer is None:  # the moments are those of images
                 return self._laid_out(self.space.coordinates(start))
+        start = F.interpolate(start, size=side) if grid is not None else start
         return self._laid_out(self.space.of_channels(start) if layer is None else start)
 
     def _laid_out(self, start: Tensor) -> Tensor:

@@ -236,7 +236,9 @@ def test_unit_features_are_those_of_the_whole_alone() -> None:
     network = small_clip()
     plain, unit = (TokenNetwork(network.pieces()[1:], unit_features=unit) for unit in (False, True))
     torch.testing.assert_close(unit(maps(4))[0], F.normalize(plain(maps(4))[0], dim=1))
-    assert torch.equal(unit.run(maps(4), 0, 2)[0], plain.run(maps(4), 0, 2)[0])
+    below = plain.run(maps(4), 0, 3)[0]
+    assert torch.equal(unit.run(maps(4), 0, 3)[0], below)
+    torch.testing.assert_close(unit.run(below, 3, 4)[0], unit(maps(4))[0])
 
 
 def test_without_statistics_there_is_nothing_to_compare() -> None:
@@ -458,10 +460,17 @@ def test_grids_take_equal_parts_of_the_lowest_layers_steps() -> None:
     assert PmiConfig().grid_at(0, 5) is None and PmiConfig(steps=7).steps_of(0) == 7
 
 
-def test_coarse_to_fine_is_smooth_before_its_last_grid() -> None:
-    config = replace(PAPER, steps=0, pmi=replace(PAPER.pmi, lowest_steps=40, grids=(2, 4)))
-    whole = finished(config)
-    assert [len(entry["losses"]) for entry in whole.report.losses[:5]] == [4, 4, 4, 40, 0]
+def test_coarse_to_fine_moves_cells_as_one_until_its_last_grid() -> None:
+    """From a start that is as coarse, so that nothing hides which a finer grid would bring to light."""
+    config = replace(PAPER, batch=6, pmi=replace(PAPER.pmi, lowest_steps=8, grids=(2, 4)))
+    whole, uniform = inversion(config), []
+    for progress in whole.run():
+        if progress.stage == "layer 0":
+            assert whole.descent is not None
+            cells = whole.descent.x.detach().unfold(2, 2, 2).unfold(3, 2, 2).flatten(4)
+            uniform.append(float(cells.var(-1).max()) < 1e-6)
+    assert uniform == [True] * 4 + [False] * 4
+    assert [len(entry["losses"]) for entry in whole.report.losses] == [4, 4, 4, 8, 6]
 
 
 # --- resumption ---------------------------------------------------------------------------------------------------------------
