@@ -83,6 +83,9 @@ class ContinualModel(nn.Module):
     def check(cls, args: SimpleNamespace, n_classes: int) -> None:
         """Refuse values that do not go together, before anything is written. Raises UserError. ``n_classes``: of the whole run."""
 
+    def check_data(self, dataset: ContinualDataset) -> None:
+        """Refuse training images that the method cannot learn from: those of all tasks, or those of one. Raises UserError."""
+
     @classmethod
     def samples_mib(cls, args: SimpleNamespace, dataset: type[ContinualDataset]) -> float:
         """The most that synthetic samples, finished and under way, will take of the memory and of a checkpoint, in MiB."""

@@ -123,12 +123,6 @@ class PmiRdfcil(ReplayTraining):
         self.inversion: Inversion | None = None
         self._saved_inversion: dict[str, Any] | None = None
         self.bill = InversionReport()
-        images = torch.bincount(self.dataset.train.labels, minlength=self.dataset.N_CLASSES)
-        if int(images.min()) < 2:
-            name = self.dataset.class_names[int(images.argmin())]
-            raise UserError(
-                f"class '{name}' has fewer than two training images, too few for its statistics: add some, or raise --train_per_class"
-            )
 
     @classmethod
     def check(cls, args: SimpleNamespace, n_classes: int) -> None:
@@ -136,6 +130,16 @@ class PmiRdfcil(ReplayTraining):
         super().check(args, n_classes)
         if args.buffer_images < 2 * n_classes:
             raise UserError(f"--buffer_images {args.buffer_images}: give at least {2 * n_classes}, two for each of {n_classes} classes")
+
+    def check_data(self, dataset: ContinualDataset) -> None:
+        """Every class needs two images. Raises UserError."""
+        labels, counts = dataset.train.labels.unique(return_counts=True)
+        few = labels[counts < 2].tolist()
+        if few:
+            raise UserError(
+                f"class '{dataset.class_names[few[0]]}' has fewer than two training images, too few for its statistics: "
+                "add some, or raise --train_per_class"
+            )
 
     @classmethod
     def samples_mib(cls, args: SimpleNamespace, dataset: type[ContinualDataset]) -> float:

@@ -43,6 +43,10 @@ def main(argv: Sequence[str] | None = None, catalogue: Catalogue = INSTALLED) ->
 
 
 def _command(argv: Sequence[str], catalogue: Catalogue) -> int:
+    if argv and argv[0] == "mammoth":
+        from pmi_cl.mammoth import launch
+
+        return launch(argv[1:])
     words = ["--help" if word == "-h" else word for word in argv]
     asked = {word for word in words if word in CONTROLS}
     rest = [word for word in words if word not in CONTROLS]

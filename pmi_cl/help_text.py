@@ -32,6 +32,7 @@ look next
   --check                     check everything, print each value with its source, do not run
   --version                   the version
   invert --help               another command: pictures of a text
+  mammoth --help              another: the same methods inside a checkout of Mammoth
 """
 
 

@@ -26,7 +26,8 @@ BELOW = {
     "inversion": {"backbones"},
     "models": {"backbones", "inversion"},
     "utils": {"backbones", "inversion", "models", "datasets", "listing"},
-    "command": {"utils", "listing"},
+    "bridge": {"utils", "listing", "models", "datasets"},
+    "command": {"utils", "listing", "bridge"},
 }
 FOLDERS = ("backbones", "datasets", "inversion", "models", "utils")
 FILES = [*sorted((ROOT / "pmi_cl").glob("*.py")), *(path for folder in FOLDERS for path in sorted((ROOT / folder).glob("*.py")))]
@@ -48,6 +49,8 @@ def layer_of(module: str) -> str:
     if module in LISTING:
         return "listing"
     folder = module.split(".")[1]
+    if folder.startswith("mammoth"):
+        return "bridge"
     return folder if folder in FOLDERS else "command"
 
 

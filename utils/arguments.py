@@ -161,14 +161,14 @@ def _resolved(values: Mapping[str, Any], sources: dict[str, str], catalogue: Cat
     args = SimpleNamespace(**values)
     model, dataset, backbone = (_entry(kind, values[kind], catalogue) for kind in ("model", "dataset", "backbone"))
     args.backbone = backbone.name
-    _check_kind(model, backbone, catalogue)
+    check_kind(model, backbone, catalogue)
     args.device = device_name(args.device)
     _check_run_name(args.run_name)
     _check_tasks(args, sources["n_tasks"], dataset)
     return Resolved(args, sources, model, dataset, backbone)
 
 
-def _check_kind(model: Entry, backbone: Entry, catalogue: Catalogue) -> None:
+def check_kind(model: Entry, backbone: Entry, catalogue: Catalogue) -> None:
     """Refuses a network that the method cannot work on, before torch is imported; names those that fit."""
     wanted = model.constants.get("BACKBONE_KIND", "resnet")
     if backbone.constants.get("KIND", "resnet") != wanted:

@@ -52,13 +52,20 @@ def build_model(resolved: Resolved, dataset: ContinualDataset) -> ContinualModel
     """The method with its network, initialised from the run's seed alone."""
     import torch
 
-    factory = catalogue.load("backbone", resolved.backbone.name)
     with global_seed(resolved.args.seed, "network"):
-        backbone = factory(resolved.args) if inspect.signature(factory).parameters else factory()
+        backbone = build_backbone(resolved.backbone.name, resolved.args)
         if hasattr(backbone, "input_form"):
             dataset.present_as(backbone.input_form)
         model_class: Callable[..., ContinualModel] = catalogue.load("model", resolved.model.name)
-        return model_class(backbone, torch.nn.functional.cross_entropy, resolved.args, dataset.augment, dataset)
+        model = model_class(backbone, torch.nn.functional.cross_entropy, resolved.args, dataset.augment, dataset)
+    model.check_data(dataset)
+    return model
+
+
+def build_backbone(name: str, args: SimpleNamespace) -> Any:
+    """The network of that name, told its options where it has any; initialised from torch's own generator."""
+    factory = catalogue.load("backbone", name)
+    return factory(args) if inspect.signature(factory).parameters else factory()
 
 
 def _prepare_torch(args: SimpleNamespace) -> torch.device:

@@ -1,0 +1,160 @@
+"""A method of ours as a method of Mammoth: the same object, told by Mammoth's loop what our runner would tell it."""
+
+from __future__ import annotations
+
+import copy
+import random
+import sys
+from types import SimpleNamespace
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from pmi_cl.catalogue import INSTALLED, Entry
+from pmi_cl.errors import UserError
+from pmi_cl.mammoth_data import TaskData, pixels
+from pmi_cl.mammoth_flags import Flags, refuse_unused, run_arguments
+from pmi_cl.models.host import NullHost
+from pmi_cl.seeding import seeded
+from pmi_cl.utils.arguments import Resolved, check_kind
+from pmi_cl.utils.progress import Progress
+from pmi_cl.utils.runner import build_model
+
+
+class Promised(nn.Module):
+    """Stands where Mammoth expects the backbone until the method has built its own, from the run's seed."""
+
+    def __init__(self, entry: Entry, options: dict[str, Any]) -> None:
+        super().__init__()
+        self.entry, self.options = entry, options
+
+
+class HostedMethod:
+    """To be mixed with Mammoth's ``ContinualModel``, in front of it.
+
+    Attributes:
+        ENTRY, FLAGS: the method's entry in the catalogue, and its flags.
+        method: the method itself; its network is ``net``. It is no submodule: Mammoth saves ``net`` and, as extra state, the method's own.
+        data: the images of the task at hand, as the method knows data sets.
+    """
+
+    ENTRY: Entry
+    FLAGS: Flags
+    NAME: str
+    method: Any = None
+    # of Mammoth's class, behind this one
+    args: Any
+    net: Any
+    opt: Any
+    device: torch.device
+    dataset: Any
+    current_task: int
+    epoch_iteration: int
+
+    def __init__(self, backbone: Promised, loss: Any, args: Any, transform: Any, dataset: Any = None) -> None:
+        refuse_unused(self.ENTRY, args)
+        super().__init__(backbone, loss, copy.copy(args), transform, dataset)  # type: ignore[call-arg]
+        options = {**backbone.options, **self.FLAGS.values(vars(args)), "backbone": backbone.entry.name}
+        options["seed"] = random.SystemRandom().randrange(2**32) if args.seed is None else args.seed
+        ours = run_arguments(options)
+        data = TaskData(self.dataset, self.device, ours.seed)
+        INSTALLED.load("model", self.ENTRY.name).check(ours, data.N_CLASSES)
+        entry = Entry("dataset", data.NAME, "Mammoth", "", "")
+        object.__setattr__(self, "data", data)
+        object.__setattr__(self, "method", build_model(Resolved(ours, {}, self.ENTRY, entry, backbone.entry), data))
+        self.method.loss = loss
+        self.method.host = MammothHost(bool(args.non_verbose))
+        self.net = self.method.net
+
+    data: TaskData
+
+    @classmethod
+    def get_parser(cls, parser: Any) -> Any:
+        """Add the method's flags."""
+        cls.FLAGS.add_to(parser)
+        return parser
+
+    def get_optimizer(self, params: Any = None, lr: Any = None) -> Any:
+        """The method's own, whatever Mammoth asks for; None before it has one."""
+        return None if self.method is None else self.method.opt
+
+    def _skips(self) -> bool:
+        """Whether nothing is trained in this task: its results will come from a checkpoint."""
+        return bool(self.args.inference_only) or self.current_task < (self.args.start_from or 0)
+
+    def begin_task(self, dataset: Any) -> None:
+        """Take the task's images out of Mammoth's loader, and let the method prepare, which may take long."""
+        self.method.current_task = self.current_task
+        self.method.grow()
+        if self._skips():
+            return
+        self.data.show(self.current_task, dataset.train_loader)
+        self.method.check_data(self.data)
+        self.method.begin_task(self.data)
+        self.args.n_epochs, self.opt = self.method.n_epochs(), self.method.opt
+
+    def begin_epoch(self, epoch: int, dataset: Any) -> None:
+        """The learning rate, and what trains."""
+        self.method.begin_epoch(epoch, self.data)
+        self.method.set_modes()
+        self.opt = self.method.opt
+
+    def observe(self, inputs: Tensor, labels: Tensor, not_aug_inputs: Tensor, epoch: int | None = None) -> dict[str, Any]:
+        """One step. A network that wants images in a form of its own gets them from the images that are not augmented."""
+        raw, epoch, step = pixels(not_aug_inputs), epoch or 0, self.epoch_iteration
+        if self.data.form is not None:
+            inputs = self.data.augment(raw, seeded(self.method.args.seed, "augment", self.current_task, epoch, step))
+        inputs = inputs.contiguous(memory_format=torch.channels_last)
+        losses = self.method.observe(inputs, labels, raw, epoch=epoch, step=step)
+        return {**losses, "loss": float(losses["loss"])}
+
+    def end_epoch(self, epoch: int, dataset: Any) -> None:
+        """After the last batch."""
+        self.method.end_epoch(epoch, self.data)
+
+    def end_task(self, dataset: Any) -> None:
+        """Statistics and what else the method keeps; the task's images are let go."""
+        if not self._skips():
+            self.method.end_task(self.data)
+            self.opt = self.method.opt
+        self.data.forget()
+
+    def forward(self, x: Tensor, *task: Any) -> Tensor:
+        """Images as Mammoth's test loader gives them to the logits of the classes seen so far."""
+        x = self.data.normalise(self.data.pixels(x)) if self.data.form is not None else x
+        return self.method(x.contiguous(memory_format=torch.channels_last))
+
+    def get_extra_state(self) -> dict[str, Any]:
+        """The method's state, for Mammoth's checkpoints."""
+        return self.method.state()
+
+    def set_extra_state(self, state: dict[str, Any]) -> None:
+        """Take it up."""
+        self.method.load_state(state)
+
+
+class MammothHost(NullHost):
+    """Shows how far an inversion is, and stops where Mammoth was asked to."""
+
+    def __init__(self, silent: bool) -> None:
+        self._progress = Progress("0" if silent else "auto")
+
+    def progress(self, phase: str, done: int, total: int, **values: float | Tensor) -> None:
+        """All but the training, of which Mammoth has a bar."""
+        if not phase.endswith("training"):
+            self._progress.update(phase, done, total, **values)
+
+    def safe_point(self) -> None:
+        """Raises SystemExit, as Mammoth's loop does between two batches, after Ctrl-C or SIGTERM."""
+        flags = getattr(sys.modules.get("utils.globals"), "GLOBALS", {})
+        if flags.get("SHOULD_STOP"):
+            raise SystemExit(0)
+
+
+def promised_backbone(entry: Entry | None, typed: str, model: Entry, flags: Flags | None, args: SimpleNamespace) -> Promised:
+    """What Mammoth gets in place of a backbone for one of our methods. Raises UserError where the backbone is not ours."""
+    if entry is None or flags is None:
+        raise UserError(f"--backbone {typed} is Mammoth's: {model.name} inverts its network layer by layer and needs one of pmi-cl's")
+    check_kind(model, entry, INSTALLED)
+    return Promised(entry, flags.values(vars(args)))

@@ -1,0 +1,3 @@
+"""What a signal handler tells the loop."""
+
+GLOBALS = {"SHOULD_STOP": False}
