@@ -158,7 +158,11 @@ def test_training_starts_repeats_itself_and_is_stored(
     assert all(torch.equal(value, loaded[name]) for name, value in first.items())
 
 
-def test_held_out_fonts_are_there_and_captions_hold_what_runs_ask(tool: ModuleType, glyphs: ModuleType) -> None:
+def test_held_out_fonts_are_there(tool: ModuleType, glyphs: ModuleType) -> None:
+    pytest.importorskip("matplotlib", minversion="3.11", reason="the weights are made with matplotlib 3.11; older ones have fewer fonts")
     assert set(tool.HELD_OUT) <= {path.name for path in glyphs.font_files()}
+
+
+def test_captions_hold_what_runs_ask(tool: ModuleType) -> None:
     for template in (*SeqDigits.TEMPLATES, SeqDigits.PROMPT, "a bad photo of a {}."):
         assert any(template.format(name) in tool.captions(5) for name in ("5", "five")), template
