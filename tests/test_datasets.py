@@ -12,7 +12,7 @@ import sys
 import tarfile
 from pathlib import Path
 from types import SimpleNamespace
-from typing import Any
+from typing import Any, get_args
 
 import numpy
 import pytest
@@ -33,7 +33,8 @@ from tests.image_sets import write_cub, write_imagenet_r, write_tiny
 def registered() -> list[type[ContinualDataset]]:
     """Every class with a NAME in ``datasets/seq_*.py``."""
     modules = [importlib.import_module(f"pmi_cl.datasets.{m.name}") for m in pkgutil.iter_modules(pmi_cl.datasets.__path__)]
-    found = {c for m in modules for c in vars(m).values() if isinstance(c, type) and issubclass(c, ContinualDataset) and "NAME" in vars(c)}
+    classes = {c for m in modules for c in vars(m).values() if isinstance(c, type) and not get_args(c)}  # list[int] is no class
+    found = {c for c in classes if issubclass(c, ContinualDataset) and "NAME" in vars(c)}
     return sorted(found, key=lambda c: c.NAME)
 
 
