@@ -47,6 +47,7 @@ class TokenNetwork(nn.Module):
     ) -> None:
         """
         Args:
+            device: None: the pieces' own.
             moments: of every piece (:func:`measure_token_moments`), or none at all: then there are no KLs and no priors.
             direction: of the KL between the batch's and the stored statistics.
             unit_features: the features are scaled to length 1, for targets that are (new classes without data, spec 3.7; texts).
@@ -61,7 +62,8 @@ class TokenNetwork(nn.Module):
         self.dtype, self.unit_features = dtype, unit_features
         self.pieces = copy.deepcopy(nn.ModuleList(pieces))
         with_frozen_attention(self.pieces)
-        known = [_on(piece, device) for piece in moments] or [TokenMoments(None)] * len(pieces)
+        device = next(self.pieces.parameters()).device if device is None else torch.device(device)
+        known = [TokenMoments.from_state(piece.state(), device) for piece in moments] or [TokenMoments(None)] * len(pieces)
         self.input_moments: list[Moments | None] = [piece.input for piece in known]
         self.input_prior = known[0].input is not None
         stored = {f"{number}_{name}": values for number, piece in enumerate(known) for name, values in _compared(piece).items()}
@@ -183,7 +185,3 @@ def _compared(piece: TokenMoments) -> dict[str, Moments]:
 
 def _tap(stored: Moments, direction: Direction) -> StatisticsTap:
     return StatisticsTap(stored.mean, stored.floored_var(), direction, stored.axis)
-
-
-def _on(piece: TokenMoments, device: torch.device | str | None) -> TokenMoments:
-    return piece if device is None else TokenMoments.from_state(piece.state(), torch.device(device))
