@@ -445,6 +445,8 @@ def test_the_command_says_it_in_one_line_within_seconds(tmp_path: Path) -> None:
         "zsclip",
         "--dataset",
         "seq-digits",
+        "--backbone",
+        "clip-vit-b-16",
         "--base_path",
         str(tmp_path / "data"),
         "--results_path",
