@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -12,7 +14,7 @@ KIND = "resnet"
 
 
 class Stem(nn.Module):
-    """conv3x3 (3 -> 16), BatchNorm, ReLU."""
+    """conv3x3 (3 -> width), BatchNorm, ReLU."""
 
     def __init__(self, width: int) -> None:
         super().__init__()
@@ -21,7 +23,7 @@ class Stem(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Images (b, 3, h, w) to maps (b, width, h, w)."""
-        return F.relu(self.bn(self.conv(x)))
+        return F.relu(self.bn(self.conv(x)), inplace=True)
 
 
 class ResidualBlock(nn.Module):
@@ -44,7 +46,8 @@ class ResidualBlock(nn.Module):
         shortcut = x
         if self.stride == 2:
             shortcut = F.pad(x[:, :, ::2, ::2], (0, 0, 0, 0, 0, self.new_channels))
-        return self.bn2(self.conv2(F.relu(self.bn1(self.conv1(x))))) + shortcut
+        inner = self.conv2(F.relu(self.bn1(self.conv1(x)), inplace=True))
+        return self.bn2(inner).add_(shortcut)  # in place, here and above: the same numbers, less memory to walk through
 
 
 class Pool(nn.Module):
@@ -55,31 +58,23 @@ class Pool(nn.Module):
         return x.mean(dim=(2, 3))
 
 
-class ResNetCifar(nn.Module):
-    """Stem, four stages of residual blocks (widths 16, 32, 64, 64), global average pooling, and a head that grows by task."""
+class PiecewiseResNet(nn.Module):
+    """A stem, residual blocks, global average pooling, and a head that grows by task.
 
-    def __init__(self, blocks: tuple[int, int, int, int]) -> None:
+    A subclass says how its weights are drawn.
+    """
+
+    def __init__(self, stem: Stem, blocks: Sequence[nn.Module], feature_dim: int) -> None:
         super().__init__()
-        widths = (16, 32, 64, 64)
-        self.stem = Stem(widths[0])
-        self.blocks = nn.ModuleList()
-        channels = widths[0]
-        for width, count in zip(widths, blocks, strict=True):
-            for _ in range(count):
-                self.blocks.append(ResidualBlock(channels, width))
-                channels = width
+        self.stem = stem
+        self.blocks = nn.ModuleList(blocks)
         self.pool = Pool()
-        self.feature_dim = channels
-        self.head = GrowingHead(channels)
+        self.feature_dim = feature_dim
+        self.head = GrowingHead(feature_dim)
         self._initialise()
 
     def _initialise(self) -> None:
-        """Kaiming normal (fan out) convolutions; the second BatchNorm of every block starts at gamma 0."""
-        for module in self.modules():
-            if isinstance(module, nn.Conv2d):
-                nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
-            if isinstance(module, ResidualBlock):
-                nn.init.zeros_(module.bn2.weight)
+        raise NotImplementedError
 
     def pieces(self) -> list[nn.Module]:
         """The layers of the inversion, bottom to top: the stem, then one residual block each, the last one with the pooling."""
@@ -90,7 +85,7 @@ class ResNetCifar(nn.Module):
         return [p for name, p in self.named_parameters() if not name.startswith("head.")]
 
     def features(self, x: Tensor) -> Tensor:
-        """Images (b, 3, h, w) to pooled features (b, 64). They can be negative: no ReLU follows the last addition."""
+        """Images (b, 3, h, w) to pooled features (b, feature_dim)."""
         for piece in self.pieces():
             x = piece(x)
         return x
@@ -102,6 +97,30 @@ class ResNetCifar(nn.Module):
             return features
         logits = self.head(features)
         return (logits, features) if returnt == "both" else logits
+
+
+class ResNetCifar(PiecewiseResNet):
+    """Four stages of residual blocks (widths 16, 32, 64, 64). Features can be negative: no ReLU follows the last addition."""
+
+    WIDTHS = (16, 32, 64, 64)
+
+    def __init__(self, blocks: tuple[int, int, int, int]) -> None:
+        stem = Stem(self.WIDTHS[0])  # first: the weights are drawn in the order of the layers
+        layers: list[nn.Module] = []
+        channels = self.WIDTHS[0]
+        for width, count in zip(self.WIDTHS, blocks, strict=True):
+            for _ in range(count):
+                layers.append(ResidualBlock(channels, width))
+                channels = width
+        super().__init__(stem, layers, channels)
+
+    def _initialise(self) -> None:
+        """Kaiming normal (fan out) convolutions; the second BatchNorm of every block starts at gamma 0."""
+        for module in self.modules():
+            if isinstance(module, nn.Conv2d):
+                nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
+            if isinstance(module, ResidualBlock):
+                nn.init.zeros_(module.bn2.weight)
 
 
 def resnet32() -> ResNetCifar:

@@ -42,7 +42,7 @@ if TYPE_CHECKING:
     from pmi_cl.datasets.continual_dataset import ContinualDataset
 
 
-STEM_CHANNELS = 16  # of R-DFCIL's ResNets
+STEM_CHANNELS = {"resnet18": 64}  # 16 where it does not say: of R-DFCIL's ResNets
 
 
 @dataclass(frozen=True)
@@ -148,7 +148,7 @@ class PmiRdfcil(ReplayTraining):
         In PMI these are not images but the input of a layer, the largest of which is the stem's output.
         """
         n = args.buffer_images + (dataset.n_tasks(args) - 1) * args.buffer_per_task
-        under_way = 6 * min(n, args.inv_batch) * (STEM_CHANNELS if args.inv_start == "pmi" else 3)
+        under_way = 6 * min(n, args.inv_batch) * (STEM_CHANNELS.get(args.backbone, 16) if args.inv_start == "pmi" else 3)
         return 4 * (3 * n + under_way) * dataset.image_size(args) ** 2 / 2**20
 
     def config(self) -> InversionConfig:
