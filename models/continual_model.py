@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any, ClassVar
@@ -11,6 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from pmi_cl.models.host import Host, NullHost
+from pmi_cl.models.momentum_sgd import MomentumSGD
 from pmi_cl.models.schedules import milestone_epochs
 from pmi_cl.options import option, select
 from pmi_cl.seeding import seeded
@@ -139,6 +141,11 @@ class ContinualModel(nn.Module):
         """
         raise NotImplementedError(f"{type(self).__name__} has no observe()")
 
+    def arithmetic(self) -> AbstractContextManager[Any]:
+        """To be entered around :meth:`observe`: bfloat16 in its products where ``--precision bf16`` asks for it, else float32."""
+        asked = getattr(self.args, "precision", "auto") == "bf16"
+        return torch.autocast(self.device.type, torch.bfloat16) if asked else nullcontext()
+
     def set_modes(self) -> None:
         """Put the network into training mode, or what of it trains."""
         self.net.train()
@@ -157,7 +164,7 @@ class ContinualModel(nn.Module):
     def new_optimizer(self, parameters: Any) -> torch.optim.Optimizer:
         """SGD with the options' rate, momentum and weight decay."""
         options = self.options
-        return torch.optim.SGD(parameters, lr=options.lr, momentum=options.optim_mom, weight_decay=options.optim_wd)
+        return MomentumSGD(parameters, lr=options.lr, momentum=options.optim_mom, weight_decay=options.optim_wd)
 
     def set_rate(self, lr: float) -> None:
         """Set the learning rate of every parameter."""

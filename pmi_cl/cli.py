@@ -13,6 +13,7 @@ from pmi_cl.help_text import listing, overview, own_flags, section, table
 from pmi_cl.utils.arguments import CONTROLS, all_specs, resolve, run_specs, scan
 from pmi_cl.utils.invert_command import WORD, invert_command, invert_specs, resolve_invert
 from pmi_cl.utils.presets import chosen_backbone, decide, presets_of
+from pmi_cl.utils.process_settings import before_torch
 
 INTERRUPTED = 130
 PIPE_CLOSED = 141
@@ -28,8 +29,7 @@ def main(argv: Sequence[str] | None = None, catalogue: Catalogue = INSTALLED) ->
     Returns:
         The exit code: 0; 2 after a user's mistake, with one line on stderr; 130 after Ctrl-C; else the run's own.
     """
-    # Threads that wait by spinning cost ten times the work when another program uses a core; must be set before torch is imported.
-    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+    before_torch()
     try:
         return _command(sys.argv[1:] if argv is None else argv, catalogue)
     except (UserError, RunFailed) as error:

@@ -106,7 +106,8 @@ class HostedMethod:
         if self.data.form is not None:
             inputs = self.data.augment(raw, seeded(self.method.args.seed, "augment", self.current_task, epoch, step))
         inputs = inputs.contiguous(memory_format=torch.channels_last)
-        losses = self.method.observe(inputs, labels, raw, epoch=epoch, step=step)
+        with self.method.arithmetic():
+            losses = self.method.observe(inputs, labels, raw, epoch=epoch, step=step)
         return {**losses, "loss": float(losses["loss"])}
 
     def end_epoch(self, epoch: int, dataset: Any) -> None:

@@ -1,13 +1,15 @@
-"""Which arithmetic an inversion uses, against what the processor says of itself."""
+"""Which arithmetic an inversion uses, against what the processor says of itself; and training, as it was told."""
 
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 
 from pmi_cl.inversion.precision import has_fast_bfloat16, inversion_dtype
+from tests.small_runs import METHODS, start
 
 CPU = torch.device("cpu")
 CPUINFO = Path("/proc/cpuinfo")
@@ -33,3 +35,34 @@ def test_what_was_asked_for_is_what_is_used(precision: str, dtype: torch.dtype) 
 
 def test_auto_follows_the_device() -> None:
     assert inversion_dtype("auto", CPU) == (torch.bfloat16 if has_fast_bfloat16(CPU) else torch.float32)
+
+
+# Training.
+
+TRAINED = [method for method in METHODS if method != "zsclip"]
+
+
+def losses_of(method: str, precision: str) -> list[float]:
+    """The loss of every step of two tasks: without and with replay."""
+    found: list[float] = []
+    training = start(method, precision=precision, stop_after=2)
+    observe = training.model.observe
+
+    def watched(*args: Any, **words: Any) -> dict[str, torch.Tensor]:
+        assert torch.is_autocast_enabled("cpu") == (precision == "bf16")
+        losses = observe(*args, **words)
+        found.append(float(losses["loss"]))
+        return losses
+
+    training.model.observe = watched  # type: ignore[method-assign]
+    training.run()
+    assert {parameter.dtype for parameter in training.model.parameters()} == {torch.float32}
+    return found
+
+
+@pytest.mark.parametrize("method", TRAINED)
+def test_training_is_in_bfloat16_where_that_is_typed_and_only_there(method: str) -> None:
+    """Not with "auto": the same command gives the same training on every processor. Weights and momentum stay float32."""
+    exact, rough = losses_of(method, "auto"), losses_of(method, "bf16")
+    assert rough != exact
+    assert rough[:3] == pytest.approx(exact[:3], rel=0.1)  # later, two trainings drift apart by themselves

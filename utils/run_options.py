@@ -59,7 +59,9 @@ class RunOptions:
     device: str = option("auto", "auto, cpu, cuda, cuda:N or N; auto: the first GPU where there is one, else the CPU")
     num_threads: int | None = option(None, "CPU threads; none: as PyTorch chooses", unit="threads", low=1, high=1024)
     precision: str = option(
-        "auto", "arithmetic of the inversion; auto: bf16 where the processor has native instructions", choices=("auto", "fp32", "bf16")
+        "auto",
+        "arithmetic of the inversion (auto: bf16 where the processor has native instructions); of the training, too, where bf16 is typed",
+        choices=("auto", "fp32", "bf16"),
     )
     compile: bool = option(False, "1: torch.compile the inversion: a slower start, then faster steps")
 

@@ -17,6 +17,7 @@ from pmi_cl.utils.host import RunHost
 from pmi_cl.utils.interrupts import Interrupted, Interrupts
 from pmi_cl.utils.out_of_memory import told_in_one_line
 from pmi_cl.utils.preflight import pick_device, preflight
+from pmi_cl.utils.process_settings import for_training
 from pmi_cl.utils.progress import Progress
 from pmi_cl.utils.records import RunRecord, build_results, inversion_figures
 from pmi_cl.utils.resources import Phases
@@ -69,10 +70,11 @@ def build_backbone(name: str, args: SimpleNamespace) -> Any:
 
 
 def _prepare_torch(args: SimpleNamespace) -> torch.device:
-    """Threads and, on a GPU, TF32 for what stays in float32. Returns the device of the run."""
+    """Memory, threads and, on a GPU, TF32 for what stays in float32. Returns the device of the run."""
     import torch
 
     device = pick_device(args.device)
+    for_training(args.compile)
     if args.num_threads:
         torch.set_num_threads(args.num_threads)
     if device.type == "cuda":

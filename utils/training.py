@@ -107,7 +107,8 @@ class Training:
         losses: dict[str, torch.Tensor] = {}
         for step in range(position.step, steps):
             inputs, labels, raw = next(batches)
-            losses = model.observe(inputs, labels, raw, epoch=position.epoch, step=step)
+            with model.arithmetic():
+                losses = model.observe(inputs, labels, raw, epoch=position.epoch, step=step)
             position.step, self.steps = step + 1, self.steps + 1
             self._tell(losses, len(inputs), position.epoch * steps + step + 1, epochs * steps)
             if step + 1 < steps:
