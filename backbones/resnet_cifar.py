@@ -61,7 +61,7 @@ class Pool(nn.Module):
 class PiecewiseResNet(nn.Module):
     """A stem, residual blocks, global average pooling, and a head that grows by task.
 
-    A subclass says how its weights are drawn.
+    A subclass may say how its weights are drawn.
     """
 
     def __init__(self, stem: Stem, blocks: Sequence[nn.Module], feature_dim: int) -> None:
@@ -74,7 +74,7 @@ class PiecewiseResNet(nn.Module):
         self._initialise()
 
     def _initialise(self) -> None:
-        raise NotImplementedError
+        """As torch's layers do by themselves."""
 
     def pieces(self) -> list[nn.Module]:
         """The layers of the inversion, bottom to top: the stem, then one residual block each, the last one with the pooling."""

@@ -11,6 +11,7 @@ import torch
 from pmi_cl.inversion.objectives import FeatureMatch, StatisticsMatch, Term
 from pmi_cl.inversion.pmi import PmiConfig
 from pmi_cl.inversion.sparse import PruningConfig
+from pmi_cl.inversion.starts import Initialiser
 from pmi_cl.inversion.statistics import Direction
 from pmi_cl.inversion.transforms import Transforms
 
@@ -23,7 +24,7 @@ class InversionConfig:
 
     Attributes:
         start: ``noise``, ``stats`` (noise with the data's moments), ``lowfreq``, ``stem`` (a few steps of the lowest piece towards random
-            values with the right moments) or ``pmi``.
+            values with the right moments), ``pmi``, or a function (:data:`pmi_cl.inversion.starts.Initialiser`).
         steps, lr: of the full-model stage: 280 and 0.15 (App. I.1).
         schedule: ``constant`` (appendix), ``cosine`` to 0, or ``released``, the released code's (:func:`rate_at`).
         beta2: Adam's second decay.
@@ -39,7 +40,7 @@ class InversionConfig:
         compiled: ``torch.compile`` the full-model pass; pays for some thousand image-steps.
     """
 
-    start: Literal["noise", "stats", "lowfreq", "stem", "pmi"] = "noise"
+    start: Literal["noise", "stats", "lowfreq", "stem", "pmi"] | Initialiser = "noise"
     steps: int = 280
     lr: float = 0.15
     schedule: Schedule = "constant"

@@ -93,7 +93,7 @@ class Inversion:
             raise ValueError("FeatureMatch and DirectionMatch need targets (n, d): give them, or choose terms without")
         if labels is not None and (len(labels) == 0 or int(labels.min()) < 0):
             raise ValueError("labels must be one or more class numbers from 0")
-        if config.start not in STARTS:
+        if config.start not in STARTS and not callable(config.start):
             raise ValueError(f"unknown start '{config.start}': choose from {', '.join(STARTS)}")
         self.config, self.seed = config, seed
         spectrum = Spectrum.of(*image_shape[1:], config.spectrum) if config.spectrum else None
@@ -134,7 +134,7 @@ class Inversion:
         """The moments of every piece's input; refuses a start that needs what is not there."""
         if isinstance(pieces, TokenNetwork):
             return self._own_priors(pieces)
-        if self.config.start in ("noise", "lowfreq"):
+        if self.config.start in ("noise", "lowfreq") or callable(self.config.start):
             return [None] * len(pieces)
         if self.config.start == "pmi" and self.config.pmi.prior == "bn_affine":
             first = measured[0] if measured else None
@@ -148,14 +148,15 @@ class Inversion:
 
     def _own_priors(self, network: TokenNetwork) -> list[Moments | None]:
         """The same for a network that brings them; without any, PMI starts from white noise and matches features alone."""
-        needed = {"stats": 0, "stem": 1}.get(self.config.start)
+        needed = {"stats": 0, "stem": 1}.get(str(self.config.start))
         if needed is not None and network.input_moments[needed] is None:
             raise ValueError(f"start '{self.config.start}' needs a network with statistics (measure_token_moments)")
-        return [None] * len(network.pieces) if self.config.start in ("noise", "lowfreq") else network.input_moments
+        needless = self.config.start in ("noise", "lowfreq") or callable(self.config.start)
+        return [None] * len(network.pieces) if needless else network.input_moments
 
     def _plan(self) -> list[Stage]:
         """The stages of a batch in order."""
-        layers = {"pmi": list(range(len(self.shapes) - 1, -1, -1)), "stem": [0]}.get(self.config.start, [])
+        layers = {"pmi": list(range(len(self.shapes) - 1, -1, -1)), "stem": [0]}.get(str(self.config.start), [])
         steps = self.config.pmi.steps_of if self.config.start == "pmi" else lambda _: self.config.stem_steps
         return [*(Stage(layer, steps(layer), self.costs[layer]) for layer in layers), Stage(None, self.config.steps, 1.0)]
 
@@ -248,7 +249,9 @@ class Inversion:
         grid = None if layer is None else self.config.pmi.grid_at(layer, 0)
         if grid is not None:  # what a coarse grid does not show would stay noise until the last one shows it
             shape, side = (*shape[:2], grid, grid), shape[2:]
-        if self.config.start == "lowfreq":
+        if callable(self.config.start):
+            start = self.config.start(tuple(shape), generator)
+        elif self.config.start == "lowfreq":
             start = low_frequency_noise(shape, generator)
         elif moments is None or (layer == 0 and not self.network.input_prior):
             start = white_noise(shape, generator)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import torch
 from torch import Tensor
 from torch.nn import functional as F
@@ -9,6 +11,7 @@ from torch.nn import functional as F
 from pmi_cl.inversion.statistics import Moments
 
 STARTS = ("noise", "stats", "lowfreq", "stem", "pmi")
+Initialiser = Callable[[tuple[int, ...], torch.Generator], Tensor]  # (shape (b, c, h, w), CPU generator) -> images on the CPU
 
 
 def white_noise(shape: tuple[int, ...], generator: torch.Generator) -> Tensor:

@@ -28,6 +28,7 @@ from pmi_cl.inversion.engine import Inversion
 from pmi_cl.inversion.gaussians import ClassGaussians, fit_gaussians
 from pmi_cl.inversion.labels import draw_labels
 from pmi_cl.inversion.objectives import CrossEntropy, FeatureMatch, StatisticsMatch, Term, TotalVariation
+from pmi_cl.inversion.parts import check_named, start_named, terms_named
 from pmi_cl.inversion.pieces import measure_input_moments
 from pmi_cl.inversion.pmi import PmiConfig
 from pmi_cl.inversion.precision import inversion_dtype
@@ -66,7 +67,9 @@ class PmiRdfcilOptions(ReplayOptions):
     cont_keep_best: bool = option(False, "1: keep the weights with the lowest batch loss", source="PMI released code: 1")
 
     inv_start: str = option(
-        "pmi", "where the full-model stage starts", choices=("noise", "stats", "lowfreq", "stem", "pmi"), source="PMI appendix 3"
+        "pmi",
+        "where the full-model stage starts: noise, stats, lowfreq, stem, pmi, or a start that a package of yours offers",
+        source="PMI appendix 3",
     )
     inv_batch: int = option(4000, "images that are inverted together", unit="images", low=2, high=10_000_000, source="PMI released code")
     inv_steps: int = option(280, "steps of the full-model stage", unit="steps", low=1, high=1_000_000, source="PMI appendix I.1")
@@ -75,6 +78,7 @@ class PmiRdfcilOptions(ReplayOptions):
     inv_beta2: float = option(0.999, "Adam's second decay in the full-model stage", above=0, high=0.99999, source="Adam's default")
     inv_feature: float = option(1.0, "weight of the squared distance to the sampled feature", low=0, source="PMI appendix I.1")
     inv_alpha: float = option(0.1, "weight of the statistics in the full-model stage", low=0, source="[INF] 1.6 / 16 blocks; code: 0.25")
+    inv_terms: tuple[str, ...] = option((), "further terms, which packages of yours offer, as NAME or NAME=WEIGHT", source="ours")
     inv_ce: float = option(0.0, "weight of the label's cross-entropy in the full-model stage", low=0, source="PMI released code: none")
     inv_tv: float = option(0.0, "weight of the mean squared difference of neighbouring pixels", low=0, source="PMI appendix C.3: 0")
     inv_roll: int = option(
@@ -128,6 +132,7 @@ class PmiRdfcil(ReplayTraining):
     def check(cls, args: SimpleNamespace, n_classes: int) -> None:
         """Every class needs samples for its statistics. Raises UserError."""
         super().check(args, n_classes)
+        check_named(args.inv_start, args.inv_terms)
         if args.buffer_images < 2 * n_classes:
             raise UserError(f"--buffer_images {args.buffer_images}: give at least {2 * n_classes}, two for each of {n_classes} classes")
 
@@ -158,12 +163,12 @@ class PmiRdfcil(ReplayTraining):
         terms += [CrossEntropy(o.inv_ce)] if o.inv_ce else []
         terms += [TotalVariation(o.inv_tv)] if o.inv_tv else []
         return InversionConfig(
-            start=o.inv_start,
+            start=start_named(o.inv_start),
             steps=o.inv_steps,
             lr=o.inv_lr,
             schedule=o.inv_schedule,
             beta2=o.inv_beta2,
-            terms=tuple(terms),
+            terms=(*terms, *terms_named(o.inv_terms)),
             transforms=Transforms(o.inv_roll, o.inv_flip and self.dataset.FLIP, o.inv_noise),
             spectrum=o.inv_spectrum,
             batch=o.inv_batch,

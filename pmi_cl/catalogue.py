@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import ast
 import importlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import pmi_cl
 from pmi_cl.errors import UserError, unknown_name
+from pmi_cl.extensions import Extension, extensions
 from pmi_cl.source_reader import OptionSpec, Source, SourceReader, assignments
 
 __all__ = ["INSTALLED", "KINDS", "Catalogue", "Entry", "OptionSpec", "canonical", "entries", "find", "load"]
@@ -30,6 +32,7 @@ class Entry:
         options: its flags.
         constants: its class attributes in capitals that are literals (``N_CLASSES``, ``N_TASKS``, ``DEFAULTS``), inherited ones included;
             of a backbone, those of its file (``KIND``).
+        extension: where another package has brought it.
     """
 
     kind: str
@@ -39,6 +42,15 @@ class Entry:
     summary: str
     options: tuple[OptionSpec, ...] = ()
     constants: dict[str, Any] = field(default_factory=dict)
+    extension: Extension | None = None
+
+    def load(self) -> Any:
+        """The class or function itself: imports its module, and torch with it. Raises UserError where another package's fails to import."""
+        return self.extension.load() if self.extension else getattr(self.load_module(), self.attribute)
+
+    def load_module(self) -> ModuleType:
+        """The module alone."""
+        return self.extension.load_module() if self.extension else importlib.import_module(self.module)
 
 
 def canonical(name: str) -> str:
@@ -47,10 +59,17 @@ def canonical(name: str) -> str:
 
 
 class Catalogue:
-    """What the folders ``models``, ``datasets`` and ``backbones`` below the given folders hold."""
+    """What the folders ``models``, ``datasets`` and ``backbones`` below the given folders hold, and what other packages add.
 
-    def __init__(self, folders: Sequence[str | Path]) -> None:
+    Attributes:
+        outside: a kind to the entry points of other packages.
+        broken: by kind and name, what is wrong with an entry of another package that cannot be used.
+    """
+
+    def __init__(self, folders: Sequence[str | Path], outside: Callable[[str], Sequence[Extension]] = lambda kind: ()) -> None:
         self.reader = SourceReader(folders)
+        self.broken: dict[str, dict[str, UserError]] = {kind: {} for kind in KINDS}
+        self.outside = outside
         self._entries: dict[str, tuple[Entry, ...]] = {}
 
     def entries(self, kind: str) -> tuple[Entry, ...]:
@@ -62,8 +81,35 @@ class Catalogue:
                     other = found.setdefault(canonical(entry.name), entry)
                     if other is not entry:
                         raise UserError(f"{source.path}: the {KINDS[kind]} name '{entry.name}' is taken by {other.module}: choose another")
+            for extension in self.outside(kind):
+                self._add(extension, found)
             self._entries[kind] = tuple(found[name] for name in sorted(found))
         return self._entries[kind]
+
+    def _add(self, extension: Extension, found: dict[str, Entry]) -> None:
+        """Take up an entry of another package, or note what is wrong with it: one bad package must not stop the rest."""
+        name = canonical(extension.name)
+        try:
+            if name in found:
+                raise extension.fault(f"the name is taken by {found[name].module}")
+            found[name] = self._read(extension)
+        except UserError as error:
+            told = str(extension) in str(error)
+            self.broken[extension.kind].setdefault(name, error if told else extension.fault(str(error)))
+
+    def _read(self, extension: Extension) -> Entry:
+        self.reader.outside.add(extension.module.split(".")[0])
+        source = self.reader.source(extension.module)
+        if source is None:
+            raise extension.fault("there is no such module")
+        for node in source.definitions.values():
+            if node.name == extension.attribute:
+                made = self._backbone(source, node, extension.name) if extension.kind == "backbone" else None
+                entry = made or next(iter(self._classes(extension.kind, source, node)), None)
+                if entry is not None and canonical(entry.name) == canonical(extension.name):
+                    return replace(entry, extension=extension)
+                raise extension.fault(f"its NAME must be '{extension.name}'")
+        raise extension.fault("the module does not define it")
 
     def find(self, kind: str, name: str) -> Entry:
         """The entry of that name (case, ``_`` and ``-`` make no difference). Raises UserError with the nearest names."""
@@ -72,14 +118,15 @@ class Catalogue:
         family = known.get(canonical(prefix + FAMILY)) if colon else None
         if family is not None:
             return _member(family, member)
+        if canonical(name) in self.broken[kind]:
+            raise self.broken[kind][canonical(name)]
         if canonical(name) not in known:
             raise unknown_name(KINDS[kind], name, [entry.name for entry in known.values()])
         return known[canonical(name)]
 
     def load(self, kind: str, name: str) -> Any:
         """The class or function itself: imports its module (and torch with it)."""
-        entry = self.find(kind, name)
-        return getattr(importlib.import_module(entry.module), entry.attribute)
+        return self.find(kind, name).load()
 
     def options(self, module: str, attribute: str) -> tuple[OptionSpec, ...]:
         """The options of one dataclass of the package, such as ``RunOptions``."""
@@ -90,8 +137,11 @@ class Catalogue:
         return self.reader.options(*found)
 
     def preset_path(self, model: str) -> Path | None:
-        """The file with the presets of a method, where it has one."""
+        """The file with the presets of a method, where it has one; of another package, beside the method's own file."""
         paths = [folder / "models" / "config" / f"{model}.yaml" for folder in self.reader.folders]
+        module = next((e.module for e in self.entries("model") if e.extension and canonical(e.name) == canonical(model)), None)
+        source = self.reader.source(module) if module else None
+        paths += [source.path.with_name(f"{model}.yaml")] if source else []
         return next((path for path in paths if path.is_file()), None)
 
     def _sources(self, folder: str, mark: str) -> Iterator[Source]:
@@ -102,8 +152,8 @@ class Catalogue:
             if source:
                 yield source
 
-    def _classes(self, kind: str, source: Source) -> Iterator[Entry]:
-        for node in source.definitions.values():
+    def _classes(self, kind: str, source: Source, *nodes: ast.ClassDef | ast.FunctionDef) -> Iterator[Entry]:
+        for node in nodes or source.definitions.values():
             own = dict(assignments(node.body)) if isinstance(node, ast.ClassDef) else {}
             name = source.literal(own["NAME"]) if "NAME" in own else ""
             if isinstance(node, ast.ClassDef) and name:  # a base class has no name, or an empty one
@@ -115,9 +165,11 @@ class Catalogue:
         for name, attribute in (source.literal(names) if names else {}).items():
             if attribute not in source.definitions:
                 raise UserError(f"{source.path}: BACKBONES names '{attribute}', which the file does not define")
-            options = self.reader.module_options(source)
-            constants = self.reader.literal_constants(source.tree.body)
-            yield Entry("backbone", name, source.name, attribute, _summary(source.definitions[attribute]), options, constants)
+            yield self._backbone(source, source.definitions[attribute], name)
+
+    def _backbone(self, source: Source, node: ast.ClassDef | ast.FunctionDef, name: str) -> Entry:
+        constants = self.reader.literal_constants(source.tree.body)
+        return Entry("backbone", name, source.name, node.name, _summary(node), self.reader.module_options(source), constants)
 
 
 def _holds(path: Path, mark: str) -> bool:
@@ -140,7 +192,7 @@ def _summary(node: ast.ClassDef | ast.FunctionDef) -> str:
     return (ast.get_docstring(node) or "").partition("\n")[0]
 
 
-INSTALLED = Catalogue(pmi_cl.__path__)  # the package's own folders; a reader without files until it is asked
+INSTALLED = Catalogue(pmi_cl.__path__, extensions)  # the package's own folders; a reader without files until it is asked
 entries = INSTALLED.entries
 find = INSTALLED.find
 load = INSTALLED.load

@@ -107,13 +107,20 @@ def listing(catalogue: Catalogue) -> str:
     """The text of ``--list``: models, data sets, backbones and presets, a line each."""
     blocks = []
     for kind, word in KINDS.items():
-        rows = [(entry.name, entry.summary) for entry in catalogue.entries(kind)]
+        rows = [(entry.name, _origin(entry) + entry.summary) for entry in catalogue.entries(kind)]
+        rows += [(name, str(error)) for name, error in catalogue.broken[kind].items()]
         blocks.append("\n".join([f"{word}s (--{kind})", *_aligned(rows)]))
+    parts = [(part.name, f"[{part.package}] {part.module}:{part.attribute}") for part in catalogue.outside("inversion")]
+    blocks += ["\n".join(["parts of an inversion (--inv_start, --inv_terms)", *_aligned(parts)])] if parts else []
     models = [entry.name for entry in catalogue.entries("model")]
     width = max(map(len, models), default=0)
     rows = [(f"{model:<{width}}  {name}", about) for model in models for name, about in _preset_rows(presets_of(model, catalogue))]
     blocks.append("\n".join(["presets (--model_config)", *_aligned(rows)]))
     return "\n\n".join(blocks) + "\n"
+
+
+def _origin(entry: Entry) -> str:
+    return f"[{entry.extension.package}] " if entry.extension else ""
 
 
 def _preset_rows(file: PresetFile) -> list[tuple[str, str]]:

@@ -103,6 +103,10 @@ class TaskData(ContinualDataset):
         for rows in torch.arange(len(self.train.labels), device=self.device).split(batch_size):
             yield self.normalise(self.train.pixels(rows)), self.train.labels[rows]
 
+    def train_indices(self, task: int) -> Tensor:
+        """Every row: no other task's images are known."""
+        return torch.arange(len(self.train.labels), device=self.device)
+
     def steps_per_epoch(self, task: int, batch_size: int, drop_last: bool = True) -> int:
         """Batches that Mammoth's loader gives in an epoch."""
         return self._steps

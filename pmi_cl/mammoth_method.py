@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import random
 import sys
+from collections.abc import Iterator
 from types import SimpleNamespace
 from typing import Any
 
@@ -36,13 +37,14 @@ class HostedMethod:
     Attributes:
         ENTRY, FLAGS: the method's entry in the catalogue, and its flags.
         method: the method itself; its network is ``net``. It is no submodule: Mammoth saves ``net`` and, as extra state, the method's own.
-        data: the images of the task at hand, as the method knows data sets.
+        data: the images of the task at hand, as the method knows data sets. batches: of the epoch, where the data set is one of ours.
     """
 
     ENTRY: Entry
     FLAGS: Flags
     NAME: str
     method: Any = None
+    batches: Iterator[tuple[Tensor, Tensor, Tensor]] | None = None
     # of Mammoth's class, behind this one
     args: Any
     net: Any
@@ -98,12 +100,19 @@ class HostedMethod:
         """The learning rate, and what trains."""
         self.method.begin_epoch(epoch, self.data)
         self.method.set_modes()
+        if hasattr(dataset, "ours"):
+            self.batches = self.data.train_batches(self.current_task, epoch, self.args.batch_size)
         self.opt = self.method.opt
 
     def observe(self, inputs: Tensor, labels: Tensor, not_aug_inputs: Tensor, epoch: int | None = None) -> dict[str, Any]:
-        """One step. A network that wants images in a form of its own gets them from the images that are not augmented."""
+        """One step. On a data set of ours it is the step that our own runner would take: the same images in the same crops.
+
+        A network that wants images in a form of its own gets them from the images that are not augmented.
+        """
         raw, epoch, step = pixels(not_aug_inputs), epoch or 0, self.epoch_iteration
-        if self.data.form is not None:
+        if self.batches is not None:
+            inputs, labels, raw = next(self.batches)
+        elif self.data.form is not None:
             inputs = self.data.augment(raw, seeded(self.method.args.seed, "augment", self.current_task, epoch, step))
         inputs = inputs.contiguous(memory_format=torch.channels_last)
         with self.method.arithmetic():

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from pmi_cl.errors import UserError
+from pmi_cl.extensions import source_file
 
 SCALARS = ("int", "float", "str", "bool")
 TYPES = (*SCALARS, *(f"{name} | None" for name in SCALARS), *(f"tuple[{name}, ...]" for name in SCALARS))
@@ -62,8 +63,16 @@ class Source:
     @functools.cached_property
     def imports(self) -> dict[str, tuple[str, str]]:
         """Local name -> (module, name there) of the top-level ``from`` imports."""
-        froms = [node for node in self.tree.body if isinstance(node, ast.ImportFrom) and node.module]
-        return {alias.asname or alias.name: (str(node.module), alias.name) for node in froms for alias in node.names}
+        froms = [node for node in self.tree.body if isinstance(node, ast.ImportFrom)]
+        return {alias.asname or alias.name: (self._module_of(node), alias.name) for node in froms for alias in node.names}
+
+    def _module_of(self, node: ast.ImportFrom) -> str:
+        """The module that an import names, by its full name."""
+        if not node.level:
+            return str(node.module)
+        parts = self.name.split(".")
+        above = parts[: len(parts) - node.level + (self.path.stem == "__init__")]
+        return ".".join([*above, *([node.module] if node.module else [])])
 
     def literal(self, node: ast.expr) -> Any:
         """The value of a literal; a UserError that names the line for anything else."""
@@ -87,10 +96,15 @@ def assignments(body: Sequence[ast.stmt]) -> Iterator[tuple[str, ast.expr]]:
 
 
 class SourceReader:
-    """Parses modules of the package ``pmi_cl`` that lie in the given folders (the package's ``__path__``), each once."""
+    """Parses modules of the package ``pmi_cl`` that lie in the given folders (the package's ``__path__``), and of ``outside``, each once.
+
+    Attributes:
+        outside: names of other packages whose modules may be read.
+    """
 
     def __init__(self, folders: Sequence[str | Path]) -> None:
         self.folders = [Path(folder) for folder in folders]
+        self.outside: set[str] = set()
         self._sources: dict[str, Source | None] = {}
 
     def source(self, module: str) -> Source | None:
@@ -100,11 +114,7 @@ class SourceReader:
         return self._sources[module]
 
     def _parse(self, module: str) -> Source | None:
-        package, *inner = module.split(".")
-        if package != "pmi_cl" or not inner:
-            return None
-        relative = Path(*inner).with_suffix(".py")
-        path = next((folder / relative for folder in self.folders if (folder / relative).is_file()), None)
+        path = self._path(module)
         if path is None:
             return None
         try:
@@ -113,6 +123,15 @@ class SourceReader:
             raise UserError(f"{path}:{error.lineno}: {error.msg}") from error
         except (ValueError, OSError) as error:
             raise UserError(f"{path}: cannot be read as Python: {error}") from error
+
+    def _path(self, module: str) -> Path | None:
+        package, *inner = module.split(".")
+        if package in self.outside:
+            return source_file(module)
+        if package != "pmi_cl" or not inner:
+            return None
+        relative = Path(*inner).with_suffix(".py")
+        return next((folder / relative for folder in self.folders if (folder / relative).is_file()), None)
 
     def resolve(self, source: Source, name: str) -> tuple[Source, ast.ClassDef] | None:
         """The class that ``name`` means inside ``source``, followed through its imports; None for a class from elsewhere."""

@@ -154,6 +154,19 @@ def test_it_is_the_same_class_with_the_same_weights_in_both_worlds(host: Path, t
     assert python(tmp_path, WEIGHTS, str(host)) == python(tmp_path, OURS)
 
 
+@pytest.mark.parametrize("more", [[], ["--model", "vpt", "--backbone", "clip-tiny"]], ids=["pmi_rdfcil", "vpt"])
+def test_on_a_data_set_of_ours_a_run_ends_as_in_our_own_runner(more: list[str], tmp_path: Path) -> None:
+    """The same images in the same order and crops, the same random numbers: the same accuracies, to the last digit."""
+    small = ["--n_epochs", "2", "--train_per_class", "20", "--batch_size", "16", "--seed", "3", "--lr", "0.05"]
+    inverted = ["--buffer_images", "40", "--inv_batch", "40", "--inv_steps", "5", "--cont_epochs", "5"]
+    words = [*(more or ["--model", "pmi_rdfcil", *inverted]), "--dataset", "seq-digits", *small]
+    own = run(tmp_path, *words, "--num_threads", "1", "--run_name", "own")
+    assert own.returncode == 0, own.stderr
+    (record,) = tmp_path.glob("runs/*/seq-digits/own/results.json")
+    expected = json.loads(record.read_text())["class_il"]["matrix"]
+    assert max(expected[-1]) > 15 and raw(mammoth(tmp_path, STAND_IN, *words)) == expected
+
+
 def test_a_script_inside_mammoth_registers_with_one_line(host: Path, tmp_path: Path) -> None:
     code = f"""
 import os, sys

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import errno
-import importlib
 import math
 import os
 import shutil
@@ -54,16 +53,16 @@ def preflight(run: Run) -> None:
     args = run.args
     results = Path(args.resume or args.results_path).expanduser()
     check_writable(results)
-    check_backbone = getattr(importlib.import_module(run.backbone.module), "check", None)  # of its weights, where it has some
+    check_backbone = getattr(run.backbone.load_module(), "check", None)  # of its weights, where it has some
     if check_backbone is not None:
         check_backbone(args)
-    dataset = getattr(importlib.import_module(run.dataset.module), run.dataset.attribute)
+    dataset = run.dataset.load()
     dataset.check(args)
     if args.loadcheck:
         check_file(Path(args.loadcheck).expanduser())
     if args.resume:
         _check_resumable(RunRecord(Path(args.resume)))
-    model = getattr(importlib.import_module(run.model.module), run.model.attribute)
+    model = run.model.load()
     model.check(args, dataset.n_classes(args))
     samples = model.samples_mib(args, dataset)
     check_memory(args, samples, pick_device(args.device))

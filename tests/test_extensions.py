@@ -1,0 +1,170 @@
+"""The templates of ``docs/adding_*.md``, as a package of a user's own that entry points make known, and as files of a checkout."""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parent.parent
+# page -> the module that its template becomes, and how long it may be in lines that are not empty
+PAGES = {"method": ("taught", 40), "dataset": ("stripes", 25), "backbone": ("plain", 20), "inversion_part": ("inversion", 15)}
+SMALL = [
+    "--n_epochs",
+    "1",
+    "--train_per_class",
+    "8",
+    "--batch_size",
+    "8",
+    "--num_threads",
+    "1",
+    "--savecheck",
+    "none",
+    "--tensorboard",
+    "0",
+]
+
+
+def page(name: str) -> str:
+    article = "an" if name[0] in "aeiou" else "a"
+    return (ROOT / "docs" / f"adding_{article}_{name}.md").read_text(encoding="utf-8")
+
+
+def template(name: str) -> str:
+    """The first program of a page."""
+    return str(re.findall(r"^```python\n(.*?)^```", page(name), re.DOTALL | re.MULTILINE)[0])
+
+
+def entry_points() -> str:
+    """Those of all pages, in the format of an installed package."""
+    tables = re.findall(r"^ *\[project\.entry-points\.\"(.*?)\"\]\n(.*?)^ *```", "".join(map(page, PAGES)), re.DOTALL | re.MULTILINE)
+    assert len(tables) == len(PAGES)
+    return "\n".join(f"[{group}]\n" + "\n".join(line.strip().replace('"', "") for line in body.splitlines()) for group, body in tables)
+
+
+def install(folder: Path, package: str, modules: dict[str, str], points: str) -> None:
+    """What ``pip install`` leaves of a package: its files, and what it says about itself."""
+    about = folder / f"{package}-1.0.dist-info"
+    about.mkdir()
+    (about / "METADATA").write_text(f"Metadata-Version: 2.1\nName: {package.replace('_', '-')}\nVersion: 1.0\n")
+    (about / "entry_points.txt").write_text(points)
+    for name, text in {"__init__": "", **modules}.items():
+        (folder / package).mkdir(exist_ok=True)
+        (folder / package / f"{name}.py").write_text(text)
+
+
+@pytest.fixture
+def site(tmp_path: Path) -> Path:
+    """A folder of installed packages with the pages' templates in one."""
+    folder = tmp_path / "site"
+    folder.mkdir()
+    install(folder, "my_package", {module: template(name) for name, (module, _) in PAGES.items()}, entry_points())
+    return folder
+
+
+def command(site: Path, *words: str, cwd: Path | None = None) -> subprocess.CompletedProcess[str]:
+    environment = {**os.environ, "PYTHONPATH": f"{site}{os.pathsep}{ROOT}", "OMP_NUM_THREADS": "1"}
+    here = cwd or site.parent
+    return subprocess.run([sys.executable, "-m", "pmi_cl", *words], cwd=here, env=environment, capture_output=True, text=True, check=False)
+
+
+@pytest.mark.parametrize("name", PAGES)
+def test_a_template_is_short_and_stands_alone(name: str) -> None:
+    lines = [line for line in template(name).splitlines() if line.strip()]
+    assert len(lines) <= PAGES[name][1]
+    compile(template(name), name, "exec")
+
+
+def test_what_a_package_adds_is_listed_and_explained_without_importing_it(site: Path) -> None:
+    (site / "my_package/__init__.py").write_text("raise RuntimeError('imported')")
+    listed = command(site, "--list")
+    assert listed.returncode == 0, listed.stderr
+    for line in (
+        "taught         [my-package] Fine-tuning beside the logits of the network before the task.",
+        "seq-stripes     [my-package] Stripes of ten widths",
+        "plain4         [my-package] Four convolutions",
+        "grey   [my-package] my_package.inversion:grey",
+    ):
+        assert " ".join(line.split()) in " ".join(listed.stdout.split())
+    helped = command(site, "--help", "--model", "taught").stdout
+    assert "--distillation FLOAT" in helped and "weight of the distance to the old network's logits" in " ".join(helped.split())
+    refused = command(site, "--model", "taught", "--dataset", "seq-stripes", "--distillation", "-1", "--check")
+    assert refused.stderr == "pmi-cl: error: --distillation -1: it must be at least 0\n"
+
+
+def test_a_method_on_a_data_set_on_a_backbone_of_one_s_own(site: Path) -> None:
+    words = ["--model", "taught", "--dataset", "seq-stripes", "--backbone", "plain4", "--distillation", "0.5"]
+    done = command(site, *words, *SMALL, "--model_config", "none")
+    assert done.returncode == 0, done.stderr
+    assert "taught on seq-stripes, seed 0: A_5 = " in done.stdout
+
+
+def test_a_run_of_one_s_own_method_goes_on_where_it_stopped(site: Path) -> None:
+    words = ["--model", "taught", "--dataset", "seq-stripes", *SMALL[:-4], "--results_path", "runs", "--run_name"]
+    whole = command(site, *words, "whole", "--stop_after", "2", "--tensorboard", "0")
+    assert whole.returncode == 0, whole.stderr
+    half = command(site, *words, "half", "--stop_after", "1", "--tensorboard", "0")
+    assert half.returncode == 0, half.stderr
+    rest = command(site, "--resume", "runs/taught/seq-stripes/half", "--stop_after", "2")
+    assert rest.returncode == 0, rest.stderr
+    assert rest.stdout.splitlines()[-1] == whole.stdout.splitlines()[-1]
+
+
+def test_an_inversion_takes_its_start_and_a_term_from_a_package(site: Path) -> None:
+    small = ["--buffer_images", "24", "--inv_batch", "24", "--inv_steps", "2", "--cont_epochs", "2", "--stop_after", "2", *SMALL]
+    words = ["--model", "pmi_rdfcil", "--dataset", "seq-digits", *small]
+    done = command(site, *words, "--inv_start", "grey", "--inv_terms", "shown=0.5")
+    assert done.returncode == 0, done.stderr
+    for flags, said in (
+        (["--inv_start", "gray"], "unknown start of the inversion 'gray': did you mean grey?"),
+        (["--inv_terms", "shown=much"], "--inv_terms shown=much: write NAME or NAME=WEIGHT"),
+        (["--inv_terms", "showm"], "unknown term of the inversion 'showm': did you mean shown?"),
+    ):
+        refused = command(site, *words, *flags)
+        assert refused.returncode == 2 and said in refused.stderr
+
+
+FAILING = "from pmi_cl.models.sgd import Sgd\nimport not_there\n\n\nclass Failing(Sgd):\n    NAME = 'failing'\n"
+BROKEN = {
+    "absent": ("nowhere:Absent", {}, "there is no such module"),
+    "unnamed": ("broken.unnamed:Unnamed", {"unnamed": "class Unnamed:\n    pass\n"}, "its NAME must be 'unnamed'"),
+    "undefined": ("broken.undefined:Undefined", {"undefined": ""}, "the module does not define it"),
+    "unreadable": ("broken.unreadable:Unreadable", {"unreadable": "class Unreadable(:\n"}, "invalid syntax"),
+    "sgd": ("broken.sgd:Sgd", {"sgd": "class Sgd:\n    NAME = 'sgd'\n"}, "the name is taken by pmi_cl.models.sgd"),
+    "failing": ("broken.failing:Failing", {"failing": FAILING}, "ModuleNotFoundError: No module named 'not_there'"),
+}
+
+
+@pytest.mark.parametrize("name", BROKEN)
+def test_a_package_that_cannot_be_used_is_named_and_stops_nothing_else(name: str, tmp_path: Path) -> None:
+    target, modules, said = BROKEN[name]
+    install(tmp_path, "broken", modules, f"[pmi_cl.models]\n{name} = {target}\n")
+    listed = command(tmp_path, "--list")
+    assert listed.returncode == 0 and "joint" in listed.stdout and name in listed.stdout
+    done = command(tmp_path, "--model", name, "--dataset", "seq-digits", *SMALL)
+    assert done.returncode == 2 and len(done.stderr.splitlines()) == 1
+    assert f"the model '{name}' of the package broken cannot be used" in done.stderr and said in done.stderr
+
+
+@pytest.mark.parametrize("name", ["method", "dataset", "backbone"])
+def test_a_template_works_as_a_file_of_a_checkout(name: str, tmp_path: Path) -> None:
+    """Where its page says that it goes."""
+    place = re.search(r"save it as `(\w+/\w+\.py)`", page(name))
+    assert place is not None
+    ignored = shutil.ignore_patterns(".*", "tests", "results", "runs", "docs", "__pycache__")
+    copy = Path(shutil.copytree(ROOT, tmp_path / "checkout", ignore=ignored))
+    (copy / place[1]).write_text(template(name))
+    words = re.search(r"`python main\.py (.*?)`", page(name))
+    assert words is not None
+    small = {"pmi_rdfcil": ["--buffer_images", "20", "--inv_batch", "20", "--inv_steps", "2", "--cont_epochs", "2"]}
+    command_line = [*words[1].split(), *SMALL, "--stop_after", "2", *(small["pmi_rdfcil"] if "pmi_rdfcil" in words[1] else [])]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": ""}
+    done = subprocess.run(
+        [sys.executable, "main.py", *command_line], cwd=copy, env=environment, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr
