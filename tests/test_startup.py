@@ -70,6 +70,19 @@ def times_torch(argv: list[str]) -> float:
     return spent / torch_alone
 
 
+def import_seconds(*modules: str) -> float:
+    """Processor time of a process that imports them: the best of three."""
+    code = f"import {', '.join(modules)}, time; print(time.process_time())"
+    return min(float(python("-c", code).stdout) for _ in range(3))
+
+
+def test_the_engine_is_imported_in_little_more_than_torch() -> None:
+    """``pmi_cl`` alone imports nothing; the engine with all its parts takes less than half a torch more."""
+    engine = [f"pmi_cl.inversion.{path.stem}" for path in sorted((ROOT / "inversion").glob("[!_]*.py"))]
+    assert import_seconds("pmi_cl", "pmi_cl.inversion") < 0.2
+    assert import_seconds(*engine) < 1.5 * import_seconds("torch")
+
+
 @pytest.mark.skipif(not Path("/proc/self/stat").exists(), reason="only Linux tells the processor time of another process")
 def test_the_first_step_comes_soon_after_torch(cifar100_dir: Path, tmp_path: Path) -> None:
     places = ["--base_path", str(cifar100_dir), "--results_path", str(tmp_path)]
