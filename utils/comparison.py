@@ -23,11 +23,6 @@ class Run:
     results: dict[str, Any]
 
     @property
-    def told(self) -> str:
-        """Every value but the seed and where the run was made: runs that agree in it differ in their seed alone."""
-        return json.dumps({name: value for name, value in self.args.items() if name not in QUIET}, sort_keys=True)
-
-    @property
     def settings(self) -> tuple[str, str, str]:
         """(data set, method, preset and the flags that were typed), for people."""
         typed = sorted(
@@ -51,16 +46,36 @@ def read_runs(folders: Sequence[Path]) -> list[Run]:
 
 def table(runs: Sequence[Run]) -> str:
     """Markdown: a row for each group of runs that differ in their seed alone; mean and standard deviation over the seeds (ddof 1)."""
-    groups: dict[tuple[tuple[str, str, str], str], list[Run]] = defaultdict(list)
-    for run in runs:
-        groups[run.settings, run.told].append(run)
     rows = ["| data set | method | settings | seeds | last, % | average, % | forgetting | task-IL last, % | minutes |", "|" + "---|" * 9]
-    for ((dataset, method, settings), _), members in sorted(groups.items()):
+    for (dataset, method, settings), members in sorted(_groups(runs).items()):
         figures = [_spread([run.results[part][name] for run in members]) for part, name in _COLUMNS]
         minutes = statistics.mean(sum(run.results["seconds"].values()) for run in members) / 60
         seeds = " ".join(str(seed) for seed in sorted(run.args["seed"] for run in members))
         rows.append(f"| {dataset} | `{method}` | {settings} | {seeds} | {' | '.join(figures)} | {minutes:.1f} |")
     return "\n".join(rows)
+
+
+def _groups(runs: Sequence[Run]) -> dict[tuple[str, str, str], list[Run]]:
+    """Runs by (data set, method, settings). Settings of the same words may hide different values, of a preset that was changed say:
+    then they are named too, so that only runs that differ in their seed alone share a row."""
+    alike: dict[tuple[str, str, str], list[Run]] = defaultdict(list)
+    for run in runs:
+        alike[run.settings].append(run)
+    groups: dict[tuple[str, str, str], list[Run]] = defaultdict(list)
+    for (dataset, method, words), members in alike.items():
+        names = sorted({name for run in members for name in run.args} - {*QUIET})
+        values = {name: [_value(run, name, members) for run in members] for name in names}
+        differing = [name for name in names if any(value != values[name][0] for value in values[name])]
+        for row, run in enumerate(members):
+            named = [f"{name}={_text(values[name][row])}" for name in differing]
+            groups[dataset, method, " ".join([words, *named])].append(run)
+    return groups
+
+
+def _value(run: Run, name: str, runs: Sequence[Run]) -> Any:
+    """The option's value in the run. A record older than the option lacks it: it then has what is the default in the others."""
+    defaults = (other.args[name] for other in runs if other.sources.get(name) == "default")
+    return run.args[name] if name in run.args else next(defaults, None)
 
 
 _COLUMNS = (("class_il", "last"), ("class_il", "average"), ("class_il", "forgetting"), ("task_il", "last"))
