@@ -45,9 +45,12 @@ def main() -> int:
     args = parser.parse_args()
     if not args.mammoth_path:
         parser.error("--mammoth_path is missing: give the folder of a Mammoth checkout")
+    sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+    from pmi_cl.utils.records import surroundings
+
     with tempfile.TemporaryDirectory() as folder:
         fabricate(Path(folder))
-        report = {"threads": args.threads, "training": training(args, folder), "start": start(args, folder)}
+        report = {**surroundings(), "threads": args.threads, "training": training(args, folder), "start": start(args, folder)}
     print(json.dumps(report, indent=1))
     if args.json:
         args.json.write_text(json.dumps(report, indent=1) + "\n")
@@ -101,18 +104,31 @@ def child(args: argparse.Namespace, folder: str, side: str, network: str, batch:
 
 
 def fabricate(folder: Path) -> None:
-    """CIFAR-100's files with random pixels, as torchvision and we read them."""
+    """CIFAR-100's files with random pixels."""
     import numpy
 
+    counts = {"train": 50_000, "test": 10_000}
+    pixels = {name: numpy.random.default_rng(0).integers(0, 256, (count, 3072), dtype=numpy.uint8) for name, count in counts.items()}
+    write_cifar(folder, {name: (pixels[name], [row % 100 for row in range(count)]) for name, count in counts.items()})
+
+
+def write_cifar(folder: Path, splits: dict[str, tuple[Any, list[int]]]) -> None:
+    """Pixels (n, 3072) and labels of both splits as the files of CIFAR-100, below ``folder``/data, where Mammoth looks for them."""
     target = folder / "data" / "CIFAR100" / "cifar-100-python"
     target.mkdir(parents=True)
-    for name, count in (("train", 50_000), ("test", 10_000)):
-        pixels = numpy.random.default_rng(0).integers(0, 256, (count, 3072), dtype=numpy.uint8)
-        labels = [row % 100 for row in range(count)]
-        content = {"data": pixels, "fine_labels": labels, "coarse_labels": labels, "filenames": [""] * count}
+    for name, (pixels, labels) in splits.items():
+        content = {"data": pixels, "fine_labels": labels, "coarse_labels": labels, "filenames": [""] * len(labels)}
         (target / name).write_bytes(pickle.dumps(content, protocol=4))
     meta = {"fine_label_names": [str(label) for label in range(100)], "coarse_label_names": [str(label) for label in range(100)]}
     (target / "meta").write_bytes(pickle.dumps(meta, protocol=4))
+
+
+def take_any_cifar() -> None:
+    """Let torchvision read files that are not the official ones."""
+    from torchvision.datasets import CIFAR100
+
+    CIFAR100.train_list, CIFAR100.test_list = [["train", None]], [["test", None]]
+    CIFAR100.meta = {**CIFAR100.meta, "md5": None}
 
 
 class Enough(BaseException):
@@ -232,10 +248,7 @@ def mammoths(watch: Watch, path: str, words: list[str], own: bool) -> None:
 
         mammoth.Bridge.register = lambda self: None  # type: ignore[method-assign]
     register(path, words)
-    from torchvision.datasets import CIFAR100
-
-    CIFAR100.train_list, CIFAR100.test_list = [["train", None]], [["test", None]]
-    CIFAR100.meta = {**CIFAR100.meta, "md5": None}
+    take_any_cifar()
     base = sys.modules["models.utils.continual_model"].ContinualModel
     base.meta_observe = watch.around(base.meta_observe)
     folders = {"base_path": "data", "results_path": "results", "checkpoint_path": "checkpoints"}

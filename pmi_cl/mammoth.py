@@ -43,8 +43,14 @@ class Bridge:
         }
 
     def _name(self, entry: Entry) -> str:
-        plain = spelled(entry.name)
-        return f"{spelled(PREFIX)}{plain}" if plain in self.mammoth.names[entry.kind] else plain
+        """Its own where Mammoth has none such, else with ``pmi-`` in front; ``pmi-cl-`` where that is another of ours, as pmi_rdfcil is."""
+        plain, theirs = spelled(entry.name), self.mammoth.names[entry.kind]
+        taken = theirs | {spelled(other.name) for other in INSTALLED.entries(entry.kind) if other.name != entry.name}
+        free = (name for name in (plain, f"{spelled(PREFIX)}{plain}", f"pmi-cl-{plain}") if name not in taken)
+        name = next(free, None)
+        if name is None:
+            raise UserError(f"Mammoth in {self.mammoth.folder} has a {entry.kind} '{plain}' and every name that ours could take")
+        return name
 
     def register(self) -> None:
         """Enter everything into Mammoth's registers, and let ``--model_config`` and the backbone of our methods be ours."""

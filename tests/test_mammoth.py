@@ -93,9 +93,20 @@ def test_a_run_goes_on_from_a_checkpoint_of_its_middle(host: Path, tmp_path: Pat
     assert raw(mammoth(tmp_path, host, *words, *shown))[-1][:2] == first[-1]
 
 
-def test_a_method_of_ours_on_a_data_set_of_mammoths(tmp_path: Path) -> None:
-    words = ["--model", "pmi_rdfcil", "--dataset", "seq-cifar100", *SMALL[:-10], *FEW[2:]]
-    assert [len(row) for row in raw(mammoth(tmp_path, STAND_IN, *words))] == [1, 2, 3, 4, 5]
+def test_a_method_of_ours_on_a_data_set_of_mammoths(host: Path, tmp_path: Path, request: pytest.FixtureRequest) -> None:
+    words = ["--model", "pmi_rdfcil", "--dataset", "seq-cifar100", *SMALL[:8], *FEW[2:], "--stop_after", "3"]
+    if host != STAND_IN:  # real images; six steps an epoch
+        (tmp_path / "data").mkdir()
+        (tmp_path / "data/CIFAR100").symlink_to(request.getfixturevalue("cifar100_dir"))
+        words += ["--base_path", "data", "--dataset_config", "5tasks", "--debug_mode", "1", "--cont_epochs", "1", "--backbone", "resnet20"]
+    assert [len(row) for row in raw(mammoth(tmp_path, host, *words))] == [1, 2, 3]
+
+
+def test_what_mammoth_does_to_its_data_reaches_our_methods(tmp_path: Path) -> None:
+    """Another order of the classes, and evaluations before a task that a head which grows cannot yet answer."""
+    words = ["--model", "pmi-sgd", *FEW[2:], "--permute_classes", "1", "--enable_other_metrics", "1"]
+    for dataset in ("seq-cifar100", "seq-digits"):
+        assert [len(row) for row in raw(mammoth(tmp_path, STAND_IN, *words, "--dataset", dataset))] == [1, 2, 3, 4, 5]
 
 
 @pytest.mark.parametrize("model", ["pmi-sgd", "rdfcil", "zsclip", "vpt"])
@@ -256,6 +267,25 @@ except UserError as error:
     print(error)
 """
     assert python(tmp_path, code).startswith("'models' is already imported from")
+
+
+def test_a_name_that_both_have_with_and_without_the_prefix(read_only: Path, tmp_path: Path) -> None:
+    """A Mammoth that has an rdfcil of its own: ours must not take the name of our pmi_rdfcil. And one that has them all."""
+    code = f"""
+from pmi_cl.errors import UserError
+from pmi_cl.mammoth import register
+try:
+    print({{name: entry.name for name, entry in register({str(read_only)!r}).entries["model"].items() if "rdfcil" in name}})
+except UserError as error:
+    print(error)
+"""
+    for name in ("rdfcil", "pmi_cl_rdfcil"):
+        text = (read_only / "models/sgd.py").read_text()
+        (read_only / f"models/{name}.py").write_text(text.replace('NAME = "sgd"', f'NAME = "{name}"'))
+        said = python(tmp_path, code)
+        if name == "rdfcil":
+            assert ast.literal_eval(said) == {"pmi-rdfcil": "pmi_rdfcil", "pmi-cl-rdfcil": "rdfcil"}
+    assert "has a model 'rdfcil' and every name that ours could take" in said
 
 
 def test_without_a_method_it_says_how_it_is_used(tmp_path: Path) -> None:
