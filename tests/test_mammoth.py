@@ -94,11 +94,26 @@ def test_a_run_goes_on_from_a_checkpoint_of_its_middle(host: Path, tmp_path: Pat
 
 
 def test_a_method_of_ours_on_a_data_set_of_mammoths(host: Path, tmp_path: Path, request: pytest.FixtureRequest) -> None:
-    words = ["--model", "pmi_rdfcil", "--dataset", "seq-cifar100", *SMALL[:8], *FEW[2:], "--stop_after", "3"]
-    if host != STAND_IN:  # real images; six steps an epoch
+    words = [
+        "--model",
+        "pmi_rdfcil",
+        "--dataset",
+        "seq-cifar100",
+        "--stop_after",
+        "3",
+        "--model_config",
+        "smoke",
+        "--inv_steps",
+        "2",
+        *FEW[2:],
+    ]
+    if host == STAND_IN:
+        words += ["--buffer_images", "40", "--inv_batch", "40"]
+    else:  # real images; six steps an epoch
         (tmp_path / "data").mkdir()
         (tmp_path / "data/CIFAR100").symlink_to(request.getfixturevalue("cifar100_dir"))
-        words += ["--base_path", "data", "--dataset_config", "5tasks", "--debug_mode", "1", "--cont_epochs", "1", "--backbone", "resnet20"]
+        words += ["--base_path", "data", "--dataset_config", "5tasks", "--debug_mode", "1", "--backbone", "resnet20"]
+        words += ["--buffer_images", "200", "--inv_batch", "200", "--cont_epochs", "1"]
     assert [len(row) for row in raw(mammoth(tmp_path, host, *words))] == [1, 2, 3]
 
 
