@@ -2,31 +2,34 @@
 
     python benchmarks/paper_protocol.py --minutes 9
 
-Each call works for at most so many minutes, stops cleanly (SIGTERM: the run saves), and says whether to call again; the next call
-resumes. Every finished part is one JSON file in ``--out``: the inversion's bill, or a copy of the run's ``results.json``.
+Run it from a checkout in which the package is installed. Each call works for at most so many minutes, stops cleanly (SIGTERM: the run
+saves), and says whether to call again; the next call resumes. Every finished part is one JSON file in ``--out``: the inversion's bill, or
+a copy of the run's ``results.json``.
 """
 
 from __future__ import annotations
 
 import argparse
-import json
 import shutil
 import subprocess
 import sys
 import time
+from collections.abc import Sequence
 from pathlib import Path
 
 METHODS = ("rdfcil", "pmi_rdfcil")
 EXTRA_SECONDS = 45  # for the run to finish its step and save
 
 
-def main() -> int:
+def main(argv: Sequence[str] | None = None) -> int:
     """Work for the time given; 0 when everything is done, 75 (try again) when something is left."""
-    args = arguments()
+    args = arguments(argv)
     args.out.mkdir(parents=True, exist_ok=True)
     deadline = time.monotonic() + 60 * args.minutes
     if "inversion" in args.parts and not (args.out / "inversion.json").exists():
-        (args.out / "inversion.json").write_text(json.dumps(inversion_speed(args), indent=1))
+        from pmi_cl.utils.atomic import write_json
+
+        write_json(args.out / "inversion.json", inversion_speed(args))
     for method in METHODS:
         if method in args.parts and not (args.out / f"{method}.json").exists() and not continue_run(method, args, deadline):
             print("time is up: call again with the same arguments to go on")
@@ -35,7 +38,7 @@ def main() -> int:
     return 0
 
 
-def arguments() -> argparse.Namespace:
+def arguments(argv: Sequence[str] | None = None) -> argparse.Namespace:
     """The command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--out", type=Path, default=Path("results/paper_protocol"), help="where the JSON files go")
@@ -47,7 +50,7 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--device", default="auto")
     parser.add_argument("--parts", nargs="+", default=["inversion", *METHODS], choices=["inversion", *METHODS])
     parser.add_argument("--seed", type=int, default=0)
-    return parser.parse_args()
+    return parser.parse_args(argv)
 
 
 def inversion_speed(args: argparse.Namespace) -> dict[str, object]:
@@ -101,7 +104,9 @@ def continue_run(method: str, args: argparse.Namespace, deadline: float) -> bool
     if code not in (0, 143):
         raise SystemExit(f"{method} ended with exit code {code}")
     if code == 0:
-        shutil.copy(folder / "results.json", args.out / f"{method}.json")
+        part = args.out / f"{method}.part"
+        shutil.copy(folder / "results.json", part)
+        part.replace(args.out / f"{method}.json")  # whole or not at all: its being there says that the method is done
     return code == 0
 
 
