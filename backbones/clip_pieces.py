@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import contextlib
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import torch
@@ -17,7 +18,7 @@ Tap = Callable[[str, Tensor], Tensor]  # ("attn" or "mlp", what enters it) -> wh
 class PatchConv(nn.Module):
     """The patch convolution: the lowest piece, below which a synthetic image of the inversion never goes."""
 
-    def __init__(self, conv: nn.Module, image_size: int) -> None:
+    def __init__(self, conv: nn.Conv2d, image_size: int) -> None:
         super().__init__()
         self.conv, self.image_size = conv, image_size
 
@@ -28,6 +29,13 @@ class PatchConv(nn.Module):
             given = " x ".join(str(side) for side in x.shape[1:])
             raise UserError(f"this CLIP takes images of 3 x {size} x {size}, not {given}: present the data set in its input form")
         return self.conv(x)
+
+    @torch.no_grad()
+    def nearest_images(self, maps: Tensor) -> Tensor:
+        """Maps (b, width, g, g) to the images (b, 3, h, w), normalised, whose maps are nearest to them: patch by patch, least squares."""
+        weight = self.conv.weight.float().flatten(1)
+        patches = torch.einsum("pw,bwij->bpij", torch.linalg.pinv(weight), maps.float())
+        return F.fold(patches.flatten(2), self.image_size, kernel_size=self.conv.kernel_size, stride=self.conv.stride)
 
 
 class Embed(nn.Module):
@@ -96,6 +104,19 @@ class BlockPiece(nn.Module):
             return self.block.attention(x, attn_mask=mask)
         keys, values = self.prefix(context)
         return prefixed_attention(self.block.attn, x, keys, values)
+
+
+@contextlib.contextmanager
+def bare(blocks: Sequence[BlockPiece]) -> Iterator[None]:
+    """While entered, the blocks are open_clip's alone; what was added to them comes back."""
+    added = [(block.prompt, block.prefix, block.adapter) for block in blocks]
+    for block in blocks:
+        block.prompt = block.prefix = block.adapter = None
+    try:
+        yield
+    finally:
+        for block, (prompt, prefix, adapter) in zip(blocks, added, strict=True):
+            block.prompt, block.prefix, block.adapter = prompt, prefix, adapter
 
 
 def prefixed_attention(attention: nn.MultiheadAttention, x: Tensor, keys: Tensor, values: Tensor) -> Tensor:

@@ -27,6 +27,7 @@ class InversionConfig:
             values with the right moments), ``pmi``, or a function (:data:`pmi_cl.inversion.starts.Initialiser`).
         steps, lr: of the full-model stage: 280 and 0.15 (App. I.1).
         schedule: ``constant`` (appendix), ``cosine`` to 0, or ``released``, the released code's (:func:`rate_at`).
+        schedule_steps: how many steps the schedule would take to its end; None: as many as there are.
         beta2: Adam's second decay.
         terms: what is minimised through the whole network.
         transforms: random transforms of the input inside the loop.
@@ -44,6 +45,7 @@ class InversionConfig:
     steps: int = 280
     lr: float = 0.15
     schedule: Schedule = "constant"
+    schedule_steps: int | None = None
     beta2: float = 0.999
     terms: tuple[Term, ...] = (FeatureMatch(1.0), StatisticsMatch(0.1))
     transforms: Transforms = field(default_factory=Transforms)

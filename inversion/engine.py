@@ -227,7 +227,7 @@ class Inversion:
                 self.descent = Descent(
                     start,
                     steps,
-                    lambda k: rate_at(config.schedule, config.lr, k, steps),
+                    lambda k: rate_at(config.schedule, config.lr, k, config.schedule_steps or steps),
                     beta2=config.beta2,
                     keep_best=config.keep_best,
                     locate=partial(where_not_finite, self.network, partial(self._full_loss, self._rows)),

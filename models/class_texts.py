@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-import contextlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from pmi_cl.backbones.clip_pieces import bare
 from pmi_cl.errors import UserError
 
 if TYPE_CHECKING:
@@ -52,20 +52,7 @@ class ClassTexts:
         run that goes on from a checkpoint would differ from one that was never stopped.
         """
         if len(self._frozen) < classes.stop:
-            with _without_adapters(self.net):
+            with bare(self.net.text_blocks):
                 new = [self.features(range(label, label + 1)) for label in range(len(self._frozen), classes.stop)]
             self._frozen = torch.cat([self._frozen, *new])
         return self._frozen[classes.start : classes.stop]
-
-
-@contextlib.contextmanager
-def _without_adapters(net: ClipNetwork) -> Iterator[None]:
-    """While entered, the text tower's blocks are open_clip's alone."""
-    adapters = [block.adapter for block in net.text_blocks]
-    for block in net.text_blocks:
-        block.adapter = None
-    try:
-        yield
-    finally:
-        for block, adapter in zip(net.text_blocks, adapters, strict=True):
-            block.adapter = adapter

@@ -197,14 +197,19 @@ class ClipModel(ContinualModel):
         """The weight of :meth:`local_loss` in this task."""
         return 1.0
 
-    def extra_losses(self, inputs: Tensor, labels: Tensor, epoch: int, step: int) -> dict[str, Tensor]:
-        """What a method adds to the local loss, weighted."""
+    def extra_losses(self, features: Tensor, labels: Tensor, epoch: int, step: int) -> dict[str, Tensor]:
+        """What a method adds to the local loss, weighted; ``features`` (b, d) and ``labels`` (b,) of the step's images."""
         return {}
+
+    def features_in_training(self, inputs: Tensor) -> Tensor:
+        """Features (b, d) of what a step is given."""
+        return self.image_features(inputs)
 
     def losses(self, inputs: Tensor, labels: Tensor, epoch: int, step: int) -> dict[str, Tensor]:
         """All losses of a step, weighted; their sum is minimised."""
-        local = self.ce_factor() * self.local_loss(self.image_features(inputs), labels)
-        return {"ce": local, **self.extra_losses(inputs, labels, epoch, step)}
+        features = self.features_in_training(inputs)
+        local = self.ce_factor() * self.local_loss(features, labels)
+        return {"ce": local, **self.extra_losses(features, labels, epoch, step)}
 
     def observe(self, inputs: Tensor, labels: Tensor, not_aug_inputs: Tensor, epoch: int = 0, step: int = 0) -> dict[str, Tensor]:
         """A step on the sum of :meth:`losses`. Dropout and noise draw from the generator of this step."""
@@ -221,7 +226,7 @@ class ClipModel(ContinualModel):
 
     def rate(self, epoch: int, step: int) -> float:
         """The learning rate of a step of the current task."""
-        options, steps = self.options, self.dataset.steps_per_epoch(self.current_task, self.options.batch_size)
+        options, steps = self.options, self.steps_per_epoch()
         return rate_at(epoch * steps + step, self.n_epochs() * steps, options.lr, options.lr_schedule, options.warmup_steps)
 
     def new_optimizer(self, parameters: Iterable[nn.Parameter]) -> torch.optim.Optimizer:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from types import SimpleNamespace
@@ -111,6 +111,14 @@ class ContinualModel(nn.Module):
     def n_epochs(self) -> int:
         """Epochs of the current task."""
         return int(self.options.n_epochs)
+
+    def steps_per_epoch(self) -> int:
+        """Steps of an epoch of the current task."""
+        return self.dataset.steps_per_epoch(self.current_task, self.options.batch_size)
+
+    def train_batches(self, epoch: int, start: int = 0) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
+        """What :meth:`observe` is given in an epoch of the current task, from step ``start`` on: the data set's training images."""
+        return self.dataset.train_batches(self.current_task, epoch, self.options.batch_size, start=start)
 
     def grow(self) -> None:
         """Give the head the current task's classes, unless it has them (after a resumption)."""

@@ -106,6 +106,7 @@ class SourceReader:
         self.folders = [Path(folder) for folder in folders]
         self.outside: set[str] = set()
         self._sources: dict[str, Source | None] = {}
+        self._mirrors: dict[tuple[str, str], type] = {}
 
     def source(self, module: str) -> Source | None:
         """The parsed module; None where it is not a file of the package. Raises UserError when it does not parse."""
@@ -145,12 +146,21 @@ class SourceReader:
         return self.resolve(imported, original) if imported else None
 
     def lineage(self, source: Source, node: ast.ClassDef) -> Iterator[tuple[Source, ast.ClassDef]]:
-        """The class and its bases inside the package, bases first, so that a later entry overrides an earlier one."""
-        for base in reversed(node.bases):
-            found = self.resolve(source, base.id) if isinstance(base, ast.Name) else None
-            if found:
-                yield from self.lineage(*found)
-        yield source, node
+        """The class and its bases inside the package in the order in which a later one overrides an earlier one: Python's own, reversed."""
+        try:
+            mirror = self._mirrored(source, node)
+        except TypeError as error:  # bases that contradict each other
+            raise source.fault(node, f"{node.name}: {error}") from error
+        yield from (vars(owner)["origin"] for owner in reversed(mirror.__mro__[:-1]))
+
+    def _mirrored(self, source: Source, node: ast.ClassDef) -> type:
+        """An empty class with the same name and bases, for Python to order them."""
+        key = (source.name, node.name)
+        if key not in self._mirrors:
+            found = [self.resolve(source, base.id) for base in node.bases if isinstance(base, ast.Name)]
+            bases = tuple(self._mirrored(*base) for base in found if base)
+            self._mirrors[key] = type(node.name, bases, {"origin": (source, node)})
+        return self._mirrors[key]
 
     def constants(self, source: Source, node: ast.ClassDef) -> dict[str, Any]:
         """The class attributes in capitals whose values are literals, inherited ones included."""

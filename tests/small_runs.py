@@ -46,6 +46,8 @@ SIZES = {
     "generator_batch": 8,
     "prompt_template": "a {}.",
     "pool_size": 6,
+    "samples_per_class": 3,
+    "replay_batch": 8,
     "precision": "fp32",
     "num_threads": 1,
 }

@@ -97,13 +97,12 @@ class Training:
         self.position.phase = "end"
 
     def _epoch(self, epochs: int) -> None:
-        position, options = self.position, self.model.options
-        model = self.model
+        position, model = self.position, self.model
         model.begin_epoch(position.epoch, self.shown)
         model.set_modes()
-        steps = self.shown.steps_per_epoch(position.task, options.batch_size)
+        steps = model.steps_per_epoch()
         steps = min(steps, DEBUG_STEPS) if self.args.debug_mode else steps
-        batches = self.shown.train_batches(position.task, position.epoch, options.batch_size, start=position.step)
+        batches = model.train_batches(position.epoch, start=position.step)
         losses: dict[str, torch.Tensor] = {}
         for step in range(position.step, steps):
             inputs, labels, raw = next(batches)

@@ -1,0 +1,80 @@
+"""PMI + CFS on CODA-Prompt (Tong et al., NeurIPS 2025): composed prompts that replay inverted maps of the old classes.
+
+The prompts are chosen by each image's query, so a map cannot be inverted without one. A second Gaussian of every class is kept, of its
+images' queries, and every target feature comes with a query drawn from it, which is held fixed while the map is optimised ([INF], spec
+3.10). In replay a map has its own query. See ``pmi_clip.py`` for the replay and ``coda_prompt.py`` for the prompts.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor
+
+from pmi_cl.inversion.gaussians import ClassGaussians, fit_gaussians
+from pmi_cl.models.clip_model import ClipModel
+from pmi_cl.models.coda_prompt import CodaPrompt, CodaPromptOptions
+from pmi_cl.models.projected_task import ProjectedTask, ProjectedTaskOptions
+from pmi_cl.seeding import seeded
+
+if TYPE_CHECKING:
+    from pmi_cl.datasets.continual_dataset import ContinualDataset
+
+
+@dataclass(frozen=True)
+class PmiCodapOptions(ProjectedTaskOptions, CodaPromptOptions):
+    """CODA-Prompt's and the replay's."""
+
+
+class PmiCodap(ProjectedTask, CodaPrompt):
+    """CODA-Prompt with PMI + CFS: composed prompts, replay of inverted maps.
+
+    Attributes:
+        queries: the Gaussians of every seen class's queries.
+    """
+
+    NAME = "pmi_codap"
+    Options = PmiCodapOptions
+
+    def __init__(self, *args: Any) -> None:
+        super().__init__(*args)
+        self.queries: ClassGaussians | None = None
+
+    def grow(self) -> None:
+        """Nothing yet: the maps are made by the model of the task before, without the new task's components."""
+        ClipModel.grow(self)
+
+    def begin_task(self, dataset: ContinualDataset) -> None:
+        """Synthetic maps, then the task's components and an optimiser that moves them."""
+        self.prepare()
+        self._grow_pools(self.current_task + 1)
+        ClipModel.begin_task(self, dataset)
+
+    def sample_targets(self, labels: Tensor) -> tuple[Tensor, Tensor | None]:
+        """A feature (n, d) and a query (n, width) for each label (n,)."""
+        assert self.queries is not None
+        features, _ = super().sample_targets(labels)
+        return features, self.queries.sample(labels, seeded(self.args.seed, "queries", self.current_task))
+
+    def end_task(self, dataset: ContinualDataset) -> None:
+        """The Gaussians of the new classes' queries too."""
+        new = None if self.without_images else self._query_gaussians(dataset)
+        super().end_task(dataset)
+        if new is not None:
+            self.queries = new if self.queries is None else self.queries.followed_by(new)
+
+    def _query_gaussians(self, dataset: ContinualDataset) -> ClassGaussians:
+        with self.host.phase("statistics"):
+            pairs = [(self.context(maps), labels) for maps, labels in self.maps(dataset)]
+        return fit_gaussians(torch.cat([queries for queries, _ in pairs]), torch.cat([labels for _, labels in pairs]), self.cpt)
+
+    def state(self) -> dict[str, Any]:
+        """The replay's, and the Gaussians of the queries."""
+        return {**super().state(), "queries": self.queries and self.queries.state()}
+
+    def load_state(self, state: dict[str, Any]) -> None:
+        """Take up :meth:`state`."""
+        super().load_state(state)
+        self.queries = state["queries"] and ClassGaussians.from_state(state["queries"], self.device)

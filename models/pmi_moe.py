@@ -1,0 +1,84 @@
+"""PMI + CFS on MoE-Adapters (Tong et al., NeurIPS 2025): adapters in both towers that replay inverted maps of the old classes.
+
+The text tower trains too, so two losses keep it: the texts of the old classes stay where they were (TKD, Eq. 24), and images of all seen
+classes, real and synthetic, detached, are classified among all seen texts (TFT, Eq. 25). See ``pmi_clip.py`` for the replay and
+``moe_adapters.py`` for the adapters.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from pmi_cl.models.losses import text_distillation
+from pmi_cl.models.moe_adapters import MoeAdapters, MoeAdaptersOptions
+from pmi_cl.models.projected_task import ProjectedTask, ProjectedTaskOptions
+from pmi_cl.options import option
+
+
+@dataclass(frozen=True)
+class PmiMoeOptions(ProjectedTaskOptions, MoeAdaptersOptions):
+    """MoE-Adapters' and the replay's."""
+
+    lambda_tkd: float = option(
+        0.2, "weight of the distillation of old classes' texts, scaled task by task", low=0, source="PMI appendix I.2; CUB-200: 0.1"
+    )
+    lambda_tft: float = option(
+        0.001, "weight of the texts' cross-entropy over all seen classes", low=0, source="PMI appendix I.2; CUB-200: 0.1"
+    )
+
+
+class PmiMoe(ProjectedTask, MoeAdapters):
+    """MoE-Adapters with PMI + CFS: adapters in both towers, replay of inverted maps, texts held in place.
+
+    Attributes:
+        old_text: the texts (old classes, d), normalised, by the model of the task before.
+    """
+
+    NAME = "pmi_moe"
+    Options = PmiMoeOptions
+
+    def __init__(self, *args: Any) -> None:
+        super().__init__(*args)
+        self.old_text: Tensor | None = None
+        self._step_text: Tensor | None = None
+
+    def prepare_replay(self) -> None:
+        """The texts of the model of the task before too."""
+        super().prepare_replay()
+        with torch.no_grad():
+            self.old_text = super().text_features(range(self.n_past_classes))
+
+    def text_features(self, classes: range, trained: bool = True) -> Tensor:
+        """As in the baseline; within a step all seen texts pass the tower once, and every loss takes its part of them."""
+        if self._step_text is not None and trained:
+            return self._step_text[classes.start : classes.stop]
+        return super().text_features(classes, trained)
+
+    def losses(self, inputs: Tensor, labels: Tensor, epoch: int, step: int) -> dict[str, Tensor]:
+        """All losses of a step, weighted."""
+        self._step_text = super().text_features(range(self.n_seen_classes))
+        try:
+            return super().losses(inputs, labels, epoch, step)
+        finally:
+            self._step_text = None
+
+    def text_losses(self, features: Tensor, labels: Tensor) -> dict[str, Tensor]:
+        """TKD and TFT; the images' ``features`` (2b, d) do not move by them."""
+        assert self.old_text is not None
+        logits = self.logits(features.detach(), self.text_features(range(self.n_seen_classes)))
+        tkd = text_distillation(self.text_features(range(self.n_past_classes)), self.old_text)
+        return {"tkd": self.factors().rkd * tkd, "tft": self.options.lambda_tft * F.cross_entropy(logits, labels)}
+
+    def state(self) -> dict[str, Any]:
+        """The replay's, and the old texts."""
+        return {**super().state(), "old_text": self.old_text}
+
+    def load_state(self, state: dict[str, Any]) -> None:
+        """Take up :meth:`state`."""
+        super().load_state(state)
+        self.old_text = None if state["old_text"] is None else state["old_text"].to(self.device)

@@ -1,0 +1,267 @@
+"""PMI on a CLIP: what is kept of a task, what is replayed from it, the losses written out, and the three ways to invert."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from pmi_cl.backbones.clip_pieces import PatchConv, bare
+from pmi_cl.backbones.open_clip_library import open_clip_module
+from pmi_cl.errors import UserError
+from pmi_cl.inversion.statistics import Moments
+from pmi_cl.inversion.token_statistics import measure_token_moments
+from pmi_cl.models.pmi_clip import LARGEST_MAP, MAP_VALUES, PmiClip
+from pmi_cl.seeding import seeded
+from pmi_cl.utils.arguments import resolve
+from pmi_cl.utils.training import Training
+from tests.small_clips import small_clip
+from tests.small_runs import CLIP_METHODS, begin, differences, start, train_task, words_of
+
+PMI = [method for method in CLIP_METHODS if isinstance(start(method).model, PmiClip)]
+STILL = {"lr": 1e-30, "warmup_steps": 0}  # a rate at which nothing moves
+INVERTED = {"samples_per_class": 4, "pmi_steps": 40, "inv_steps": 60, "full_steps": 100, "smi_steps": 100, "inv_tv": 0}
+
+
+def before_second_task(method: str, **flags: Any) -> tuple[Training, Any]:
+    """The first task is learned and measured."""
+    training = start(method, **flags)
+    model = train_task(training, 0)
+    model.end_task(training.shown)
+    return training, model
+
+
+def images_of(training: Training, task: int) -> Tensor:
+    rows = training.dataset.train_indices(task)
+    return training.dataset.normalise(training.dataset.train.images[rows])
+
+
+def test_the_registry_has_the_three() -> None:
+    assert {"pmi_vpt", "pmi_codap", "pmi_moe"} <= set(PMI)
+
+
+# What is kept of a task.
+
+
+@pytest.mark.parametrize("method", PMI)
+def test_the_gaussians_are_those_of_the_features(method: str) -> None:
+    training, model = before_second_task(method)
+    labels = training.dataset.train.labels[training.dataset.train_indices(0)].numpy()
+    with torch.no_grad():
+        features = torch.cat([model.image_features(image[None]) for image in images_of(training, 0)]).double().numpy()
+    for label in (0, 1):
+        own = features[labels == label]
+        np.testing.assert_allclose(model.gaussians.mean[label], own.mean(0), rtol=1e-3, atol=1e-4)
+        np.testing.assert_allclose(model.gaussians.std[label], own.std(0), rtol=1e-3, atol=1e-4)
+
+
+def test_old_gaussians_stay_and_new_ones_follow() -> None:
+    training, model = before_second_task("pmi_vpt")
+    first, embedded = model.gaussians, model.bank.embed(1, torch.ones(3, 16))
+    train_task(training, 1).end_task(training.shown)
+    assert torch.equal(model.gaussians.mean[:2], first.mean) and len(model.gaussians) == 4
+    assert torch.equal(model.bank.embed(1, torch.ones(3, 16)), embedded)
+    assert model.bank.embed(3, torch.ones(3, 16)).shape == (3, 16)
+
+
+@pytest.mark.parametrize("axis", ["channel", "token"])
+def test_moments_of_two_tasks_pool_to_those_of_both(axis: Any) -> None:
+    training, model = before_second_task("pmi_vpt", inv_axis=axis, **STILL)
+    train_task(training, 1).end_task(training.shown)
+    with torch.no_grad():
+        maps = model.net.pieces()[0](torch.cat([images_of(training, 0), images_of(training, 1)]))
+    expected = measure_token_moments(model.net.pieces()[1:], [maps], axis)
+    assert len(model.moments) == len(expected) == 4
+    for found, right in zip(model.moments, expected, strict=True):
+        assert found.inner.keys() == right.inner.keys()
+        for one, other in [(found.input, right.input), *((found.inner[name], right.inner[name]) for name in right.inner)]:
+            assert isinstance(one, Moments) and isinstance(other, Moments) and one.count == other.count
+            torch.testing.assert_close(one.mean, other.mean, rtol=1e-4, atol=1e-5)
+            torch.testing.assert_close(one.var, other.var, rtol=1e-4, atol=1e-5)
+
+
+def test_queries_have_gaussians_of_their_own() -> None:
+    training, model = before_second_task("pmi_codap")
+    labels = training.dataset.train.labels[training.dataset.train_indices(0)]
+    queries = small_clip().query(images_of(training, 0))
+    for label in (0, 1):
+        torch.testing.assert_close(model.queries.mean[label], queries[labels == label].mean(0), rtol=1e-4, atol=1e-5)
+    _, contexts = model.sample_targets(torch.tensor([0, 1, 1]))
+    assert contexts.shape == (3, 32) and torch.equal(contexts, model.sample_targets(torch.tensor([0, 1, 1]))[1])
+
+
+# What is replayed.
+
+
+@pytest.mark.parametrize("method", PMI)
+def test_the_buffer_has_every_old_class_with_the_logits_of_the_model_before(method: str) -> None:
+    _, model = before_second_task(method)
+    model.current_task = 1
+    model.grow()
+    model.prepare()
+    maps, labels = model.buffer.images, model.buffer.labels
+    assert maps.shape == (6, 32, 4, 4) and labels.bincount().tolist() == [3, 3]
+    features = torch.cat([model.features_of_maps(one[None]).detach() for one in maps])
+    if method == "pmi_codap":
+        head = model.learned["head"]
+        expected = F.linear(F.normalize(features, dim=1), head.weight, head.bias)[:, :2]
+    else:
+        text = F.normalize(model.net.encode_text(model.net.tokenize(["a zero.", "a one."])), dim=1)
+        expected = math.exp(float(model.net.logit_scale)) * F.normalize(features, dim=1) @ text.T
+    torch.testing.assert_close(model.buffer.logits, expected.detach(), rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize("inversion", ["pmi", "full", "smi"])
+@pytest.mark.parametrize("method", ["pmi_vpt", "pmi_codap"])
+def test_each_inversion_comes_near_the_same_targets(method: str, inversion: str) -> None:
+    _, model = before_second_task(method, inversion=inversion, **INVERTED)
+    model.current_task = 1
+    model.prepare()
+    labels = model.buffer.labels
+    targets, contexts = model.sample_targets(labels)
+    other = before_second_task(method, inversion="pmi", **INVERTED)[1]
+    other.current_task = 1
+    assert torch.equal(other.sample_targets(labels)[0], targets)
+
+    def distance(maps: Tensor) -> float:
+        with torch.no_grad():
+            return float((model.features_of_maps(maps, contexts) - targets).square().mean())
+
+    known = model.moments[0].input
+    start_maps = known.mean.view(1, -1, 1, 1) + known.var.sqrt().view(1, -1, 1, 1) * torch.randn(model.buffer.images.shape)
+    assert distance(model.buffer.images) < 0.3 * distance(start_maps)
+
+
+def test_the_stages_are_the_pieces_from_the_top_then_all() -> None:
+    names = []
+    _, model = before_second_task("pmi_moe", inv_batch=3)
+    model.host.curves = lambda tag, losses: names.extend(losses)
+    model.current_task = 1
+    model.prepare()
+    assert names == ["layer 3", "layer 2", "layer 1", "layer 0", "full model"]
+    figures = model.inversion_figures()
+    assert figures["images"] == 6 and figures["steps"] == 2 * (4 * 2 + 3)
+
+
+def test_without_cfs_targets_are_plain_samples() -> None:
+    plain, chosen = (before_second_task("pmi_vpt", cfs=cfs)[1] for cfs in (0, 1))
+    labels = torch.arange(2).repeat(50)
+    assert plain.bank is None and chosen.bank is not None
+    for model in (plain, chosen):
+        model.current_task = 1
+    one, other = plain.sample_targets(labels)[0], chosen.sample_targets(labels)[0]
+    assert one.shape == other.shape == (100, 16) and not torch.equal(one, other)
+
+
+# The losses of a step.
+
+
+@pytest.mark.parametrize("method", PMI)
+def test_a_step_minimises_the_losses_of_the_paper(method: str) -> None:
+    training, _ = before_second_task(method, lambda_ce=0.7, lambda_hkd=0.3)
+    model: Any = train_task(training, 1).eval()  # in training the gate of a mixture is noisy
+    inputs, labels, _ = next(training.shown.train_batches(1, 0, 16))
+    found = model.losses(inputs, labels, 0, 0)
+    maps, old_labels, teacher = model.buffer.draw(8, seeded(model.args.seed, "draw", 1, 0, 0))
+    expected = written_out(model, inputs, labels, maps, old_labels, teacher)
+    assert found.keys() == expected.keys()
+    for name, value in expected.items():
+        assert float(value.detach()) > 0
+        torch.testing.assert_close(found[name], value, rtol=1e-4, atol=1e-5)
+
+
+def written_out(model: Any, inputs: Tensor, labels: Tensor, maps: Tensor, old_labels: Tensor, teacher: Tensor) -> dict[str, Tensor]:
+    """With two new and two old classes a = log2(2/2 + 1) = 1 and b = 1: CE has 2 lambda, HKD and TKD have lambda."""
+    features, old = model.image_features(inputs), model.features_of_maps(maps)
+    logits, old_logits = model.class_logits(features, range(2, 4)), model.class_logits(old, range(2))
+    losses = {
+        "ce": 2 * 0.7 * -(logits.log_softmax(1)[range(len(labels)), labels - 2]).mean(),
+        "hkd": 0.3 * (old_logits - teacher).abs().mean(),
+    }
+    if model.NAME == "pmi_moe":
+        text = model.text_features(range(4))
+        every = model.net.scale() * F.normalize(torch.cat([features, old]).detach(), dim=1) @ text.T
+        tft = 0.001 * -(every.log_softmax(1)[range(len(every)), torch.cat([labels, old_labels])]).mean()
+        losses |= {"tkd": 0.2 * (text[:2] - model.old_text).abs().mean(), "tft": tft}
+    return losses
+
+
+@pytest.mark.parametrize(("loss", "moved"), [("hkd", {"image", "text"}), ("tkd", {"text"}), ("tft", {"text"}), ("ce", {"image", "text"})])
+def test_each_loss_moves_its_towers(loss: str, moved: set[str]) -> None:
+    training, _ = before_second_task("pmi_moe")
+    model: Any = train_task(training, 1)
+    inputs, labels, _ = next(training.shown.train_batches(1, 0, 16))
+    found = set()
+    for tower in ("image", "text"):
+        value = model.losses(inputs, labels, 0, 0)[loss]
+        grads = torch.autograd.grad(value, list(model.learned[tower].parameters()), allow_unused=True)
+        found |= {tower} if any(grad is not None and bool(grad.abs().sum()) for grad in grads) else set()
+    assert found == moved and not model.old_text.requires_grad
+
+
+# Its parts.
+
+
+def test_bare_blocks_get_back_what_was_added() -> None:
+    model: Any = start("pmi_codap").model
+    images = torch.rand(2, 3, 16, 16)
+    before = [(block.prompt, block.prefix, block.adapter) for block in model.net.blocks]
+    assert any(prefix is not None for _, prefix, _ in before)
+    with pytest.raises(RuntimeError, match="stop"), bare(model.net.blocks):
+        with torch.no_grad():
+            assert torch.equal(model.net.features(images), small_clip().features(images))
+        raise RuntimeError("stop")
+    assert [(block.prompt, block.prefix, block.adapter) for block in model.net.blocks] == before
+
+
+def test_the_nearest_image_of_a_maps_image_is_that_image() -> None:
+    convolution = small_clip(width=64).pieces()[0]  # as many channels as a patch has values, or more
+    assert isinstance(convolution, PatchConv)
+    images = torch.randn(2, 3, 16, 16, generator=seeded(1))
+    with torch.no_grad():
+        maps = convolution(images)
+        torch.testing.assert_close(convolution.nearest_images(maps), images, rtol=1e-3, atol=1e-4)
+        off = maps + torch.randn(maps.shape, generator=seeded(2))
+        nearest = convolution.nearest_images(off)
+        gap = (convolution(nearest) - off).square().sum()
+        for seed in range(5):
+            other = nearest + 0.05 * torch.randn(nearest.shape, generator=seeded(seed))
+            assert (convolution(other) - off).square().sum() > gap
+
+
+def test_the_room_for_maps_is_that_of_the_networks() -> None:
+    config = open_clip_module("factory").get_model_config
+    for name, model in (("clip-vit-b-32", "ViT-B-32"), ("clip-vit-b-16", "ViT-B-16"), ("", "ViT-L-14")):
+        vision = config(model)["vision_cfg"]
+        assert MAP_VALUES.get(name, LARGEST_MAP) == vision["width"] * (config(model).get("image_size", 224) // vision["patch_size"]) ** 2
+
+
+# What does not fit.
+
+
+def test_tokens_that_are_dropped_have_no_statistics_of_their_own() -> None:
+    run = resolve(words_of("pmi_vpt", inversion="smi", inv_axis="token"))
+    with pytest.raises(UserError, match="say --inv_axis channel"):
+        type(start("pmi_vpt").model).check(run.args, 10)
+
+
+def test_a_class_of_one_image_is_refused() -> None:
+    training = start("pmi_moe", train_per_class=1)
+    with pytest.raises(UserError, match="fewer than two training images"):
+        training.model.check_data(training.dataset)
+
+
+def test_a_state_taken_between_tasks_holds_no_map() -> None:
+    training, model = before_second_task("pmi_vpt")
+    assert model.state()["buffer"] is None
+    begin(training, 1)
+    kept = model.state()
+    fresh: Any = start("pmi_vpt").model
+    fresh.load_state(kept)
+    assert differences(kept, fresh.state()) == []
+    assert fresh.buffer.images.shape == (6, 32, 4, 4)

@@ -1,0 +1,124 @@
+"""The last task without images: what it is made from, that its images are never looked at, its own schedule, and that it is learned."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch.nn import functional as F
+
+from pmi_cl.errors import UserError
+from pmi_cl.inversion.projection import projected_features
+from pmi_cl.models.projected_task import ProjectedTask
+from pmi_cl.seeding import mix
+from tests.small_clips import small_clip
+from tests.small_runs import CLIP_METHODS, StoppingHost, begin, differences, finished, finished_in_pieces, start, train_task
+
+METHODS = [method for method in CLIP_METHODS if isinstance(start(method).model, ProjectedTask)]
+WITHOUT = {"synthetic_last_task": 1, "projection_samples": 6, "projection_repeats": 4, "projection_epochs": 2}
+TWO = {"n_classes": 4, "n_tasks": 2}
+
+
+def before_the_last_task(method: str, **flags: Any) -> tuple[Any, Any]:
+    """One task is learned and measured, the second comes without images."""
+    training = start(method, **TWO, **WITHOUT, **flags)
+    model = train_task(training, 0)
+    model.end_task(training.shown)
+    return training, model
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_what_is_kept_for_it_is_of_the_bare_clip(method: str) -> None:
+    training, model = before_the_last_task(method)
+    rows = training.dataset.train_indices(0)
+    with torch.no_grad():
+        features = small_clip().features(training.dataset.normalise(training.dataset.train.images[rows]))
+    labels = training.dataset.train.labels[rows]
+    torch.testing.assert_close(model.bare_gaussians.mean[1], features[labels == 1].mean(0), rtol=1e-4, atol=1e-4)
+    assert not torch.allclose(model.bare_gaussians.mean, model.gaussians.mean)
+    assert all(block.prompt is not None or block.prefix is not None or block.adapter is not None for block in model.net.blocks)
+
+
+def test_nothing_is_kept_where_no_task_needs_it() -> None:
+    training = start("pmi_vpt", **TWO)
+    train_task(training, 0).end_task(training.shown)
+    assert training.model.bare_gaussians is None and not training.model.bare_moments
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_its_maps_come_near_the_projected_features_on_the_bare_clip(method: str) -> None:
+    training, model = before_the_last_task(method, pmi_steps=40, inv_steps=60)
+    begin(training, 1)
+    labels = model.new_labels
+    assert labels.bincount().tolist() == [0, 0, 6, 6]
+    texts = F.normalize(small_clip().encode_text(model.texts.tokens[:4, 0]), dim=1).detach()
+    seed = mix(model.args.seed, "projected")
+    targets = projected_features(model.bare_gaussians, texts[:2], texts[2:], labels - 2, seed, top_k=5, alpha=0.1)
+    with torch.no_grad():
+        features = F.normalize(small_clip().features_from(model.new_maps, 1), dim=1)
+        noise = F.normalize(small_clip().features_from(torch.randn_like(model.new_maps), 1), dim=1)
+    found, from_noise = (float((1 - (one * targets).sum(1)).mean()) for one in (features, noise))
+    assert found < 0.1 * from_noise  # a random tower gives all images much the same feature
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_its_images_are_never_looked_at(method: str) -> None:
+    plain, changed = (start(method, **TWO, **WITHOUT) for _ in range(2))
+    changed.dataset.train.images[changed.dataset.train_indices(1)] = 77
+    for training in (plain, changed):
+        training.run()
+    assert differences(plain.state(), changed.state()) == []
+    control = [start(method, **TWO) for _ in range(2)]
+    control[1].dataset.train.images[control[1].dataset.train_indices(1)] = 77
+    for training in control:
+        training.run()
+    assert differences(control[0].state(), control[1].state()) != []
+
+
+def test_its_epochs_batches_and_rates_are_its_own() -> None:
+    training, model = before_the_last_task("pmi_vpt", batch_size=16, projection_lr=0.01)
+    assert (model.n_epochs(), model.steps_per_epoch()) == (4, 3)
+    begin(training, 1)
+    assert (model.n_epochs(), model.steps_per_epoch()) == (2, 12 * 4 // 16)
+    assert isinstance(model.opt, torch.optim.AdamW)
+    batches = list(model.train_batches(0))
+    assert [len(labels) for _, labels, _ in batches] == [16, 16, 16]
+    seen = torch.cat([labels for _, labels, _ in batches])
+    assert seen.bincount().tolist() == [0, 0, 24, 24]  # each of the twelve four times
+    assert torch.equal(next(model.train_batches(0, start=2))[0], batches[2][0])
+    assert not torch.equal(next(model.train_batches(1))[0], batches[0][0])
+    rates = [model.rate(epoch, step) for epoch in range(2) for step in range(3)]
+    assert rates == pytest.approx([0.01 * 0.5 * (1 + torch.cos(torch.tensor(torch.pi * done / 6)).item()) for done in range(6)])
+
+
+def test_its_losses_have_weights_of_their_own() -> None:
+    training, model = before_the_last_task("pmi_moe", projection_hkd=0.4, projection_tkd=0.6)
+    begin(training, 1)
+    factors = model.factors()  # two new classes, two old: a = b = 1
+    assert (factors.ce, factors.hkd, factors.rkd) == pytest.approx((2.0, 0.4, 0.6))
+
+
+@pytest.mark.parametrize("part", [0.3, 0.8])
+@pytest.mark.parametrize("method", METHODS)
+def test_goes_on_bit_for_bit_from_within_it(method: str, part: float, tmp_path: Path) -> None:
+    """Stopped in the inversion of the old classes, or in that of the new ones, and in its epochs."""
+    flags = {**TWO, **WITHOUT}
+    whole = start(method, StoppingHost(), **flags)
+    whole.run()
+    passed = whole.host.passed  # type: ignore[attr-defined]
+    stops = {(place, int(part * count) + 1) for place, count in passed.items() if place[0] == 1 and place[1] in ("prepare", "train")}
+    in_pieces, pieces = finished_in_pieces(method, tmp_path, stops, **flags)
+    assert pieces == len(stops) >= 3
+    assert differences(whole.state(), in_pieces.state()) == []
+
+
+def test_a_single_task_has_none_before_it() -> None:
+    with pytest.raises(UserError, match="--n_tasks 2 or more"):
+        start("pmi_vpt", n_classes=2, n_tasks=1, synthetic_last_task=1)
+
+
+def test_earlier_tasks_are_learned_as_without_it() -> None:
+    one, other = (finished("pmi_vpt", **TWO, **flags) for flags in ({}, WITHOUT))
+    assert one.class_il[0] == other.class_il[0]
