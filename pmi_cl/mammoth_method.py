@@ -60,6 +60,8 @@ class HostedMethod:
         options = {**backbone.options, **self.FLAGS.values(vars(args)), "backbone": backbone.entry.name}
         options["seed"] = random.SystemRandom().randrange(2**32) if args.seed is None else args.seed
         ours = run_arguments(options)
+        if getattr(ours, "synthetic_last_task", False):
+            raise UserError("synthetic_last_task 1 trains on samples of its own, and Mammoth's loop hands out images: use pmi-cl itself")
         data = TaskData(self.dataset, self.device, ours.seed)
         INSTALLED.load("model", self.ENTRY.name).check(ours, data.N_CLASSES)
         entry = Entry("dataset", data.NAME, "Mammoth", "", "")

@@ -124,13 +124,14 @@ def test_what_mammoth_does_to_its_data_reaches_our_methods(tmp_path: Path) -> No
         assert [len(row) for row in raw(mammoth(tmp_path, STAND_IN, *words, "--dataset", dataset))] == [1, 2, 3, 4, 5]
 
 
-@pytest.mark.parametrize("model", ["pmi-sgd", "rdfcil", "zsclip", "vpt"])
+@pytest.mark.parametrize("model", ["pmi-sgd", "rdfcil", "zsclip", "vpt", "pmi_moe"])
 def test_every_kind_of_method_runs(model: str, tmp_path: Path) -> None:
     """``sgd`` is the host's own. A CLIP gets its images in its own form, whatever the host's loader makes of them."""
     words = {
         "rdfcil": ["--generator_steps", "2", *FEW],
         "zsclip": ["--backbone", "clip-tiny", *FEW[:4]],
         "vpt": ["--backbone", "clip-tiny", *FEW],
+        "pmi_moe": ["--backbone", "clip-tiny", "--pmi_steps", "2", "--inv_steps", "2", "--cont_epochs", "2", *FEW],
     }
     text = mammoth(tmp_path, STAND_IN, "--model", model, "--dataset", "seq-digits", *words.get(model, FEW))
     assert len(ACCURACY.findall(text)) == 5
@@ -243,6 +244,7 @@ MISTAKES = {
     "--model_config bst": "invalid choice: 'bst'",
     "--flurb 1": "unrecognized arguments: --flurb 1",
     "--batch_size 1000": "has fewer images than a batch: give --drop_last 0",
+    "--model pmi_vpt --synthetic_last_task 1": "Mammoth's loop hands out images: use pmi-cl itself",
 }
 
 TRY_ALL = """
