@@ -26,14 +26,14 @@ from typing import Any
 CLASSES, KEPT = 20, 100  # of CIFAR-100: the first classes, the first training images of each
 INVERSION = "--model_config best --buffer_images 100 --inv_batch 100 --inv_steps 40 --cont_epochs 10"
 SETTINGS = {
-    "seq-digits": f"--model pmi_rdfcil --dataset seq-digits {INVERSION} --n_epochs 20",
-    "seq-cifar100": f"--model pmi_rdfcil --dataset seq-cifar100 --backbone resnet20 {INVERSION} --n_epochs 10 --batch_size 32 --lr 0.1",
+    "seq-digits": f"--model pmi_rdfcil --dataset seq-digits {INVERSION} --n_epochs 10",
+    "seq-cifar100": f"--model pmi_rdfcil --dataset seq-cifar100 --backbone resnet20 {INVERSION} --n_epochs 6 --batch_size 32 --lr 0.1",
 }
 OURS = {  # what cuts CIFAR-100 down in our runner; Mammoth gets files that are cut down already
     "seq-digits": "",
     "seq-cifar100": f"--n_tasks 5 --n_classes {CLASSES} --train_per_class {KEPT} --class_order natural",
 }
-RAW = re.compile(r"Raw accuracy values: Class-IL (\[[^]]*\])")
+RAW = re.compile(r"^\tRaw accuracy values: Class-IL (\[[^]]*\])", re.MULTILINE)
 
 
 def main() -> int:
@@ -90,7 +90,9 @@ def in_mammoth(args: argparse.Namespace, dataset: str, seed: int, folder: Path) 
     """The same of Mammoth's runner."""
     if dataset == "seq-cifar100":
         cut_down(args.data, folder)
-    words = [*SETTINGS[dataset].split(), "--seed", str(seed), "--num_workers", "0", "--base_path", "data", "--non_verbose", "1"]
+    folders = {"base_path": "data", "results_path": "results", "checkpoint_path": "checkpoints"}
+    words = [*SETTINGS[dataset].split(), "--seed", str(seed), "--num_workers", "0", "--non_verbose", "1"]
+    words += [word for flag, name in folders.items() for word in (f"--{flag}", str(folder / name))]
     text = process(args, folder, [str(Path(__file__).resolve()), "--child", args.mammoth_path, dataset, str(args.threads), *words])
     return [ast.literal_eval(row) for row in RAW.findall(text)]
 
@@ -135,13 +137,11 @@ def run_child(argv: list[str]) -> int:
 
     torch.set_num_threads(int(threads))
     torch.set_num_threads = lambda nthreads: None  # Mammoth's main.py sets two
-    here = Path.cwd()  # Mammoth changes it
     register(path, words)
     if dataset == "seq-cifar100":
         take_any_cifar()
         theirs = sys.modules["datasets.seq_cifar100"].SequentialCIFAR100
         theirs.N_CLASSES, theirs.N_TASKS, theirs.N_CLASSES_PER_TASK = CLASSES, 5, CLASSES // 5
-    os.chdir(here)
     return launch(["--mammoth_path", path, *words])
 
 
