@@ -70,6 +70,8 @@ class HostedMethod:
         self.method.loss = loss
         self.method.host = MammothHost(bool(args.non_verbose))
         self.net = self.method.net
+        if self.method.n_epochs() == 0:  # nothing is ever trained; Mammoth looks into its own arguments, and else trains one epoch at least
+            args.n_epochs = 0
 
     data: TaskData
 

@@ -37,7 +37,8 @@ def read_only(tmp_path: Path) -> Path:
 
 def environment(**more: str) -> dict[str, str]:
     kept = {name: value for name, value in os.environ.items() if name not in ("MAMMOTH_PATH", "PYTHONDONTWRITEBYTECODE")}
-    return {**kept, "OMP_NUM_THREADS": "1", "OMP_WAIT_POLICY": "PASSIVE", "PYTHONPATH": str(ROOT), **more}
+    path = os.pathsep.join([str(ROOT), *filter(None, [os.environ.get("PYTHONPATH")])])  # CI puts other versions of libraries there
+    return {**kept, "OMP_NUM_THREADS": "1", "OMP_WAIT_POLICY": "PASSIVE", "PYTHONPATH": path, **more}
 
 
 def run(folder: Path, *words: str) -> subprocess.CompletedProcess[str]:
@@ -125,16 +126,17 @@ def test_what_mammoth_does_to_its_data_reaches_our_methods(tmp_path: Path) -> No
 
 
 @pytest.mark.parametrize("model", ["pmi-sgd", "rdfcil", "zsclip", "vpt", "pmi_moe"])
-def test_every_kind_of_method_runs(model: str, tmp_path: Path) -> None:
-    """``sgd`` is the host's own. A CLIP gets its images in its own form, whatever the host's loader makes of them."""
+def test_every_kind_of_method_runs(model: str, host: Path, tmp_path: Path) -> None:
+    """``sgd`` is the host's own. A CLIP gets its images in its own form, whatever the host's loader makes of them; zsclip trains none."""
     words = {
         "rdfcil": ["--generator_steps", "2", *FEW],
         "zsclip": ["--backbone", "clip-tiny", *FEW[:4]],
         "vpt": ["--backbone", "clip-tiny", *FEW],
         "pmi_moe": ["--backbone", "clip-tiny", "--pmi_steps", "2", "--inv_steps", "2", "--cont_epochs", "2", *FEW],
     }
-    text = mammoth(tmp_path, STAND_IN, "--model", model, "--dataset", "seq-digits", *words.get(model, FEW))
-    assert len(ACCURACY.findall(text)) == 5
+    text = mammoth(tmp_path, host, "--model", model, "--dataset", "seq-digits", *words.get(model, FEW))
+    found = ACCURACY.findall(text)
+    assert len(found) == 5 and (model != "zsclip" or float(found[-1][1]) > 70)
 
 
 def test_a_method_of_mammoths_on_our_data_set_and_backbone(host: Path, tmp_path: Path) -> None:

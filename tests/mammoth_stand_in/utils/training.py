@@ -76,6 +76,19 @@ def train_epoch(model, loader, epoch, debug):
         assert model.opt.param_groups[0]["lr"] > 0  # the progress bar reads it
 
 
+def fit(model, dataset, loader, args):
+    scheduler, epoch = schedule(model, args), 0
+    while True:
+        model.meta_begin_epoch(epoch, dataset)
+        train_epoch(model, loader, epoch, args.debug_mode)
+        if scheduler is not None:
+            scheduler.step()
+        model.meta_end_epoch(epoch, dataset)
+        epoch += 1
+        if epoch >= model.args.n_epochs:  # asked after an epoch, as Mammoth does
+            break
+
+
 def train(model, dataset, args):
     model.net.to(model.device)
     results = []
@@ -95,14 +108,7 @@ def train(model, dataset, args):
                 print("Could not evaluate before `begin_task`", file=sys.stderr)
         model.meta_begin_task(dataset)
         if not args.inference_only and args.n_epochs > 0:
-            scheduler, epoch = schedule(model, args), 0
-            while epoch < model.args.n_epochs:
-                model.meta_begin_epoch(epoch, dataset)
-                train_epoch(model, loader, epoch, args.debug_mode)
-                if scheduler is not None:
-                    scheduler.step()
-                model.meta_end_epoch(epoch, dataset)
-                epoch += 1
+            fit(model, dataset, loader, args)
         model.meta_end_task(dataset)
         free, told = evaluate(model, dataset)
         results.append(free)
