@@ -126,6 +126,9 @@ class ContrastiveBank:
         self.groups: list[tuple[list[int], ContrastiveModels]] = []
         self.losses: dict[int, float] = {}
 
+    def __contains__(self, label: int) -> bool:
+        return any(label in classes for classes, _ in self.groups)
+
     def embed(self, label: int, features: Tensor) -> Tensor:
         """Features (n, d) of class ``label`` to unit vectors (n, d), BatchNorm in evaluation mode, no gradient."""
         for classes, models in self.groups:
@@ -174,22 +177,18 @@ def train_contrastive(
 ) -> ContrastiveBank:
     """Train f_cont for classes 0..n_classes-1 on features (n, d) with labels (n,).
 
-    Each class is trained on its own features alone; classes with equally many batches share one batched network.
+    Each class is trained on its own features alone; classes with equally many batches share one batched network. A class of a single
+    feature has nothing to spread: it gets no model.
 
     Args:
         pause: called once an epoch; it may raise to stop (nothing is kept then).
-
-    Raises:
-        ValueError: a class has fewer than two features (BatchNorm needs two).
     """
     per_class = [features[labels == c].float() for c in range(n_classes)]
-    small = next((c for c, f in enumerate(per_class) if len(f) < 2), None)
-    if small is not None:
-        raise ValueError(f"class {small} has {len(per_class[small])} features; a contrastive model needs two or more")
     groups: dict[tuple[int, int], list[int]] = defaultdict(list)
     for c, f in enumerate(per_class):
-        batch = min(config.batch, len(f))
-        groups[batch, len(f) // batch].append(c)
+        if len(f) > 1:
+            batch = min(config.batch, len(f))
+            groups[batch, len(f) // batch].append(c)
     bank = ContrastiveBank()
     for classes in groups.values():
         models, losses = _train_group([per_class[c] for c in classes], classes, config, seed, pause)

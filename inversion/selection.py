@@ -61,7 +61,7 @@ def select_features(draw: Callable[[int], Tensor], embed: Callable[[Tensor], Ten
 def sample_targets(
     gaussians: ClassGaussians, labels: Tensor, seed: int, bank: ContrastiveBank | None = None, config: SelectionConfig | None = None
 ) -> Tensor:
-    """A feature (n, d) for each label (n,): plain Gaussian samples, or CFS where a bank of contrastive models is given.
+    """A feature (n, d) for each label (n,): CFS where the bank has a contrastive model of the class, else plain Gaussian samples.
 
     The targets of one class depend on the seed, its label and its count alone.
     """
@@ -74,7 +74,7 @@ def sample_targets(
         def draw(n: int, label: int = label, generator: torch.Generator = generator) -> Tensor:
             return gaussians.sample(torch.full((n,), label), generator)
 
-        if bank is None:
+        if bank is None or label not in bank:
             targets[rows] = draw(len(rows))
         else:
             chosen = select_features(draw, lambda f, c=label: bank.embed(c, f), len(rows), config)  # type: ignore[misc]

@@ -141,14 +141,6 @@ class PmiClip(ClipModel):
         if args.inversion == "smi" and args.inv_axis == "token":
             raise UserError("--inversion smi drops tokens, and --inv_axis token keeps statistics of each: say --inv_axis channel")
 
-    def check_data(self, dataset: ContinualDataset) -> None:
-        """The contrastive model of a class needs two images. Raises UserError."""
-        labels, counts = dataset.train.labels.unique(return_counts=True)
-        few = labels[counts < 2].tolist()
-        if few:
-            name = dataset.class_names[few[0]]
-            raise UserError(f"class '{name}' has fewer than two training images, too few for its statistics: raise --train_per_class")
-
     @classmethod
     def samples_mib(cls, args: SimpleNamespace, dataset: type[ContinualDataset]) -> float:
         """The last task's maps, and of the batch under way the iterate, the best one, Adam's two moments, start and target."""
@@ -320,7 +312,8 @@ class PmiClip(ClipModel):
         config = ContrastiveConfig(o.cont_epochs, o.cont_lr, o.cont_optimizer, o.cont_keep_best)
         seed = mix(self.args.seed, "contrastive", self.current_task)
         bank = train_contrastive(features, labels, self.cpt, config, seed, self.host.safe_point)
-        self.host.scalars({"f_cont/uniformity": sum(bank.losses.values()) / len(bank.losses)}, self.current_task)
+        if bank.losses:
+            self.host.scalars({"f_cont/uniformity": sum(bank.losses.values()) / len(bank.losses)}, self.current_task)
         return bank
 
     # What a checkpoint holds.

@@ -250,10 +250,13 @@ def test_tokens_that_are_dropped_have_no_statistics_of_their_own() -> None:
         type(start("pmi_vpt").model).check(run.args, 10)
 
 
-def test_a_class_of_one_image_is_refused() -> None:
-    training = start("pmi_moe", train_per_class=1)
-    with pytest.raises(UserError, match="fewer than two training images"):
-        training.model.check_data(training.dataset)
+def test_a_class_of_one_image_is_replayed_from_its_mean() -> None:
+    training, model = before_second_task("pmi_vpt", train_per_class=1, batch_size=2)
+    model.current_task = 1
+    assert 0 not in model.bank
+    assert torch.equal(model.sample_targets(torch.tensor([0, 1]))[0], model.gaussians.mean)
+    model.prepare()
+    assert model.buffer.images.shape == (6, 32, 4, 4) and training.dataset.train.labels.bincount().tolist() == [1] * 6
 
 
 def test_a_state_taken_between_tasks_holds_no_map() -> None:
