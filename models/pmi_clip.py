@@ -61,6 +61,12 @@ class PmiClipOptions:
         0.1, "weight of hard distillation on synthetic samples, scaled task by task", low=0, source="PMI appendix I.2"
     )
 
+    task_factors: bool = option(
+        True,
+        "1: R-DFCIL's factors, by the numbers of new and old classes, on those weights; 0: the weights alone",
+        source="PMI Eq. 23; 0: ours",
+    )
+
     inversion: str = option(
         "pmi",
         "pmi: layer by layer, then the whole model; full: the whole model from noise; smi: as full, patches are dropped on the way",
@@ -242,9 +248,15 @@ class PmiClip(ClipModel):
     # During a task.
 
     def factors(self) -> Factors:
-        """The weights of the losses in the current task: R-DFCIL's scheme, in which ``rkd`` stands for the distillation of texts."""
+        """The weights of the losses in the current task; ``rkd`` stands for the distillation of texts."""
+        return self.scaled(self.options.lambda_hkd, getattr(self.options, "lambda_tkd", 0.0))
+
+    def scaled(self, hkd: float, tkd: float) -> Factors:
+        """The weights by R-DFCIL's scheme, or as they are."""
         o = self.options
-        return loss_factors(self.cpt, self.n_past_classes, o.lambda_ce, o.lambda_hkd, getattr(o, "lambda_tkd", 0.0), 0.0)
+        if not o.task_factors and self.n_past_classes:
+            return Factors(o.lambda_ce, hkd, tkd, 0.0)
+        return loss_factors(self.cpt, self.n_past_classes, o.lambda_ce, hkd, tkd, 0.0)
 
     def ce_factor(self) -> float:
         """Of the local cross-entropy: the smaller, the more old classes there are."""

@@ -21,7 +21,7 @@ from pmi_cl.inversion.objectives import FeatureMatch, StatisticsMatch
 from pmi_cl.inversion.projection import projected_features
 from pmi_cl.inversion.token_statistics import TokenMoments, pool_token_moments
 from pmi_cl.models.clip_model import rate_at
-from pmi_cl.models.losses import Factors, loss_factors
+from pmi_cl.models.losses import Factors
 from pmi_cl.models.pmi_clip import PmiClip, PmiClipOptions
 from pmi_cl.options import option
 from pmi_cl.seeding import mix, seeded
@@ -137,7 +137,7 @@ class ProjectedTask(PmiClip):
         o = self.options
         if not self.without_images:
             return super().factors()
-        return loss_factors(self.cpt, self.n_past_classes, o.lambda_ce, o.projection_hkd, o.projection_tkd, 0.0)
+        return self.scaled(o.projection_hkd, o.projection_tkd)
 
     def rate(self, epoch: int, step: int) -> float:
         """The learning rate of a step; a task without images is short and has no warm-up."""

@@ -11,6 +11,7 @@ from torch.nn import functional as F
 
 from pmi_cl.errors import UserError
 from pmi_cl.inversion.projection import projected_features
+from pmi_cl.models.losses import Factors
 from pmi_cl.models.projected_task import ProjectedTask
 from pmi_cl.seeding import mix
 from tests.small_clips import small_clip
@@ -98,6 +99,9 @@ def test_its_losses_have_weights_of_their_own() -> None:
     begin(training, 1)
     factors = model.factors()  # two new classes, two old: a = b = 1
     assert (factors.ce, factors.hkd, factors.rkd) == pytest.approx((2.0, 0.4, 0.6))
+    training, model = before_the_last_task("pmi_moe", projection_hkd=0.4, projection_tkd=0.6, task_factors=0)
+    begin(training, 1)
+    assert model.factors() == Factors(1.0, 0.4, 0.6, 0.0)
 
 
 @pytest.mark.parametrize("part", [0.3, 0.8])
