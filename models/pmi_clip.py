@@ -63,7 +63,7 @@ class PmiClipOptions:
 
     task_factors: bool = option(
         True,
-        "1: R-DFCIL's factors, by the numbers of new and old classes, on those weights; 0: the weights alone",
+        "1: R-DFCIL's factors on those weights, by the numbers of classes; 0: none",
         source="PMI Eq. 23; 0: ours",
     )
 
@@ -78,7 +78,7 @@ class PmiClipOptions:
     )
     pmi_steps: int = option(200, "steps of each layer", unit="steps", low=1, high=1_000_000, source="PMI appendix I.2")
     pmi_lowest_steps: int | None = option(
-        None, "of the lowest; none: as the others", unit="steps", low=1, high=1_000_000, source="PMI appendix I.2; code: 1200"
+        None, "steps of the lowest layer; none: as many", unit="steps", low=1, high=1_000_000, source="PMI appendix I.2; code: 1200"
     )
     pmi_grids: tuple[int, ...] = option(
         (), "resolutions of the lowest layer's map, one after the other", low=1, high=10_000, source="code: 2, 4, 8, 14"
@@ -89,9 +89,9 @@ class PmiClipOptions:
     full_steps: int = option(3400, "steps of the inversion full", unit="steps", low=1, high=1_000_000, source="PMI appendix F")
     smi_steps: int = option(4000, "steps of the inversion smi", unit="steps", low=1, high=1_000_000, source="PMI appendix F")
     inv_lr: float = option(0.1, "Adam's rate through the whole model", above=0, source="PMI appendix I.2; code: 0.01, CUB-200: 0.02")
-    inv_schedule: str = option("constant", "of that rate", choices=("constant", "cosine"), source="PMI appendix I.2; code: cosine")
+    inv_schedule: str = option("constant", "course of inv_lr", choices=("constant", "cosine"), source="PMI appendix I.2; code: cosine")
     inv_schedule_steps: int | None = option(
-        None, "steps of the whole schedule; none: those that are taken", unit="steps", low=1, high=1_000_000, source="code: 2000"
+        None, "steps of the whole inv_schedule; none: those that are taken", unit="steps", low=1, high=1_000_000, source="code: 2000"
     )
     inv_alpha: float = option(0.002, "weight of the statistics through the whole model", low=0, source="PMI appendix I.2; CUB-200: 0.2")
     inv_tv: float = option(0.005, "weight of the total variation of the map", low=0, source="PMI appendix C.3, I.2")
@@ -103,8 +103,12 @@ class PmiClipOptions:
     cfs_boost: int = option(20, "select so many times the samples, keep some at random", low=1, high=100_000, source="PMI released code")
     cont_epochs: int = option(200, "epochs of each contrastive model", unit="epochs", low=1, high=100_000, source="PMI appendix I.2")
     cont_lr: float = option(0.01, "learning rate of the contrastive models", above=0, source="PMI appendix I.2")
-    cont_optimizer: str = option("sgd", "their optimiser", choices=("sgd", "adam"), source="PMI appendix I.2; code: adam")
-    cont_keep_best: bool = option(False, "1: keep the weights of the lowest batch loss; 0: the last", source="code: 1")
+    cont_optimizer: str = option(
+        "sgd", "optimiser of the contrastive models", choices=("sgd", "adam"), source="PMI appendix I.2; code: adam"
+    )
+    cont_keep_best: bool = option(
+        False, "1: of a contrastive model, keep the weights of the lowest batch loss; 0: the last", source="code: 1"
+    )
 
 
 class Recorder(nn.Module):

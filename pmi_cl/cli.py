@@ -80,9 +80,7 @@ def _start(argv: Sequence[str], check_only: bool, catalogue: Catalogue) -> int:
 
 def _help(argv: Sequence[str], catalogue: Catalogue) -> str:
     if argv[:1] == [WORD]:
-        return section(
-            'pmi-cl invert --prompt "TEXT" --output DIR: pictures of a text, by inverting a CLIP', invert_specs(argv[1:], catalogue)[1]
-        )
+        return section('pmi-cl invert --prompt "TEXT": pictures of a text, by inverting a CLIP', invert_specs(argv[1:], catalogue)[1])
     typed, _ = scan(argv, run_specs())
     found = {kind: catalogue.find(kind, typed[kind]) for kind in KINDS if kind in typed}
     if not found:

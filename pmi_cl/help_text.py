@@ -97,7 +97,7 @@ def shown(value: Any) -> str:
     if isinstance(value, bool):
         return str(int(value))
     if isinstance(value, tuple):
-        return ",".join(map(shown, value))
+        return ",".join(map(shown, value)) or "none"
     if isinstance(value, float):
         return repr(value).removesuffix(".0")
     return "none" if value is None else str(value)

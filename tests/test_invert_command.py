@@ -16,7 +16,7 @@ from PIL import Image
 
 from pmi_cl.catalogue import INSTALLED
 from pmi_cl.cli import main
-from pmi_cl.utils.invert_command import resolve_invert
+from pmi_cl.utils.invert_command import new_folder, resolve_invert
 from pmi_cl.utils.step_pictures import step_grid, work_curves
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -84,12 +84,22 @@ def test_any_folder_of_images_can_be_measured(tmp_path: Path, capsys: pytest.Cap
     assert "no statistics" not in capsys.readouterr().out
 
 
+def test_without_a_folder_the_text_names_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert new_folder('A "big" cat / dog.') == "runs/invert/a-big-cat-dog"
+    for name in ("a-cat", "a-cat-2"):
+        assert new_folder("a cat") == f"runs/invert/{name}"
+        (tmp_path / "runs/invert" / name).mkdir(parents=True)
+        (tmp_path / "runs/invert" / name / "invert.json").write_text("{}")
+    assert new_folder("../..") == "runs/invert/text"
+    assert resolve_invert(["--prompt", "a cat"], INSTALLED)[0].output == "runs/invert/a-cat-3"
+
+
 @pytest.mark.parametrize(
     ("words", "said"),
     [
         (["--output", "x"], "--prompt is missing"),
         (["--prompt", "  ", "--output", "x"], "a text that is not empty"),
-        (PROMPT, "--output is missing"),
         ([*PROMPT, "--output", "x", "--backbone", "clip-tinny"], "clip-tiny"),
         ([*PROMPT, "--output", "x", "--backbone", "resnet32"], "reads no text: choose from clip-tiny"),
         ([*PROMPT, "--output", "x", "--step", "5"], "--steps"),

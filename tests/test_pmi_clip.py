@@ -250,6 +250,12 @@ def test_tokens_that_are_dropped_have_no_statistics_of_their_own() -> None:
         type(start("pmi_vpt").model).check(run.args, 10)
 
 
+def test_grids_of_a_preset_can_be_taken_back() -> None:
+    words = ["--model", "pmi_vpt", "--dataset", "seq-cifar100", "--model_config", "code"]
+    assert resolve(words).args.pmi_grids == (2, 4, 8, 14)
+    assert resolve([*words, "--pmi_grids", "none"]).args.pmi_grids == ()
+
+
 def test_a_class_of_one_image_is_replayed_from_its_mean() -> None:
     training, model = before_second_task("pmi_vpt", train_per_class=1, batch_size=2)
     model.current_task = 1

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
+import re
 from collections.abc import Sequence
 from pathlib import Path
 from types import SimpleNamespace
@@ -13,6 +15,7 @@ from pmi_cl.utils.invert_options import RECORD, InvertOptions
 from pmi_cl.utils.option_values import convert
 
 WORD = "invert"
+FOLDER = "runs/invert"  # where pictures go that nobody gave a place
 
 
 def invert_specs(argv: Sequence[str], catalogue: Catalogue) -> tuple[Entry, tuple[OptionSpec, ...]]:
@@ -41,17 +44,24 @@ def resolve_invert(argv: Sequence[str], catalogue: Catalogue) -> tuple[SimpleNam
     args = SimpleNamespace(**{**values, "backbone": entry.name, "device": device_name(values["device"])})
     if not (args.prompt or "").strip():
         raise UserError('--prompt is missing: write the text in quotes, --prompt "a photo of the digit 5."')
-    if args.output is None:
-        raise UserError("--output is missing: name a folder for the pictures")
     if args.data_dir is not None and args.dataset is not None:
         raise UserError("--data_dir and --dataset: statistics are measured on one of them, keep one")
     if args.data_dir is None and "dataset" not in typed and entry.name == InvertOptions.backbone:
         args.dataset = "seq-digits"  # in the package, and what clip-tiny is for
     if args.dataset is not None:
         args.dataset = catalogue.find("dataset", args.dataset).name
+    if args.output is None:
+        args.output = new_folder(args.prompt)
     if (Path(args.output).expanduser() / RECORD).exists():
         raise UserError(f"--output {args.output} has pictures already: name another folder")
     return args, {name: "flag" if name in typed else "default" for name in vars(args)}
+
+
+def new_folder(prompt: str) -> str:
+    """A folder named after the text, with a number behind where that has pictures already."""
+    words = re.sub(r"[^\w]+", "-", prompt.lower()).strip("-")[:60] or "text"
+    names = (f"{FOLDER}/{words}{'' if number == 1 else f'-{number}'}" for number in itertools.count(1))
+    return next(name for name in names if not (Path(name) / RECORD).exists())
 
 
 def invert_command(argv: Sequence[str], catalogue: Catalogue) -> int:

@@ -14,7 +14,7 @@ class InvertOptions:
     """Defaults are the appendix's for CLIP (I.2) where it has one. A backbone's own flags come on top."""
 
     prompt: str | None = option(None, 'the text, in quotes: "a photo of the digit 5."; required')
-    output: str | None = option(None, "folder of the pictures, made where it lacks; required")
+    output: str | None = option(None, "folder of the pictures, made where it lacks; none: runs/invert/ and the text")
     backbone: str = option("clip-tiny", "a CLIP: clip-tiny, clip-vit-b-16 or another that --list names")
     images: int = option(4, "pictures of the text, inverted together", unit="images", low=1, high=1000)
     steps: int = option(600, "full-model steps after PMI", unit="steps", source="App. I.2", low=1, high=1_000_000)

@@ -15,7 +15,7 @@ def convert(spec: OptionSpec, raw: Any, where: str) -> Any:
 
     Args:
         spec: what the option allows.
-        raw: text from the command line, or a value from YAML or JSON. The text ``none`` is None for an optional option.
+        raw: text from the command line, or a value from YAML or JSON. The text ``none`` is None for an optional option, and no value for one that takes many.
         where: what the error line starts with ("--lr 0").
 
     Raises:
@@ -26,6 +26,8 @@ def convert(spec: OptionSpec, raw: Any, where: str) -> Any:
             return _none(spec)
         if not spec.many:
             return _scalar(spec, raw)
+        if isinstance(raw, str) and raw.lower() == "none":
+            return ()
         parts = raw.split(",") if isinstance(raw, str) else raw if isinstance(raw, list | tuple) else [raw]
         return tuple(_scalar(spec, part) for part in parts)
     except ValueError as error:
