@@ -15,7 +15,8 @@ def convert(spec: OptionSpec, raw: Any, where: str) -> Any:
 
     Args:
         spec: what the option allows.
-        raw: text from the command line, or a value from YAML or JSON. The text ``none`` is None for an optional option, and no value for one that takes many.
+        raw: text from the command line, or a value from YAML or JSON. The text ``none`` is None for an optional option, and no value at
+            all for one that takes many.
         where: what the error line starts with ("--lr 0").
 
     Raises:
