@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from pmi_cl.backbones.clip_pieces import BlockPiece, Embed, PatchConv, Project, TextTower
+from pmi_cl.backbones.clip_pieces import BlockPiece, Embed, PatchConv, Project, TextTower, of_patches
 from pmi_cl.backbones.open_clip_library import open_clip_module
 from pmi_cl.datasets.input_form import InputForm
 from pmi_cl.errors import UserError
@@ -103,10 +103,16 @@ class ClipNetwork(nn.Module):
         """Images (b, 3, h, w) to features (b, d), not normalised; ``context`` (b, dq) is what prefixes choose by."""
         return self.features_from(images, 0, context)
 
-    def features_from(self, x: Tensor, first: int, context: Tensor | None = None) -> Tensor:
-        """The output of piece ``first - 1`` to features (b, d): maps of the patch convolution (b, width, g, g) enter at piece 1."""
+    def features_from(self, x: Tensor, first: int, context: Tensor | None = None, kept: Tensor | None = None) -> Tensor:
+        """The output of piece ``first - 1`` to features (b, d): maps of the patch convolution (b, width, g, g) enter at piece 1.
+
+        Args:
+            kept: (b, k), the patches of each map that go on, for ``first`` 1; None: all.
+        """
         for piece in self.image_tower[first:]:
             x = piece(x, context)
+            if kept is not None and isinstance(piece, Embed):
+                x = of_patches(x, kept)
         return x
 
     def forward(self, images: Tensor, context: Tensor | None = None) -> Tensor:
@@ -119,9 +125,10 @@ class ClipNetwork(nn.Module):
         return self.query_from(self.image_tower[0](images))
 
     @torch.no_grad()
-    def query_from(self, maps: Tensor) -> Tensor:
-        """As :meth:`query`, from maps of the patch convolution (b, width, g, g)."""
+    def query_from(self, maps: Tensor, kept: Tensor | None = None) -> Tensor:
+        """As :meth:`query`, from maps of the patch convolution (b, width, g, g), or of their patches ``kept`` (b, k)."""
         x = self.image_tower[1](maps)
+        x = x if kept is None else of_patches(x, kept)
         for piece in self.blocks:
             x = piece.block(x)
         return x[:, 0]

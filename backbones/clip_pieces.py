@@ -106,6 +106,12 @@ class BlockPiece(nn.Module):
         return prefixed_attention(self.block.attn, x, keys, values)
 
 
+def of_patches(tokens: Tensor, kept: Tensor) -> Tensor:
+    """The class token and the patches ``kept`` (b, k) of tokens (b, 1 + n, width): (b, 1 + k, width)."""
+    rows = torch.cat([kept.new_zeros(len(kept), 1), kept + 1], dim=1)
+    return tokens.gather(1, rows[:, :, None].expand(-1, -1, tokens.shape[2]))
+
+
 @contextlib.contextmanager
 def bare(blocks: Sequence[BlockPiece]) -> Iterator[None]:
     """While entered, the blocks are open_clip's alone; what was added to them comes back."""

@@ -4,7 +4,7 @@
     python benchmarks/side_by_side.py --vary model vpt pmi_vpt --pairs pmi_vpt:vpt -- --dataset seq-digits
 
 The first is the paper's Table 8. Words after ``--`` go to every run. Run it from a checkout in which the package is installed. A run that
-has finished is not made again, one that was stopped is gone on with.
+has finished at the same commit is not made again, one that was stopped is gone on with.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from typing import Any
 
 from pmi_cl.errors import UserError
 from pmi_cl.utils.atomic import write_json
-from pmi_cl.utils.records import RunRecord
+from pmi_cl.utils.records import RunRecord, surroundings
 
 
 def parse(argv: Sequence[str] | None = None) -> argparse.Namespace:
@@ -52,7 +52,7 @@ def one_run(words: Sequence[str], runs: Path, seed: int) -> dict[str, Any]:
     Raises:
         UserError: the run ended with an error, which it has told.
     """
-    told = hashlib.sha256("\0".join(words).encode()).hexdigest()[:8]
+    told = hashlib.sha256("\0".join([str(surroundings()["commit"]), *words]).encode()).hexdigest()[:8]  # other code makes other runs
     name = f"{told}-seed{seed}"
     record = next((RunRecord(path) for path in runs.glob(f"*/*/{name}")), None)
     if record is None or record.read_results()["status"] != "finished":

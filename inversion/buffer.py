@@ -13,6 +13,8 @@ from torch import Tensor
 
 from pmi_cl.errors import UserError
 
+OPTIONAL = {"contexts", "kept"}
+
 
 @dataclass(frozen=True)
 class SyntheticBuffer:
@@ -20,11 +22,15 @@ class SyntheticBuffer:
 
     Attributes:
         images: (n, c, h, w), float, normalised. labels: (n,), int64. logits: (n, old classes), the teacher's, float32.
+        contexts: (n, dq), what goes with each sample into the network, if anything does.
+        kept: (n, k), the patches of each sample that were inverted, where not all were.
     """
 
     images: Tensor
     labels: Tensor
     logits: Tensor
+    contexts: Tensor | None = None
+    kept: Tensor | None = None
 
     def __len__(self) -> int:
         return len(self.labels)
@@ -38,7 +44,12 @@ class SyntheticBuffer:
         return order, counts.cumsum(0) - counts, counts
 
     def draw(self, n: int, generator: torch.Generator) -> tuple[Tensor, Tensor, Tensor]:
-        """``n`` samples with replacement, every class equally often to within one: (images, labels, logits).
+        """``n`` samples with replacement, every class equally often to within one: (images, labels, logits)."""
+        rows = self.rows(n, generator)
+        return self.images[rows].float(), self.labels[rows], self.logits[rows]
+
+    def rows(self, n: int, generator: torch.Generator) -> Tensor:
+        """The numbers (n,) of such samples.
 
         Which classes get one more, and which image stands for a class, is drawn from ``generator`` (on the CPU).
         """
@@ -46,17 +57,17 @@ class SyntheticBuffer:
         rounds = -(-n // len(counts))
         shares = torch.cat([torch.randperm(len(counts), generator=generator) for _ in range(rounds)])[:n]
         within = (torch.rand(n, generator=generator) * counts[shares]).long()
-        rows = order[first[shares] + within].to(self.labels.device, non_blocking=True)
-        return self.images[rows].float(), self.labels[rows], self.logits[rows]
+        return order[first[shares] + within].to(self.labels.device, non_blocking=True)
 
     def state(self) -> dict[str, Any]:
         """Plain data for a checkpoint."""
-        return {"images": self.images, "labels": self.labels, "logits": self.logits}
+        own = {"images": self.images, "labels": self.labels, "logits": self.logits, "contexts": self.contexts, "kept": self.kept}
+        return {name: value for name, value in own.items() if value is not None}
 
     @classmethod
     def from_state(cls, state: dict[str, Any], device: torch.device | None = None) -> SyntheticBuffer:
         """The inverse of :meth:`state`."""
-        return cls(*(state[name].to(device) for name in ("images", "labels", "logits")))
+        return cls(**{name: state[name].to(device) for name in ("images", "labels", "logits", *(OPTIONAL & state.keys()))})
 
     def save(self, path: Path) -> None:
         """Write the buffer as plain tensors, in place only when it is whole."""

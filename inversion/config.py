@@ -66,7 +66,7 @@ def rate_at(schedule: Schedule, lr: float, step: int, steps: int) -> float:
     ``released`` is the released code's: warm-up over 5 steps, then halved at 1/2 and 3/4 of the steps (80 and 120 of its 160).
     """
     if schedule == "cosine":
-        return lr * 0.5 * (1 + math.cos(math.pi * step / max(steps, 1)))
+        return lr * 0.5 * (1 + math.cos(math.pi * min(step / max(steps, 1), 1)))
     if schedule == "released":
         return lr * min(1.0, (step + 1) / 5) * 0.5 ** ((step >= steps // 2) + (step >= 3 * steps // 4))
     return lr

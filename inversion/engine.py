@@ -19,7 +19,7 @@ from pmi_cl.inversion.diagnosis import where_not_finite
 from pmi_cl.inversion.frozen import FrozenNetwork
 from pmi_cl.inversion.image_space import ImageSpace
 from pmi_cl.inversion.objectives import Batch, DirectionMatch, FeatureMatch, Objective
-from pmi_cl.inversion.pmi import LayerLoss, bn_affine_moments
+from pmi_cl.inversion.pmi import LayerLoss, bn_affine_moments, seen_at
 from pmi_cl.inversion.sparse import Pruning, check_pruning
 from pmi_cl.inversion.spectrum import Spectrum
 from pmi_cl.inversion.starts import STARTS, low_frequency_noise, matched_noise, white_noise
@@ -129,6 +129,7 @@ class Inversion:
         self.pruning: Pruning | None = None
         self._losses: list[Tensor] = []
         self.finished: list[Tensor] = []
+        self.survivors: list[Tensor] = []  # of each finished batch, the patches that pruning has left
 
     def _priors(self, pieces: Sequence[nn.Module] | TokenNetwork, measured: Sequence[Moments] | None) -> list[Moments | None]:
         """The moments of every piece's input; refuses a start that needs what is not there."""
@@ -206,11 +207,14 @@ class Inversion:
 
     def _end_stage(self) -> None:
         assert self.descent is not None
-        self.carry = self.descent.result()
-        if self.stages[self.stage_number].layer is None:
+        self.carry, stage = self.descent.result(), self.stages[self.stage_number]
+        if stage.layer is None:
             self.carry = self.space.images(self.carry)
+        elif stage.layer == 0 and self.config.start == "pmi":
+            self.carry = seen_at(self.carry, self.config.pmi.grid_at(0, stage.steps - 1))
         if self.pruning is not None:
             self.carry = self.pruning.composed(self.carry)
+            self.survivors += [] if self.pruning.kept is None else [self.pruning.kept]
         self.descent, self._layer_loss, self.pruning, self._losses = None, None, None, []
         self.stage_number += 1
         self.report.peak_memory_mib = max(self.report.peak_memory_mib or 0.0, self._gauge.peak_mib())
@@ -314,6 +318,10 @@ class Inversion:
             raise RuntimeError("no batch is finished: iterate over run() first")
         return torch.cat(self.finished)
 
+    def kept(self) -> Tensor | None:
+        """The patches (n, k) of each finished image that pruning has left, in the same order; None where none were dropped."""
+        return torch.cat(self.survivors) if self.survivors else None
+
     def state(self) -> dict[str, Any]:
         """Plain data for a checkpoint, which further steps do not touch: goes with the same network, targets, configuration and seed."""
         self.report.seconds += self._watch.take()
@@ -326,6 +334,7 @@ class Inversion:
             "pruning": None if self.pruning is None else self.pruning.state(),
             "losses": torch.stack(self._losses) if self._losses else torch.zeros(0),
             "finished": list(self.finished),
+            "survivors": list(self.survivors),
             "report": {**self.report.__dict__, "losses": list(self.report.losses)},
         }
 
@@ -334,6 +343,7 @@ class Inversion:
         self.batch_number, self.stage_number = state["batch"], state["stage"]
         self.carry = None if state["carry"] is None else state["carry"].to(self.device)
         self.finished = [images.to(self.device) for images in state["finished"]]
+        self.survivors = [patches.to(self.device) for patches in state["survivors"]]
         self.report = InversionReport(**{**state["report"], "losses": list(state["report"]["losses"])})
         self._losses = list(state["losses"].to(self.device).unbind())
         self.descent, self._layer_loss, self.pruning = None, None, None

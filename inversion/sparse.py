@@ -26,6 +26,12 @@ class PruningConfig:
     share: float = 0.3
 
 
+def pruning_of(steps: int) -> PruningConfig:
+    """SMI's prunings, which are those of 4,000 steps, at the same parts of ``steps`` (5 or more)."""
+    own = PruningConfig()
+    return PruningConfig(tuple(max(round(at * steps / 4000), number) for number, at in enumerate(own.at, start=1)), own.share)
+
+
 def patches_left(patches: int, config: PruningConfig) -> list[int]:
     """How many patches each pruning leaves, one number for each."""
     counts = []

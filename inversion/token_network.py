@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from pmi_cl.backbones.clip_pieces import of_patches
 from pmi_cl.inversion.attention import FrozenAttention, class_attention, with_frozen_attention
 from pmi_cl.inversion.frozen import FrozenNetwork, StatisticsTap
 from pmi_cl.inversion.statistics import Direction, Moments
@@ -160,12 +161,6 @@ class TokenNetwork(nn.Module):
 
 
 Invertible = FrozenNetwork | TokenNetwork
-
-
-def of_patches(tokens: Tensor, kept: Tensor) -> Tensor:
-    """The class token and the patches ``kept`` (b, k) of tokens (b, 1 + n, width): (b, 1 + k, width)."""
-    rows = torch.cat([kept.new_zeros(len(kept), 1), kept + 1], dim=1)
-    return tokens.gather(1, rows[:, :, None].expand(-1, -1, tokens.shape[2]))
 
 
 def _untouched(name: str, value: Tensor) -> Tensor:

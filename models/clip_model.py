@@ -158,17 +158,19 @@ class ClipModel(ContinualModel):
                 self._seen_text = self.evaluation_texts.features(seen)
         return self._seen_text
 
-    def context(self, maps: Tensor) -> Tensor | None:
-        """What the method's prompts choose by, from maps (b, width, g, g): (b, dq), or None where they do not choose."""
+    def context(self, maps: Tensor, kept: Tensor | None = None) -> Tensor | None:
+        """What the method's prompts choose by, from maps (b, width, g, g), or from their patches ``kept`` (b, k): (b, dq), or None where
+        they do not choose."""
         return None
 
-    def features_of_maps(self, maps: Tensor, context: Tensor | None = None) -> Tensor:
+    def features_of_maps(self, maps: Tensor, context: Tensor | None = None, kept: Tensor | None = None) -> Tensor:
         """Maps (b, width, g, g) that the patch convolution gave, or that stand for such, to features (b, d), not normalised.
 
         Args:
             context: (b, dq) of each sample; None: that of the maps themselves.
+            kept: (b, k), the patches of each map that are looked at; None: all.
         """
-        return self.net.features_from(maps, 1, self.context(maps) if context is None else context)
+        return self.net.features_from(maps, 1, self.context(maps, kept) if context is None else context, kept)
 
     def image_features(self, images: Tensor) -> Tensor:
         """Images (b, 3, h, w) to features (b, d), not normalised."""

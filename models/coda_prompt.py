@@ -93,9 +93,9 @@ class CodaPrompt(ClipModel):
             while pool.tasks < tasks:
                 pool.grow(seeded(self.args.seed, "components", depth, pool.tasks), self.device)
 
-    def context(self, maps: Tensor) -> Tensor:
-        """The queries of maps (b, width, g, g): the class tokens (b, width) of the bare tower."""
-        return self.net.query_from(maps)
+    def context(self, maps: Tensor, kept: Tensor | None = None) -> Tensor:
+        """The queries of maps (b, width, g, g), or of their patches ``kept``: the class tokens (b, width) of the bare tower."""
+        return self.net.query_from(maps, kept)
 
     def class_logits(self, features: Tensor, classes: range) -> Tensor:
         """The head's logits (b, n) of classes: those left out of the cross-entropy are as if masked."""

@@ -1,4 +1,4 @@
-"""The losses of the ResNet methods, as pure functions on tensors (R-DFCIL; spec 3.9.2)."""
+"""The losses of the methods that replay, as pure functions on tensors (R-DFCIL; PMI; spec 3.9.2, 3.10)."""
 
 from __future__ import annotations
 

@@ -33,7 +33,7 @@ from pmi_cl.inversion.objectives import DirectionalTV, FeatureMatch, StatisticsM
 from pmi_cl.inversion.pmi import PmiConfig
 from pmi_cl.inversion.precision import inversion_dtype
 from pmi_cl.inversion.selection import SelectionConfig, sample_few
-from pmi_cl.inversion.sparse import PruningConfig
+from pmi_cl.inversion.sparse import pruning_of
 from pmi_cl.inversion.token_network import TokenNetwork
 from pmi_cl.inversion.token_statistics import TokenMoments, measure_token_moments, pool_token_moments
 from pmi_cl.models.clip_model import ClipModel
@@ -44,8 +44,10 @@ from pmi_cl.seeding import mix, seeded
 if TYPE_CHECKING:
     from pmi_cl.datasets.continual_dataset import ContinualDataset
 
-MAP_VALUES = {"clip-tiny": 128 * 4 * 4, "clip-vit-b-32": 768 * 7 * 7, "clip-vit-b-16": 768 * 14 * 14}  # of one sample
-LARGEST_MAP = 1024 * 16 * 16  # ViT-L/14's
+MAP_VALUES = {"clip-tiny": 128 * 4 * 4, "clip-vit-b-32": 768 * 7 * 7, "clip-vit-b-16": 768 * 14 * 14, "clip-vit-l-14": 1024 * 16 * 16}
+LARGEST_MAP = 1280 * 27 * 27  # ViT-H/14's at 378 pixels
+FEATURES = {"clip-tiny": 128, "clip-vit-b-32": 512, "clip-vit-b-16": 512, "clip-vit-l-14": 768}
+LARGEST_FEATURE = 1280
 
 
 @dataclass(frozen=True)
@@ -87,7 +89,13 @@ class PmiClipOptions:
     pmi_alpha: float = option(0.002, "weight of the statistics of each layer", low=0, source="PMI appendix I.2; code: 15 times as much")
     inv_steps: int = option(600, "steps of the whole model after PMI", unit="steps", low=1, high=1_000_000, source="PMI appendix I.2")
     full_steps: int = option(3400, "steps of the inversion full", unit="steps", low=1, high=1_000_000, source="PMI appendix F")
-    smi_steps: int = option(4000, "steps of the inversion smi", unit="steps", low=1, high=1_000_000, source="PMI appendix F")
+    smi_steps: int = option(4000, "steps of the inversion smi", unit="steps", low=5, high=1_000_000, source="PMI appendix F")
+    full_start: str = option(
+        "noise",
+        "where full and smi start: white noise, or noise with the moments of real maps, a control",
+        choices=("noise", "stats"),
+        source="PMI appendix F",
+    )
     inv_lr: float = option(0.1, "Adam's rate through the whole model", above=0, source="PMI appendix I.2; code: 0.01, CUB-200: 0.02")
     inv_schedule: str = option("constant", "course of inv_lr", choices=("constant", "cosine"), source="PMI appendix I.2; code: cosine")
     inv_schedule_steps: int | None = option(
@@ -146,16 +154,20 @@ class PmiClip(ClipModel):
 
     @classmethod
     def check(cls, args: SimpleNamespace, n_classes: int) -> None:
-        """SMI needs statistics that do not depend on which tokens there are. Raises UserError."""
+        """SMI needs statistics that do not depend on which tokens there are; grids become finer. Raises UserError."""
         super().check(args, n_classes)
+        if list(args.pmi_grids) != sorted(set(args.pmi_grids)):
+            raise UserError(f"--pmi_grids {','.join(map(str, args.pmi_grids))}: give them from the coarsest to the finest")
         if args.inversion == "smi" and args.inv_axis == "token":
             raise UserError("--inversion smi drops tokens, and --inv_axis token keeps statistics of each: say --inv_axis channel")
 
     @classmethod
     def samples_mib(cls, args: SimpleNamespace, dataset: type[ContinualDataset]) -> float:
-        """The last task's maps, and of the batch under way the iterate, the best one, Adam's two moments, start and target."""
+        """The last task's maps, of the batch under way the iterate, the best one, Adam's two moments, start and target, and the classes'
+        contrastive models."""
         n = args.samples_per_class * dataset.n_classes(args)
-        return 4 * MAP_VALUES.get(args.backbone, LARGEST_MAP) * (n + 6 * min(n, args.inv_batch)) / 2**20
+        models = 2 * FEATURES.get(args.backbone, LARGEST_FEATURE) ** 2 * dataset.n_classes(args) * args.cfs
+        return 4 * (MAP_VALUES.get(args.backbone, LARGEST_MAP) * (n + 6 * min(n, args.inv_batch)) + models) / 2**20
 
     # Before a task: select features of the old classes, invert them.
 
@@ -168,8 +180,12 @@ class PmiClip(ClipModel):
         """Make what the task is replayed from. Goes on where a run was stopped."""
         self.net.eval()
         self.learned.eval()
-        if self.current_task > 0 and self.buffer is None:
+        if self.current_task > 0 and self.buffer is None and self.replays():
             self.prepare_replay()
+
+    def replays(self) -> bool:
+        """Whether any loss of the current task looks at synthetic samples of old classes."""
+        return True
 
     def prepare_replay(self) -> None:
         """Fill the buffer."""
@@ -178,8 +194,25 @@ class PmiClip(ClipModel):
             targets, contexts = self.sample_targets(labels)
         name = f"task {self.current_task + 1}"
         network = self.invertible(self.moments)
-        maps = self.inverted(name, network, self.inversion_config(), labels=labels, targets=targets, contexts=contexts)
-        self.buffer = SyntheticBuffer(maps, labels, self._teacher_logits(maps))
+        maps, kept = self.inverted(name, network, self.inversion_config(), labels=labels, targets=targets, contexts=contexts)
+        self.buffer = self.samples(maps, labels, kept, range(self.n_past_classes))
+
+    @torch.no_grad()
+    def samples(self, maps: Tensor, labels: Tensor, kept: Tensor | None, classes: range) -> SyntheticBuffer:
+        """Maps (n, width, g, g) with what goes with them: contexts of their own, which do not change in the task, and the logits of
+        ``classes`` by the model as it is."""
+        logits, contexts = [], []
+        for rows in torch.arange(len(maps), device=maps.device).split(self.EVALUATION_BATCH):
+            part, looked_at = maps[rows], None if kept is None else kept[rows]
+            context = self.context(part, looked_at)
+            logits.append(self.class_logits(self.features_of_maps(part, context, looked_at), classes))
+            contexts += [] if context is None else [context]
+        return SyntheticBuffer(maps, labels, torch.cat(logits), torch.cat(contexts) if contexts else None, kept)
+
+    def features_of_samples(self, samples: SyntheticBuffer, rows: Tensor) -> Tensor:
+        """Features (b, d) of the samples with these numbers."""
+        context, kept = (None if values is None else values[rows] for values in (samples.contexts, samples.kept))
+        return self.features_of_maps(samples.images[rows], context, kept)
 
     def _old_labels(self) -> Tensor:
         """Every old class ``samples_per_class`` times (n,), shuffled, so that a batch mixes classes."""
@@ -198,17 +231,17 @@ class PmiClip(ClipModel):
         o = self.options
         steps = {"pmi": o.inv_steps, "full": o.full_steps, "smi": o.smi_steps}[o.inversion]
         return InversionConfig(
-            start="pmi" if o.inversion == "pmi" else "noise",
+            start="pmi" if o.inversion == "pmi" else o.full_start,
             steps=steps,
             lr=o.inv_lr,
             schedule=o.inv_schedule,
-            schedule_steps=o.inv_schedule_steps,
+            schedule_steps=o.inv_schedule_steps if o.inversion == "pmi" else None,
             terms=(FeatureMatch(), StatisticsMatch(o.inv_alpha), DirectionalTV(o.inv_tv)),
             batch=o.inv_batch,
             pmi=PmiConfig(
                 o.pmi_steps, o.pmi_lr, o.pmi_alpha, last_at_lowest=True, lowest_steps=o.pmi_lowest_steps, grids=tuple(o.pmi_grids)
             ),
-            pruning=PruningConfig() if o.inversion == "smi" else None,
+            pruning=pruning_of(steps) if o.inversion == "smi" else None,
             precision=inversion_dtype(self.args.precision, self.device),
             compiled=self.args.compile,
         )
@@ -218,8 +251,9 @@ class PmiClip(ClipModel):
         dtype = inversion_dtype(self.args.precision, self.device)
         return TokenNetwork(self.net.pieces()[1:], moments, dtype=dtype, device=self.device, unit_features=unit_features)
 
-    def inverted(self, name: str, network: TokenNetwork, config: InversionConfig, **what: Any) -> Tensor:
-        """Maps (n, width, g, g) of the ``labels``, ``targets`` and ``contexts`` in ``what``; goes on with the one that was saved."""
+    def inverted(self, name: str, network: TokenNetwork, config: InversionConfig, **what: Any) -> tuple[Tensor, Tensor | None]:
+        """Maps (n, width, g, g) of the ``labels``, ``targets`` and ``contexts`` in ``what``, and which of their patches (n, k) were
+        inverted (None: all); goes on with the inversion that was saved."""
         shape = (self.net.width, self.net.grid, self.net.grid)
         with self.host.phase("inversion"):
             self.inversion = Inversion(network, None, config, image_shape=shape, seed=mix(self.args.seed, name), **what)
@@ -230,10 +264,10 @@ class PmiClip(ClipModel):
                 self.host.progress(f"{name} inversion", step.done, step.total, loss=step.loss)
                 self.host.scalars({f"inversion/{name}/{step.stage}": step.loss}, step.done)
                 self.host.safe_point()
-            maps, report = self.inversion.images(), self.inversion.report
+            maps, kept, report = self.inversion.images(), self.inversion.kept(), self.inversion.report
         self._tell(name, maps, what["labels"], report)
         self.bill, self.inversion = self.bill + report, None
-        return maps
+        return maps, kept
 
     def _tell(self, name: str, maps: Tensor, labels: Tensor, report: InversionReport) -> None:
         """Curves, pace, and pictures: the images whose maps are nearest to the synthetic ones, by class."""
@@ -242,12 +276,6 @@ class PmiClip(ClipModel):
         rows = torch.cat([(labels == label).nonzero().flatten()[:10] for label in labels.unique().tolist()])
         images = self.net.pieces()[0].nearest_images(maps[rows])
         self.host.images(f"synthetic/{name}", self.dataset.denormalise(images), labels[rows])
-
-    @torch.no_grad()
-    def _teacher_logits(self, maps: Tensor) -> Tensor:
-        """The old classes' logits (n, old classes) of the model as it is before the task."""
-        old = range(self.n_past_classes)
-        return torch.cat([self.class_logits(self.features_of_maps(part), old) for part in maps.split(self.EVALUATION_BATCH)])
 
     # During a task.
 
@@ -271,11 +299,11 @@ class PmiClip(ClipModel):
         if self.buffer is None:
             return {}
         generator = seeded(self.args.seed, "draw", self.current_task, epoch, step)
-        maps, old_labels, teacher = self.buffer.draw(self.options.replay_batch, generator)
-        old_features = self.features_of_maps(maps)
+        rows = self.buffer.rows(self.options.replay_batch, generator)
+        old_features = self.features_of_samples(self.buffer, rows)
         student = self.class_logits(old_features, range(self.n_past_classes))
-        hkd = self.factors().hkd * hard_distillation(student, teacher)
-        return {"hkd": hkd, **self.text_losses(torch.cat([features, old_features]), torch.cat([labels, old_labels]))}
+        hkd = self.factors().hkd * hard_distillation(student, self.buffer.logits[rows])
+        return {"hkd": hkd, **self.text_losses(torch.cat([features, old_features]), torch.cat([labels, self.buffer.labels[rows]]))}
 
     def text_losses(self, features: Tensor, labels: Tensor) -> dict[str, Tensor]:
         """What a method with a trained text tower adds; ``features`` (n, d) and ``labels`` (n,) of real and synthetic samples."""

@@ -30,6 +30,8 @@ class PmiMoeOptions(ProjectedTaskOptions, MoeAdaptersOptions):
     lambda_tft: float = option(
         0.001, "weight of the texts' cross-entropy over all seen classes", low=0, source="PMI appendix I.2; CUB-200: 0.1"
     )
+    projection_hkd: float = option(0.0, "lambda_hkd of a task without images", low=0, source="PMI released code; ImageNet-R: 0.05")
+    projection_tkd: float = option(0.0, "lambda_tkd of a task without images", low=0, source="PMI released code; ImageNet-R: 0.2")
 
 
 class PmiMoe(ProjectedTask, MoeAdapters):

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
+from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -15,6 +16,7 @@ from torch import Tensor, nn
 
 from pmi_cl.backbones.clip_pieces import bare
 from pmi_cl.errors import UserError
+from pmi_cl.inversion.buffer import SyntheticBuffer
 from pmi_cl.inversion.config import InversionConfig
 from pmi_cl.inversion.gaussians import ClassGaussians, fit_gaussians
 from pmi_cl.inversion.objectives import FeatureMatch, StatisticsMatch
@@ -46,8 +48,10 @@ class ProjectedTaskOptions(PmiClipOptions):
     projection_epochs: int = option(1, "epochs of that task", unit="epochs", low=1, high=100_000, source="PMI released code; ImageNet-R: 5")
     projection_repeats: int = option(10, "times that each sample is seen in an epoch", low=1, high=100_000, source="PMI released code")
     projection_lr: float = option(0.0005, "AdamW's highest rate in that task", above=0, source="PMI released code")
-    projection_hkd: float = option(0.0, "lambda_hkd of that task", low=0, source="PMI released code; ImageNet-R: 0.05")
-    projection_tkd: float = option(0.0, "lambda_tkd of that task", low=0, source="PMI released code; ImageNet-R: 0.2")
+    projection_inv_lr: float = option(0.1, "inv_lr of that inversion", above=0, source="PMI released code")
+    projection_hkd: float = option(
+        0.1, "lambda_hkd of that task", low=0, source="ours, as lambda_hkd; released for MoE-Adapters: 0, ImageNet-R: 0.05"
+    )
 
 
 class ProjectedTask(PmiClip):
@@ -56,17 +60,21 @@ class ProjectedTask(PmiClip):
     Attributes:
         bare_gaussians, bare_moments: of the bare CLIP, as ``gaussians`` and ``moments`` are of the trained one; kept only where the last
             task needs them.
-        new_maps, new_labels: the synthetic samples of the last task (n, width, g, g) and (n,).
+        new: the synthetic samples of the last task.
     """
 
     def __init__(self, *args: Any) -> None:
         super().__init__(*args)
-        if self.options.synthetic_last_task and self.dataset.N_TASKS < 2:
-            raise UserError("--synthetic_last_task 1 needs tasks before the last: give --n_tasks 2 or more")
         self.bare_gaussians: ClassGaussians | None = None
         self.bare_moments: list[TokenMoments] = []
-        self.new_maps: Tensor | None = None
-        self.new_labels: Tensor | None = None
+        self.new: SyntheticBuffer | None = None
+
+    @classmethod
+    def check(cls, args: SimpleNamespace, n_classes: int) -> None:
+        """A task without images needs tasks before it. Raises UserError."""
+        super().check(args, n_classes)
+        if args.synthetic_last_task and args.n_tasks == 1:
+            raise UserError("--synthetic_last_task 1 needs tasks before the last: give --n_tasks 2 or more")
 
     @property
     def without_images(self) -> bool:
@@ -78,8 +86,12 @@ class ProjectedTask(PmiClip):
     def prepare(self) -> None:
         """Maps of the old classes, and of the new ones where they have no images."""
         super().prepare()
-        if self.without_images and self.new_maps is None:
+        if self.without_images and self.new is None:
             self.prepare_new_classes()
+
+    def replays(self) -> bool:
+        """Not in a task without images that weighs no loss of the old classes."""
+        return super().replays() and (not self.without_images or self.options.projection_hkd > 0 or self.TRAINS_TEXT)
 
     def prepare_new_classes(self) -> None:
         """Project features to the new classes and invert them on the bare CLIP."""
@@ -94,15 +106,16 @@ class ProjectedTask(PmiClip):
         with bare(self.net.blocks):
             network = self.invertible(self.bare_moments, unit_features=True)
         config = self.projection_config()
-        self.new_maps = self.inverted("new classes", network, config, labels=labels + self.n_past_classes, targets=targets)
-        self.new_labels = labels + self.n_past_classes
+        labels = labels + self.n_past_classes
+        maps, kept = self.inverted("new classes", network, config, labels=labels, targets=targets)
+        self.new = self.samples(maps, labels, kept, new)
 
     def projection_config(self) -> InversionConfig:
         """As for the old classes, with more weight on the statistics and no smoothness."""
         o, config = self.options, self.inversion_config()
         share = o.pmi_alpha / o.inv_alpha if o.inv_alpha else 1.0
         terms = (FeatureMatch(), StatisticsMatch(o.projection_statistics))
-        return replace(config, terms=terms, pmi=replace(config.pmi, alpha=share * o.projection_statistics))
+        return replace(config, lr=o.projection_inv_lr, terms=terms, pmi=replace(config.pmi, alpha=share * o.projection_statistics))
 
     # During it: what is trained on, and how.
 
@@ -114,19 +127,19 @@ class ProjectedTask(PmiClip):
         return max(n // self.options.batch_size, 1)
 
     def train_batches(self, epoch: int, start: int = 0) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
-        """The data set's images, or, of a task without images, synthetic maps (b, width, g, g) and their labels (b,)."""
+        """The data set's images, or, of a task without images, the numbers of synthetic samples (b,) and their labels (b,)."""
         if not self.without_images:
             yield from super().train_batches(epoch, start)
             return
-        assert self.new_maps is not None and self.new_labels is not None
-        n = len(self.new_labels) * self.options.projection_repeats
-        rows = torch.randperm(n, generator=seeded(self.args.seed, "projected epoch", epoch)).to(self.device) % len(self.new_labels)
+        assert self.new is not None
+        n = len(self.new) * self.options.projection_repeats
+        rows = torch.randperm(n, generator=seeded(self.args.seed, "projected epoch", epoch)).to(self.device) % len(self.new)
         for chosen in rows.split(self.options.batch_size)[start : self.steps_per_epoch()]:
-            yield self.new_maps[chosen], self.new_labels[chosen], self.new_maps[chosen]
+            yield chosen, self.new.labels[chosen], chosen
 
     def features_in_training(self, inputs: Tensor) -> Tensor:
-        """Features (b, d) of images, or of maps."""
-        return self.features_of_maps(inputs) if self.without_images else super().features_in_training(inputs)
+        """Features (b, d) of images, or of the synthetic samples with these numbers."""
+        return super().features_in_training(inputs) if self.new is None else self.features_of_samples(self.new, inputs)
 
     def n_epochs(self) -> int:
         """Epochs of the current task."""
@@ -137,7 +150,7 @@ class ProjectedTask(PmiClip):
         o = self.options
         if not self.without_images:
             return super().factors()
-        return self.scaled(o.projection_hkd, o.projection_tkd)
+        return self.scaled(o.projection_hkd, getattr(o, "projection_tkd", 0.0))
 
     def rate(self, epoch: int, step: int) -> float:
         """The learning rate of a step; a task without images is short and has no warm-up."""
@@ -157,7 +170,7 @@ class ProjectedTask(PmiClip):
     def end_task(self, dataset: ContinualDataset) -> None:
         """What the last task will need; after a task without images nothing is measured, and nothing comes after it."""
         if self.without_images:
-            self.buffer = self.new_maps = self.new_labels = None
+            self.buffer = self.new = None
             return
         found = self._measured_bare(dataset) if self.options.synthetic_last_task else None
         super().end_task(dataset)
@@ -176,16 +189,14 @@ class ProjectedTask(PmiClip):
         own = {
             "bare_gaussians": self.bare_gaussians and self.bare_gaussians.state(),
             "bare_moments": [moments.state() for moments in self.bare_moments],
-            "new_maps": self.new_maps,
-            "new_labels": self.new_labels,
+            "new": self.new and self.new.state(),
         }
         return {**super().state(), **own}
 
     def load_state(self, state: dict[str, Any]) -> None:
         """Take up :meth:`state`."""
         super().load_state(state)
-        known, maps, labels = state["bare_gaussians"], state["new_maps"], state["new_labels"]
+        known = state["bare_gaussians"]
         self.bare_gaussians = known and ClassGaussians.from_state(known, self.device)
         self.bare_moments = [TokenMoments.from_state(entry, self.device) for entry in state["bare_moments"]]
-        self.new_maps = None if maps is None else maps.to(self.device)
-        self.new_labels = None if labels is None else labels.to(self.device)
+        self.new = state["new"] and SyntheticBuffer.from_state(state["new"], self.device)

@@ -11,12 +11,14 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from pmi_cl.backbones.clip_backbones import NAMES
 from pmi_cl.backbones.clip_pieces import PatchConv, bare
+from pmi_cl.backbones.clip_plan import MODELS
 from pmi_cl.backbones.open_clip_library import open_clip_module
 from pmi_cl.errors import UserError
 from pmi_cl.inversion.statistics import Moments
 from pmi_cl.inversion.token_statistics import measure_token_moments
-from pmi_cl.models.pmi_clip import LARGEST_MAP, MAP_VALUES, PmiClip
+from pmi_cl.models.pmi_clip import FEATURES, LARGEST_FEATURE, LARGEST_MAP, MAP_VALUES, PmiClip
 from pmi_cl.seeding import seeded
 from pmi_cl.utils.arguments import resolve
 from pmi_cl.utils.training import Training
@@ -130,11 +132,31 @@ def test_each_inversion_comes_near_the_same_targets(method: str, inversion: str)
 
     def distance(maps: Tensor) -> float:
         with torch.no_grad():
-            return float((model.features_of_maps(maps, contexts) - targets).square().mean())
+            return float((model.features_of_maps(maps, contexts, model.buffer.kept) - targets).square().mean())
 
     known = model.moments[0].input
     start_maps = known.mean.view(1, -1, 1, 1) + known.var.sqrt().view(1, -1, 1, 1) * torch.randn(model.buffer.images.shape)
     assert distance(model.buffer.images) < 0.3 * distance(start_maps)
+
+
+def test_smi_keeps_a_quarter_of_the_patches_and_these_are_replayed() -> None:
+    _, model = before_second_task("pmi_codap", inversion="smi", smi_steps=8)
+    model.current_task = 1
+    model.prepare()
+    assert model.buffer.kept.shape == (6, 4) and model.inversion_figures()["forward_passes"] > 8
+    rows = torch.arange(6)
+    tokens = model.net.pieces()[1](model.buffer.images)
+    few = torch.stack([torch.cat([row[:1], row[1:][kept]]) for row, kept in zip(tokens, model.buffer.kept, strict=True)])
+    query = few
+    for block in model.net.blocks:
+        query = block.block(query)
+    torch.testing.assert_close(model.buffer.contexts, query[:, 0].detach(), rtol=1e-4, atol=1e-5)
+    for piece in model.net.pieces()[2:]:
+        few = piece(few, query[:, 0])
+    torch.testing.assert_close(model.features_of_samples(model.buffer, rows), few, rtol=1e-4, atol=1e-4)
+    fresh: Any = start("pmi_codap").model
+    fresh.load_state(model.state())
+    assert torch.equal(fresh.buffer.kept, model.buffer.kept) and torch.equal(fresh.buffer.contexts, model.buffer.contexts)
 
 
 def test_the_stages_are_the_pieces_from_the_top_then_all() -> None:
@@ -236,9 +258,14 @@ def test_the_nearest_image_of_a_maps_image_is_that_image() -> None:
 
 def test_the_room_for_maps_is_that_of_the_networks() -> None:
     config = open_clip_module("factory").get_model_config
-    for name, model in (("clip-vit-b-32", "ViT-B-32"), ("clip-vit-b-16", "ViT-B-16"), ("", "ViT-L-14")):
+
+    def of(model: str) -> tuple[int, int]:
         vision = config(model)["vision_cfg"]
-        assert MAP_VALUES.get(name, LARGEST_MAP) == vision["width"] * (config(model).get("image_size", 224) // vision["patch_size"]) ** 2
+        return vision["width"] * (vision["image_size"] // vision["patch_size"]) ** 2, config(model)["embed_dim"]
+
+    assert all((MAP_VALUES[name], FEATURES[name]) == of(MODELS[name]) for name in MODELS)
+    others = [of(name.removeprefix("clip:")) for name in NAMES]
+    assert max(values for values, _ in others) <= LARGEST_MAP and max(dim for _, dim in others) <= LARGEST_FEATURE
 
 
 # What does not fit.
@@ -256,6 +283,68 @@ def test_grids_of_a_preset_can_be_taken_back() -> None:
     assert resolve([*words, "--pmi_grids", "none"]).args.pmi_grids == ()
 
 
+def test_grids_become_finer() -> None:
+    run = resolve(words_of("pmi_vpt", pmi_grids="4,2"))
+    with pytest.raises(UserError, match="--pmi_grids 4,2: give them from the coarsest to the finest"):
+        type(start("pmi_vpt").model).check(run.args, 10)
+
+
+def test_what_a_coarse_grid_shows_is_what_is_handed_down() -> None:
+    _, model = before_second_task("pmi_vpt", pmi_grids="2", pmi_steps=3, inv_steps=1, inv_lr=1e-30)
+    model.current_task = 1
+    model.prepare()
+    corners = model.buffer.images[:, :, [0, 0, 3, 3], [0, 3, 0, 3]].unflatten(2, (2, 2))  # bilinear: the corners are the four cells
+    shown = F.interpolate(corners, size=(4, 4), mode="bilinear", align_corners=False)
+    torch.testing.assert_close(model.buffer.images, shown, rtol=1e-4, atol=1e-5)
+
+
+EVERYWHERE = {"samples_per_class": 5, "pmi_steps": 200, "inv_steps": 600, "full_steps": 3400, "smi_steps": 4000, "pmi_lr": 0.1}
+EVERYWHERE |= {"inv_tv": 0.005, "lambda_hkd": 0.1, "lambda_ce": 1.0, "cont_epochs": 200, "cont_lr": 0.01, "cfs_steps": 5}
+EVERYWHERE |= {"projection_top": 5, "projection_mix": 0.1, "projection_inv_lr": 0.1, "class_order": "np1993", "inv_batch": 20}
+PAPER = {
+    "inv_lr": 0.1,
+    "inv_schedule": "constant",
+    "pmi_lowest_steps": None,
+    "pmi_grids": (),
+    "cont_optimizer": "sgd",
+    "inv_axis": "channel",
+}
+CODE = {
+    "inv_schedule": "cosine",
+    "inv_schedule_steps": 2000,
+    "pmi_lowest_steps": 1200,
+    "pmi_grids": (2, 4, 8, 14),
+    "cont_optimizer": "adam",
+}
+CODE |= {"inv_axis": "token", "cont_keep_best": True}
+BY_SET: dict[tuple[str, str], dict[str, Any]] = {
+    ("paper", "seq-cifar100"): {"inv_alpha": 0.002, "pmi_alpha": 0.002, "cfs_ratio": 0.5, "cfs_boost": 20},
+    ("paper", "seq-imagenet-r"): {"inv_alpha": 0.002, "pmi_alpha": 0.002, "cfs_ratio": 0.5, "cfs_boost": 20},
+    ("paper", "seq-cub200"): {"inv_alpha": 0.2, "pmi_alpha": 0.2, "cfs_ratio": 0.5, "cfs_boost": 20},
+    ("code", "seq-cifar100"): {"inv_alpha": 0.002, "pmi_alpha": 0.03, "inv_lr": 0.01, "cfs_ratio": 0.5, "cfs_boost": 20},
+    ("code", "seq-imagenet-r"): {"inv_alpha": 0.002, "pmi_alpha": 0.03, "inv_lr": 0.01, "cfs_ratio": 0.2, "cfs_boost": 50},
+    ("code", "seq-cub200"): {"inv_alpha": 0.2, "pmi_alpha": 3.0, "inv_lr": 0.02, "cfs_ratio": 0.5, "cfs_boost": 20},
+}
+TABLE_9 = {  # spec 3.12: rate, epochs, optimiser; and for MoE-Adapters the weights of TKD and TFT
+    "pmi_vpt": {"seq-cifar100": (0.02, 5, "sgd"), "seq-imagenet-r": (0.01, 5, "sgd"), "seq-cub200": (0.02, 5, "sgd")},
+    "pmi_codap": {"seq-cifar100": (0.1, 5, "sgd"), "seq-imagenet-r": (0.1, 5, "sgd"), "seq-cub200": (0.1, 5, "sgd")},
+    "pmi_moe": {
+        "seq-cifar100": (0.001, 3, "adamw", 0.2, 0.001),
+        "seq-imagenet-r": (0.001, 3, "adamw", 0.2, 0.001),
+        "seq-cub200": (0.001, 10, "adamw", 0.1, 0.1),
+    },
+}
+
+
+@pytest.mark.parametrize("method", TABLE_9)
+@pytest.mark.parametrize(("preset", "dataset"), BY_SET)
+def test_the_presets_are_the_appendix_and_the_released_code(method: str, preset: str, dataset: str) -> None:
+    args = resolve(["--model", method, "--dataset", dataset, "--model_config", preset]).args
+    trained = dict(zip(("lr", "n_epochs", "optimizer", "lambda_tkd", "lambda_tft"), TABLE_9[method][dataset], strict=False))
+    wanted = {**EVERYWHERE, **(PAPER if preset == "paper" else CODE), **BY_SET[preset, dataset], **trained}
+    assert {name: getattr(args, name) for name in wanted} == wanted
+
+
 def test_a_class_of_one_image_is_replayed_from_its_mean() -> None:
     training, model = before_second_task("pmi_vpt", train_per_class=1, batch_size=2)
     model.current_task = 1
@@ -265,7 +354,7 @@ def test_a_class_of_one_image_is_replayed_from_its_mean() -> None:
     assert model.buffer.images.shape == (6, 32, 4, 4) and training.dataset.train.labels.bincount().tolist() == [1] * 6
 
 
-def test_a_state_taken_between_tasks_holds_no_map() -> None:
+def test_maps_are_in_a_state_within_a_task_and_not_between_tasks() -> None:
     training, model = before_second_task("pmi_vpt")
     assert model.state()["buffer"] is None
     begin(training, 1)

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+from torch import Tensor
 from torch.nn import functional as F
 
 from pmi_cl.errors import UserError
@@ -14,8 +16,9 @@ from pmi_cl.inversion.projection import projected_features
 from pmi_cl.models.losses import Factors
 from pmi_cl.models.projected_task import ProjectedTask
 from pmi_cl.seeding import mix
+from pmi_cl.utils.arguments import resolve
 from tests.small_clips import small_clip
-from tests.small_runs import CLIP_METHODS, StoppingHost, begin, differences, finished, finished_in_pieces, start, train_task
+from tests.small_runs import CLIP_METHODS, StoppingHost, begin, differences, finished, finished_in_pieces, start, train_task, words_of
 
 METHODS = [method for method in CLIP_METHODS if isinstance(start(method).model, ProjectedTask)]
 WITHOUT = {"synthetic_last_task": 1, "projection_samples": 6, "projection_repeats": 4, "projection_epochs": 2}
@@ -52,14 +55,14 @@ def test_nothing_is_kept_where_no_task_needs_it() -> None:
 def test_its_maps_come_near_the_projected_features_on_the_bare_clip(method: str) -> None:
     training, model = before_the_last_task(method, pmi_steps=40, inv_steps=60)
     begin(training, 1)
-    labels = model.new_labels
+    labels, maps = model.new.labels, model.new.images
     assert labels.bincount().tolist() == [0, 0, 6, 6]
     texts = F.normalize(small_clip().encode_text(model.texts.tokens[:4, 0]), dim=1).detach()
     seed = mix(model.args.seed, "projected")
     targets = projected_features(model.bare_gaussians, texts[:2], texts[2:], labels - 2, seed, top_k=5, alpha=0.1)
     with torch.no_grad():
-        features = F.normalize(small_clip().features_from(model.new_maps, 1), dim=1)
-        noise = F.normalize(small_clip().features_from(torch.randn_like(model.new_maps), 1), dim=1)
+        features = F.normalize(small_clip().features_from(maps, 1), dim=1)
+        noise = F.normalize(small_clip().features_from(torch.randn_like(maps), 1), dim=1)
     found, from_noise = (float((1 - (one * targets).sum(1)).mean()) for one in (features, noise))
     assert found < 0.1 * from_noise  # a random tower gives all images much the same feature
 
@@ -88,6 +91,7 @@ def test_its_epochs_batches_and_rates_are_its_own() -> None:
     assert [len(labels) for _, labels, _ in batches] == [16, 16, 16]
     seen = torch.cat([labels for _, labels, _ in batches])
     assert seen.bincount().tolist() == [0, 0, 24, 24]  # each of the twelve four times
+    assert all(torch.equal(model.new.labels[rows], labels) for rows, labels, _ in batches)
     assert torch.equal(next(model.train_batches(0, start=2))[0], batches[2][0])
     assert not torch.equal(next(model.train_batches(1))[0], batches[0][0])
     rates = [model.rate(epoch, step) for epoch in range(2) for step in range(3)]
@@ -119,8 +123,34 @@ def test_goes_on_bit_for_bit_from_within_it(method: str, part: float, tmp_path: 
 
 
 def test_a_single_task_has_none_before_it() -> None:
+    run = resolve(words_of("pmi_vpt", n_classes=2, n_tasks=1, synthetic_last_task=1))
     with pytest.raises(UserError, match="--n_tasks 2 or more"):
-        start("pmi_vpt", n_classes=2, n_tasks=1, synthetic_last_task=1)
+        type(start("pmi_vpt").model).check(run.args, 2)
+
+
+def test_old_classes_are_inverted_only_where_a_loss_looks_at_them() -> None:
+    for method, hkd, replayed in (("pmi_vpt", 0.0, False), ("pmi_vpt", 0.1, True), ("pmi_moe", 0.0, True)):
+        training, model = before_the_last_task(method, projection_hkd=hkd)
+        begin(training, 1)
+        assert (model.buffer is not None) == replayed and model.new is not None
+        model.set_modes()
+        assert ("hkd" in model.observe(*next(model.train_batches(0)))) == replayed
+
+
+def test_patches_that_smi_dropped_are_not_trained_on() -> None:
+    training, model = before_the_last_task("pmi_vpt", inversion="smi", smi_steps=8)
+    begin(training, 1)
+    rows = torch.arange(4)
+    features = model.features_in_training(rows)
+    spoiled = model.new.images.clone()
+    spoiled.flatten(2).scatter_(2, dropped(model.new.kept)[:, None].expand(-1, 32, -1), 7.0)
+    model.new = replace(model.new, images=spoiled)
+    torch.testing.assert_close(model.features_in_training(rows), features)
+
+
+def dropped(kept: Tensor) -> Tensor:
+    """The patches (n, 16 - k) that are not kept."""
+    return torch.ones(len(kept), 16).scatter_(1, kept, 0.0).nonzero()[:, 1].view(len(kept), -1)
 
 
 def test_earlier_tasks_are_learned_as_without_it() -> None:
