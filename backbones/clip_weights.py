@@ -37,6 +37,10 @@ def check_weights(args: SimpleNamespace, names: Mapping[str, str]) -> None:
     shapes = check_file(source.path, is_openais) if source.path is not None else None
     if shapes is not None and source.path is not None:
         check_fit(shapes, plan.model, source.path, names)
+    elif source.path is not None and source.quick_gelu is None and plan.quick_gelu is None:
+        # the activation will be asked for: not of weights that are refused whatever it is
+        state = read_state(source.path, is_openais)
+        check_fit({name: tuple(value.shape) for name, value in state.items()}, plan.model, source.path, names)
     decide_activation(plan, source.quick_gelu, _called(source))
     check_reachable(plan, source, args)
 

@@ -126,7 +126,7 @@ def _origin(entry: Entry) -> str:
 def _preset_rows(file: PresetFile) -> list[tuple[str, str]]:
     """(name, what it is and where it is the default) of each preset."""
     defaults = {name: file.default_for(name) for name in file.presets}
-    return [(name, preset.about + (f" [{defaults[name]}]" if defaults[name] else "")) for name, preset in file.presets.items()]
+    return [(name, (f"[{defaults[name]}] " if defaults[name] else "") + preset.about) for name, preset in file.presets.items()]
 
 
 def _aligned(rows: Sequence[tuple[str, str]]) -> list[str]:

@@ -251,7 +251,7 @@ def test_list_names_everything(catalogue: Catalogue, capsys: pytest.CaptureFixtu
     text = printed(["--list"], catalogue, capsys)
     assert "models (--model) finetune Plain fine-tuning. invert_it Inversion of the old classes." in text
     assert "net-small A small network." in text and "seq-hundred A hundred classes." in text
-    assert "invert_it paper the values of the paper [default] invert_it quick a minute [default on seq-folder]" in text
+    assert "invert_it paper [default] the values of the paper invert_it quick [default on seq-folder] a minute" in text
 
 
 def test_help_alone_shows_the_flags_of_every_run(catalogue: Catalogue, capsys: pytest.CaptureFixture[str]) -> None:
@@ -267,7 +267,7 @@ def test_help_with_a_model_shows_its_flags_with_default_unit_and_source(catalogu
     assert "--milestones INT,... where the rate falls (default 48,80 epochs)" in text
     assert "--start noise|pmi start image (default pmi)" in text
     assert "--steps INT steps on an image; none: enough (steps, at least 1)" in text
-    assert "paper the values of the paper [default]" in text
+    assert "paper [default] the values of the paper" in text
 
 
 def test_help_with_both_shows_the_values_of_the_preset(catalogue: Catalogue, capsys: pytest.CaptureFixture[str]) -> None:
