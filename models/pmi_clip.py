@@ -25,10 +25,8 @@ from torch import Tensor, nn
 from pmi_cl.errors import UserError
 from pmi_cl.inversion.buffer import SyntheticBuffer
 from pmi_cl.inversion.config import InversionConfig
-from pmi_cl.inversion.contrastive import ContrastiveBank, ContrastiveConfig, train_contrastive
-from pmi_cl.inversion.cost import InversionReport
 from pmi_cl.inversion.engine import Inversion
-from pmi_cl.inversion.gaussians import ClassGaussians, fit_gaussians
+from pmi_cl.inversion.gaussians import fit_gaussians
 from pmi_cl.inversion.objectives import DirectionalTV, FeatureMatch, StatisticsMatch
 from pmi_cl.inversion.pmi import PmiConfig
 from pmi_cl.inversion.precision import inversion_dtype
@@ -37,6 +35,7 @@ from pmi_cl.inversion.sparse import pruning_of
 from pmi_cl.inversion.token_network import TokenNetwork
 from pmi_cl.inversion.token_statistics import TokenMoments, measure_token_moments, pool_token_moments
 from pmi_cl.models.clip_model import ClipModel
+from pmi_cl.models.inverting import Inverting
 from pmi_cl.models.losses import Factors, hard_distillation, loss_factors
 from pmi_cl.options import option
 from pmi_cl.seeding import mix, seeded
@@ -132,25 +131,16 @@ class Recorder(nn.Module):
         return x
 
 
-class PmiClip(ClipModel):
+class PmiClip(Inverting, ClipModel):
     """The replay of inverted maps, on top of any CLIP method that trains modules of the image tower.
 
     Attributes:
-        gaussians, bank: of the image features of every seen class, and its contrastive model (None without CFS).
         moments: of what enters each piece above the patch convolution, and of what its blocks show, pooled over the tasks.
-        buffer: the synthetic maps of the task at hand, their labels and the logits of the model of the task before.
-        inversion: the one under way; a checkpoint in mid-inversion goes on with it.
     """
 
     def __init__(self, *args: Any) -> None:
         super().__init__(*args)
-        self.gaussians: ClassGaussians | None = None
-        self.bank: ContrastiveBank | None = None
         self.moments: list[TokenMoments] = []
-        self.buffer: SyntheticBuffer | None = None
-        self.inversion: Inversion | None = None
-        self._saved_inversion: dict[str, Any] | None = None
-        self.bill = InversionReport()
 
     @classmethod
     def check(cls, args: SimpleNamespace, n_classes: int) -> None:
@@ -256,26 +246,14 @@ class PmiClip(ClipModel):
         inverted (None: all); goes on with the inversion that was saved."""
         shape = (self.net.width, self.net.grid, self.net.grid)
         with self.host.phase("inversion"):
-            self.inversion = Inversion(network, None, config, image_shape=shape, seed=mix(self.args.seed, name), **what)
-            if self._saved_inversion is not None:
-                self.inversion.load(self._saved_inversion)
-                self._saved_inversion = None
-            for step in self.inversion.run():
-                self.host.progress(f"{name} inversion", step.done, step.total, loss=step.loss)
-                self.host.scalars({f"inversion/{name}/{step.stage}": step.loss}, step.done)
-                self.host.safe_point()
-            maps, kept, report = self.inversion.images(), self.inversion.kept(), self.inversion.report
-        self._tell(name, maps, what["labels"], report)
-        self.bill, self.inversion = self.bill + report, None
+            inversion = Inversion(network, None, config, image_shape=shape, seed=mix(self.args.seed, name), **what)
+            maps, kept = self.invert(name, inversion), inversion.kept()
+        self.close_inversion(name, maps, what["labels"])
         return maps, kept
 
-    def _tell(self, name: str, maps: Tensor, labels: Tensor, report: InversionReport) -> None:
-        """Curves, pace, and pictures: the images whose maps are nearest to the synthetic ones, by class."""
-        self.host.scalars({"inversion/images per second": report.images / max(report.seconds, 1e-9)}, self.current_task)
-        self.host.curves(f"inversion/{name}", {entry["stage"]: entry["losses"].tolist() for entry in report.losses if entry["batch"] == 0})
-        rows = torch.cat([(labels == label).nonzero().flatten()[:10] for label in labels.unique().tolist()])
-        images = self.net.pieces()[0].nearest_images(maps[rows])
-        self.host.images(f"synthetic/{name}", self.dataset.denormalise(images), labels[rows])
+    def pictures(self, samples: Tensor) -> Tensor:
+        """The images whose maps are nearest to the synthetic ones."""
+        return self.net.pieces()[0].nearest_images(samples)
 
     # During a task.
 
@@ -318,7 +296,7 @@ class PmiClip(ClipModel):
         with self.host.phase("statistics"):
             moments, features, labels = self.measured(dataset)
             new = fit_gaussians(features, labels, self.cpt)
-            bank = self._contrastive_models(features, labels) if self.options.cfs else None
+            bank = self.contrastive_models(features, labels, self.cpt)
         self.moments = pool_token_moments([self.moments, moments]) if self.moments else moments
         self.gaussians = new if self.gaussians is None else self.gaussians.followed_by(new)
         self.bank = bank if self.bank is None or bank is None else self.bank.followed_by(bank, self.n_past_classes)
@@ -351,40 +329,13 @@ class PmiClip(ClipModel):
             yield self.net.pieces()[0](images), labels - self.n_past_classes
             self.host.safe_point()
 
-    def _contrastive_models(self, features: Tensor, labels: Tensor) -> ContrastiveBank:
-        o = self.options
-        config = ContrastiveConfig(o.cont_epochs, o.cont_lr, o.cont_optimizer, o.cont_keep_best)
-        seed = mix(self.args.seed, "contrastive", self.current_task)
-        bank = train_contrastive(features, labels, self.cpt, config, seed, self.host.safe_point)
-        if bank.losses:
-            self.host.scalars({"f_cont/uniformity": sum(bank.losses.values()) / len(bank.losses)}, self.current_task)
-        return bank
-
     # What a checkpoint holds.
 
-    def inversion_figures(self) -> dict[str, float]:
-        """What the inversions have cost over the run so far."""
-        bill = self.bill if self.inversion is None else self.bill + self.inversion.report
-        return {name: value for name, value in bill.summary().items() if name not in ("peak_memory_mib", "seconds_per_image")}
-
     def state(self) -> dict[str, Any]:
-        """The base's, the statistics of all classes and layers, the synthetic maps, the inversion under way and the bill."""
-        own = {
-            "gaussians": self.gaussians and self.gaussians.state(),
-            "bank": self.bank and self.bank.state(),
-            "moments": [moments.state() for moments in self.moments],
-            "buffer": self.buffer and self.buffer.state(),
-            "inversion": self.inversion.state() if self.inversion else self._saved_inversion,
-            "bill": self.bill.summary(),
-        }
-        return {**super().state(), **own}
+        """The bases', and the moments of all layers."""
+        return {**super().state(), "moments": [moments.state() for moments in self.moments]}
 
     def load_state(self, state: dict[str, Any]) -> None:
-        """Take up :meth:`state`; an inversion under way is built again, and goes on, in :meth:`prepare`."""
+        """Take up :meth:`state`."""
         super().load_state(state)
-        self.gaussians = state["gaussians"] and ClassGaussians.from_state(state["gaussians"], self.device)
-        self.bank = state["bank"] and ContrastiveBank.from_state(state["bank"], self.device)
         self.moments = [TokenMoments.from_state(entry, self.device) for entry in state["moments"]]
-        self.buffer = state["buffer"] and SyntheticBuffer.from_state(state["buffer"], self.device)
-        self._saved_inversion = state["inversion"]
-        self.bill = InversionReport.from_summary(state["bill"])

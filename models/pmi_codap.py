@@ -16,6 +16,7 @@ from torch import Tensor
 from pmi_cl.inversion.gaussians import ClassGaussians, fit_gaussians
 from pmi_cl.models.clip_model import ClipModel
 from pmi_cl.models.coda_prompt import CodaPrompt, CodaPromptOptions
+from pmi_cl.models.inverting import taken_up
 from pmi_cl.models.projected_task import ProjectedTask, ProjectedTaskOptions
 from pmi_cl.seeding import seeded
 
@@ -77,4 +78,4 @@ class PmiCodap(ProjectedTask, CodaPrompt):
     def load_state(self, state: dict[str, Any]) -> None:
         """Take up :meth:`state`."""
         super().load_state(state)
-        self.queries = state["queries"] and ClassGaussians.from_state(state["queries"], self.device)
+        self.queries = taken_up(ClassGaussians, state["queries"], self.device)

@@ -22,10 +22,8 @@ from pmi_cl.errors import UserError
 from pmi_cl.inversion.buffer import SyntheticBuffer
 from pmi_cl.inversion.colour import Colour, channel_covariance
 from pmi_cl.inversion.config import InversionConfig
-from pmi_cl.inversion.contrastive import ContrastiveBank, ContrastiveConfig, train_contrastive
-from pmi_cl.inversion.cost import InversionReport
 from pmi_cl.inversion.engine import Inversion
-from pmi_cl.inversion.gaussians import ClassGaussians, fit_gaussians
+from pmi_cl.inversion.gaussians import fit_gaussians
 from pmi_cl.inversion.labels import draw_labels
 from pmi_cl.inversion.objectives import CrossEntropy, FeatureMatch, StatisticsMatch, Term, TotalVariation
 from pmi_cl.inversion.parts import check_named, start_named, terms_named
@@ -35,6 +33,7 @@ from pmi_cl.inversion.precision import inversion_dtype
 from pmi_cl.inversion.selection import SelectionConfig, sample_targets
 from pmi_cl.inversion.statistics import Moments, pool_moments
 from pmi_cl.inversion.transforms import Transforms
+from pmi_cl.models.inverting import Inverting
 from pmi_cl.models.replay_training import ReplayOptions, ReplayTraining
 from pmi_cl.options import option
 from pmi_cl.seeding import mix, seeded
@@ -104,14 +103,12 @@ class PmiRdfcilOptions(ReplayOptions):
     stem_steps: int = option(10, "steps of the stem start", unit="steps", low=1, high=1_000_000, source="ours")
 
 
-class PmiRdfcil(ReplayTraining):
+class PmiRdfcil(Inverting, ReplayTraining):
     """PMI + CFS: per-layer model inversion from sampled features; R-DFCIL's losses.
 
     Attributes:
-        gaussians, bank: the features of every seen class, and its contrastive model (None without CFS).
         moments: of every piece's input, pooled over the tasks.
-        buffer: the synthetic samples of the task at hand.
-        inversion: the one under way; a checkpoint in mid-inversion goes on with it.
+        covariance: of the channels of the real images, pooled likewise.
     """
 
     NAME = "pmi_rdfcil"
@@ -119,14 +116,8 @@ class PmiRdfcil(ReplayTraining):
 
     def __init__(self, *args: Any) -> None:
         super().__init__(*args)
-        self.gaussians: ClassGaussians | None = None
-        self.bank: ContrastiveBank | None = None
         self.moments: list[Moments] = []
         self.covariance, self._pixels = torch.zeros(3, 3), 0
-        self.buffer: SyntheticBuffer | None = None
-        self.inversion: Inversion | None = None
-        self._saved_inversion: dict[str, Any] | None = None
-        self.bill = InversionReport()
 
     @classmethod
     def check(cls, args: SimpleNamespace, n_classes: int) -> None:
@@ -185,14 +176,12 @@ class PmiRdfcil(ReplayTraining):
         """Sample and select features, run PMI and the full-model inversion, keep the images with the teacher's logits."""
         with self.host.phase("selection"):
             labels, targets = self.sample_features()
+        name = f"task {self.current_task + 1}"
         with self.host.phase("inversion"):
-            self.inversion = self._new_inversion(labels, targets)
-            self._invert(self.inversion)
-            images = self.inversion.images()
+            images = self.invert(name, self._new_inversion(labels, targets))
             logits = torch.cat([self.teacher(part).detach() for part in images.split(500)])
         self.buffer = SyntheticBuffer(images, labels, logits)
-        self._report(dataset)
-        self.inversion = None
+        self.close_inversion(name, images, labels)
 
     def sample_features(self) -> tuple[Tensor, Tensor]:
         """Labels (n,) of old classes and a feature (n, 64) for each, selected by CFS."""
@@ -204,7 +193,7 @@ class PmiRdfcil(ReplayTraining):
         return labels, sample_targets(self.gaussians, labels, seed, self.bank, SelectionConfig(o.cfs_ratio, o.cfs_steps))
 
     def _new_inversion(self, labels: Tensor, targets: Tensor) -> Inversion:
-        inversion = Inversion(
+        return Inversion(
             self.teacher.pieces(),
             self.teacher.head,
             self.config(),
@@ -215,26 +204,6 @@ class PmiRdfcil(ReplayTraining):
             colour=Colour.of(self.covariance) if self.options.inv_colour else None,
             seed=mix(self.args.seed, "inversion", self.current_task),
         )
-        if self._saved_inversion is not None:
-            inversion.load(self._saved_inversion)
-            self._saved_inversion = None
-        return inversion
-
-    def _invert(self, inversion: Inversion) -> None:
-        for step in inversion.run():
-            self.host.progress(f"task {self.current_task + 1} inversion", step.done, step.total, loss=step.loss)
-            self.host.scalars({f"inversion/task {self.current_task + 1}/{step.stage}": step.loss}, step.done)
-            self.host.safe_point()
-
-    def _report(self, dataset: ContinualDataset) -> None:
-        """Pictures, curves and the bill of the inversion that has ended."""
-        assert self.inversion is not None and self.buffer is not None
-        report, name = self.inversion.report, f"task {self.current_task + 1}"
-        self.bill = self.bill + report
-        self.host.scalars({"inversion/images per second": report.images / max(report.seconds, 1e-9)}, self.current_task)
-        self.host.curves(f"inversion/{name}", {entry["stage"]: entry["losses"].tolist() for entry in report.losses if entry["batch"] == 0})
-        rows = torch.cat([(self.buffer.labels == label).nonzero().flatten()[:10] for label in range(self.n_past_classes)])
-        self.host.images(f"synthetic/{name}", dataset.denormalise(self.buffer.images[rows]), self.buffer.labels[rows])
 
     # During a task.
 
@@ -252,7 +221,7 @@ class PmiRdfcil(ReplayTraining):
             moments = self._input_moments(dataset)
             features, labels = self._features(dataset)
             gaussians = fit_gaussians(features, labels, self.n_seen_classes)
-            bank = self._contrastive_models(features, labels) if self.options.cfs else None
+            bank = self.contrastive_models(features, labels, self.n_seen_classes)
         self.moments, self.gaussians, self.bank, self.buffer = moments, gaussians, bank, None
         if self.options.inv_colour:
             self._pool_covariance(dataset)
@@ -282,42 +251,13 @@ class PmiRdfcil(ReplayTraining):
                     self.host.safe_point()
         return torch.cat(features), torch.cat(labels)
 
-    def _contrastive_models(self, features: Tensor, labels: Tensor) -> ContrastiveBank:
-        o = self.options
-        config = ContrastiveConfig(o.cont_epochs, o.cont_lr, o.cont_optimizer, o.cont_keep_best)
-        seed = mix(self.args.seed, "contrastive", self.current_task)
-        bank = train_contrastive(features, labels, self.n_seen_classes, config, seed, self.host.safe_point)
-        mean = sum(bank.losses.values()) / len(bank.losses)
-        self.host.scalars({"f_cont/uniformity": mean}, self.current_task)
-        return bank
-
-    def inversion_figures(self) -> dict[str, float]:
-        """What the inversions have cost over the run so far."""
-        bill = self.bill if self.inversion is None else self.bill + self.inversion.report
-        return {name: value for name, value in bill.summary().items() if name not in ("peak_memory_mib", "seconds_per_image")}
-
     def state(self) -> dict[str, Any]:
-        """The base's, the statistics of all classes, the synthetic samples, the inversion under way and the bill."""
-        own = {
-            "gaussians": self.gaussians and self.gaussians.state(),
-            "bank": self.bank and self.bank.state(),
-            "covariance": self.covariance,
-            "pixels": self._pixels,
-            "moments": [moments.state() for moments in self.moments],
-            "buffer": self.buffer and self.buffer.state(),
-            "inversion": self.inversion.state() if self.inversion else self._saved_inversion,
-            "bill": self.bill.summary(),
-        }
+        """The bases', the moments of all layers and the colours."""
+        own = {"covariance": self.covariance, "pixels": self._pixels, "moments": [moments.state() for moments in self.moments]}
         return {**super().state(), **own}
 
     def load_state(self, state: dict[str, Any]) -> None:
-        """Take up :meth:`state`; an inversion under way is built again, and goes on, in :meth:`prepare_replay`."""
+        """Take up :meth:`state`."""
         super().load_state(state)
-        gaussians, bank, buffer = state["gaussians"], state["bank"], state["buffer"]
-        self.gaussians = None if gaussians is None else ClassGaussians.from_state(gaussians, self.device)
-        self.bank = None if bank is None else ContrastiveBank.from_state(bank, self.device)
         self.covariance, self._pixels = state["covariance"].cpu(), state["pixels"]
         self.moments = [Moments.from_state(entry, self.device) for entry in state["moments"]]
-        self.buffer = None if buffer is None else SyntheticBuffer.from_state(buffer, self.device)
-        self._saved_inversion = state["inversion"]
-        self.bill = InversionReport.from_summary(state["bill"])

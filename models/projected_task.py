@@ -23,6 +23,7 @@ from pmi_cl.inversion.objectives import FeatureMatch, StatisticsMatch
 from pmi_cl.inversion.projection import projected_features
 from pmi_cl.inversion.token_statistics import TokenMoments, pool_token_moments
 from pmi_cl.models.clip_model import rate_at
+from pmi_cl.models.inverting import taken_up
 from pmi_cl.models.losses import Factors
 from pmi_cl.models.pmi_clip import PmiClip, PmiClipOptions
 from pmi_cl.options import option
@@ -196,7 +197,6 @@ class ProjectedTask(PmiClip):
     def load_state(self, state: dict[str, Any]) -> None:
         """Take up :meth:`state`."""
         super().load_state(state)
-        known = state["bare_gaussians"]
-        self.bare_gaussians = known and ClassGaussians.from_state(known, self.device)
+        self.bare_gaussians = taken_up(ClassGaussians, state["bare_gaussians"], self.device)
         self.bare_moments = [TokenMoments.from_state(entry, self.device) for entry in state["bare_moments"]]
-        self.new = state["new"] and SyntheticBuffer.from_state(state["new"], self.device)
+        self.new = taken_up(SyntheticBuffer, state["new"], self.device)

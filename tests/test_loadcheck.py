@@ -32,14 +32,14 @@ def test_a_checkpoint_from_mid_inversion_is_for_its_own_run_alone(
 ) -> None:
     """A real one: the run is stopped after two steps of its inversion. Another run leaves it alone; its own goes on with it."""
 
-    def two_steps(self: PmiRdfcil, inversion: Inversion) -> None:
-        steps = inversion.run()
+    def two_steps(self: PmiRdfcil, name: str, inversion: Inversion) -> None:
+        self.inversion, steps = inversion, inversion.run()
         next(steps), next(steps)
         self.host.save()  # type: ignore[attr-defined]
         raise Interrupted(signal.SIGTERM)
 
     with monkeypatch.context() as patch:
-        patch.setattr(PmiRdfcil, "_invert", two_steps)
+        patch.setattr(PmiRdfcil, "invert", two_steps)
         code, folder = quick("pmi_rdfcil", tmp_path / "runs", "stopped")
     assert code == 143 and place_in(folder)[1]["inversion"]["report"]["steps"] == 2
     capsys.readouterr()

@@ -1,0 +1,106 @@
+"""What every method with PMI keeps and does, whatever its network: Gaussians, contrastive models, an inversion that can be stopped."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from pmi_cl.inversion.buffer import SyntheticBuffer
+from pmi_cl.inversion.contrastive import ContrastiveBank, ContrastiveConfig, train_contrastive
+from pmi_cl.inversion.cost import InversionReport
+from pmi_cl.inversion.engine import Inversion
+from pmi_cl.inversion.gaussians import ClassGaussians
+from pmi_cl.models.continual_model import ContinualModel
+from pmi_cl.seeding import mix
+
+SHOWN = 10  # pictures of each class
+
+
+def taken_up(kind: Any, state: Any, device: torch.device) -> Any:
+    """What ``kind`` makes of a state of its own; None for None."""
+    return None if state is None else kind.from_state(state, device)
+
+
+class Inverting(ContinualModel):
+    """A mixin; the options are those of ``cont_epochs`` and its like.
+
+    Attributes:
+        gaussians, bank: of the features of every seen class, and its contrastive model (None without CFS).
+        buffer: the synthetic samples of the task at hand.
+        inversion: the one under way; a checkpoint in mid-inversion goes on with it.
+        bill: of all inversions that have ended.
+    """
+
+    def __init__(self, *args: Any) -> None:
+        super().__init__(*args)
+        self.gaussians: ClassGaussians | None = None
+        self.bank: ContrastiveBank | None = None
+        self.buffer: SyntheticBuffer | None = None
+        self.inversion: Inversion | None = None
+        self._saved_inversion: dict[str, Any] | None = None
+        self.bill = InversionReport()
+
+    def invert(self, name: str, inversion: Inversion) -> Tensor:
+        """Take every step of an inversion, or those that are left of one that was saved: its samples (n, ...)."""
+        self.inversion = inversion
+        if self._saved_inversion is not None:
+            inversion.load(self._saved_inversion)
+            self._saved_inversion = None
+        for step in inversion.run():
+            self.host.progress(f"{name} inversion", step.done, step.total, loss=step.loss)
+            self.host.scalars({f"inversion/{name}/{step.stage}": step.loss}, step.done)
+            self.host.safe_point()
+        return inversion.images()
+
+    def close_inversion(self, name: str, samples: Tensor, labels: Tensor) -> None:
+        """Curves, pace, pictures by class and the bill of the inversion that has ended."""
+        assert self.inversion is not None
+        report = self.inversion.report
+        self.host.scalars({"inversion/images per second": report.images / max(report.seconds, 1e-9)}, self.current_task)
+        self.host.curves(f"inversion/{name}", {entry["stage"]: entry["losses"].tolist() for entry in report.losses if entry["batch"] == 0})
+        rows = torch.cat([(labels == label).nonzero().flatten()[:SHOWN] for label in labels.unique().tolist()])
+        self.host.images(f"synthetic/{name}", self.dataset.denormalise(self.pictures(samples[rows])), labels[rows])
+        self.bill, self.inversion = self.bill + report, None
+
+    def pictures(self, samples: Tensor) -> Tensor:
+        """Images (n, 3, h, w), normalised, of samples."""
+        return samples
+
+    def contrastive_models(self, features: Tensor, labels: Tensor, n_classes: int) -> ContrastiveBank | None:
+        """f_cont of classes 0 to ``n_classes`` from features (n, d) and labels (n,); None without CFS."""
+        o = self.options
+        if not o.cfs:
+            return None
+        config = ContrastiveConfig(o.cont_epochs, o.cont_lr, o.cont_optimizer, o.cont_keep_best)
+        seed = mix(self.args.seed, "contrastive", self.current_task)
+        bank = train_contrastive(features, labels, n_classes, config, seed, self.host.safe_point)
+        if bank.losses:
+            self.host.scalars({"f_cont/uniformity": sum(bank.losses.values()) / len(bank.losses)}, self.current_task)
+        return bank
+
+    def inversion_figures(self) -> dict[str, float]:
+        """What the inversions have cost over the run so far."""
+        bill = self.bill if self.inversion is None else self.bill + self.inversion.report
+        return {name: value for name, value in bill.summary().items() if name not in ("peak_memory_mib", "seconds_per_image")}
+
+    def state(self) -> dict[str, Any]:
+        """The base's, the statistics of the classes, the synthetic samples, the inversion under way and the bill."""
+        own = {
+            "gaussians": self.gaussians and self.gaussians.state(),
+            "bank": self.bank and self.bank.state(),
+            "buffer": self.buffer and self.buffer.state(),
+            "inversion": self.inversion.state() if self.inversion else self._saved_inversion,
+            "bill": self.bill.summary(),
+        }
+        return {**super().state(), **own}
+
+    def load_state(self, state: dict[str, Any]) -> None:
+        """Take up :meth:`state`; an inversion under way is built again by the method, and goes on in :meth:`invert`."""
+        super().load_state(state)
+        self.gaussians = taken_up(ClassGaussians, state["gaussians"], self.device)
+        self.bank = taken_up(ContrastiveBank, state["bank"], self.device)
+        self.buffer = taken_up(SyntheticBuffer, state["buffer"], self.device)
+        self._saved_inversion = state["inversion"]
+        self.bill = InversionReport.from_summary(state["bill"])
