@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import resource
 import subprocess
 import sys
 from pathlib import Path
@@ -17,6 +16,7 @@ from pmi_cl.errors import UserError
 from pmi_cl.utils.arguments import Resolved, resolve
 from pmi_cl.utils.presets import presets_of
 from pmi_cl.utils.resumed_arguments import changes
+from tests.child_processes import processor_seconds
 from tests.sample_registry import write_registry
 
 RUN = ["--model", "invert_it", "--dataset", "seq-hundred"]
@@ -302,17 +302,11 @@ def command(*argv: str) -> subprocess.CompletedProcess[str]:
     + [(["--help", "--dataset", entry.name], 0) for entry in entries("dataset")],
 )
 def test_answers_in_no_time_without_torch(argv: list[str], code: int) -> None:
-    started = processor_time_of_children()  # the clock would fail the test for other work on the machine
+    started = processor_seconds()
     done = command(*argv)
     assert done.returncode == code, done.stderr
     assert done.stdout.splitlines()[-1] == "False"
-    assert processor_time_of_children() - started < 0.6
-
-
-def processor_time_of_children() -> float:
-    """In seconds, of those that have ended."""
-    usage = resource.getrusage(resource.RUSAGE_CHILDREN)
-    return usage.ru_utime + usage.ru_stime
+    assert processor_seconds() - started < 0.6
 
 
 def test_a_closed_pipe_is_not_a_traceback() -> None:
