@@ -12,7 +12,7 @@ from torch import Tensor
 class MomentumSGD(torch.optim.Optimizer):
     """``torch.optim.SGD(lr, momentum, weight_decay)``, whose states it takes up.
 
-    The step of torch's own imports torch's compiler, whether or not anything is compiled.
+    The step of torch's own imports torch's compiler, compiled or not. The decay is added to the gradients themselves.
     """
 
     def __init__(self, parameters: Any, lr: float, momentum: float = 0.0, weight_decay: float = 0.0) -> None:
@@ -32,7 +32,7 @@ class MomentumSGD(torch.optim.Optimizer):
         """Each gradient with the decay, then the running sum that is its momentum."""
         gradients = [parameter.grad for parameter in moving if parameter.grad is not None]
         if group["weight_decay"]:
-            gradients = list(torch._foreach_add(gradients, moving, alpha=group["weight_decay"]))
+            torch._foreach_add_(gradients, moving, alpha=group["weight_decay"])  # in place: a copy is as large as the network
         if not group["momentum"]:
             return gradients
         states = [self.state[parameter] for parameter in moving]
