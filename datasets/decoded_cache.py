@@ -115,7 +115,7 @@ class DecodedImages:
                 part.flush()
                 os.fsync(part.fileno())
                 Path(part.name).replace(path)
-        except BaseException:
+        except BaseException:  # an interruption, too: it goes on
             with contextlib.suppress(OSError):
                 os.ftruncate(part.fileno(), 0)  # an empty part is removed by whoever made it
             raise

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -13,9 +14,24 @@ from pmi_cl.inversion.cost import InversionReport
 from pmi_cl.inversion.engine import Inversion
 from pmi_cl.inversion.gaussians import ClassGaussians
 from pmi_cl.models.continual_model import ContinualModel
+from pmi_cl.options import option
 from pmi_cl.seeding import mix
 
 SHOWN = 10  # pictures of each class
+
+
+@dataclass(frozen=True)
+class SelectionOptions:
+    """How features are selected: the same for every network (App. I.1, I.2)."""
+
+    cfs: bool = option(True, "1: contrastive feature selection; 0: plain Gaussian samples, the ablation", source="PMI appendix; Table 5")
+    cfs_ratio: float = option(0.5, "part of the candidates that a round selects", low=0.001, high=1, source="PMI appendix I")
+    cont_epochs: int = option(200, "epochs of each contrastive model", unit="epochs", low=1, high=100_000, source="PMI appendix I")
+    cont_lr: float = option(0.01, "learning rate of the contrastive models", above=0, source="PMI appendix I")
+    cont_optimizer: str = option("sgd", "optimiser of the contrastive models", choices=("sgd", "adam"), source="PMI appendix I; code: adam")
+    cont_keep_best: bool = option(
+        False, "1: of a contrastive model, keep the weights of the lowest batch loss; 0: the last", source="PMI appendix I; code: 1"
+    )
 
 
 def taken_up(kind: Any, state: Any, device: torch.device) -> Any:
@@ -24,7 +40,7 @@ def taken_up(kind: Any, state: Any, device: torch.device) -> Any:
 
 
 class Inverting(ContinualModel):
-    """A mixin; the options are those of ``cont_epochs`` and its like.
+    """A mixin for methods whose options are :class:`SelectionOptions` and more.
 
     Attributes:
         gaussians, bank: of the features of every seen class, and its contrastive model (None without CFS).

@@ -14,7 +14,7 @@ maps are made before a task rather than after the one before: it is the same net
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import nullcontext
 from dataclasses import dataclass
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
@@ -22,6 +22,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor, nn
 
+from pmi_cl.backbones.clip_pieces import bare
 from pmi_cl.errors import UserError
 from pmi_cl.inversion.buffer import SyntheticBuffer
 from pmi_cl.inversion.config import InversionConfig
@@ -35,7 +36,7 @@ from pmi_cl.inversion.sparse import pruning_of
 from pmi_cl.inversion.token_network import TokenNetwork
 from pmi_cl.inversion.token_statistics import TokenMoments, measure_token_moments, pool_token_moments
 from pmi_cl.models.clip_model import ClipModel
-from pmi_cl.models.inverting import Inverting
+from pmi_cl.models.inverting import Inverting, SelectionOptions
 from pmi_cl.models.losses import Factors, hard_distillation, loss_factors
 from pmi_cl.options import option
 from pmi_cl.seeding import mix, seeded
@@ -50,7 +51,7 @@ LARGEST_FEATURE = 1280
 
 
 @dataclass(frozen=True)
-class PmiClipOptions:
+class PmiClipOptions(SelectionOptions):
     """The appendix's values (App. I.2); ``code`` in ``models/config`` has the released ones where they differ (spec 2.1)."""
 
     samples_per_class: int = option(
@@ -104,18 +105,8 @@ class PmiClipOptions:
     inv_tv: float = option(0.005, "weight of the total variation of the map", low=0, source="PMI appendix C.3, I.2")
     inv_axis: str = option("channel", "statistics are of each channel, or each token", choices=("channel", "token"), source="code: token")
 
-    cfs: bool = option(True, "1: contrastive feature selection; 0: plain Gaussian samples, the ablation", source="PMI appendix I.2")
-    cfs_ratio: float = option(0.5, "part of the candidates that a round selects", above=0, high=1, source="PMI appendix I.2")
     cfs_steps: int = option(5, "rounds of the selection", unit="rounds", low=1, high=100_000, source="PMI appendix I.2")
     cfs_boost: int = option(20, "select so many times the samples, keep some at random", low=1, high=100_000, source="PMI released code")
-    cont_epochs: int = option(200, "epochs of each contrastive model", unit="epochs", low=1, high=100_000, source="PMI appendix I.2")
-    cont_lr: float = option(0.01, "learning rate of the contrastive models", above=0, source="PMI appendix I.2")
-    cont_optimizer: str = option(
-        "sgd", "optimiser of the contrastive models", choices=("sgd", "adam"), source="PMI appendix I.2; code: adam"
-    )
-    cont_keep_best: bool = option(
-        False, "1: of a contrastive model, keep the weights of the lowest batch loss; 0: the last", source="code: 1"
-    )
 
 
 class Recorder(nn.Module):
@@ -294,33 +285,41 @@ class PmiClip(Inverting, ClipModel):
         self.net.eval()
         self.learned.eval()
         with self.host.phase("statistics"):
-            moments, features, labels = self.measured(dataset)
+            moments, features, labels, contexts = self.measured(dataset)
             new = fit_gaussians(features, labels, self.cpt)
             bank = self.contrastive_models(features, labels, self.cpt)
+        if contexts is not None:
+            self.keep_contexts(contexts, labels)
         self.moments = pool_token_moments([self.moments, moments]) if self.moments else moments
         self.gaussians = new if self.gaussians is None else self.gaussians.followed_by(new)
         self.bank = bank if self.bank is None or bank is None else self.bank.followed_by(bank, self.n_past_classes)
         self.buffer = None
         super().end_task(dataset)
 
-    def measured(
-        self, dataset: ContinualDataset, around: AbstractContextManager[None] | None = None
-    ) -> tuple[list[TokenMoments], Tensor, Tensor]:
-        """Of the task's real images: the moments of every piece above the patch convolution, features (n, d), labels among the task's (n,).
+    def keep_contexts(self, contexts: Tensor, labels: Tensor) -> None:
+        """What a method learns from the contexts (n, dq) of the task's real images, with their labels among the task's (n,)."""
 
-        One pass over the images; ``around`` is entered for it.
+    def measured(self, dataset: ContinualDataset, of_bare: bool = False) -> tuple[list[TokenMoments], Tensor, Tensor, Tensor | None]:
+        """Of the task's real images, in one pass: the moments of every piece above the patch convolution, features (n, d), labels among
+        the task's (n,), contexts (n, dq) where there are any.
+
+        Args:
+            of_bare: by the image tower as it was before the method put anything into it, which needs no contexts.
         """
         labels: list[Tensor] = []
+        contexts: list[Tensor] = []
         recorder = Recorder()
 
         def samples() -> Iterator[tuple[Tensor, Tensor | None]]:
             for maps, numbers in self.maps(dataset):
+                context = None if of_bare else self.context(maps)
                 labels.append(numbers)
-                yield maps, self.context(maps)
+                contexts.extend([] if context is None else [context])
+                yield maps, context
 
-        with around or nullcontext():
+        with bare(self.net.blocks) if of_bare else nullcontext():
             moments = measure_token_moments([*self.net.pieces()[1:], recorder], samples(), self.options.inv_axis)
-        return moments[:-1], torch.cat(recorder.kept), torch.cat(labels)
+        return moments[:-1], torch.cat(recorder.kept), torch.cat(labels), torch.cat(contexts) if contexts else None
 
     @torch.no_grad()
     def maps(self, dataset: ContinualDataset) -> Iterator[tuple[Tensor, Tensor]]:

@@ -10,7 +10,6 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-import torch
 from torch import Tensor
 
 from pmi_cl.inversion.gaussians import ClassGaussians, fit_gaussians
@@ -59,17 +58,10 @@ class PmiCodap(ProjectedTask, CodaPrompt):
         features, _ = super().sample_targets(labels)
         return features, self.queries.sample(labels, seeded(self.args.seed, "queries", self.current_task))
 
-    def end_task(self, dataset: ContinualDataset) -> None:
-        """The Gaussians of the new classes' queries too."""
-        new = None if self.without_images else self._query_gaussians(dataset)
-        super().end_task(dataset)
-        if new is not None:
-            self.queries = new if self.queries is None else self.queries.followed_by(new)
-
-    def _query_gaussians(self, dataset: ContinualDataset) -> ClassGaussians:
-        with self.host.phase("statistics"):
-            pairs = [(self.context(maps), labels) for maps, labels in self.maps(dataset)]
-        return fit_gaussians(torch.cat([queries for queries, _ in pairs]), torch.cat([labels for _, labels in pairs]), self.cpt)
+    def keep_contexts(self, contexts: Tensor, labels: Tensor) -> None:
+        """The Gaussians of the new classes' queries."""
+        new = fit_gaussians(contexts, labels, self.cpt)
+        self.queries = new if self.queries is None else self.queries.followed_by(new)
 
     def state(self) -> dict[str, Any]:
         """The replay's, and the Gaussians of the queries."""

@@ -33,7 +33,7 @@ from pmi_cl.inversion.precision import inversion_dtype
 from pmi_cl.inversion.selection import SelectionConfig, sample_targets
 from pmi_cl.inversion.statistics import Moments, pool_moments
 from pmi_cl.inversion.transforms import Transforms
-from pmi_cl.models.inverting import Inverting
+from pmi_cl.models.inverting import Inverting, SelectionOptions
 from pmi_cl.models.replay_training import ReplayOptions, ReplayTraining
 from pmi_cl.options import option
 from pmi_cl.seeding import mix, seeded
@@ -46,7 +46,7 @@ STEM_CHANNELS = {"resnet18": 64}  # 16 where it does not say: of R-DFCIL's ResNe
 
 
 @dataclass(frozen=True)
-class PmiRdfcilOptions(ReplayOptions):
+class PmiRdfcilOptions(SelectionOptions, ReplayOptions):
     """The appendix's values (App. I.1); ``models/config/pmi_rdfcil.yaml`` has the released code's, R-DFCIL's schedule and ours."""
 
     buffer_images: int = option(20000, "synthetic images of a task", unit="images", low=2, high=10_000_000, source="PMI appendix I.1")
@@ -55,15 +55,7 @@ class PmiRdfcilOptions(ReplayOptions):
     )
     balanced: bool = option(False, "1: as many synthetic images of each class; 0: classes drawn at random", source="PMI released code: 0")
 
-    cfs: bool = option(True, "contrastive feature selection; 0: plain Gaussian samples, the ablation", source="PMI appendix; Table 5")
-    cfs_ratio: float = option(0.5, "share of the candidates that is selected in each round", low=0.001, high=1, source="PMI appendix I.1")
     cfs_steps: int = option(40, "nominal rounds of selection", unit="rounds", low=1, high=1_000_000, source="PMI appendix I.1")
-    cont_epochs: int = option(200, "epochs of each contrastive model", unit="epochs", low=1, high=100_000, source="PMI appendix I.1")
-    cont_lr: float = option(0.01, "learning rate of the contrastive models", above=0, source="PMI appendix I.1")
-    cont_optimizer: str = option(
-        "sgd", "optimiser of the contrastive models", choices=("sgd", "adam"), source="PMI appendix I.1; code: adam"
-    )
-    cont_keep_best: bool = option(False, "1: keep the weights with the lowest batch loss", source="PMI released code: 1")
 
     inv_start: str = option(
         "pmi",

@@ -182,7 +182,7 @@ class ProjectedTask(PmiClip):
 
     def _measured_bare(self, dataset: ContinualDataset) -> tuple[ClassGaussians, list[TokenMoments]]:
         with self.host.phase("statistics"):
-            moments, features, labels = self.measured(dataset, around=bare(self.net.blocks))
+            moments, features, labels, _ = self.measured(dataset, of_bare=True)
         return fit_gaussians(features, labels, self.cpt), moments
 
     def state(self) -> dict[str, Any]:
