@@ -99,6 +99,9 @@ def test_a_preset_that_does_not_fit_is_refused(tmp_path: Path, preset: str, mess
         ("{default: {all: [1]}, paper: {}}", "default: unknown preset"),
         ("paper: {all: {lr: 2024-99-99}}", "is not readable as YAML"),
         ("!!python/object/apply:os.getcwd []", "is not readable as YAML"),
+        ("{base: gone, paper: {}}", "base gone: name a preset file beside it (gone.yaml) that has no base itself"),
+        ("{base: [1], paper: {}}", "base [1]: name a preset file beside it"),
+        ("{base: invert_it, paper: {}}", "base invert_it: name a preset file beside it"),
     ],
 )
 def test_a_preset_file_of_the_wrong_shape_is_refused(tmp_path: Path, text: str, message: str) -> None:
@@ -107,6 +110,21 @@ def test_a_preset_file_of_the_wrong_shape_is_refused(tmp_path: Path, text: str, 
     with pytest.raises(UserError) as caught:
         presets_of("invert_it", catalogue)
     assert message in str(caught.value)
+
+
+def test_a_file_adds_to_the_presets_of_its_base(tmp_path: Path) -> None:
+    catalogue = write_registry(tmp_path)
+    shared = "{paper: {about: shared, all: {lr: 0.3, n_epochs: 4}, seq-hundred: {lr: 0.2}}, quick: {all: {n_epochs: 1}}}"
+    (tmp_path / FILE).with_name("shared.yaml").write_text(shared)
+    (tmp_path / FILE).write_text(
+        "{base: shared, default: {all: paper}, paper: {all: {n_epochs: 9}, seq-hundred: {batch_size: 8}}, own: {}}"
+    )
+    found = presets_of("invert_it", catalogue)
+    assert list(found.presets) == ["paper", "quick", "own"]
+    assert found.presets["paper"].about == "shared"
+    assert found.presets["paper"].sections == {"all": {"lr": 0.3, "n_epochs": 9}, "seq-hundred": {"lr": 0.2, "batch_size": 8}}
+    values, sources = decided(catalogue, "seq-hundred", {})
+    assert (values["lr"], values["n_epochs"], values["batch_size"], sources["lr"]) == (0.2, 9, 8, "preset paper (seq-hundred)")
 
 
 @pytest.mark.parametrize("key", ["model", "dataset", "model_config", "resume"])

@@ -62,18 +62,41 @@ def presets_of(model: str, catalogue: Catalogue) -> PresetFile:
 
 
 def _read(path: Path, datasets: Collection[str]) -> PresetFile:
-    try:
-        document = yaml.load(path.read_text(encoding="utf-8"), QUICK_LOADER)
-    except (yaml.YAMLError, OSError, ValueError) as error:
-        raise UserError(f"{path} is not readable as YAML: {error}") from error
-    content = _mapping(document, str(path))
+    content = _document(path)
     default = _mapping(content.pop("default", {}), f"{path}: default")
-    presets = {name: _preset(name, _mapping(body, f"{path}: preset {name}"), datasets, path) for name, body in content.items()}
+    presets = _base(path, content.pop("base", None), datasets)
+    for name, body in content.items():
+        preset = _preset(name, _mapping(body, f"{path}: preset {name}"), datasets, path)
+        presets[name] = _over(presets[name], preset) if name in presets else preset
     for dataset, name in default.items():
         _known_dataset(dataset, datasets, f"{path}: default")
         if str(name) not in presets:
             raise UserError(f"{path}: default: {unknown_name('preset', str(name), presets)}")
     return PresetFile(path, default, presets)
+
+
+def _document(path: Path) -> dict[str, Any]:
+    try:
+        document = yaml.load(path.read_text(encoding="utf-8"), QUICK_LOADER)
+    except (yaml.YAMLError, OSError, ValueError) as error:
+        raise UserError(f"{path} is not readable as YAML: {error}") from error
+    return _mapping(document, str(path))
+
+
+def _base(path: Path, base: Any, datasets: Collection[str]) -> dict[str, Preset]:
+    """The presets of the file beside ``path`` that its ``base:`` names, for ``path`` to add to."""
+    if base is None:
+        return {}
+    file = path.parent / f"{base}.yaml"
+    if not file.is_file() or "base" in _document(file):
+        raise UserError(f"{path}: base {base}: name a preset file beside it ({base}.yaml) that has no base itself")
+    return _read(file, datasets).presets
+
+
+def _over(base: Preset, own: Preset) -> Preset:
+    """A preset of the base file with the values of the method's own over it."""
+    sections = {name: {**base.sections.get(name, {}), **own.sections.get(name, {})} for name in {**base.sections, **own.sections}}
+    return Preset(own.name, own.about or base.about, sections)
 
 
 def _preset(name: str, body: dict[str, Any], datasets: Collection[str], path: Path) -> Preset:
