@@ -75,7 +75,7 @@ class ClipBench:
 
     def inversion(self, config: InversionConfig, dtype: torch.dtype) -> Inversion:
         """Of all targets at once."""
-        config, shape = replace(config, batch=self.images), self.start.shape[1:]
+        config, shape = replace(config, batch=self.images, precision=dtype), self.start.shape[1:]
         return Inversion(self.frozen(dtype), None, config, image_shape=(shape[0], shape[1], shape[2]), targets=self.targets)
 
 

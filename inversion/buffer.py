@@ -2,16 +2,12 @@
 
 from __future__ import annotations
 
-import pickle
 from dataclasses import dataclass
 from functools import cached_property
-from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor
-
-from pmi_cl.errors import UserError
 
 OPTIONAL = {"contexts", "kept"}
 
@@ -68,21 +64,3 @@ class SyntheticBuffer:
     def from_state(cls, state: dict[str, Any], device: torch.device | None = None) -> SyntheticBuffer:
         """The inverse of :meth:`state`."""
         return cls(**{name: state[name].to(device) for name in ("images", "labels", "logits", *(OPTIONAL & state.keys()))})
-
-    def save(self, path: Path) -> None:
-        """Write the buffer as plain tensors, in place only when it is whole."""
-        temporary = path.with_suffix(path.suffix + ".part")
-        torch.save(self.state(), temporary)
-        temporary.replace(path)
-
-    @classmethod
-    def load(cls, path: Path, device: torch.device | None = None) -> SyntheticBuffer:
-        """Read what :meth:`save` wrote; tensors only, no code is run.
-
-        Raises:
-            UserError: the file is missing, damaged or not a buffer.
-        """
-        try:
-            return cls.from_state(torch.load(path, weights_only=True, map_location="cpu"), device)
-        except (OSError, EOFError, RuntimeError, pickle.UnpicklingError, LookupError, ValueError, TypeError, AttributeError) as error:
-            raise UserError(f"{path} is not a whole buffer of synthetic samples ({type(error).__name__}): make it anew") from error

@@ -54,11 +54,6 @@ class ContrastiveModels(nn.Module):
         self.biases = nn.ParameterList([draw(1, d), draw(1, d)])
         self.norms = nn.ModuleList([nn.BatchNorm1d(k * d), nn.BatchNorm1d(k * d)])
 
-    @property
-    def classes(self) -> int:
-        """How many classes there are."""
-        return int(self.weights[0].shape[0])
-
     def forward(self, features: Tensor) -> Tensor:
         """(k, b, d) to (k, b, d), of length 1 in the last dimension."""
         k, b, d = features.shape

@@ -15,14 +15,16 @@ class Network(Protocol):
     @property
     def pieces(self) -> Any: ...
 
-    def run(self, x: Tensor, first: int = 0, last: int | None = None) -> tuple[Tensor, list[Tensor]]: ...
+    def layer(self, number: int, x: Tensor, context: Tensor | None = None) -> tuple[Tensor, list[Tensor]]: ...
 
 
-class Walk:
-    """Runs a frozen network piece by piece and keeps what comes out of each: slower than the network, and it holds all of it.
+class LayerTrace:
+    """Computes what a frozen network computes, layer by layer, and keeps all of it.
 
     Attributes:
-        inputs: of every piece. kls: of the statistics inside every piece. output: of the last.
+        inputs: of every piece.
+        kls: of the statistics that the network compares at every piece.
+        output: of the highest piece.
     """
 
     def __init__(self, network: Network) -> None:
@@ -32,23 +34,23 @@ class Walk:
         self.output: Tensor | None = None
 
     def __call__(self, x: Tensor, **rest: Any) -> tuple[Tensor, list[Tensor]]:
-        """As the network's own ``run``; ``rest`` is handed to every piece."""
+        """What the network itself gives for ``x``: its output and all KLs. ``rest`` is handed to every piece."""
         self.inputs, self.kls = [], []
         for number in range(len(self.network.pieces)):
             self.inputs.append(x)
-            x, inside = self.network.run(x, number, number + 1, **rest)
-            self.kls.append(inside)
+            x, compared = self.network.layer(number, x, **rest)
+            self.kls.append(compared)
         self.output = x
-        return x, [kl for inside in self.kls for kl in inside]
+        return x, [kl for compared in self.kls for kl in compared]
 
     def fault(self, loss: Tensor) -> str | None:
         """What stopped being finite first, bottom to top in the forward pass, then top to bottom in the backward pass of ``loss``."""
-        assert self.output is not None, "call the walk first"
+        assert self.output is not None, "trace an input first"
         values = [*self.inputs, self.output]
         if not _finite(values[:1]):
             return "its input"
-        for number, inside in enumerate(self.kls):
-            if not _finite([values[number + 1], *inside]):
+        for number, compared in enumerate(self.kls):
+            if not _finite([values[number + 1], *compared]):
                 return self._named(number)
         if not _finite([loss]):
             return "the objective, above the last layer"
@@ -75,16 +77,19 @@ def _finite(values: Sequence[Tensor]) -> bool:
     return all(bool(torch.isfinite(value).all()) for value in values)
 
 
-def where_not_finite(network: Network, loss_through: Callable[[Walk], Callable[[Tensor, int], Tensor]], x: Tensor, step: int) -> str | None:
+def where_not_finite(
+    network: Network, loss_through: Callable[[LayerTrace], Callable[[Tensor, int], Tensor]], x: Tensor, step: int
+) -> str | None:
     """Which layer of a network is the first that is not finite, in the loss of one iterate or in its gradient.
 
     Args:
         loss_through: builds the loss, (iterate, step) to a scalar, on what stands for the network.
-        x: the last iterate that was finite. step: the one that failed.
+        x: the last iterate that was finite.
+        step: the step that failed.
 
     Returns:
         "layer 7 of 16, counted from 0", another place in words, or None where everything is finite: then Adam's own step was not.
     """
-    walk = Walk(network)
-    loss = loss_through(walk)(x.detach().clone().requires_grad_(), step)
-    return walk.fault(loss)
+    trace = LayerTrace(network)
+    loss = loss_through(trace)(x.detach().clone().requires_grad_(), step)
+    return trace.fault(loss)

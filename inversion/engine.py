@@ -60,6 +60,14 @@ def even_batches(n: int, most: int) -> list[slice]:
     return [slice(number * n // batches, (number + 1) * n // batches) for number in range(batches)]
 
 
+def check_ready(network: TokenNetwork, config: InversionConfig) -> None:
+    """Raises ValueError where the settings ask for another precision or direction than the network was made with."""
+    if config.precision != network.dtype:
+        raise ValueError(f"the configuration's precision is {config.precision}, the TokenNetwork's {network.dtype}: give both the same")
+    if config.direction != network.direction:
+        raise ValueError(f"the configuration's direction is {config.direction}, the TokenNetwork's {network.direction}: give both the same")
+
+
 class Inversion:
     """Inverts ``targets`` and ``labels`` in batches. Iterate over :meth:`run`; stop whenever you like; :meth:`state` goes on exactly.
 
@@ -67,8 +75,8 @@ class Inversion:
     network. A stage is a :class:`Descent`; the last one runs in an :class:`ImageSpace`. All random numbers depend on (seed, batch, stage,
     step) alone.
 
-    The network is made of ``pieces`` and frozen here, unless it comes ready as a :class:`TokenNetwork`, which brings its own statistics,
-    precision and direction. ``contexts`` (n, dq) go with the targets into its pieces.
+    The network is made of ``pieces`` and frozen here, unless it comes ready as a :class:`TokenNetwork`, which brings its own statistics
+    and whose precision and direction are those of ``config``. ``contexts`` (n, dq) go with the targets into its pieces.
     """
 
     def __init__(
@@ -95,6 +103,8 @@ class Inversion:
             raise ValueError("labels must be one or more class numbers from 0")
         if config.start not in STARTS and not callable(config.start):
             raise ValueError(f"unknown start '{config.start}': choose from {', '.join(STARTS)}")
+        if isinstance(pieces, TokenNetwork):
+            check_ready(pieces, config)
         self.config, self.seed = config, seed
         spectrum = Spectrum.of(*image_shape[1:], config.spectrum) if config.spectrum else None
         self.space = ImageSpace(colour, spectrum)
@@ -110,6 +120,8 @@ class Inversion:
         self.n = len(targets) if targets is not None else len(labels)  # type: ignore[arg-type]
         if contexts is not None and len(contexts) != self.n:
             raise ValueError(f"{self.n} targets but {len(contexts)} contexts: give one context for each target")
+        if contexts is not None and not self.network.takes_context:
+            raise ValueError("the pieces of this network take no context: leave contexts out")
         if config.pruning is not None:
             check_pruning(self.network, config)
         self._batches = even_batches(self.n, config.batch)

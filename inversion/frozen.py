@@ -151,9 +151,11 @@ class FrozenNetwork(nn.Module):
         pieces: the layers of the inversion, bottom to top; each maps its input to (output, KLs of the BatchNorms inside).
         head: features (b, d) to logits (b, classes), in float32; None where only features are wanted.
         input_prior: whether what is optimised has stored statistics of its own; an image has none (spec 3.7).
+        takes_context: whether its pieces take a context.
     """
 
     input_prior = False
+    takes_context = False
 
     def __init__(
         self,
@@ -187,8 +189,11 @@ class FrozenNetwork(nn.Module):
     def run(self, x: Tensor, first: int = 0, last: int | None = None, context: Tensor | None = None) -> tuple[Tensor, list[Tensor]]:
         """Pieces ``first`` to ``last`` (exclusive) of ``x``: their output (float32 at least) and the KLs of the BatchNorms in them.
 
-        ``context`` is for networks whose pieces take one; these do not.
+        Raises:
+            ValueError: there is a ``context``, which is for networks whose pieces take one.
         """
+        if context is not None:
+            raise ValueError("the pieces of this network take no context")
         x = x.to(self.dtype)
         if x.dim() == 4:
             x = x.contiguous(memory_format=torch.channels_last)
@@ -200,4 +205,8 @@ class FrozenNetwork(nn.Module):
 
     def forward(self, x: Tensor, context: Tensor | None = None) -> tuple[Tensor, list[Tensor]]:
         """Images (b, c, h, w) to features (b, d) and all KLs."""
-        return self.run(x)
+        return self.run(x, context=context)
+
+    def layer(self, number: int, x: Tensor, context: Tensor | None = None) -> tuple[Tensor, list[Tensor]]:
+        """Piece ``number`` as :meth:`forward` runs it: its output and the KLs of the BatchNorms inside."""
+        return self.run(x, number, number + 1, context)

@@ -32,9 +32,11 @@ class TokenNetwork(nn.Module):
         input_prior: whether what is optimised has stored statistics: a map has, an image has not.
         axis: along which the statistics of tokens are kept.
         head: always None, there is no classifier.
+        takes_context: whether its pieces take a context.
     """
 
     head: None = None
+    takes_context = True
 
     def __init__(
         self,
@@ -92,9 +94,7 @@ class TokenNetwork(nn.Module):
         Args:
             context: (b, dq), handed to every piece. kept: as in :meth:`forward`.
         """
-        kls: list[Tensor] = []
-        output = self._through(x, range(len(self.pieces))[first:last], context, kept, lambda number: self._compare(number, False, kls))
-        return output, kls
+        return self._with_kls(x, range(len(self.pieces))[first:last], context, kept, whole=False)
 
     def forward(self, x: Tensor, context: Tensor | None = None, kept: Tensor | None = None) -> tuple[Tensor, list[Tensor]]:
         """What is optimised (b, ...) to features (b, d) and the KLs of the transformer blocks' inputs (spec 3.8).
@@ -102,9 +102,11 @@ class TokenNetwork(nn.Module):
         Args:
             kept: (b, k), the patches of each sample that go on once they are tokens, numbered from 0 row by row; None: all.
         """
-        kls: list[Tensor] = []
-        output = self._through(x, range(len(self.pieces)), context, kept, lambda number: self._compare(number, True, kls))
-        return output, kls
+        return self._with_kls(x, range(len(self.pieces)), context, kept, whole=True)
+
+    def layer(self, number: int, x: Tensor, context: Tensor | None = None, kept: Tensor | None = None) -> tuple[Tensor, list[Tensor]]:
+        """Piece ``number`` as :meth:`forward` runs it: its output, and the KL of its input if it is a transformer block."""
+        return self._with_kls(x, range(number, number + 1), context, kept, whole=True)
 
     @torch.no_grad()
     def class_attention(self, x: Tensor, context: Tensor | None = None, kept: Tensor | None = None) -> Tensor:
@@ -124,6 +126,11 @@ class TokenNetwork(nn.Module):
             prefix = getattr(self.pieces[highest], "prefix", None)
             shares = class_attention(attention, entered[0], None if prefix is None else prefix(context)[0])
         return shares[:, 1 - tokens.shape[1] :]  # without the class token, and without prompts that the block has put behind it
+
+    def _with_kls(self, x: Tensor, numbers: range, context: Tensor | None, kept: Tensor | None, whole: bool) -> tuple[Tensor, list[Tensor]]:
+        kls: list[Tensor] = []
+        output = self._through(x, numbers, context, kept, lambda number: self._compare(number, whole, kls))
+        return output, kls
 
     def _through(self, x: Tensor, numbers: range, context: Tensor | None, kept: Tensor | None, tap_of: Callable[[int], Tap]) -> Tensor:
         """The output of the pieces ``numbers``, in float32 at least."""

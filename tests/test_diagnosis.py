@@ -10,13 +10,16 @@ from torch import Tensor, nn
 
 from pmi_cl.inversion.config import InversionConfig
 from pmi_cl.inversion.descent import NonFiniteInversion
-from pmi_cl.inversion.diagnosis import Walk, where_not_finite
+from pmi_cl.inversion.diagnosis import LayerTrace, where_not_finite
 from pmi_cl.inversion.engine import Inversion
 from pmi_cl.inversion.frozen import FrozenNetwork
 from pmi_cl.inversion.objectives import FeatureMatch, StatisticsMatch
+from pmi_cl.inversion.token_network import TokenNetwork
 from pmi_cl.inversion.transforms import Transforms
 from pmi_cl.seeding import seeded
+from tests.small_clips import small_clip
 from tests.small_networks import two_blocks
+from tests.test_token_network import maps, moments, with_everything
 
 IMAGES = torch.randn(4, 3, 8, 8, generator=seeded(0))
 
@@ -28,11 +31,11 @@ class Root(nn.Module):
         return x.abs().sqrt()
 
 
-def total(walk: Walk) -> Any:
+def total(trace: LayerTrace) -> Any:
     """The sum of the features and the KLs."""
 
     def loss(x: Tensor, step: int) -> Tensor:
-        features, kls = walk(x)
+        features, kls = trace(x)
         return features.sum() + sum(kls, torch.zeros(()))
 
     return loss
@@ -48,11 +51,26 @@ def broken(at: int) -> list[nn.Module]:
     return pieces
 
 
-def test_a_walk_computes_what_the_network_computes() -> None:
-    network = FrozenNetwork(two_blocks().pieces())
-    walk = Walk(network)
-    (features, kls), (expected, expected_kls) = walk(IMAGES), network(IMAGES)
+CONTEXTS = torch.randn(4, 32, generator=seeded(3))
+KEPT = torch.tensor([[0, 5, 9]]).repeat(4, 1)
+TRACED: dict[str, tuple[Any, Tensor, dict[str, Tensor]]] = {
+    "BatchNorms": (lambda: FrozenNetwork(two_blocks().pieces()), IMAGES, {}),
+    "tokens": (lambda: TokenNetwork(small_clip().pieces()[1:], moments()), maps(4), {}),
+    "tokens with prompts": (lambda: TokenNetwork(with_everything().pieces()[1:], moments()), maps(4), {"context": CONTEXTS}),
+    "some of the patches": (lambda: TokenNetwork(small_clip().pieces()[1:], moments()), maps(4), {"kept": KEPT}),
+    "tokens of length 1": (lambda: TokenNetwork(small_clip().pieces()[1:], moments(), unit_features=True), maps(4), {}),
+    "tokens in bfloat16": (lambda: TokenNetwork(small_clip().pieces()[1:], moments(), dtype=torch.bfloat16), maps(4), {}),
+}
+
+
+@pytest.mark.parametrize("name", TRACED)
+def test_a_trace_computes_what_the_network_computes(name: str) -> None:
+    make, x, rest = TRACED[name]
+    network = make()
+    trace = LayerTrace(network)
+    (features, kls), (expected, expected_kls) = trace(x, **rest), network(x, **rest)
     assert torch.equal(features, expected) and torch.equal(torch.stack(kls), torch.stack(expected_kls))
+    assert sum(map(len, trace.kls)) == len(expected_kls) and len(trace.inputs) == len(network.pieces)
 
 
 def test_where_all_is_finite_nothing_is_named() -> None:
@@ -76,9 +94,9 @@ def test_the_layer_whose_gradient_is_not_finite(at: int) -> None:
 def test_an_input_or_an_objective_that_is_not_finite() -> None:
     network = FrozenNetwork([nn.Hardtanh(), nn.Hardtanh()])
     assert where_not_finite(network, total, torch.full((2, 3), float("nan")), 0) == "its input"
-    to_infinity = where_not_finite(network, lambda walk: lambda x, step: walk(x)[0].sum() / 0, torch.ones(2, 3), 0)
+    to_infinity = where_not_finite(network, lambda trace: lambda x, step: trace(x)[0].sum() / 0, torch.ones(2, 3), 0)
     assert to_infinity == "the objective, above the last layer"
-    steep = where_not_finite(network, lambda walk: lambda x, step: walk(x)[0].abs().sqrt().sum(), torch.zeros(2, 3), 0)
+    steep = where_not_finite(network, lambda trace: lambda x, step: trace(x)[0].abs().sqrt().sum(), torch.zeros(2, 3), 0)
     assert steep == "the objective, above the last layer"
 
 

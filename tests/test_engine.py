@@ -300,6 +300,7 @@ def test_a_state_is_not_touched_by_further_steps_nor_by_being_loaded() -> None:
         ("stem", {"input_moments": []}, "start 'stem' needs input_moments"),
         ("pmi", {"targets": None}, "PMI inverts target features"),
         ("noise", {"labels": torch.arange(9)}, "10 targets but 9 labels"),
+        ("noise", {"contexts": torch.zeros(10, 3)}, "take no context"),
     ],
 )
 def test_what_is_missing_is_named(start: Any, changes: dict[str, Any], message: str) -> None:

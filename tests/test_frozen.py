@@ -18,7 +18,7 @@ from pmi_cl.inversion.statistics import Direction
 from pmi_cl.seeding import seeded
 from tests.foreign_networks import cifar_resnet20, published_resnet32, torchvision_models
 from tests.slow_references import hooked_kls
-from tests.small_networks import randomise_norms
+from tests.small_networks import randomise_norms, two_blocks
 
 
 def images(n: int = 8, size: int = 16, dtype: torch.dtype = torch.float32) -> Tensor:
@@ -280,3 +280,10 @@ class Branches(nn.Module):
 def test_a_piece_that_branches_on_values_is_refused_by_name() -> None:
     with pytest.raises(ValueError, match="Branches cannot be traced"):
         FrozenNetwork([Branches()])
+
+
+def test_a_context_is_not_swallowed() -> None:
+    copied = FrozenNetwork(two_blocks().pieces())
+    for call in (copied, copied.run, lambda x, context: copied.layer(0, x, context)):
+        with pytest.raises(ValueError, match="take no context"):
+            call(torch.zeros(2, 3, 8, 8), context=torch.zeros(2, 3))

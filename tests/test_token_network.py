@@ -413,6 +413,13 @@ def test_contexts_go_with_their_samples_into_every_stage() -> None:
         inversion(config, network=network, contexts=contexts[:5])
 
 
+def test_another_precision_or_direction_than_the_network_s_is_refused() -> None:
+    copied = TokenNetwork(small_clip().pieces()[1:], moments())
+    for change in ({"precision": torch.bfloat16}, {"direction": "real_to_synthetic"}):
+        with pytest.raises(ValueError, match=f"configuration's {next(iter(change))} is .*: give both the same"):
+            Inversion(copied, None, replace(PAPER, **change), image_shape=SHAPE, targets=torch.zeros(2, 16))
+
+
 @pytest.mark.parametrize("start", ["stats", "stem"])
 def test_starts_that_need_statistics_say_so(start: Any) -> None:
     copied = TokenNetwork(small_clip().pieces()[1:])

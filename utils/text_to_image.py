@@ -70,8 +70,8 @@ class Studio:
         moments: list[TokenMoments] = []
         if batches:  # an image has no prior: it is not what a layer computes
             moments = [TokenMoments(None), *measure_token_moments(self.network.pieces(), batches)[1:]]
-        dtype = inversion_dtype(args.precision, device)
-        self.tower = TokenNetwork(self.network.pieces(), moments, dtype=dtype, device=device, unit_features=True)
+        self.precision = inversion_dtype(args.precision, device)
+        self.tower = TokenNetwork(self.network.pieces(), moments, dtype=self.precision, device=device, unit_features=True)
 
     @property
     def config(self) -> InversionConfig:
@@ -87,6 +87,7 @@ class Studio:
             spectrum=args.spectrum,
             batch=args.images,
             pmi=PmiConfig(steps=args.pmi_steps, lr=args.lr, alpha=args.statistics_weight),
+            precision=self.precision,
         )
 
     def run(self, name: str, config: InversionConfig) -> Arm:
