@@ -9,6 +9,7 @@ from pmi_cl.backbones.clip_options import ClipOptions
 
 if TYPE_CHECKING:
     from pmi_cl.backbones.clip_network import ClipNetwork
+    from pmi_cl.backbones.clip_outline import ClipOutline
 
 BACKBONES = {
     "clip-vit-b-16": "clip_vit_b_16",
@@ -79,6 +80,13 @@ def check(args: SimpleNamespace) -> None:
     from pmi_cl.backbones.clip_weights import check_weights
 
     check_weights(args, _models())
+
+
+def outline(args: SimpleNamespace) -> ClipOutline:
+    """What is known of the network before it is built. Raises UserError where open_clip does not have it."""
+    from pmi_cl.backbones.clip_weights import outline_of
+
+    return outline_of(args)
 
 
 def _load(args: SimpleNamespace) -> ClipNetwork:

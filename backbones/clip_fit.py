@@ -13,13 +13,18 @@ Shapes = Mapping[str, tuple[int, ...]]
 NOT_WEIGHTS = {"input_resolution", "context_length", "vocab_size"}  # what OpenAI's archives hold besides
 
 
-def new_model(model: str, quick_gelu: bool) -> Any:
-    """open_clip's CLIP of that name with random weights. Raises UserError where this version of open_clip does not have it."""
-    config = open_clip_module("factory").get_model_config(model)
+def configuration(model: str) -> dict[str, Any]:
+    """What open_clip builds a model of that name from. Raises UserError where this version of open_clip does not have it."""
+    config: dict[str, Any] | None = open_clip_module("factory").get_model_config(model)
     if config is None:
         version = open_clip_module().__version__
         raise UserError(f"open_clip {version} has no model {model}: choose another, or install a version that has it")
-    return open_clip_module("model").CLIP(**{**config, "quick_gelu": quick_gelu})
+    return config
+
+
+def new_model(model: str, quick_gelu: bool) -> Any:
+    """open_clip's CLIP of that name with random weights. Raises UserError as :func:`configuration`."""
+    return open_clip_module("model").CLIP(**{**configuration(model), "quick_gelu": quick_gelu})
 
 
 def expected_shapes(model: str) -> dict[str, tuple[int, ...]]:

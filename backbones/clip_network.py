@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from pmi_cl.backbones.clip_outline import ClipOutline, Tokenizer
 from pmi_cl.backbones.clip_pieces import BlockPiece, Embed, PatchConv, Project, TextTower, of_patches
 from pmi_cl.backbones.open_clip_library import open_clip_module
 from pmi_cl.datasets.input_form import InputForm
@@ -17,7 +18,6 @@ MEAN = (0.48145466, 0.4578275, 0.40821073)  # of the images that OpenAI trained 
 STD = (0.26862954, 0.26130258, 0.27577711)
 # the backbone, open_clip's model with its activation, its name for the weights, the file that they were read from and its digest
 RECORDED = ("name", "model", "tag", "file", "sha256")
-Tokenizer = Callable[[list[str], int], Tensor]  # (texts, length) -> token numbers (n, length), longer texts cut
 
 
 class ClipNetwork(nn.Module):
@@ -139,13 +139,8 @@ class ClipNetwork(nn.Module):
         Raises:
             UserError: a text has more tokens than the context.
         """
-        tokens = self.tokenizer([*texts, ""], self.context_length + 1)
-        padding = tokens[-1, -1]  # what stands after the end of a text
-        for text, last in zip(texts, tokens[:-1, -1], strict=True):
-            if last != padding:
-                shown = text if len(text) <= 60 else f"{text[:57]}..."
-                raise UserError(f"the text '{shown}' is longer than the {self.context_length} tokens that {self.name} reads: shorten it")
-        return tokens[:-1, :-1].long().to(self.logit_scale.device)
+        outline = ClipOutline(self.name, self.width, self.context_length, self.tokenizer)
+        return outline.tokenize(texts).to(self.logit_scale.device)
 
     def without_padding(self, tokens: Tensor) -> Tensor:
         """The columns (n, m) of token numbers in which a text stands. Their features are the same, since no token sees a later one, for a

@@ -12,12 +12,17 @@ import torch
 from torch import Tensor
 
 from pmi_cl.backbones.clip_network import ClipNetwork
+from pmi_cl.backbones.clip_outline import ClipOutline
 from pmi_cl.backbones.open_clip_library import open_clip_module
 from pmi_cl.errors import UserError
 from pmi_cl.seeding import global_seed, seeded
 
 BACKBONES = {"clip-tiny": "clip_tiny"}
 KIND = "clip"
+LACKS = {  # flags of other CLIP backbones, and why it does not have them
+    "clip_weights": "the weights of clip-tiny come with the package; clip-vit-b-16 and the others take the flag",
+    "clip_gelu": "the activation of clip-tiny is that of its weights, which come with the package",
+}
 CONFIG = Path(__file__).with_name("clip_tiny.json")  # open_clip's own form: model_cfg and preprocess_cfg
 WEIGHTS = CONFIG.with_suffix(".safetensors")
 SEED = 0  # of the parameters before training
@@ -30,8 +35,17 @@ def clip_tiny(args: SimpleNamespace) -> ClipNetwork:
     model = open_clip_model()
     record = {"tag": "clip-tiny", "file": WEIGHTS.name, "sha256": hashlib.sha256(WEIGHTS.read_bytes()).hexdigest()}
     form = read_config()["preprocess_cfg"]
-    tokenize = open_clip_module("tokenizer").tokenize
-    return ClipNetwork(model, tokenize, name="clip-tiny", weights_record=record, mean=form["mean"], std=form["std"])
+    return ClipNetwork(model, _tokenizer(), name="clip-tiny", weights_record=record, mean=form["mean"], std=form["std"])
+
+
+def outline(args: SimpleNamespace) -> ClipOutline:
+    """What is known of the network before it is built."""
+    return ClipOutline.of("clip-tiny", read_config()["model_cfg"], _tokenizer())
+
+
+def _tokenizer() -> Any:
+    """open_clip's, of OpenAI's vocabulary."""
+    return open_clip_module("tokenizer").tokenize
 
 
 def open_clip_model() -> Any:

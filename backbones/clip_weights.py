@@ -6,7 +6,8 @@ from collections.abc import Mapping
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
-from pmi_cl.backbones.clip_fit import NOT_WEIGHTS, as_open_clip, check_fit, new_model
+from pmi_cl.backbones.clip_fit import NOT_WEIGHTS, as_open_clip, check_fit, configuration, new_model
+from pmi_cl.backbones.clip_outline import ClipOutline
 from pmi_cl.backbones.clip_plan import MODELS, QUICK, Plan, decide_activation, plan_of, published
 from pmi_cl.backbones.clip_sources import Source, check_reachable, fetch, find_source
 from pmi_cl.backbones.open_clip_library import open_clip_module
@@ -43,6 +44,12 @@ def check_weights(args: SimpleNamespace, names: Mapping[str, str]) -> None:
         check_fit({name: tuple(value.shape) for name, value in state.items()}, plan.model, source.path, names)
     decide_activation(plan, source.quick_gelu, _called(source))
     check_reachable(plan, source, args)
+
+
+def outline_of(args: SimpleNamespace) -> ClipOutline:
+    """What is known of the network that ``args.backbone`` names before it is built. Raises UserError where open_clip does not have it."""
+    plan = plan_of(args)
+    return ClipOutline.of(plan.backbone, configuration(plan.model), open_clip_module().get_tokenizer(plan.model))
 
 
 def load(args: SimpleNamespace, names: Mapping[str, str]) -> ClipNetwork:

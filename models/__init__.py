@@ -1,1 +1,1 @@
-"""Methods: one file each, found by its class's ``NAME``; the maths they share stands in ``losses`` and ``schedules``."""
+"""Methods, each in a file of its own whose class has a ``NAME``, and what they share: base classes, mixins, losses, schedules."""

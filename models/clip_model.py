@@ -15,7 +15,7 @@ from torch.nn import functional as F
 
 from pmi_cl.errors import UserError
 from pmi_cl.models.class_texts import ClassTexts
-from pmi_cl.models.continual_model import ContinualModel
+from pmi_cl.models.continual_model import ContinualModel, RunOutline
 from pmi_cl.options import option
 from pmi_cl.seeding import global_seed
 
@@ -124,10 +124,13 @@ class ClipModel(ContinualModel):
         return texts, ClassTexts(self.net, dataset.prompt_names, dataset.TEMPLATES)
 
     @classmethod
-    def check(cls, args: SimpleNamespace, n_classes: int) -> None:
-        """The prompt must have a place for the name. Raises UserError."""
-        if args.prompt_template is not None and "{}" not in args.prompt_template:
-            raise UserError(f"--prompt_template '{args.prompt_template}' has no place for the name: write {{}} there")
+    def check(cls, args: SimpleNamespace, outline: RunOutline) -> None:
+        """The prompt must have a place for the name, and fit into the network's context. Raises UserError."""
+        prompt = args.prompt_template
+        if prompt is not None and "{}" not in prompt:
+            raise UserError(f"--prompt_template '{prompt}' has no place for the name: write {{}} there")
+        if prompt is not None and outline.network is not None:
+            outline.network.tokenize([prompt.replace("{}", "")])
 
     def build(self) -> nn.ModuleDict:
         """Make the modules that train and put them into the network's blocks. Their random numbers are those of the run's seed."""
@@ -215,16 +218,12 @@ class ClipModel(ContinualModel):
 
     def observe(self, inputs: Tensor, labels: Tensor, not_aug_inputs: Tensor, epoch: int = 0, step: int = 0) -> dict[str, Tensor]:
         """A step on the sum of :meth:`losses`. Dropout and noise draw from the generator of this step."""
-        assert self.opt is not None
         self.set_rate(self.rate(epoch, step))
         with global_seed(self.args.seed, "step", self.current_task, epoch, step):
             losses = self.losses(inputs, labels, epoch, step)
-            total = torch.stack(list(losses.values())).sum()
-        self.opt.zero_grad(set_to_none=True)
-        total.backward()
-        self.opt.step()
+        told = self.descend(losses)
         self._seen_text = None
-        return {"loss": total.detach(), **{name: value.detach() for name, value in losses.items()}}
+        return told
 
     def rate(self, epoch: int, step: int) -> float:
         """The learning rate of a step of the current task."""

@@ -15,7 +15,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from types import SimpleNamespace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
@@ -24,8 +24,13 @@ from torch.nn import functional as F
 from pmi_cl.backbones.prompts import PromptPool
 from pmi_cl.errors import UserError
 from pmi_cl.models.clip_model import ClipModel, ClipTrainingOptions
+from pmi_cl.models.continual_model import RunOutline
 from pmi_cl.options import option
 from pmi_cl.seeding import seeded
+
+if TYPE_CHECKING:
+    from pmi_cl.backbones.clip_network import ClipNetwork
+    from pmi_cl.backbones.clip_outline import ClipOutline
 
 
 @dataclass(frozen=True)
@@ -49,6 +54,12 @@ class CodaPromptOptions(ClipTrainingOptions):
     )
 
 
+def check_width(pool_size: int, network: ClipNetwork | ClipOutline) -> None:
+    """Refuse a pool with more components than there are orthogonal keys. Raises UserError."""
+    if pool_size > network.width:
+        raise UserError(f"--pool_size {pool_size}: only {network.width} directions are orthogonal in {network.name}, give no more")
+
+
 class CodaPrompt(ClipModel):
     """Prompts composed from a growing pool by each image's query, and a linear head.
 
@@ -59,19 +70,20 @@ class CodaPrompt(ClipModel):
     Options = CodaPromptOptions
 
     @classmethod
-    def check(cls, args: SimpleNamespace, n_classes: int) -> None:
-        """A prompt is half keys, half values. Raises UserError."""
-        super().check(args, n_classes)
+    def check(cls, args: SimpleNamespace, outline: RunOutline) -> None:
+        """A prompt is half keys, half values; the pool must fit the tasks and the network. Raises UserError."""
+        super().check(args, outline)
         if args.prompt_len % 2:
             raise UserError(f"--prompt_len {args.prompt_len}: half goes to the keys and half to the values, give an even number")
+        if args.pool_size < outline.n_tasks:
+            raise UserError(f"--pool_size {args.pool_size}: give at least one component for each of the {outline.n_tasks} tasks")
+        if outline.network is not None:
+            check_width(args.pool_size, outline.network)
 
     def build(self) -> nn.ModuleDict:
         """Empty pools in the lowest blocks, and the head."""
         options, net, n_tasks = self.options, self.net, self.dataset.N_TASKS
-        if options.pool_size < n_tasks:
-            raise UserError(f"--pool_size {options.pool_size}: give at least one component for each of the {n_tasks} tasks")
-        if options.pool_size > net.width:
-            raise UserError(f"--pool_size {options.pool_size}: only {net.width} directions are orthogonal in {net.name}, give no more")
+        check_width(options.pool_size, net)  # again: not every network has an outline that was checked before
         pools = nn.ModuleList()
         for block in net.blocks[: options.prompt_blocks]:
             block.prefix = PromptPool(options.prompt_len, net.width, options.pool_size // n_tasks)

@@ -40,6 +40,22 @@ class TrainingOptions:
     lr_gamma: float = option(0.5, "what the rate is multiplied by at each milestone", above=0, high=1, source="PMI appendix I.1")
 
 
+@dataclass(frozen=True)
+class RunOutline:
+    """What is known of a run before its images are read and its network is built.
+
+    Attributes:
+        n_classes: of the whole run.
+        n_tasks: of the whole run.
+        network: what the backbone's file says in ``outline(args)``, such as :class:`pmi_cl.backbones.clip_outline.ClipOutline`; None where
+            it says nothing.
+    """
+
+    n_classes: int
+    n_tasks: int
+    network: Any = None
+
+
 class ContinualModel(nn.Module):
     """A method. The runner calls, for each task: ``begin_task``, then for each epoch ``begin_epoch`` and ``observe`` for each batch, then
     ``end_task``.
@@ -82,8 +98,8 @@ class ContinualModel(nn.Module):
         self.opt: torch.optim.Optimizer | None = None
 
     @classmethod
-    def check(cls, args: SimpleNamespace, n_classes: int) -> None:
-        """Refuse values that do not go together, before anything is written. Raises UserError. ``n_classes``: of the whole run."""
+    def check(cls, args: SimpleNamespace, outline: RunOutline) -> None:
+        """Refuse values that do not go together, before anything is built or written. Raises UserError."""
 
     def check_data(self, dataset: ContinualDataset) -> None:
         """Refuse training images that the method cannot learn from: those of all tasks, or those of one. Raises UserError."""
@@ -138,7 +154,7 @@ class ContinualModel(nn.Module):
         self.set_rate(options.lr * options.lr_gamma**passed)
 
     def observe(self, inputs: Tensor, labels: Tensor, not_aug_inputs: Tensor, epoch: int = 0, step: int = 0) -> dict[str, Tensor]:
-        """One step on a batch of the current task.
+        """One step on a batch of the current task, by :meth:`descend`.
 
         Args:
             inputs: (b, c, h, w), normalised and augmented. labels: (b,), global. not_aug_inputs: the same images as uint8 pixels.
@@ -148,6 +164,15 @@ class ContinualModel(nn.Module):
             The losses by name, detached; ``loss`` is their sum as it was minimised.
         """
         raise NotImplementedError(f"{type(self).__name__} has no observe()")
+
+    def descend(self, losses: dict[str, Tensor]) -> dict[str, Tensor]:
+        """One step of the optimiser down the sum of ``losses``, which are weighted scalars by name. Returns what :meth:`observe` does."""
+        assert self.opt is not None, "begin_task() builds the optimiser"
+        total = torch.stack(list(losses.values())).sum()
+        self.opt.zero_grad()
+        total.backward()
+        self.opt.step()
+        return {**{name: value.detach() for name, value in losses.items()}, "loss": total.detach()}
 
     def arithmetic(self) -> AbstractContextManager[Any]:
         """To be entered around :meth:`observe`: bfloat16 in its products where ``--precision bf16`` asks for it, else float32."""

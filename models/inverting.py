@@ -85,7 +85,7 @@ class Inverting(ContinualModel):
         return samples
 
     def contrastive_models(self, features: Tensor, labels: Tensor, n_classes: int) -> ContrastiveBank | None:
-        """f_cont of classes 0 to ``n_classes`` from features (n, d) and labels (n,); None without CFS."""
+        """f_cont of each of ``n_classes`` classes from features (n, d) and labels (n,); None without CFS."""
         o = self.options
         if not o.cfs:
             return None

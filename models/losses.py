@@ -25,7 +25,10 @@ class Factors:
 
 
 def loss_factors(n_new: int, n_old: int, ce: float, hkd: float, rkd: float, ft: float) -> Factors:
-    """Scale the base weights: ce and ft by (1 + 1/a)/b, hkd and rkd by a b. Without old classes ce and ft stay as they are."""
+    """Scale the base weights: ce and ft by (1 + 1/a)/b, hkd and rkd by a b.
+
+    Without old classes there is nothing to weigh against: plain cross-entropy, ce 1 and the others 0, whatever the base weights are.
+    """
     if n_old == 0:
         return Factors(ce=1.0, hkd=0.0, rkd=0.0, ft=0.0)
     a = math.log2(n_new / 2 + 1)

@@ -19,6 +19,7 @@ from torch import nn
 from pmi_cl.backbones.adapters import MixtureOfAdapters
 from pmi_cl.errors import UserError
 from pmi_cl.models.clip_model import ClipModel, ClipTrainingOptions
+from pmi_cl.models.continual_model import RunOutline
 from pmi_cl.options import option
 
 
@@ -49,9 +50,9 @@ class MoeAdapters(ClipModel):
     Options = MoeAdaptersOptions
 
     @classmethod
-    def check(cls, args: SimpleNamespace, n_classes: int) -> None:
+    def check(cls, args: SimpleNamespace, outline: RunOutline) -> None:
         """No more experts can be chosen than there are. Raises UserError."""
-        super().check(args, n_classes)
+        super().check(args, outline)
         if args.moe_top_k > args.moe_experts:
             raise UserError(f"--moe_top_k {args.moe_top_k}: there are --moe_experts {args.moe_experts} to choose from")
 

@@ -36,6 +36,7 @@ from pmi_cl.inversion.sparse import pruning_of
 from pmi_cl.inversion.token_network import TokenNetwork
 from pmi_cl.inversion.token_statistics import TokenMoments, measure_token_moments, pool_token_moments
 from pmi_cl.models.clip_model import ClipModel
+from pmi_cl.models.continual_model import RunOutline
 from pmi_cl.models.inverting import Inverting, SelectionOptions
 from pmi_cl.models.losses import Factors, hard_distillation, loss_factors
 from pmi_cl.options import option
@@ -58,7 +59,12 @@ class PmiClipOptions(SelectionOptions):
         5, "synthetic samples of each old class", unit="samples", low=1, high=100_000, source="PMI appendix I.2"
     )
     replay_batch: int = option(64, "synthetic samples of a step", unit="samples", low=1, high=1_000_000, source="PMI released code")
-    lambda_ce: float = option(1.0, "weight of the local cross-entropy, scaled task by task", low=0, source="PMI released code")
+    lambda_ce: float = option(
+        1.0,
+        "weight of the local cross-entropy of later tasks, scaled task by task; the first task's is plain",
+        low=0,
+        source="PMI released code",
+    )
     lambda_hkd: float = option(
         0.1, "weight of hard distillation on synthetic samples, scaled task by task", low=0, source="PMI appendix I.2"
     )
@@ -134,9 +140,9 @@ class PmiClip(Inverting, ClipModel):
         self.moments: list[TokenMoments] = []
 
     @classmethod
-    def check(cls, args: SimpleNamespace, n_classes: int) -> None:
+    def check(cls, args: SimpleNamespace, outline: RunOutline) -> None:
         """SMI needs statistics that do not depend on which tokens there are; grids become finer. Raises UserError."""
-        super().check(args, n_classes)
+        super().check(args, outline)
         if list(args.pmi_grids) != sorted(set(args.pmi_grids)):
             raise UserError(f"--pmi_grids {','.join(map(str, args.pmi_grids))}: give them from the coarsest to the finest")
         if args.inversion == "smi" and args.inv_axis == "token":
@@ -144,8 +150,11 @@ class PmiClip(Inverting, ClipModel):
 
     @classmethod
     def samples_mib(cls, args: SimpleNamespace, dataset: type[ContinualDataset]) -> float:
-        """The last task's maps, of the batch under way the iterate, the best one, Adam's two moments, start and target, and the classes'
-        contrastive models."""
+        """The most that synthetic samples, finished and under way, will take, in MiB.
+
+        They are the last task's maps; for the batch under way its iterate, the best one, Adam's two moments, start and target; and the
+        classes' contrastive models.
+        """
         n = args.samples_per_class * dataset.n_classes(args)
         models = 2 * FEATURES.get(args.backbone, LARGEST_FEATURE) ** 2 * dataset.n_classes(args) * args.cfs
         return 4 * (MAP_VALUES.get(args.backbone, LARGEST_MAP) * (n + 6 * min(n, args.inv_batch)) + models) / 2**20

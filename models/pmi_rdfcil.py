@@ -33,6 +33,7 @@ from pmi_cl.inversion.precision import inversion_dtype
 from pmi_cl.inversion.selection import SelectionConfig, sample_targets
 from pmi_cl.inversion.statistics import Moments, pool_moments
 from pmi_cl.inversion.transforms import Transforms
+from pmi_cl.models.continual_model import RunOutline
 from pmi_cl.models.inverting import Inverting, SelectionOptions
 from pmi_cl.models.replay_training import ReplayOptions, ReplayTraining
 from pmi_cl.options import option
@@ -42,7 +43,8 @@ if TYPE_CHECKING:
     from pmi_cl.datasets.continual_dataset import ContinualDataset
 
 
-STEM_CHANNELS = {"resnet18": 64}  # 16 where it does not say: of R-DFCIL's ResNets
+STEM_CHANNELS = {"resnet18": 64}  # of the stem's output, by backbone
+OTHER_STEM_CHANNELS = 16  # R-DFCIL's ResNets have so many
 
 
 @dataclass(frozen=True)
@@ -112,12 +114,13 @@ class PmiRdfcil(Inverting, ReplayTraining):
         self.covariance, self._pixels = torch.zeros(3, 3), 0
 
     @classmethod
-    def check(cls, args: SimpleNamespace, n_classes: int) -> None:
+    def check(cls, args: SimpleNamespace, outline: RunOutline) -> None:
         """Every class needs samples for its statistics. Raises UserError."""
-        super().check(args, n_classes)
+        super().check(args, outline)
         check_named(args.inv_start, args.inv_terms)
-        if args.buffer_images < 2 * n_classes:
-            raise UserError(f"--buffer_images {args.buffer_images}: give at least {2 * n_classes}, two for each of {n_classes} classes")
+        least = 2 * outline.n_classes
+        if args.buffer_images < least:
+            raise UserError(f"--buffer_images {args.buffer_images}: give at least {least}, two for each of {outline.n_classes} classes")
 
     def check_data(self, dataset: ContinualDataset) -> None:
         """Every class needs two images. Raises UserError."""
@@ -131,12 +134,13 @@ class PmiRdfcil(Inverting, ReplayTraining):
 
     @classmethod
     def samples_mib(cls, args: SimpleNamespace, dataset: type[ContinualDataset]) -> float:
-        """The last task's images, and for the batch under way its start, iterate, best iterate, Adam's two moments and what it hands down.
+        """The most that synthetic samples, finished and under way, will take, in MiB.
 
-        In PMI these are not images but the input of a layer, the largest of which is the stem's output.
+        They are the last task's images, and for the batch under way its start, iterate, best iterate, Adam's two moments and what it hands
+        down: in PMI not images but the input of a layer, the largest of which is the stem's output.
         """
         n = args.buffer_images + (dataset.n_tasks(args) - 1) * args.buffer_per_task
-        under_way = 6 * min(n, args.inv_batch) * (STEM_CHANNELS.get(args.backbone, 16) if args.inv_start == "pmi" else 3)
+        under_way = 6 * min(n, args.inv_batch) * (STEM_CHANNELS.get(args.backbone, OTHER_STEM_CHANNELS) if args.inv_start == "pmi" else 3)
         return 4 * (3 * n + under_way) * dataset.image_size(args) ** 2 / 2**20
 
     def config(self) -> InversionConfig:
@@ -176,7 +180,7 @@ class PmiRdfcil(Inverting, ReplayTraining):
         self.close_inversion(name, images, labels)
 
     def sample_features(self) -> tuple[Tensor, Tensor]:
-        """Labels (n,) of old classes and a feature (n, 64) for each, selected by CFS."""
+        """Labels (n,) of old classes and a feature (n, d) for each, selected by CFS."""
         o = self.options
         assert self.gaussians is not None
         n = o.buffer_images + self.current_task * o.buffer_per_task
@@ -232,7 +236,7 @@ class PmiRdfcil(Inverting, ReplayTraining):
         self.covariance, self._pixels = (self.covariance * self._pixels + new * pixels) / total, total
 
     def _features(self, dataset: ContinualDataset) -> tuple[Tensor, Tensor]:
-        """Features (n, 64) through the new network, and labels: the task's real images, then the synthetic ones of the old classes."""
+        """Features (n, d) through the new network, and labels: the task's real images, then the synthetic ones of the old classes."""
         features, labels = [], []
         synthetic = [] if self.buffer is None else zip(self.buffer.images.split(256), self.buffer.labels.split(256), strict=True)
         with torch.no_grad():

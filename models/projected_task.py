@@ -23,6 +23,7 @@ from pmi_cl.inversion.objectives import FeatureMatch, StatisticsMatch
 from pmi_cl.inversion.projection import projected_features
 from pmi_cl.inversion.token_statistics import TokenMoments, pool_token_moments
 from pmi_cl.models.clip_model import rate_at
+from pmi_cl.models.continual_model import RunOutline
 from pmi_cl.models.inverting import taken_up
 from pmi_cl.models.losses import Factors
 from pmi_cl.models.pmi_clip import PmiClip, PmiClipOptions
@@ -71,10 +72,10 @@ class ProjectedTask(PmiClip):
         self.new: SyntheticBuffer | None = None
 
     @classmethod
-    def check(cls, args: SimpleNamespace, n_classes: int) -> None:
+    def check(cls, args: SimpleNamespace, outline: RunOutline) -> None:
         """A task without images needs tasks before it. Raises UserError."""
-        super().check(args, n_classes)
-        if args.synthetic_last_task and args.n_tasks == 1:
+        super().check(args, outline)
+        if args.synthetic_last_task and outline.n_tasks == 1:
             raise UserError("--synthetic_last_task 1 needs tasks before the last: give --n_tasks 2 or more")
 
     @property

@@ -34,7 +34,7 @@ class RdfcilOptions(ReplayOptions):
         source="R-DFCIL: epochs 80 and 120 of 200",
     )
     lr_gamma: float = option(0.1, "what the rate is multiplied by at each milestone", above=0, high=1, source="R-DFCIL")
-    lambda_ce: float = option(0.5, "weight of the local cross-entropy", low=0, source="R-DFCIL")
+    lambda_ce: float = option(0.5, "weight of the local cross-entropy of later tasks; the first task's is plain", low=0, source="R-DFCIL")
     lambda_ft: float = option(0.0, "weight of the classifier's cross-entropy while everything trains", low=0, source="R-DFCIL has none")
     first_task_part: float = option(0.8, "part of n_epochs that the first task takes", above=0, high=1, source="R-DFCIL: 160 of 200")
     classifier_lr: float | None = option(

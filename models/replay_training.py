@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from pmi_cl.errors import UserError
-from pmi_cl.models.continual_model import ContinualModel, TrainingOptions
+from pmi_cl.models.continual_model import ContinualModel, RunOutline, TrainingOptions
 from pmi_cl.models.losses import Factors, balancing_weights, hard_distillation, local_cross_entropy, loss_factors, relational_distillation
 from pmi_cl.models.schedules import Stage, one_schedule, stage_at, unfreezing_schedule
 from pmi_cl.options import option
@@ -26,7 +26,12 @@ if TYPE_CHECKING:
 class ReplayOptions(TrainingOptions):
     """What the shared loop may be told. Weights are scaled task by task (:func:`pmi_cl.models.losses.loss_factors`)."""
 
-    lambda_ce: float = option(0.75, "weight of the local cross-entropy", low=0, source="PMI released code (R-DFCIL: 0.5)")
+    lambda_ce: float = option(
+        0.75,
+        "weight of the local cross-entropy of later tasks; the first task's is plain",
+        low=0,
+        source="PMI released code (R-DFCIL: 0.5)",
+    )
     lambda_hkd: float = option(0.15, "weight of hard distillation", low=0, source="PMI appendix I.1")
     lambda_rkd: float = option(0.5, "weight of relational distillation", low=0, source="PMI appendix I.1")
     lambda_ft: float = option(1.0, "weight of the classifier's cross-entropy while everything trains", low=0, source="PMI appendix I.1")
@@ -81,7 +86,7 @@ class ReplayTraining(ContinualModel):
         self.class_weights = torch.zeros(0, device=self.device)
 
     @classmethod
-    def check(cls, args: SimpleNamespace, n_classes: int) -> None:
+    def check(cls, args: SimpleNamespace, outline: RunOutline) -> None:
         """The stages of ``unfreezing`` must fit. Raises UserError."""
         if len(args.warmup_parts) != 2 or len(args.warmup_lrs) != 2:
             raise UserError("--warmup_parts and --warmup_lrs take two values each: for the head, and for the last block with it")
@@ -175,7 +180,7 @@ class ReplayTraining(ContinualModel):
 
     def observe(self, inputs: Tensor, labels: Tensor, not_aug_inputs: Tensor, epoch: int = 0, step: int = 0) -> dict[str, Tensor]:
         """Cross-entropy in the first task; then the replay losses, or the classifier's in its stage."""
-        assert self.opt is not None and self.stage is not None
+        assert self.stage is not None, "begin_epoch() enters a stage"
         if self.current_task == 0:
             losses = {"ce": self.loss(self.net(inputs), labels)}
         else:
@@ -186,11 +191,7 @@ class ReplayTraining(ContinualModel):
                 losses = self.classifier_losses(torch.cat([inputs, images]), seen, teacher_logits)
             else:
                 losses = self.replay_losses(inputs, labels, images, old_labels, teacher_logits)
-        total = torch.stack(list(losses.values())).sum()
-        self.opt.zero_grad(set_to_none=True)
-        total.backward()
-        self.opt.step()
-        return {"loss": total.detach(), **{name: value.detach() for name, value in losses.items()}}
+        return self.descend(losses)
 
     def _replay(self, n: int, epoch: int, step: int) -> tuple[Tensor, Tensor, Tensor]:
         """Synthetic samples for one step, augmented if asked for (the teacher then looks at what the student sees)."""

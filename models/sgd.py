@@ -15,9 +15,4 @@ class Sgd(ContinualModel):
 
     def observe(self, inputs: Tensor, labels: Tensor, not_aug_inputs: Tensor, epoch: int = 0, step: int = 0) -> dict[str, Tensor]:
         """Cross-entropy over all classes seen so far."""
-        assert self.opt is not None
-        loss = self.loss(self.net(inputs), labels)
-        self.opt.zero_grad()
-        loss.backward()
-        self.opt.step()
-        return {"loss": loss.detach()}
+        return self.descend({"loss": self.loss(self.net(inputs), labels)})

@@ -16,6 +16,7 @@ from pmi_cl.catalogue import INSTALLED, Entry
 from pmi_cl.errors import UserError
 from pmi_cl.mammoth_data import TaskData, pixels
 from pmi_cl.mammoth_flags import Flags, refuse_unused, run_arguments
+from pmi_cl.models.continual_model import RunOutline
 from pmi_cl.models.host import NullHost
 from pmi_cl.seeding import seeded
 from pmi_cl.utils.arguments import Resolved, check_kind
@@ -63,7 +64,7 @@ class HostedMethod:
         if getattr(ours, "synthetic_last_task", False):
             raise UserError("synthetic_last_task 1 trains on samples of its own, and Mammoth's loop hands out images: use pmi-cl itself")
         data = TaskData(self.dataset, self.device, ours.seed)
-        INSTALLED.load("model", self.ENTRY.name).check(ours, data.N_CLASSES)
+        INSTALLED.load("model", self.ENTRY.name).check(ours, RunOutline(data.N_CLASSES, data.N_TASKS))
         entry = Entry("dataset", data.NAME, "Mammoth", "", "")
         object.__setattr__(self, "data", data)
         object.__setattr__(self, "method", build_model(Resolved(ours, {}, self.ENTRY, entry, backbone.entry), data))

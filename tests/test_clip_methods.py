@@ -12,16 +12,18 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from pmi_cl.backbones.clip_outline import ClipOutline
 from pmi_cl.datasets.input_form import InputForm
 from pmi_cl.errors import UserError
 from pmi_cl.models.class_texts import ClassTexts
 from pmi_cl.models.clip_model import ClipModel, rate_at
 from pmi_cl.models.coda_prompt import CodaPrompt
+from pmi_cl.models.continual_model import RunOutline
 from pmi_cl.models.pmi_clip import PmiClip
 from pmi_cl.models.vpt import Vpt, VptOptions
 from pmi_cl.utils.arguments import resolve
 from pmi_cl.utils.training import Training
-from tests.small_clips import small_clip
+from tests.small_clips import letter_tokens, small_clip
 from tests.small_runs import CLIP_METHODS, begin, differences, epochs, finished, start, tensors_in, train_task, words_of
 
 TRAINED = [method for method in CLIP_METHODS if start(method).model.n_epochs() > 0]
@@ -413,6 +415,8 @@ def test_frozen_texts_are_clips_whatever_was_trained() -> None:
 
 # What does not fit.
 
+SMALL = ClipOutline("small-clip", 32, 24, letter_tokens)
+
 
 @pytest.mark.parametrize(
     ("method", "flags", "message"),
@@ -420,12 +424,15 @@ def test_frozen_texts_are_clips_whatever_was_trained() -> None:
         ("zsclip", {"prompt_template": "a digit"}, "has no place for the name: write {} there"),
         ("moe_adapters", {"moe_top_k": 3}, "--moe_top_k 3: there are --moe_experts 2 to choose from"),
         ("coda_prompt", {"prompt_len": 5}, "--prompt_len 5: half goes to the keys"),
+        ("coda_prompt", {"pool_size": 2}, "at least one component for each of the 3 tasks"),
+        ("coda_prompt", {"pool_size": 33}, "only 32 directions are orthogonal in small-clip"),
+        ("vpt", {"prompt_template": "a photo of the one digit {}."}, "longer than the 24 tokens that small-clip reads"),
     ],
 )
 def test_values_that_do_not_go_together_are_refused_before_anything_is_built(method: str, flags: dict[str, Any], message: str) -> None:
     run = resolve(words_of(method, **flags))
     with pytest.raises(UserError) as caught:
-        type(start(method).model).check(run.args, 10)
+        type(start(method).model).check(run.args, RunOutline(6, 3, SMALL))
     assert message in str(caught.value) and "\n" not in str(caught.value)
 
 
@@ -433,7 +440,6 @@ def test_values_that_do_not_go_together_are_refused_before_anything_is_built(met
     ("method", "flags", "message"),
     [
         ("vpt", {"prompt_template": "a photo of the digit {}."}, "longer than the 24 tokens that small-clip reads"),
-        ("coda_prompt", {"pool_size": 2}, "at least one component for each of the 3 tasks"),
         ("coda_prompt", {"pool_size": 33}, "only 32 directions are orthogonal in small-clip"),
     ],
 )

@@ -13,6 +13,7 @@ import torch
 
 from pmi_cl.backbones import clip_tiny
 from pmi_cl.backbones.clip_network import ClipNetwork
+from pmi_cl.cli import main
 from pmi_cl.datasets.seq_digits import SeqDigits
 from pmi_cl.errors import UserError
 from pmi_cl.seeding import seeded
@@ -68,6 +69,27 @@ def test_pieces_are_encode_image(network: ClipNetwork) -> None:
         x = piece(x)
     torch.testing.assert_close(x, clip_tiny.open_clip_model().encode_image(images), atol=1e-5, rtol=0)
     assert (network.image_size, network.patch_size, network.width, network.feature_dim) == (16, 4, 128, 128)
+
+
+def test_its_outline_is_what_will_be_built(network: ClipNetwork) -> None:
+    outline = clip_tiny.outline(SimpleNamespace())
+    assert (outline.name, outline.width, outline.context_length) == (network.name, network.width, network.context_length)
+    texts = ["a photo of the digit five.", "six"]
+    assert torch.equal(outline.tokenize(texts), network.tokenize(texts))
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["--pool_size", "3"], "--pool_size 3: give at least one component for each of the 5 tasks"),
+        (["--pool_size", "129"], "--pool_size 129: only 128 directions are orthogonal in clip-tiny, give no more"),
+        (["--prompt_template", "{}" + " digit" * 80], "tokens that clip-tiny reads: shorten it"),
+        (["--clip_weights", "random"], "--clip_weights is no flag of this run: the weights of clip-tiny come with the package"),
+    ],
+)
+def test_a_check_refuses_what_a_run_would(words: list[str], message: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["--model", "coda_prompt", "--dataset", "seq-digits", *words, "--check"]) == 2
+    assert message in capsys.readouterr().err
 
 
 @torch.no_grad()

@@ -201,6 +201,17 @@ def test_random_weights_are_drawn_from_the_global_numbers() -> None:
     assert is_quick(loaded(args_of("random")))  # as the weights that it would have had
 
 
+def test_the_outline_is_what_will_be_built() -> None:
+    outline, network = clip_weights.outline_of(args_of("random", "clip:Tiny-Test")), loaded(args_of("random", "clip:Tiny-Test"))
+    assert (outline.name, outline.width, outline.context_length) == (network.name, network.width, network.context_length)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_every_network_has_an_outline(name: str) -> None:
+    outline = clip_weights.outline_of(args_of("random", f"clip:{name}"))
+    assert outline.width >= 384 and len(outline.tokenize(["a photo of a cat"])) == 1
+
+
 # The activation.
 
 

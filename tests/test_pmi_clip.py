@@ -18,6 +18,7 @@ from pmi_cl.backbones.open_clip_library import open_clip_module
 from pmi_cl.errors import UserError
 from pmi_cl.inversion.statistics import Moments
 from pmi_cl.inversion.token_statistics import measure_token_moments
+from pmi_cl.models.continual_model import RunOutline
 from pmi_cl.models.pmi_clip import FEATURES, LARGEST_FEATURE, LARGEST_MAP, MAP_VALUES, PmiClip
 from pmi_cl.seeding import seeded
 from pmi_cl.utils.arguments import resolve
@@ -274,7 +275,7 @@ def test_the_room_for_maps_is_that_of_the_networks() -> None:
 def test_tokens_that_are_dropped_have_no_statistics_of_their_own() -> None:
     run = resolve(words_of("pmi_vpt", inversion="smi", inv_axis="token"))
     with pytest.raises(UserError, match="say --inv_axis channel"):
-        type(start("pmi_vpt").model).check(run.args, 10)
+        type(start("pmi_vpt").model).check(run.args, RunOutline(10, 5))
 
 
 def test_grids_of_a_preset_can_be_taken_back() -> None:
@@ -286,7 +287,7 @@ def test_grids_of_a_preset_can_be_taken_back() -> None:
 def test_grids_become_finer() -> None:
     run = resolve(words_of("pmi_vpt", pmi_grids="4,2"))
     with pytest.raises(UserError, match="--pmi_grids 4,2: give them from the coarsest to the finest"):
-        type(start("pmi_vpt").model).check(run.args, 10)
+        type(start("pmi_vpt").model).check(run.args, RunOutline(10, 5))
 
 
 def test_what_a_coarse_grid_shows_is_what_is_handed_down() -> None:

@@ -34,14 +34,20 @@ class Pairs:
     def n_classes(cls, args):
         return args.n_classes
 
+    @classmethod
+    def n_tasks(cls, args):
+        return args.n_classes // 2
+
 
 class Modest:
-    """A method that takes at most ten classes."""
+    """A method that takes at most ten classes, and one task on a narrow network."""
 
     @classmethod
-    def check(cls, args, n_classes):
-        if n_classes > 10:
-            raise UserError(f"{n_classes} classes: give at most ten")
+    def check(cls, args, outline):
+        if outline.n_classes > 10:
+            raise UserError(f"{outline.n_classes} classes: give at most ten")
+        if outline.n_tasks > 1 and outline.network == "narrow":
+            raise UserError(f"{outline.n_tasks} tasks: the network is narrow")
 
     @classmethod
     def samples_mib(cls, args, dataset):
@@ -62,6 +68,11 @@ def check(args):
         raise UserError("--weights gone: give others")
 
 
+def outline(args):
+    """The same."""
+    return getattr(args, "network", None)
+
+
 def make_run(results_path, **changes):
     args = {"device": "cpu", "results_path": str(results_path), "loadcheck": None, "resume": None, "n_classes": 2, "mib": 0, **changes}
     entries = [
@@ -78,6 +89,12 @@ def test_the_backbone_is_asked_for_its_weights(tmp_path):
 def test_the_method_is_asked_too(tmp_path):
     with pytest.raises(UserError, match="12 classes: give at most ten"):
         preflight(make_run(tmp_path, n_classes=12))
+
+
+def test_the_method_is_told_what_the_backbone_will_be(tmp_path):
+    preflight(make_run(tmp_path, n_classes=4))
+    with pytest.raises(UserError, match="2 tasks: the network is narrow"):
+        preflight(make_run(tmp_path, n_classes=4, network="narrow"))
 
 
 def test_a_run_that_can_go_leaves_nothing_behind(tmp_path):

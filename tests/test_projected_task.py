@@ -13,6 +13,7 @@ from torch.nn import functional as F
 
 from pmi_cl.errors import UserError
 from pmi_cl.inversion.projection import projected_features
+from pmi_cl.models.continual_model import RunOutline
 from pmi_cl.models.losses import Factors
 from pmi_cl.models.projected_task import ProjectedTask
 from pmi_cl.seeding import mix
@@ -125,7 +126,7 @@ def test_goes_on_bit_for_bit_from_within_it(method: str, part: float, tmp_path: 
 def test_a_single_task_has_none_before_it() -> None:
     run = resolve(words_of("pmi_vpt", n_classes=2, n_tasks=1, synthetic_last_task=1))
     with pytest.raises(UserError, match="--n_tasks 2 or more"):
-        type(start("pmi_vpt").model).check(run.args, 2)
+        type(start("pmi_vpt").model).check(run.args, RunOutline(2, 1))
 
 
 def test_old_classes_are_inverted_only_where_a_loss_looks_at_them() -> None:

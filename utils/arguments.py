@@ -67,8 +67,9 @@ def resolve(argv: Sequence[str], catalogue: Catalogue = INSTALLED) -> Resolved:
         return _resume(argv, named, catalogue)
     model, dataset = (_entry(kind, named.get(kind), catalogue) for kind in ("model", "dataset"))
     presets = presets_of(model.name, catalogue)
-    specs = all_specs(model, dataset, _entry("backbone", chosen_backbone(named, presets, model, dataset), catalogue))
-    values, sources = decide(specs, strict_flags(argv, specs), presets, model, dataset)
+    backbone = _entry("backbone", chosen_backbone(named, presets, model, dataset), catalogue)
+    specs = all_specs(model, dataset, backbone)
+    values, sources = decide(specs, strict_flags(argv, specs, backbone.constants.get("LACKS", {})), presets, model, dataset)
     values |= {"model": model.name, "dataset": dataset.name}
     if values["n_tasks"] is None and "N_TASKS" in dataset.constants:
         values["n_tasks"], sources["n_tasks"] = dataset.constants["N_TASKS"], "data set"
@@ -108,8 +109,8 @@ def scan(argv: Sequence[str], specs: Sequence[OptionSpec]) -> tuple[dict[str, st
     return {name: value if isinstance(value, str) else ",".join(value) for name, value in vars(typed).items()}, left
 
 
-def strict_flags(argv: Sequence[str], specs: Sequence[OptionSpec]) -> dict[str, str]:
-    """As :func:`scan`, with a UserError that names the nearest flags for a word left over."""
+def strict_flags(argv: Sequence[str], specs: Sequence[OptionSpec], lacking: Mapping[str, str] | None = None) -> dict[str, str]:
+    """As :func:`scan`, with a UserError for a word left over: why there is no such flag, where ``lacking`` says so, or the nearest ones."""
     typed, left = scan(argv, specs)
     if not left:
         return typed
@@ -117,6 +118,8 @@ def strict_flags(argv: Sequence[str], specs: Sequence[OptionSpec]) -> dict[str, 
     if not word.startswith("-"):
         raise UserError(f"'{word}' stands alone: write --flag value, one value to a flag")
     name = word.lstrip("-").partition("=")[0]
+    if name in (lacking or {}):
+        raise UserError(f"--{name} is no flag of this run: {(lacking or {})[name]}")
     flags = [*(spec.name for spec in specs), *(control.lstrip("-") for control in CONTROLS)]
     near = difflib.get_close_matches(name.replace("-", "_").lower(), flags, n=NEAREST)
     hint = f"did you mean {' or '.join(f'--{flag}' for flag in near)}?" if near else "--help with this model and data set lists the flags"

@@ -18,11 +18,13 @@ from pmi_cl.utils.out_of_memory import check_memory
 from pmi_cl.utils.records import RunRecord
 
 if TYPE_CHECKING:
-    from types import SimpleNamespace
+    from types import ModuleType, SimpleNamespace
 
     import torch
 
     from pmi_cl.catalogue import Entry
+    from pmi_cl.datasets.continual_dataset import ContinualDataset
+    from pmi_cl.models.continual_model import RunOutline
 
 ROOM_MIB = 128  # what any run may leave: two checkpoints of small networks, one a task if asked for, events and pictures
 _FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
@@ -53,7 +55,8 @@ def preflight(run: Run) -> None:
     args = run.args
     results = Path(args.resume or args.results_path).expanduser()
     check_writable(results)
-    check_backbone = getattr(run.backbone.load_module(), "check", None)  # of its weights, where it has some
+    network = run.backbone.load_module()
+    check_backbone = getattr(network, "check", None)  # of its weights, where it has some
     if check_backbone is not None:
         check_backbone(args)
     dataset = run.dataset.load()
@@ -63,10 +66,18 @@ def preflight(run: Run) -> None:
     if args.resume:
         _check_resumable(RunRecord(Path(args.resume)))
     model = run.model.load()
-    model.check(args, dataset.n_classes(args))
+    model.check(args, outline_of(args, dataset, network))
     samples = model.samples_mib(args, dataset)
     check_memory(args, samples, pick_device(args.device))
     check_writable(results, ROOM_MIB + math.ceil(2 * samples))  # a checkpoint is written before the one before it is removed
+
+
+def outline_of(args: SimpleNamespace, dataset: type[ContinualDataset], network: ModuleType) -> RunOutline:
+    """What a method's check may know; ``network`` is the backbone's module. Raises UserError."""
+    from pmi_cl.models.continual_model import RunOutline
+
+    outline = getattr(network, "outline", lambda args: None)
+    return RunOutline(dataset.n_classes(args), dataset.n_tasks(args), outline(args))
 
 
 def _check_resumable(record: RunRecord) -> None:

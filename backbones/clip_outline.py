@@ -1,0 +1,53 @@
+"""What a CLIP's configuration says before it is built: enough to refuse prompts and texts that will not fit into it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from pmi_cl.backbones.open_clip_library import open_clip_module
+from pmi_cl.errors import UserError
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+Tokenizer = Callable[[list[str], int], "Tensor"]  # (texts, length) -> token numbers (n, length), longer texts cut
+
+
+@dataclass(frozen=True)
+class ClipOutline:
+    """A CLIP without its weights.
+
+    Attributes:
+        name: what users call the backbone.
+        width: of the image tower.
+        context_length: the most tokens of a text, its start and end included.
+        tokenizer: what makes token numbers of texts.
+    """
+
+    name: str
+    width: int
+    context_length: int
+    tokenizer: Tokenizer
+
+    @classmethod
+    def of(cls, name: str, config: Mapping[str, Any], tokenizer: Tokenizer) -> ClipOutline:
+        """That of an open_clip model, from its configuration in open_clip's own form."""
+        parts = open_clip_module("model")
+        vision, text = parts.CLIPVisionCfg(**config["vision_cfg"]), parts.CLIPTextCfg(**config["text_cfg"])
+        return cls(name, int(vision.width), int(text.context_length), tokenizer)
+
+    def tokenize(self, texts: Sequence[str]) -> Tensor:
+        """Texts to token numbers (n, context_length), int64.
+
+        Raises:
+            UserError: a text has more tokens than the context.
+        """
+        tokens = self.tokenizer([*texts, ""], self.context_length + 1)
+        padding = tokens[-1, -1]  # what stands after the end of a text
+        for text, last in zip(texts, tokens[:-1, -1], strict=True):
+            if last != padding:
+                shown = text if len(text) <= 60 else f"{text[:57]}..."
+                raise UserError(f"the text '{shown}' is longer than the {self.context_length} tokens that {self.name} reads: shorten it")
+        return tokens[:-1, :-1].long()
