@@ -20,6 +20,7 @@ from typing import Any
 
 from pmi_cl.errors import UserError
 from pmi_cl.utils.atomic import write_json
+from pmi_cl.utils.comparison import read_runs
 from pmi_cl.utils.records import RunRecord, surroundings
 
 
@@ -46,7 +47,7 @@ def parse(argv: Sequence[str] | None = None) -> argparse.Namespace:
     return args
 
 
-def one_run(words: Sequence[str], runs: Path, seed: int) -> dict[str, Any]:
+def one_run(words: Sequence[str], runs: Path, seed: int) -> RunRecord:
     """The record of a run with these words: read where it has finished, else made or gone on with.
 
     Raises:
@@ -62,7 +63,7 @@ def one_run(words: Sequence[str], runs: Path, seed: int) -> dict[str, Any]:
         if code:
             raise UserError(f"a run ended with exit code {code}: {' '.join(words)} --seed {seed}")
         record = next(RunRecord(path) for path in runs.glob(f"*/*/{name}"))
-    return record.read_results()
+    return record
 
 
 def figures(results: Sequence[dict[str, Any]]) -> dict[str, Any]:
@@ -89,6 +90,10 @@ def report(record: dict[str, Any]) -> str:
         lines.append(f"| `{value}` | {' | '.join(cells)} | {statistics.mean(found['minutes']):.1f} | {pace} |")
     lines += ["", "| paired difference | last | average |", "|---|---|---|"]
     for one, other in record["pairs"]:
+        protocols = [record["figures"][value]["protocol"] for value in (one, other)]
+        if protocols[0] != protocols[1]:
+            lines.append(f"| `{one}` - `{other}` | not comparable: {' / '.join(protocols)} |  |")
+            continue
         gaps = [differences(record["figures"], one, other, name) for name in ("last", "average")]
         lines.append(f"| `{one}` - `{other}` | {' | '.join(spread(gap, '+') for gap in gaps)} |")
     return "\n".join(lines)
@@ -111,8 +116,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         args = parse(argv)
         found, last = {}, {}
         for value in args.values:
-            results = [one_run([f"--{args.flag}", value, *args.words], args.runs, seed) for seed in args.seeds]
-            found[value], last = figures(results), results[-1]
+            records = [one_run([f"--{args.flag}", value, *args.words], args.runs, seed) for seed in args.seeds]
+            results = [record.read_results() for record in records]
+            found[value], last = {**figures(results), "protocol": read_runs([records[0].folder])[0][0].protocol}, results[-1]
         shared = {name: last[name] for name in ("versions", "commit", "hardware")}
         command = {"flag": args.flag, "values": args.values, "words": args.words, "seeds": args.seeds}
         record = {"schema": 1, **command, "pairs": args.pairs, "figures": found, **shared}

@@ -8,10 +8,11 @@ from collections.abc import Mapping, Sequence
 
 import pmi_cl
 from pmi_cl.catalogue import INSTALLED, KINDS, Catalogue, Entry
-from pmi_cl.errors import RunFailed, UserError
+from pmi_cl.errors import RunFailed, UserError, unknown_name
 from pmi_cl.help_text import listing, overview, own_flags, section, table
+from pmi_cl.utils import compare_command as compare
+from pmi_cl.utils import invert_command as invert
 from pmi_cl.utils.arguments import CONTROLS, all_specs, resolve, run_specs, scan
-from pmi_cl.utils.invert_command import WORD, invert_command, invert_specs, resolve_invert
 from pmi_cl.utils.presets import chosen_backbone, decide, presets_of
 from pmi_cl.utils.process_settings import before_torch
 
@@ -56,10 +57,13 @@ def _command(argv: Sequence[str], catalogue: Catalogue) -> int:
         _show(_help(rest, catalogue))
     elif "--list" in asked:
         _show(listing(catalogue))
-    elif rest[:1] == [WORD] and "--check" in asked:
-        _show(table(*resolve_invert(rest[1:], catalogue)))
-    elif rest[:1] == [WORD]:
-        return invert_command(rest[1:], catalogue)
+    elif rest[:1] == [invert.WORD] and "--check" in asked:
+        _show(table(*invert.resolve_invert(rest[1:], catalogue)))
+    elif rest and not rest[0].startswith("-"):
+        commands = {invert.WORD: invert.invert_command, compare.WORD: compare.compare_command}
+        if rest[0] not in commands:
+            raise unknown_name("command", rest[0], [*commands, "mammoth"])
+        return commands[rest[0]](rest[1:], catalogue)
     else:
         return _start(rest, "--check" in asked, catalogue)
     return 0
@@ -79,8 +83,10 @@ def _start(argv: Sequence[str], check_only: bool, catalogue: Catalogue) -> int:
 
 
 def _help(argv: Sequence[str], catalogue: Catalogue) -> str:
-    if argv[:1] == [WORD]:
-        return section('pmi-cl invert --prompt "TEXT": pictures of a text, by inverting a CLIP', invert_specs(argv[1:], catalogue)[1])
+    if argv[:1] == [invert.WORD]:
+        return section(invert.TITLE, invert.invert_specs(argv[1:], catalogue)[1])
+    if argv[:1] == [compare.WORD]:
+        return section(compare.TITLE, compare.compare_specs(catalogue))
     typed, _ = scan(argv, run_specs())
     found = {kind: catalogue.find(kind, typed[kind]) for kind in KINDS if kind in typed}
     if not found:

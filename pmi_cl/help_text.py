@@ -31,7 +31,8 @@ look next
   --help --model MODEL        the model's own flags and presets; with --dataset, the data set's too
   --check                     check everything, print each value with its source, do not run
   --version                   the version
-  invert --help               another command: pictures of a text
+  compare --help              another command: finished runs side by side, as a table and as curves
+  invert --help               another: pictures of a text
   mammoth --help              another: the same methods inside a checkout of Mammoth
 """
 

@@ -1,25 +1,41 @@
-"""The table of runs: grouped by what they were told, seeds averaged, nothing that is not in the records."""
+"""Runs side by side: grouped by what they were told, seeds averaged, differences paired, nothing that is not in the records."""
 
 from __future__ import annotations
 
+import csv
+import io
 import json
+import os
 import statistics
 from pathlib import Path
 
 import pytest
 
-from pmi_cl.utils.comparison import read_runs, table
+from pmi_cl.cli import main
+from pmi_cl.utils.comparison import Row, comparisons, read_runs
+from pmi_cl.utils.comparison_tables import cells, differences
+
+LAST, AVERAGE = 3, 4  # columns
 
 
-def record(folder: Path, seed: int, last: float, *, lr: float = 0.1, status: str = "finished", **preset: object) -> None:
+def record(
+    folder: Path, seed: int, last: float, *, lr: float = 0.1, status: str = "finished", model: str = "sgd", **preset: object
+) -> None:
+    """A run of two tasks that ends at ``last``; ``preset`` are options that a preset decided."""
     folder.mkdir(parents=True)
-    values = {"model": "sgd", "dataset": "seq-digits", "model_config": "digits", "seed": seed, "lr": lr, **preset}
+    values = {"model": model, "dataset": "seq-digits", "model_config": "digits", "seed": seed, "lr": lr, **preset}
     sources = {"lr": "flag" if lr != 0.1 else "default", **dict.fromkeys(preset, "preset digits")}
     args = {name: {"value": value, "source": sources.get(name, "flag")} for name, value in values.items()}
-    figures = {"last": last, "average": last + 1, "forgetting": 2.0}
+    figures = {"matrix": [[90.0], [last - 5, last + 5]], "last": last, "average": last + 1, "forgetting": 2.0}
     results = {"status": status, "class_il": figures, "task_il": figures, "seconds": {"training": 30.0, "evaluation": 30.0}}
     (folder / "args.json").write_text(json.dumps({"args": args}))
-    (folder / "results.json").write_text(json.dumps(results))
+    (folder / "results.json").write_text(json.dumps({**results, "inversion": {"seconds_per_image": None}}))
+
+
+def rows_below(folder: Path) -> list[Row]:
+    """Those of the one protocol there."""
+    ((_, rows),) = comparisons(read_runs([folder])[0]).items()
+    return rows
 
 
 def test_runs_that_differ_in_their_seed_alone_share_a_row(tmp_path: Path) -> None:
@@ -27,21 +43,19 @@ def test_runs_that_differ_in_their_seed_alone_share_a_row(tmp_path: Path) -> Non
         record(tmp_path / f"s{seed}", seed, last)
     record(tmp_path / "other", 0, 50.0, lr=0.3)
     record(tmp_path / "stopped", 5, 1.0, status="interrupted")
-    rows = table(read_runs([tmp_path])).splitlines()[2:]
-    assert len(rows) == 2
-    cells = [cell.strip() for cell in rows[0].strip("|").split("|")]
-    assert cells[:4] == ["seq-digits", "`sgd`", "digits", "0 1 2"]
-    assert cells[4] == f"84.00 ± {statistics.stdev([80, 84, 88]):.2f}"
-    assert cells[-1] == "1.0"
-    assert "lr=0.3" in rows[1] and "50.00" in rows[1]
+    titles, first, second = cells(rows_below(tmp_path))
+    assert titles == ["method", "settings", "seeds", "last, %", "average, %", "forgetting", "task-IL last, %", "minutes"]
+    assert first[:LAST] == ["sgd", "digits", "0 1 2"]
+    assert first[LAST] == f"84.00 ± {statistics.stdev([80, 84, 88]):.2f}"
+    assert first[-1] == "1.00 ± 0.00"
+    assert second[1:AVERAGE] == ["digits lr=0.3", "0", "50.00"]
 
 
 def test_values_that_a_changed_preset_hides_are_named(tmp_path: Path) -> None:
     for seed in (0, 1):
         record(tmp_path / f"few{seed}", seed, 60.0, generator_steps=100, wd=1)
         record(tmp_path / f"many{seed}", seed, 50.0, generator_steps=400, wd=1)
-    settings = [row.split("|")[3].strip() for row in table(read_runs([tmp_path])).splitlines()[2:]]
-    assert settings == ["digits generator_steps=100", "digits generator_steps=400"]
+    assert [row.settings for row in rows_below(tmp_path)] == ["digits generator_steps=100", "digits generator_steps=400"]
 
 
 def test_a_record_older_than_an_option_has_its_default(tmp_path: Path) -> None:
@@ -50,10 +64,120 @@ def test_a_record_older_than_an_option_has_its_default(tmp_path: Path) -> None:
     recorded = tmp_path / "new" / "args.json"
     recorded.write_text(recorded.read_text().replace('"preset digits"', '"default"'))
     record(tmp_path / "other", 2, 70.0, spectrum=0.5)
-    rows = [[cell.strip() for cell in row.split("|")[3:5]] for row in table(read_runs([tmp_path])).splitlines()[2:]]
-    assert rows == [["digits spectrum=0", "0 1"], ["digits spectrum=0.5", "2"]]
+    assert [(row.settings, list(row.runs)) for row in rows_below(tmp_path)] == [("digits spectrum=0", [0, 1]), ("digits spectrum=0.5", [2])]
 
 
-@pytest.mark.parametrize("folders", [[], ["missing"]])
-def test_no_runs_give_an_empty_table(tmp_path: Path, folders: list[str]) -> None:
-    assert len(table(read_runs([tmp_path / name for name in folders])).splitlines()) == 2
+def test_flags_that_all_rows_share_stand_above_the_table(tmp_path: Path) -> None:
+    record(tmp_path / "a", 0, 60.0, lr=0.3)
+    record(tmp_path / "b", 0, 50.0, lr=0.3, model="vpt")
+    ((protocol, rows),) = comparisons(read_runs([tmp_path])[0]).items()
+    assert protocol == "seq-digits, 2 tasks"  # one setting: it is what tells most about the rows
+    assert [row.settings for row in rows] == ["digits lr=0.3"] * 2
+    record(tmp_path / "c", 0, 50.0, lr=0.3, wd=1)
+    path = tmp_path / "c" / "args.json"
+    path.write_text(path.read_text().replace("preset digits", "flag"))
+    ((protocol, rows),) = comparisons(read_runs([tmp_path])[0]).items()
+    assert protocol == "seq-digits, 2 tasks; all with lr=0.3"
+    assert [row.name for row in rows] == ["sgd digits", "sgd digits wd=1", "vpt digits"]
+
+
+@pytest.mark.parametrize("option", ["class_order", "n_classes", "train_per_class", "validation", "split"])
+def test_runs_of_different_protocols_share_no_table(tmp_path: Path, option: str) -> None:
+    record(tmp_path / "a", 0, 60.0, **{option: 1})
+    record(tmp_path / "b", 0, 50.0, model="vpt", **{option: 2})
+    assert [len(rows) for rows in comparisons(read_runs([tmp_path])[0]).values()] == [1, 1]
+
+
+def test_of_two_runs_of_one_seed_the_later_counts(tmp_path: Path) -> None:
+    for place, (name, last) in enumerate({"z-first": 60.0, "a-second": 64.0}.items()):
+        record(tmp_path / name, 0, last)
+        os.utime(tmp_path / name / "results.json", (place, place))
+    (row,) = rows_below(tmp_path)
+    assert row.figure("class_il", "last") == {0: 64.0}
+    assert row.repeats == (tmp_path / "z-first",)
+
+
+def test_differences_are_paired_by_seed(tmp_path: Path) -> None:
+    for seed, (plain, better) in {0: (50.0, 61.0), 1: (70.0, 79.0), 2: (60.0, 0.0)}.items():
+        record(tmp_path / f"sgd{seed}", seed, plain)
+        if seed < 2:
+            record(tmp_path / f"vpt{seed}", seed, better, model="vpt")
+    sgd, vpt = rows_below(tmp_path)
+    assert differences(vpt, sgd) == {"last, %": [11.0, 9.0], "average, %": [11.0, 9.0]}
+    table = cells([sgd, vpt], sgd)
+    assert table[0][-2:] == ["last - sgd digits", "average - sgd digits"]
+    assert table[1][-2:] == ["", ""] and table[2][-2] == f"+10.00 ± {statistics.stdev([11, 9]):.2f}"
+
+
+def test_what_is_no_record_is_passed_over_by_name(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    record(tmp_path / "good", 0, 60.0)
+    for name, text in {"torn": '{"status": ', "list": "[]", "empty": "{}", "poor": '{"status": "finished"}'}.items():
+        record(tmp_path / name, 0, 60.0)
+        (tmp_path / name / "results.json").write_text(text)
+    record(tmp_path / "alone", 0, 60.0)
+    (tmp_path / "alone" / "args.json").unlink()
+    assert main(["compare", str(tmp_path)]) == 0
+    said = capsys.readouterr()
+    assert said.out.count("`sgd`") == 1
+    assert all(f"passed over {tmp_path / name}: " in said.err for name in ("torn", "list", "empty", "poor", "alone"))
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["{runs}/gone"], "there is no folder"),
+        (["{runs}/hollow"], "no finished run below"),
+        (["{runs}", "--formt", "csv"], "did you mean --format?"),
+        (["{runs}", "--format", "xls"], "choose from markdown, latex, csv"),
+        (["{runs}", "--plot", "x.gif"], "one of the endings .png, .pdf, .svg"),
+        (["{runs}", "--against", "sdg"], "unknown method in the table 'sdg': did you mean sgd?"),
+        (["{runs}", "--against", "sgd"], "2 rows have that method, write the settings too, as in 'sgd digits'"),
+    ],
+)
+def test_mistakes_are_told_in_one_line(tmp_path: Path, capsys: pytest.CaptureFixture[str], words: list[str], message: str) -> None:
+    record(tmp_path / "a", 0, 60.0)
+    record(tmp_path / "b", 0, 50.0, lr=0.3)
+    (tmp_path / "hollow").mkdir()
+    assert main(["compare", *(word.replace("{runs}", str(tmp_path)) for word in words)]) == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert message in line
+
+
+def test_csv_has_every_run_as_numbers(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    for seed in (0, 1):
+        record(tmp_path / f"s{seed}", seed, 60.0 + seed)
+    assert main(["compare", str(tmp_path), "--format", "csv"]) == 0
+    lines = list(csv.DictReader(io.StringIO(capsys.readouterr().out)))
+    assert [(line["seed"], float(line["last, %"]), line["run"]) for line in lines] == [
+        ("0", 60.0, str(tmp_path / "s0")),
+        ("1", 61.0, str(tmp_path / "s1")),
+    ]
+
+
+def test_latex_escapes_what_latex_reads(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    record(tmp_path / "a", 0, 60.0, model="pmi_moe")
+    assert main(["compare", str(tmp_path), "--format", "latex"]) == 0
+    text = capsys.readouterr().out
+    assert r"pmi\_moe & digits & 0 & 60.00 & 61.00" in text and r"last, \%" in text
+
+
+@pytest.mark.parametrize("ending", ["png", "pdf", "svg"])
+def test_the_plot_is_drawn(tmp_path: Path, ending: str) -> None:
+    for seed in (0, 1):
+        record(tmp_path / f"s{seed}", seed, 60.0 + seed)
+    starts = {"png": b"\x89PNG", "pdf": b"%PDF", "svg": b"<?xml"}
+    file = tmp_path / "new" / f"curves.{ending}"
+    assert main(["compare", str(tmp_path), "--plot", str(file)]) == 0
+    assert file.read_bytes().startswith(starts[ending])
+
+
+def test_the_plot_shows_the_mean_over_tasks_seen_and_its_deviation(tmp_path: Path) -> None:
+    from pmi_cl.utils.comparison_plot import accuracy_over_tasks
+
+    for seed in (0, 1):
+        record(tmp_path / f"s{seed}", seed, 60.0 + 10 * seed)
+    figure = accuracy_over_tasks({"both": rows_below(tmp_path)})
+    (line,), (band,) = figure.axes[0].lines, figure.axes[0].collections
+    assert list(line.get_ydata()) == [90.0, 65.0]
+    heights = band.get_paths()[0].vertices[:, 1]
+    assert (heights.min(), heights.max()) == pytest.approx((65 - statistics.stdev([60, 70]), 90.0))

@@ -21,10 +21,21 @@ def results(last: float, images: int = 40) -> dict[str, Any]:
 
 def test_the_table_has_means_deviations_and_paired_differences() -> None:
     found = {"vpt": side_by_side.figures([results(80, 0), results(84, 0)]), "pmi_vpt": side_by_side.figures([results(83), results(85)])}
+    for figures in found.values():
+        figures["protocol"] = "seq-digits, 5 tasks"
     text = side_by_side.report({"flag": "model", "figures": found, "pairs": [("pmi_vpt", "vpt")]})
     assert "| `vpt` | 82.00 ± 2.83 | 87.00 ± 2.83 | 1.00 ± 0.00 | 79.00 ± 2.83 | 1.5 |  |" in text
     assert "| `pmi_vpt` | 84.00 ± 1.41 | 89.00 ± 1.41 | 1.00 ± 0.00 | 81.00 ± 1.41 | 1.5 | 0.50 |" in text
     assert "| `pmi_vpt` - `vpt` | +2.00 ± 1.41 | +2.00 ± 1.41 |" in text
+
+
+def test_runs_of_different_protocols_have_no_difference() -> None:
+    found = {
+        "sgd": {**side_by_side.figures([results(80)]), "protocol": "seq-digits, 5 tasks"},
+        "zsclip": {**side_by_side.figures([results(90)]), "protocol": "seq-digits, 2 tasks, n_classes 4"},
+    }
+    text = side_by_side.report({"flag": "model", "figures": found, "pairs": [("zsclip", "sgd")]})
+    assert "| `zsclip` - `sgd` | not comparable: seq-digits, 2 tasks, n_classes 4 / seq-digits, 5 tasks |  |" in text
 
 
 @pytest.mark.parametrize(

@@ -15,6 +15,7 @@ from pmi_cl.utils.invert_options import RECORD, InvertOptions
 from pmi_cl.utils.option_values import convert
 
 WORD = "invert"
+TITLE = 'pmi-cl invert --prompt "TEXT": pictures of a text, by inverting a CLIP'
 FOLDER = "runs/invert"  # where pictures go that nobody gave a place
 
 
