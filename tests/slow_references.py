@@ -93,3 +93,32 @@ def loop_total_variation(images: Tensor) -> float:
                     if column + 1 < width:
                         across.append(float(channel[row, column + 1] - channel[row, column]) ** 2)
     return float(np.mean(down) + np.mean(across))
+
+
+def clip_losses(
+    model: Any,
+    real: tuple[Tensor, Tensor],
+    old: tuple[Tensor, Tensor, Tensor],
+    n_old: int,
+    weights: dict[str, float],
+) -> dict[str, Tensor]:
+    """The losses of a step of PMI on a CLIP (spec 3.10), and those of its texts where ``weights`` has them.
+
+    Args:
+        real: features (b, d) and labels (b,) of new classes. old: features, labels and the teacher's logits of synthetic samples.
+        weights: of "ce", "hkd" and perhaps "tkd" and "tft", as they are to be in this task.
+    """
+    (features, labels), (old_features, old_labels, teacher) = real, old
+    seen = model.n_seen_classes
+    logits, old_logits = model.class_logits(features, range(n_old, seen)), model.class_logits(old_features, range(n_old))
+    losses = {
+        "ce": -logits.log_softmax(1)[range(len(labels)), labels - n_old].mean(),
+        "hkd": (old_logits - teacher).abs().mean(),
+    }
+    if "tkd" in weights:
+        text = model.text_features(range(seen))
+        both = torch.cat([features, old_features]).detach()
+        every = model.net.scale() * both / both.norm(dim=1, keepdim=True) @ text.T
+        losses["tkd"] = (text[:n_old] - model.old_text).abs().mean()
+        losses["tft"] = -every.log_softmax(1)[range(len(every)), torch.cat([labels, old_labels])].mean()
+    return {name: weights[name] * value for name, value in losses.items()}

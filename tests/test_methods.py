@@ -17,6 +17,7 @@ from pmi_cl.cli import main
 from pmi_cl.models.continual_model import ContinualModel
 from pmi_cl.models.losses import hard_distillation, local_cross_entropy, relational_distillation
 from pmi_cl.models.replay_training import ReplayTraining
+from pmi_cl.seeding import global_seed
 from pmi_cl.utils.records import same_figures
 from pmi_cl.utils.training import Training
 from tests.slow_references import numpy_moments
@@ -292,32 +293,77 @@ def test_class_weights_come_from_the_whole_task(method: str) -> None:
         np.testing.assert_allclose(weight.numpy(), inverse / inverse.min(), rtol=1e-6)
 
 
-@pytest.mark.parametrize("method", REPLAYING)
-def test_a_step_minimises_equation_23_as_a_sum(method: str) -> None:
-    training = start(method, lambda_ft=0.7)
-    train_task(training, 0).end_task(training.shown)
-    model: Any = begin(training, 1)
+# With 3 new and 6 old classes a = log2(3/2 + 1) = 1.321928 and b = sqrt(6/3) = 1.414214 (spec 3.9.2).
+PLASTIC, STABLE = 1.242013, 1.869490  # (1 + 1/a) / b of the cross-entropies, a b of the distillations
+THIRD = {"n_classes": 9, "n_tasks": 3, "train_per_class": 8, "n_epochs": 2, "classifier_part": 0.5}
+LAMBDAS = {"lambda_ce": 0.6, "lambda_hkd": 0.3, "lambda_rkd": 0.4, "lambda_ft": 0.7}
+
+
+def in_the_third_task(method: str, **flags: Any) -> tuple[Training, Any]:
+    """Two tasks of three classes are learned; the third stands in its first epoch, and the network apart from its teacher."""
+    training = start(method, **{**THIRD, **LAMBDAS, **flags})
+    for task in (0, 1):
+        train_task(training, task).end_task(training.shown)
+    model: Any = begin(training, 2)
+    with torch.no_grad(), global_seed(0, "apart"):
+        for parameter in model.net.parameters():
+            parameter.add_(0.05 * torch.randn_like(parameter))
     model.begin_epoch(0, training.shown)
     model.set_modes()
-    inputs, labels, raw = next(training.shown.train_batches(1, 0, 16))
+    return training, model
+
+
+@pytest.mark.parametrize(("way", "hkd_scale"), [("plain", 1.0), ("unfreezing", 0.01)])
+@pytest.mark.parametrize("method", REPLAYING)
+def test_a_step_minimises_equation_23_as_a_sum(method: str, way: str, hkd_scale: float) -> None:
+    """In the released code's first stage, that of the new head, HKD has a hundredth of its weight (spec 3.9.3)."""
+    training, model = in_the_third_task(method, **WAYS[way])
+    inputs, labels, raw = next(training.shown.train_batches(2, 0, 16))
     images, old_labels, teacher_logits = model.draw_replay(16, 0, 0)
     net, first, second = copy.deepcopy(model.net), *map(copy.deepcopy, model.projections)
     (new, features), (old, old_features) = net(inputs, returnt="both"), net(images, returnt="both")  # real first, synthetic last
     both = net.head(torch.cat([features, old_features]))
-    f = model.factors()
     expected = {
-        "ce": f.ce * local_cross_entropy(new, labels, 2),
-        "hkd": f.hkd * hard_distillation(old, teacher_logits),
-        "rkd": f.rkd * relational_distillation(first(features), second(model.teacher(inputs, returnt="features"))),
-        "ft": f.ft * torch.nn.functional.cross_entropy(both, torch.cat([labels, old_labels])),
+        "ce": 0.6 * PLASTIC * local_cross_entropy(new, labels, 6),
+        "hkd": 0.3 * STABLE * hkd_scale * hard_distillation(old, teacher_logits),
+        "rkd": 0.4 * STABLE * relational_distillation(first(features), second(model.teacher(inputs, returnt="features"))),
+        "ft": 0.7 * PLASTIC * torch.nn.functional.cross_entropy(both, torch.cat([labels, old_labels])),
     }
     found = model.observe(inputs, labels, raw, epoch=0, step=0)
     assert found.keys() == {"loss", *expected}
     for name, value in expected.items():
+        assert float(value.detach()) > 1e-4
         torch.testing.assert_close(found[name], value.detach(), rtol=1e-4, atol=1e-6, msg=name)
     torch.testing.assert_close(found["loss"], sum(found[name] for name in expected))
     statistics = {name: value for name, value in net.state_dict().items() if "running" in name}
     torch.testing.assert_close({name: model.net.state_dict()[name] for name in statistics}, statistics)
+
+
+@pytest.mark.parametrize("method", REPLAYING)
+def test_the_classifiers_stage_minimises_balanced_cross_entropy_and_distillation(method: str) -> None:
+    """Spec 3.9.3: CE over all classes on real and synthetic images, weighted by class and by the plain lambda; HKD, scaled by the numbers
+    of classes, on the synthetic images alone; no RKD."""
+    training, model = in_the_third_task(method)
+    model.begin_epoch(model.n_epochs() - 1, training.shown)
+    model.set_modes()
+    assert model.stage.trains == "classifier"
+    model.class_weights = weights = torch.linspace(1, 5, 9)
+    inputs, labels, raw = next(training.shown.train_batches(2, 1, 16))
+    images, old_labels, teacher_logits = model.draw_replay(16, 1, 0)
+    net = copy.deepcopy(model.net).eval()
+    with torch.no_grad():
+        log_probabilities = net(torch.cat([inputs, images])).log_softmax(1)
+        seen = torch.cat([labels, old_labels])
+        picked = -log_probabilities[range(len(seen)), seen]
+        expected = {
+            "ce": 0.6 * (weights[seen] * picked).sum() / weights[seen].sum(),
+            "hkd": 0.3 * STABLE * (net(images)[:, :6] - teacher_logits).abs().mean(),
+        }
+    found = model.observe(inputs, labels, raw, epoch=1, step=0)
+    assert found.keys() == {"loss", *expected}
+    for name, value in expected.items():
+        torch.testing.assert_close(found[name], value, rtol=1e-4, atol=1e-6, msg=name)
+    torch.testing.assert_close(found["loss"], found["ce"] + found["hkd"])
 
 
 @pytest.mark.parametrize("method", REPLAYING)

@@ -37,13 +37,19 @@ def a_target(network: FrozenNetwork, layer: int) -> Tensor:
     return output
 
 
-def equation_26(network: ResNetCifar, layer: int, value: Tensor, target: Tensor, config: PmiConfig, direction: str) -> Tensor:
-    """beta MSE + alpha (KL of the layer's input + KLs of the BatchNorm inputs inside); an image has no statistics."""
+def terms_of_equation_26(
+    network: ResNetCifar, layer: int, value: Tensor, target: Tensor, direction: str = "synthetic_to_real"
+) -> tuple[Tensor, Tensor, Tensor]:
+    """The MSE, the KLs of the BatchNorm inputs inside the layer, and that of its input, which an image has not."""
     output, inside = hooked_kls(network.pieces()[layer], value, direction)
-    statistics = torch.stack(inside).sum()
-    if layer > 0:
-        statistics = statistics + reference_kl(*channel_moments(value), PRIOR.mean, PRIOR.var, direction)
-    return config.beta * (output - target).pow(2).mean() + config.alpha * statistics
+    prior = reference_kl(*channel_moments(value), PRIOR.mean, PRIOR.var, direction) if layer > 0 else torch.zeros(())
+    return (output - target).pow(2).mean(), torch.stack(inside).sum(), prior
+
+
+def equation_26(network: ResNetCifar, layer: int, value: Tensor, target: Tensor, config: PmiConfig, direction: str) -> Tensor:
+    """beta MSE + alpha (KL of the layer's input + KLs of the BatchNorm inputs inside)."""
+    error, inside, prior = terms_of_equation_26(network, layer, value, target, direction)
+    return config.beta * error + config.alpha * (inside + prior)
 
 
 @pytest.mark.parametrize("direction", ["synthetic_to_real", "real_to_synthetic"])
@@ -86,22 +92,20 @@ def test_boost_doubles_what_exceeds_its_first_value_up_to_its_limit() -> None:
 
 
 def test_a_boosted_loss_reports_the_plain_loss_and_gives_the_boosted_gradient() -> None:
-    network = frozen(two_blocks())
-    losses = {boost: LayerLoss(network, 1, a_target(network, 1), PRIOR, PmiConfig(boost=boost)) for boost in (False, True)}
-    far = layer_input(1) * 3
-    for loss in losses.values():
-        loss(layer_input(1), 0)
-    for step in range(1, 4):  # every term of `far` exceeds its first value: weights 2, 4, then 8, 8 and 5
-        values, grads = {}, {}
-        for boost, loss in losses.items():
-            x = far.clone().requires_grad_()
-            value = loss(x, step)
-            value.backward()
-            assert x.grad is not None
-            values[boost], grads[boost] = value.item(), x.grad
-        assert values[True] == pytest.approx(values[False], rel=1e-6)
-        if step < 3:
-            torch.testing.assert_close(grads[True], grads[False] * 2**step)
+    """Spec 3.7: the weight of a term above its first value doubles at every step, up to 10 times; that of the input's prior up to 5."""
+    network = two_blocks()
+    copied = frozen(network)
+    target, far = a_target(copied, 1), layer_input(1) * 3
+    plain, boosted = (LayerLoss(copied, 1, target, PRIOR, PmiConfig(alpha=1.6, beta=0.7, boost=boost)) for boost in (False, True))
+    boosted(layer_input(1), 0)
+    for step, (error, inside, prior) in enumerate([(2, 2, 2), (4, 4, 4), (8, 8, 5), (10, 10, 5), (10, 10, 5)], start=1):
+        value, reference = far.clone().requires_grad_(), far.clone().requires_grad_()
+        found = boosted(value, step)  # every term of `far` exceeds its first value
+        assert found.item() == pytest.approx(plain(far, step).item(), rel=1e-6)
+        found.backward()
+        terms = terms_of_equation_26(network, 1, reference, target)
+        (0.7 * error * terms[0] + 1.6 * inside * terms[1] + 1.6 * prior * terms[2]).backward()
+        torch.testing.assert_close(value.grad, reference.grad, rtol=1e-3, atol=1e-5)
 
 
 def test_a_descent_that_starts_again_starts_with_plain_weights() -> None:

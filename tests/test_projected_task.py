@@ -14,10 +14,10 @@ from torch.nn import functional as F
 from pmi_cl.errors import UserError
 from pmi_cl.inversion.projection import projected_features
 from pmi_cl.models.continual_model import RunOutline
-from pmi_cl.models.losses import Factors
 from pmi_cl.models.projected_task import ProjectedTask
-from pmi_cl.seeding import mix
+from pmi_cl.seeding import mix, seeded
 from pmi_cl.utils.arguments import resolve
+from tests.slow_references import clip_losses
 from tests.small_clips import small_clip
 from tests.small_runs import CLIP_METHODS, StoppingHost, begin, differences, finished, finished_in_pieces, start, train_task, words_of
 
@@ -28,7 +28,7 @@ TWO = {"n_classes": 4, "n_tasks": 2}
 
 def before_the_last_task(method: str, **flags: Any) -> tuple[Any, Any]:
     """One task is learned and measured, the second comes without images."""
-    training = start(method, **TWO, **WITHOUT, **flags)
+    training = start(method, **{**TWO, **WITHOUT, **flags})
     model = train_task(training, 0)
     model.end_task(training.shown)
     return training, model
@@ -99,14 +99,35 @@ def test_its_epochs_batches_and_rates_are_its_own() -> None:
     assert rates == pytest.approx([0.01 * 0.5 * (1 + torch.cos(torch.tensor(torch.pi * done / 6)).item()) for done in range(6)])
 
 
-def test_its_losses_have_weights_of_their_own() -> None:
-    training, model = before_the_last_task("pmi_moe", projection_hkd=0.4, projection_tkd=0.6)
+@pytest.mark.parametrize(("task_factors", "plastic", "stable"), [(1, 1.630930, 1.584963), (0, 1.0, 1.0)])
+@pytest.mark.parametrize("method", METHODS)
+def test_its_losses_have_weights_of_their_own(method: str, task_factors: int, plastic: float, stable: float) -> None:
+    """With 4 new and 4 old classes a = log2(4/2 + 1) = 1.584963 and b = 1; the texts' cross-entropy keeps its weight (spec 3.11)."""
+    flags = {"n_classes": 8, "task_factors": task_factors, "lambda_ce": 0.7, "lambda_hkd": 0.9, "projection_hkd": 0.4, "replay_batch": 8}
+    flags |= {"lambda_tkd": 0.9, "projection_tkd": 0.6, "lambda_tft": 0.05, "warmup_steps": 0, "n_epochs": 1, "train_per_class": 8}
+    training, model = before_the_last_task(method, **flags)
+    train_task_without_images(model, training)
+    inputs, labels, _ = next(model.train_batches(0))
+    found = model.losses(inputs, labels, 0, 0)
+    maps, *old = model.buffer.draw(8, seeded(model.args.seed, "draw", 1, 0, 0))
+    weights = {"ce": 0.7 * plastic, "hkd": 0.4 * stable}
+    if method == "pmi_moe":
+        weights |= {"tkd": 0.6 * stable, "tft": 0.05}
+    features = model.features_of_samples(model.new, inputs), model.features_of_maps(maps)
+    expected = clip_losses(model, (features[0], labels), (features[1], *old), 4, weights)
+    assert found.keys() == expected.keys()
+    for name, value in expected.items():
+        assert float(value.detach()) > 1e-5, name
+        torch.testing.assert_close(found[name], value, rtol=1e-3, atol=1e-8, msg=name)
+
+
+def train_task_without_images(model: Any, training: Any) -> None:
+    """Some steps of the last task, by which what is learned leaves its teacher; then evaluation mode, without a gate's noise."""
     begin(training, 1)
-    factors = model.factors()  # two new classes, two old: a = b = 1
-    assert (factors.ce, factors.hkd, factors.rkd) == pytest.approx((2.0, 0.4, 0.6))
-    training, model = before_the_last_task("pmi_moe", projection_hkd=0.4, projection_tkd=0.6, task_factors=0)
-    begin(training, 1)
-    assert model.factors() == Factors(1.0, 0.4, 0.6, 0.0)
+    model.set_modes()
+    for step, batch in enumerate(model.train_batches(0)):
+        model.observe(*batch, epoch=0, step=step)
+    model.eval()
 
 
 @pytest.mark.parametrize("part", [0.3, 0.8])

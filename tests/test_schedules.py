@@ -11,10 +11,12 @@ from torch.nn import functional as F
 from pmi_cl import catalogue
 from pmi_cl.backbones.resnet_cifar import ResNetCifar
 from pmi_cl.datasets.seq_digits import SeqDigits
+from pmi_cl.inversion.gaussians import ClassGaussians
 from pmi_cl.models.replay_training import ReplayTraining
 from pmi_cl.models.schedules import one_schedule, stage_at, unfreezing_schedule
 from pmi_cl.utils.arguments import resolve
 from pmi_cl.utils.presets import presets_of
+from tests.recorded_calls import Enough, recorded_inversions
 
 
 @pytest.fixture(scope="module")
@@ -296,10 +298,20 @@ def test_the_network_and_the_data_are_the_papers() -> None:
     assert (args.model_config, args.backbone, args.n_tasks, args.class_order) == ("paper", "resnet32", 10, "rdfcil0")
 
 
-def test_the_released_buffer_grows_with_the_tasks(digits: SeqDigits) -> None:
-    """Register 2.1: 3000 + 2000 t images before new task t (from 1), of ten."""
-    args = method("pmi_rdfcil", "code", digits).options
-    assert [args.buffer_images + task * args.buffer_per_task for task in (1, 2, 9)] == [5000, 7000, 21000]
+@pytest.mark.parametrize(("preset", "images"), [("code", (5000, 7000, 21000)), ("paper", (20000, 20000, 20000))])
+def test_the_released_buffer_grows_with_the_tasks(
+    preset: str, images: tuple[int, ...], digits: SeqDigits, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Register 2.1: 3000 + 2000 t images before new task t (from 1), of ten; the appendix has 20,000 before each."""
+    inversions = recorded_inversions(monkeypatch)
+    for task in (1, 2, 9):
+        model = method("pmi_rdfcil", preset, digits)
+        old = task * digits.N_CLASSES_PER_TASK
+        model.current_task, model.teacher = task, model.net
+        model.gaussians = ClassGaussians(torch.zeros(old, 64), torch.ones(old, 64))
+        with pytest.raises(Enough):
+            model.begin_task(digits)
+    assert tuple(len(made["targets"]) for made in inversions) == tuple(len(made["labels"]) for made in inversions) == images
 
 
 def test_replay_methods_share_one_loop() -> None:
