@@ -36,6 +36,8 @@ def main(argv: Sequence[str] | None = None, catalogue: Catalogue = INSTALLED) ->
     except (UserError, RunFailed) as error:
         print(f"pmi-cl: error: {' '.join(str(error).splitlines())}", file=sys.stderr)
         return error.exit_code
+    except ModuleNotFoundError as error:
+        return _not_installed(error)
     except KeyboardInterrupt:
         return INTERRUPTED
     except BrokenPipeError:  # `pmi-cl --list | head`: the interpreter must not flush into the closed pipe on its way out
@@ -67,6 +69,16 @@ def _command(argv: Sequence[str], catalogue: Catalogue) -> int:
     else:
         return _start(rest, "--check" in asked, catalogue)
     return 0
+
+
+def _not_installed(error: ModuleNotFoundError) -> int:
+    """Most often the environment that the package was installed into is not activated. A missing module of our own is a fault: raised."""
+    package = (error.name or "").partition(".")[0]
+    if package in ("", "pmi_cl"):
+        raise error
+    advice = f"activate the environment that you set up (. .venv/bin/activate), or type: {sys.executable} -m pip install {package}"
+    print(f"pmi-cl: error: '{package}' is not installed for {sys.executable}: {advice}", file=sys.stderr)
+    return UserError.exit_code
 
 
 def _start(argv: Sequence[str], check_only: bool, catalogue: Catalogue) -> int:

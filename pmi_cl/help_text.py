@@ -53,7 +53,9 @@ def own_flags(entries: Iterable[Entry], values: Mapping[str, Any], sources: Mapp
         presets = _preset_rows(presets_of(entry.name, catalogue)) if entry.kind == "model" else []
         if presets:
             parts.append("\n".join(["presets (--model_config)", *_aligned(presets)]) + "\n")
-    return "\n".join([*parts, "The flags of every run: --help alone.\n"])
+    inferred = any("[INF]" in part for part in parts)
+    legend = "[INF]: our inference, where neither a paper nor its code says; docs/provenance.md has the reasons.\n"
+    return "\n".join([*parts, "The flags of every run: --help alone.\n" + legend * inferred])
 
 
 def section(
@@ -134,11 +136,9 @@ def _aligned(rows: Sequence[tuple[str, str]]) -> list[str]:
     if not rows:
         return ["  (none)"]
     width = max(len(name) for name, _ in rows)
-    return [_shortened(f"  {name:<{width}}  {text}".rstrip()) for name, text in rows]
-
-
-def _shortened(line: str) -> str:
-    return line if len(line) <= WIDTH else line[: WIDTH - 3].rpartition(" ")[0] + " ..."
+    indent = " " * (width + 4)
+    lines = [textwrap.wrap(text, WIDTH, initial_indent=f"  {name:<{width}}  ", subsequent_indent=indent) for name, text in rows]
+    return [line for (name, _), wrapped in zip(rows, lines, strict=True) for line in wrapped or [f"  {name}"]]
 
 
 def table(args: SimpleNamespace, sources: Mapping[str, str]) -> str:

@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 import pmi_cl
+from pmi_cl import cli
 from pmi_cl.catalogue import INSTALLED, Catalogue, Entry, OptionSpec, entries
 from pmi_cl.cli import main
 from pmi_cl.errors import UserError
@@ -333,3 +334,26 @@ def test_check_prints_every_value_with_its_source(model: str, tmp_path: Path, ca
     assert set(rows) == set(vars(resolve(argv).args))
     assert rows["seed"] == ["seed", "3", "flag"]
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    "words", [["--list"], ["--model", "sgd", "--dataset", "seq-digits"], ["--model", "sgd", "--dataset", "seq-digits", "--check"]]
+)
+def test_a_python_without_our_requirements_is_told_what_to_do(words: list[str], tmp_path: Path) -> None:
+    """The environment is not activated: what is missing, for which Python, and what to type."""
+    root = Path(__file__).resolve().parents[1]
+    bare = "import sys; sys.modules.update(dict.fromkeys(['torch', 'yaml', 'numpy'])); "  # as if they were not there
+    script = bare + f"sys.path.insert(0, {str(root)!r}); from pmi_cl.cli import main; raise SystemExit(main({words!r}))"
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, cwd=tmp_path, check=False)
+    assert done.returncode == 2
+    (line,) = done.stderr.splitlines()
+    assert f"is not installed for {sys.executable}: activate the environment" in line and "-m pip install" in line
+
+
+def test_a_missing_module_of_our_own_is_a_fault(monkeypatch: pytest.MonkeyPatch) -> None:
+    def broken(argv: object, catalogue: object) -> int:
+        raise ModuleNotFoundError("No module named 'pmi_cl.gone'", name="pmi_cl.gone")
+
+    monkeypatch.setattr(cli, "_command", broken)
+    with pytest.raises(ModuleNotFoundError):
+        cli.main([])

@@ -7,14 +7,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from pmi_cl.catalogue import Catalogue, Entry, OptionSpec, canonical
 from pmi_cl.errors import UserError, unknown_name
 from pmi_cl.utils.option_values import convert
 
 KINDS_OF_DEFAULTS = {"dataset": "data set", "model": "method"}  # kind of an entry with DEFAULTS -> the source of such a value
-QUICK_LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)  # ten times as fast where PyYAML has it; as safe
 NOT_IN_PRESETS = ("model", "dataset", "model_config", "resume")
 
 
@@ -76,8 +73,11 @@ def _read(path: Path, datasets: Collection[str]) -> PresetFile:
 
 
 def _document(path: Path) -> dict[str, Any]:
+    import yaml  # here, so that a Python without it gets as far as saying so
+
+    quick_loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)  # ten times as fast where PyYAML has it; as safe
     try:
-        document = yaml.load(path.read_text(encoding="utf-8"), QUICK_LOADER)
+        document = yaml.load(path.read_text(encoding="utf-8"), quick_loader)
     except (yaml.YAMLError, OSError, ValueError) as error:
         raise UserError(f"{path} is not readable as YAML: {error}") from error
     return _mapping(document, str(path))
