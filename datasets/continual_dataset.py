@@ -189,10 +189,10 @@ class ContinualDataset(ABC):
         """The labels of a task."""
         return range(task * self.N_CLASSES_PER_TASK, (task + 1) * self.N_CLASSES_PER_TASK)
 
-    def as_one_task(self) -> ContinualDataset:
-        """The same images as a single task, for joint training."""
+    def as_one_task(self, tasks: int) -> ContinualDataset:
+        """The images of the first ``tasks`` tasks as a single one, for joint training."""
         whole = copy.copy(self)
-        whole.N_TASKS = 1
+        whole.N_CLASSES, whole.N_TASKS = tasks * self.N_CLASSES_PER_TASK, 1
         whole._indices = {"train": whole._by_task(self.train), "test": whole._by_task(self.test)}
         return whole
 

@@ -160,7 +160,7 @@ def test_crops_of_synthetic_images_are_not_rounded() -> None:
 def test_one_task_of_a_presented_data_set_is_presented_too() -> None:
     dataset = digits()
     dataset.present_as(InputForm(32, MEAN, STD))
-    assert next(dataset.as_one_task().plain_batches(0, batch_size=2))[0].shape == (2, 3, 32, 32)
+    assert next(dataset.as_one_task(dataset.N_TASKS).plain_batches(0, batch_size=2))[0].shape == (2, 3, 32, 32)
 
 
 @pytest.mark.parametrize("wrong", [{"resize": "pad"}, {"augment": "flip"}])

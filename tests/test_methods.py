@@ -114,6 +114,15 @@ def test_the_registry_has_the_methods_of_the_project() -> None:
     assert {"pmi_rdfcil", "rdfcil"} <= set(REPLAYING)
 
 
+@pytest.mark.parametrize("method", METHODS)
+def test_stop_after_leaves_the_rest_of_the_tasks_out(method: str) -> None:
+    """Joint training, too: its upper bound is that of the tasks that the others have learned."""
+    training = finished(method, stop_after=2)
+    assert [len(row) for row in training.class_il] == ([2] if method in JOINT else [1, 2])
+    if method in JOINT:
+        assert sum(training.model.net.head.sizes) == 4  # no logits for the classes of the third task
+
+
 @pytest.mark.parametrize("method", RESNET_METHODS)
 def test_learns_its_first_task(method: str) -> None:
     assert np.mean(long_run(method).class_il[0]) > (50 if method in JOINT else 90)  # joint: four classes in as many epochs

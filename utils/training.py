@@ -45,6 +45,7 @@ class Training:
     """Trains a method on a data set, task after task.
 
     Attributes:
+        tasks: of the data set, or as many as ``stop_after`` says.
         position: where it is. steps: taken so far, over all tasks.
         class_il, task_il: the accuracy matrices so far; micro: the micro-averaged accuracies after the newest task.
     """
@@ -58,7 +59,8 @@ class Training:
         after_task: Callable[[], None],
     ) -> None:
         self.model, self.dataset, self.args, self.host, self.after_task = model, dataset, args, host, after_task
-        self.shown = dataset.as_one_task() if model.JOINT else dataset
+        self.tasks = min(dataset.N_TASKS, args.stop_after or dataset.N_TASKS)
+        self.shown = dataset.as_one_task(self.tasks) if model.JOINT else dataset
         model.dataset = self.shown
         self.position, self.steps = Position(), 0
         self.class_il: list[list[float]] = []
@@ -68,8 +70,8 @@ class Training:
 
     @property
     def last_task(self) -> int:
-        """The number of tasks to train: the data set's, or as many as ``stop_after`` says."""
-        return min(self.shown.N_TASKS, self.args.stop_after or self.shown.N_TASKS)
+        """The number of tasks to train, of which joint training makes one."""
+        return 1 if self.model.JOINT else self.tasks
 
     def run(self) -> None:
         """Do what is left. ``Interrupted`` passes through from a safe point, everything saved."""
@@ -143,7 +145,7 @@ class Training:
     def _evaluate(self) -> None:
         task = self.position.task
         with self.host.phase("evaluation"):
-            seen = self.dataset.N_TASKS if self.model.JOINT else task + 1
+            seen = self.tasks if self.model.JOINT else task + 1
             found = evaluate(self.model, self.dataset, seen, most_batches=DEBUG_STEPS if self.args.debug_mode else None)
         self.class_il.append(found.class_il)
         self.task_il.append(found.task_il)
@@ -171,7 +173,7 @@ class Training:
         numbers = (position.task, position.epoch, position.step, state["steps"])
         if position.phase not in PHASES or not all(type(number) is int and number >= 0 for number in numbers):
             raise ValueError("no such position")
-        tasks = [self.dataset.N_TASKS] if self.model.JOINT else range(1, self.shown.N_TASKS + 1)  # accuracies in each row
+        tasks = [self.tasks] if self.model.JOINT else range(1, self.shown.N_TASKS + 1)  # accuracies in each row
         for matrix in (state["class_il"], state["task_il"]):
             if [len(row) for row in matrix] != list(tasks)[: position.task] or position.task > len(tasks):
                 raise ValueError("the accuracies are not those of the tasks before")
