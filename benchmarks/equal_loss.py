@@ -84,11 +84,11 @@ def _run(
     clock, steps, curve = Clock(), inversion.run(), []
     for full_step in itertools.count(1 - layer_steps):
         with clock.running():
-            progress = next(steps, None)
-        if progress is None:
+            taken = next(steps, None)
+        if taken is None:
             break
-        if full_step > 0 and full_step % bench.size.judge_every == 0 and inversion.descent is not None:
-            curve.append(Point(full_step, clock.cpu, clock.wall, bench.loss(inversion.space.images(inversion.descent.x.detach()), alpha)))
+        if full_step > 0 and full_step % bench.size.judge_every == 0:
+            curve.append(Point(full_step, clock.cpu, clock.wall, bench.loss(taken.images(), alpha)))
             if curve[-1].loss <= aims[-1]:
                 break
     ratios = [_ratios(naive, curve, aim) for aim in aims]

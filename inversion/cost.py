@@ -20,7 +20,8 @@ class InversionReport:
     Attributes:
         images: images finished.
         steps: optimisation steps on a whole batch, of whatever part of the network.
-        forward_passes, backward_passes: passes through that part, one each a step.
+        forward_passes: passes forward through that part, one a step, and those that decide which patches are dropped.
+        backward_passes: passes backward through that part, one a step.
         step_equivalents: the same work in full-model steps (one forward and one backward to the input of the whole network), counted in
             floating-point operations and averaged over the images.
         seconds: spent inside the engine, on its device.
@@ -37,6 +38,13 @@ class InversionReport:
     seconds: float = 0.0
     peak_memory_mib: float | None = None
     losses: list[dict[str, Any]] = field(default_factory=list)
+
+    def add_step(self, step_equivalents: float, forward_passes: int = 1) -> None:
+        """One more step, with one backward pass."""
+        self.steps += 1
+        self.forward_passes += forward_passes
+        self.backward_passes += 1
+        self.step_equivalents += step_equivalents
 
     @property
     def seconds_per_image(self) -> float:

@@ -11,10 +11,12 @@ from torch import Tensor, nn
 from pmi_cl.inversion.colour import Colour
 from pmi_cl.inversion.config import InversionConfig
 from pmi_cl.inversion.cost import InversionReport
-from pmi_cl.inversion.engine import Inversion, Progress, even_batches
+from pmi_cl.inversion.engine import Inversion
 from pmi_cl.inversion.frozen import FrozenNetwork
 from pmi_cl.inversion.objectives import Batch, CrossEntropy, Objective, StatisticsMatch
 from pmi_cl.inversion.pieces import in_evaluation_mode, split_network
+from pmi_cl.inversion.problem import even_batches
+from pmi_cl.inversion.stages import InversionStep
 from pmi_cl.inversion.statistics import Moments
 from pmi_cl.inversion.token_network import Invertible
 from pmi_cl.memory import MemoryGauge
@@ -42,7 +44,7 @@ def invert(
     input_moments: Sequence[Moments] | None = None,
     colour: Colour | None = None,
     seed: int = 0,
-    progress: Callable[[Progress], None] | None = None,
+    progress: Callable[[InversionStep], None] | None = None,
 ) -> InversionResult:
     """Synthesise images that give the target features, or that the network classifies as the labels.
 

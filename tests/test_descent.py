@@ -10,7 +10,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from pmi_cl.inversion.config import Schedule, rate_at
+from pmi_cl.inversion.config import Schedule, learning_rate
 from pmi_cl.inversion.descent import CHECK_EVERY, Descent, NonFiniteInversion
 from pmi_cl.seeding import seeded
 
@@ -174,7 +174,7 @@ def test_a_state_is_not_touched_by_further_steps_nor_by_being_loaded() -> None:
 
 
 def trace(schedule: Schedule, steps: int, lr: float = 0.4) -> list[float]:
-    return [rate_at(schedule, lr, step, steps) for step in range(steps)]
+    return [learning_rate(schedule, lr, step, steps) for step in range(steps)]
 
 
 def test_constant_rate() -> None:
@@ -200,4 +200,4 @@ def test_the_released_rate_warms_up_and_halves_twice() -> None:
 
 @pytest.mark.parametrize("schedule", ["constant", "cosine", "released"])
 def test_a_stage_without_steps_still_has_a_first_rate(schedule: Schedule) -> None:
-    assert rate_at(schedule, 0.4, 0, 0) >= 0
+    assert learning_rate(schedule, 0.4, 0, 0) >= 0

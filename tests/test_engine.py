@@ -95,10 +95,10 @@ def test_full_model_inversion_equals_the_naive_loop_batch_by_batch(transforms: T
     config = InversionConfig(steps=12, batch=4, precision=torch.float64, transforms=transforms)
     whole = inversion(config, n=8)
     losses = [float(progress.loss) for progress in whole.run()]
-    assert whole.targets is not None
+    assert whole.problem.targets is not None
     for number in range(2):
         rows = slice(4 * number, 4 * number + 4)
-        images, expected = naive_batch(number, whole.targets[rows], 12, transforms)
+        images, expected = naive_batch(number, whole.problem.targets[rows], 12, transforms)
         assert losses[12 * number : 12 * number + 12] == pytest.approx(expected, rel=1e-5)
         torch.testing.assert_close(whole.images()[rows], images, rtol=1e-3, atol=1e-3)
 
@@ -199,8 +199,8 @@ def test_a_sweep_over_all_layers_costs_one_full_step(batch: int) -> None:
 
 def test_a_stem_step_costs_what_the_stem_does() -> None:
     whole = finished(replace(EVERYTHING, start="stem", batch=10))
-    assert whole.report.step_equivalents == pytest.approx(2 * whole.costs[0] + 5)
-    assert whole.costs[0] < 0.3
+    assert whole.report.step_equivalents == pytest.approx(2 * whole.problem.costs[0] + 5)
+    assert whole.problem.costs[0] < 0.3
 
 
 def test_layer_costs_are_those_of_the_convolutions() -> None:
@@ -221,6 +221,20 @@ def test_progress_tells_the_stage_and_how_far() -> None:
     assert [step.done for step in seen] == list(range(1, len(seen) + 1))
     assert {step.total for step in seen} == {len(seen)} == {3 * 7}
     assert [step.stage for step in seen[:3]] == ["layer 0", "layer 0", "full model"]
+
+
+def test_a_step_shows_its_images_when_it_is_asked() -> None:
+    whole = inversion(replace(EVERYTHING, start="stem", keep_best=False, batch=10, spectrum=0.5))
+    shown = []
+    for step in whole.run():
+        if step.stage == "layer 0":
+            with pytest.raises(ValueError, match="full-model stage alone"):
+                step.images()
+        else:
+            shown += [step.first_images(), step.images()] if step.number == 1 else [step.images()]
+            assert not shown[-1].requires_grad and shown[-1].shape == (10, *SHAPE)
+    assert len(shown) == 1 + 5 and not torch.equal(shown[0], shown[1])
+    assert torch.equal(shown[-1], whole.images())
 
 
 # --- resumption ---------------------------------------------------------------------------------------------------------------

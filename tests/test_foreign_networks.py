@@ -19,12 +19,12 @@ from torch import Tensor, nn
 
 from pmi_cl.inversion.config import InversionConfig
 from pmi_cl.inversion.descent import NonFiniteInversion
-from pmi_cl.inversion.engine import Progress
 from pmi_cl.inversion.frozen import FrozenNetwork
 from pmi_cl.inversion.invert import invert, judge
 from pmi_cl.inversion.objectives import CrossEntropy, FeatureMatch, Objective, StatisticsMatch, TotalVariation
 from pmi_cl.inversion.pieces import measure_input_moments, split_network
 from pmi_cl.inversion.pmi import PmiConfig
+from pmi_cl.inversion.stages import InversionStep
 from pmi_cl.inversion.starts import STARTS
 from pmi_cl.seeding import seeded
 from tests.foreign_networks import PUBLISHED_RESNET32, CifarResNet, cifar_resnet20, published_resnet32, torchvision_models
@@ -212,7 +212,7 @@ def test_the_result_is_judged_in_float32_whatever_the_precision() -> None:
 
 
 def test_progress_is_reported_and_nothing_is_printed(capsys: pytest.CaptureFixture[str]) -> None:
-    seen: list[Progress] = []
+    seen: list[InversionStep] = []
     config = InversionConfig(steps=3, terms=(CrossEntropy(),))
     invert(plain_network(), image_shape=(3, 8, 8), labels=torch.arange(4), config=config, progress=seen.append)
     assert [(step.stage, step.done, step.total) for step in seen] == [("full model", k, 3) for k in (1, 2, 3)]

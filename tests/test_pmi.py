@@ -161,10 +161,10 @@ def test_pmi_lowers_the_error_of_every_layer_and_starts_the_full_stage_below_noi
         if layer is None:
             full_losses.append(float(progress.loss))
         elif descent is not None and descent.step == descent.steps:
-            target = inversion.carry if inversion.carry is not None else inversion.targets
+            target = inversion.carry if inversion.carry is not None else inversion.problem.targets
             assert target is not None
             with torch.no_grad():
-                outputs = [inversion.network.run(value, layer, layer + 1)[0] for value in (descent.start, descent.result())]
+                outputs = [inversion.problem.network.run(value, layer, layer + 1)[0] for value in (descent.start, descent.result())]
             errors[progress.stage] = [float((output - target).pow(2).mean()) for output in outputs]
     assert list(errors) == [f"layer {layer}" for layer in range(9, -1, -1)]
     for stage, (before, after) in errors.items():

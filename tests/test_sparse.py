@@ -124,8 +124,8 @@ def test_the_network_on_kept_patches_is_the_tower_on_fewer_tokens() -> None:
 
 
 def least_attended(whole: Inversion, x: Tensor, kept: Tensor | None, left: int) -> list[set[int]]:
-    assert isinstance(whole.network, TokenNetwork)
-    shares = whole.network.class_attention(x, None, kept)
+    assert isinstance(whole.problem.network, TokenNetwork)
+    shares = whole.problem.network.class_attention(x, None, kept)
     numbers = torch.arange(16).expand(len(x), -1) if kept is None else kept
     return [set(numbers[row][shares[row].argsort(descending=True)[:left]].tolist()) for row in range(len(x))]
 
@@ -160,10 +160,10 @@ def test_drops_what_the_class_token_looks_at_least_and_keeps_its_last_values() -
 def test_steps_are_the_plain_descent_on_the_patches_that_are_left() -> None:
     """Adam by hand, on a fixed objective: the gradient of dropped patches is none."""
     whole = inversion(replace(SMI, batch=6))
-    assert whole.targets is not None and isinstance(whole.network, TokenNetwork)
+    assert whole.problem.targets is not None and isinstance(whole.problem.network, TokenNetwork)
     losses = [float(progress.loss) for progress in whole.run()]
     again = inversion(replace(SMI, batch=6))
-    x = again._start(None).clone().requires_grad_()
+    x = again.problem.first_coordinates(0).clone().requires_grad_()
     optimizer = torch.optim.Adam([x], lr=0.1)
     kept, frozen, expected = None, None, []
     for step in range(14):
@@ -173,7 +173,7 @@ def test_steps_are_the_plain_descent_on_the_patches_that_are_left() -> None:
             kept = torch.tensor([sorted(row) for row in least_attended(whole, shown.detach(), kept, left)])
             frozen = shown.detach().clone()
             shown = torch.where(mask(kept), x, frozen)
-        features, kls = whole.network(shown, None, kept)
+        features, kls = whole.problem.network(shown, None, kept)
         pairs = (
             (shown[..., 1:, :], shown[..., :-1, :]),
             (shown[..., 1:], shown[..., :-1]),
@@ -181,7 +181,7 @@ def test_steps_are_the_plain_descent_on_the_patches_that_are_left() -> None:
             (shown[..., 1:, :-1], shown[..., :-1, 1:]),
         )
         smooth = torch.stack([(one - other).square().sum((2, 3)).sqrt().mean() for one, other in pairs]).sum()
-        loss = F.mse_loss(features, whole.targets) + 2e-3 * torch.stack(kls).sum() + 5e-3 * smooth
+        loss = F.mse_loss(features, whole.problem.targets) + 2e-3 * torch.stack(kls).sum() + 5e-3 * smooth
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()

@@ -341,7 +341,7 @@ def test_pmi_goes_from_the_projection_to_the_map_and_then_through_all() -> None:
     assert [entry["stage"] for entry in whole.report.losses] == ["layer 3", "layer 2", "layer 1", "layer 0", "full model"]
     assert whole.images().shape == (6, *SHAPE)
     assert whole.report.step_equivalents == pytest.approx(4 + 6, rel=1e-3)
-    assert whole.costs[1] == pytest.approx(whole.costs[2]) and whole.costs[1] > 0.4
+    assert whole.problem.costs[1] == pytest.approx(whole.problem.costs[2]) and whole.problem.costs[1] > 0.4
 
 
 def test_full_model_inversion_is_the_plain_loop_with_hooks() -> None:
@@ -349,7 +349,7 @@ def test_full_model_inversion_is_the_plain_loop_with_hooks() -> None:
     config = replace(PAPER, start="noise", steps=steps, batch=6)
     whole = inversion(config)
     losses = [float(progress.loss) for progress in whole.run()]
-    assert whole.targets is not None
+    assert whole.problem.targets is not None
     x = torch.randn((6, *SHAPE), generator=seeded(0, "start", 0, -1)).requires_grad_()
     optimizer, expected = torch.optim.Adam([x], lr=0.1), []
     for _ in range(steps):
@@ -362,7 +362,7 @@ def test_full_model_inversion_is_the_plain_loop_with_hooks() -> None:
             (x[..., 1:, :-1], x[..., :-1, 1:]),
         )
         smooth = sum((one - other).square().sum((2, 3)).sqrt().mean() for one, other in pairs)
-        loss = (features - whole.targets).square().mean() + 2e-3 * torch.stack(kls).sum() + 5e-3 * smooth
+        loss = (features - whole.problem.targets).square().mean() + 2e-3 * torch.stack(kls).sum() + 5e-3 * smooth
         loss.backward()
         optimizer.step()
         expected.append(float(loss.detach()))

@@ -16,10 +16,11 @@ from pmi_cl.backbones.clip_network import ClipNetwork
 from pmi_cl.catalogue import Catalogue
 from pmi_cl.inversion.colour import Colour, channel_covariance
 from pmi_cl.inversion.config import InversionConfig
-from pmi_cl.inversion.engine import Inversion, Progress
+from pmi_cl.inversion.engine import Inversion
 from pmi_cl.inversion.objectives import DirectionalTV, DirectionMatch, StatisticsMatch
 from pmi_cl.inversion.pmi import PmiConfig
 from pmi_cl.inversion.precision import inversion_dtype
+from pmi_cl.inversion.stages import InversionStep
 from pmi_cl.inversion.token_network import TokenNetwork
 from pmi_cl.inversion.token_statistics import TokenMoments, measure_token_moments
 from pmi_cl.inversion.transforms import Transforms
@@ -29,7 +30,7 @@ from pmi_cl.utils.atomic import write_json
 from pmi_cl.utils.invert_options import RECORD
 from pmi_cl.utils.measured_images import measured_images
 from pmi_cl.utils.preflight import check_writable, pick_device
-from pmi_cl.utils.progress import Progress as Display
+from pmi_cl.utils.progress import Progress
 from pmi_cl.utils.records import surroundings
 
 ROOM_MIB = 16
@@ -58,7 +59,7 @@ class Arm:
 class Studio:
     """The network, its statistics and the text: all that both arms share."""
 
-    def __init__(self, args: SimpleNamespace, catalogue: Catalogue, device: torch.device, display: Display) -> None:
+    def __init__(self, args: SimpleNamespace, catalogue: Catalogue, device: torch.device, display: Progress) -> None:
         self.args, self.display = args, display
         with global_seed(args.seed, "network"):
             self.network: ClipNetwork = catalogue.load("backbone", args.backbone)(args).to(device).eval().requires_grad_(False)
@@ -96,9 +97,11 @@ class Studio:
         shape = (3, side, side)
         inversion = Inversion(self.tower, None, config, image_shape=shape, targets=self.targets, colour=self.colour, seed=self.args.seed)
         wanted = set(torch.linspace(0, config.steps, self.args.pictures).round().int().tolist())
-        for progress in inversion.run():
-            self.display.update(name, progress.done, progress.total, loss=progress.loss)
-            _note(arm, inversion, progress, wanted, self)
+        for step in inversion.run():
+            self.display.update(name, step.done, step.total, loss=step.loss)
+            if step.stage == "full model":
+                arm.work.append(inversion.report.step_equivalents)
+                _note(arm, step, wanted, self)
         arm.layers = {entry["stage"]: entry["losses"].tolist() for entry in inversion.report.losses[:-1]}
         arm.losses = inversion.report.losses[-1]["losses"].tolist()
         arm.figures = inversion.report.summary()
@@ -113,16 +116,12 @@ class Studio:
         return (images.detach() * std + mean).clamp(0, 1).cpu()
 
 
-def _note(arm: Arm, inversion: Inversion, progress: Progress, wanted: set[int], studio: Studio) -> None:
-    """Keeps the pictures of the steps that are ``wanted`` and the work done so far."""
-    descent = inversion.descent
-    if progress.stage != "full model" or descent is None:
-        return
-    arm.work.append(inversion.report.step_equivalents)
-    if descent.step == 1:
-        arm.shots.append((0, studio.visible(inversion.space.images(descent.start))))
-    if descent.step in wanted:
-        arm.shots.append((descent.step, studio.visible(inversion.space.images(descent.x))))
+def _note(arm: Arm, step: InversionStep, wanted: set[int], studio: Studio) -> None:
+    """Keeps the pictures of a full-model step that is ``wanted``, and what stood before the first."""
+    if step.number == 1:
+        arm.shots.append((0, studio.visible(step.first_images())))
+    if step.number in wanted:
+        arm.shots.append((step.number, studio.visible(step.images())))
 
 
 def arms(studio: Studio) -> Iterator[Arm]:
@@ -140,7 +139,7 @@ def text_to_image(args: SimpleNamespace, catalogue: Catalogue) -> None:
     """
     folder = Path(args.output).expanduser()
     check_writable(folder, ROOM_MIB, flag="--output")
-    device, display = pick_device(args.device), Display(args.progress)
+    device, display = pick_device(args.device), Progress(args.progress)
     if args.num_threads:
         torch.set_num_threads(args.num_threads)
     studio = Studio(args, catalogue, device, display)
