@@ -231,7 +231,7 @@ class HostedBackbone:
     def __init__(self, num_classes: int, **own: Any) -> None:
         super().__init__()
         with global_seed(torch.initial_seed(), "network"):
-            self.body: Any = build_backbone(self.ENTRY.name, run_arguments(self.FLAGS.values(own)))
+            self.body: Any = build_backbone(self.ENTRY, run_arguments(self.FLAGS.values(own)))
         if not hasattr(self.body, "head"):
             raise UserError(f"--backbone {self.ENTRY.name} has no classifier: it serves pmi-cl's methods only")
         self.num_classes, self.feature_dim = int(num_classes), self.body.feature_dim

@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import inspect
 import sys
-from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
-from pmi_cl import catalogue
-from pmi_cl.errors import RunFailed, UserError
+from pmi_cl.errors import UserError
 from pmi_cl.seeding import global_seed
 from pmi_cl.utils import checkpoints, metrics
 from pmi_cl.utils.host import RunHost
@@ -26,6 +25,7 @@ from pmi_cl.utils.tensorboard import EventWriter
 if TYPE_CHECKING:
     import torch
 
+    from pmi_cl.catalogue import Entry
     from pmi_cl.datasets.continual_dataset import ContinualDataset
     from pmi_cl.models.continual_model import ContinualModel
     from pmi_cl.utils.arguments import Resolved
@@ -43,7 +43,7 @@ def run(resolved: Resolved) -> int:
     device = _prepare_torch(args)
     progress = Progress("0" if args.non_verbose else args.progress)
     with told_in_one_line(args):
-        dataset: ContinualDataset = catalogue.load("dataset", resolved.dataset.name)(args, device, progress.update)
+        dataset: ContinualDataset = resolved.dataset.load()(args, device, progress.update)
         model = build_model(resolved, dataset)
     with Interrupts() as interrupts:
         return _Run(resolved, model, dataset, device, progress, interrupts).carry_out()
@@ -54,18 +54,18 @@ def build_model(resolved: Resolved, dataset: ContinualDataset) -> ContinualModel
     import torch
 
     with global_seed(resolved.args.seed, "network"):
-        backbone = build_backbone(resolved.backbone.name, resolved.args)
+        backbone = build_backbone(resolved.backbone, resolved.args)
         if hasattr(backbone, "input_form"):
             dataset.present_as(backbone.input_form)
-        model_class: Callable[..., ContinualModel] = catalogue.load("model", resolved.model.name)
-        model = model_class(backbone, torch.nn.functional.cross_entropy, resolved.args, dataset.augment, dataset)
+        loss = torch.nn.functional.cross_entropy
+        model: ContinualModel = resolved.model.load()(backbone, loss, resolved.args, dataset.augment, dataset)
     model.check_data(dataset)
     return model
 
 
-def build_backbone(name: str, args: SimpleNamespace) -> Any:
-    """The network of that name, told its options where it has any; initialised from torch's own generator."""
-    factory = catalogue.load("backbone", name)
+def build_backbone(entry: Entry, args: SimpleNamespace) -> Any:
+    """The network of a catalogue's entry, told its options where it has any; initialised from torch's own generator."""
+    factory = entry.load()
     return factory(args) if inspect.signature(factory).parameters else factory()
 
 
@@ -111,12 +111,10 @@ class _Run:
         if self.weights is not None:
             self.identity["backbone_weights"] = str(self.weights["sha256"] or self.weights["tag"])
         self.loaded = self._load()
-        new = RunRecord.create if not args.resume else None
-        self.record = (
-            new(args.results_path, resolved.model.name, resolved.dataset.name, args.seed, args.run_name)
-            if new
-            else RunRecord(Path(args.resume))
-        )
+        if args.resume:
+            self.record = RunRecord(Path(args.resume))
+        else:
+            self.record = RunRecord.create(args.results_path, resolved.model.name, resolved.dataset.name, args.seed, args.run_name)
         self.phases = Phases(device)
         self.host = RunHost(
             progress=progress,
@@ -158,20 +156,29 @@ class _Run:
         self._say(
             f"{self.record.folder}: {self.identity['model']} on {self.identity['dataset']}, {self.dataset.N_TASKS} tasks, {self.device}"
         )
+        stopped = self._train()
+        if stopped is not None:
+            print(f"{stopped}; go on with: --resume {self.record.folder}", file=sys.stderr)
+            return stopped.exit_code
+        print(self.headline())
+        return 0
+
+    def _train(self) -> Interrupted | None:
+        """Train to the end, or to the signal that is returned, and record how it ended: whatever stops a run, it is not "running" then."""
         try:
             with told_in_one_line(self.args, lambda: self.training.position):
                 self.training.run()
+            self._finish()
         except Interrupted as interrupted:
             self._write_results("interrupted")
-            self.host.close()
-            print(f"{interrupted}; go on with: --resume {self.record.folder}", file=sys.stderr)
-            return interrupted.exit_code
-        except RunFailed:
-            self._write_results("failed")
-            self.host.close()
+            return interrupted
+        except BaseException:
+            with contextlib.suppress(UserError, OSError):  # a full disk is what may have stopped it, and what is told
+                self._write_results("failed")
             raise
-        self._finish()
-        return 0
+        finally:
+            self.host.close()
+        return None
 
     def _take_up(self, state: dict[str, Any]) -> None:
         """Go on from a checkpoint. Raises UserError where its contents are not those of this method; a new run leaves nothing then."""
@@ -184,13 +191,12 @@ class _Run:
             raise UserError(f"{path} does not fit this method ({type(error).__name__}): give a checkpoint of the same run") from error
 
     def _finish(self) -> None:
+        """Leave a checkpoint, or none where none was asked for, and the last results."""
         if self.args.savecheck != "none":
             self.host.save()
         else:
             self.record.checkpoint.unlink(missing_ok=True)
         self._write_results("finished")
-        self.host.close()
-        print(self.headline())
 
     def headline(self) -> str:
         """The last line: the last accuracy, as papers name it, and what else is compared."""

@@ -75,9 +75,10 @@ class Training:
 
     def run(self) -> None:
         """Do what is left. ``Interrupted`` passes through from a safe point, everything saved."""
+        do = {"begin": self._begin, "prepare": self._prepare, "train": self._train, "end": self._end, "evaluate": self._evaluate}
         while self.position.task < self.last_task:
             self.model.current_task = self.position.task
-            getattr(self, f"_{self.position.phase}")()
+            do[self.position.phase]()
 
     def _begin(self) -> None:
         self.model.grow()
