@@ -219,7 +219,7 @@ class ClipModel(ContinualModel):
     def observe(self, inputs: Tensor, labels: Tensor, not_aug_inputs: Tensor, epoch: int = 0, step: int = 0) -> dict[str, Tensor]:
         """A step on the sum of :meth:`losses`. Dropout and noise draw from the generator of this step."""
         self.set_rate(self.rate(epoch, step))
-        with global_seed(self.args.seed, "step", self.current_task, epoch, step):
+        with global_seed(self.args.seed, "step", self.current_task, epoch, step, device=self.device):
             losses = self.losses(inputs, labels, epoch, step)
         told = self.descend(losses)
         self._seen_text = None

@@ -31,10 +31,19 @@ def seeded(seed: int, *keys: int | str) -> torch.Generator:
 
 
 @contextlib.contextmanager
-def global_seed(seed: int, *keys: int | str) -> Iterator[None]:
-    """While entered, torch's own CPU generator is the one for this purpose: for layers that initialise themselves. Put back afterwards."""
+def global_seed(seed: int, *keys: int | str, device: torch.device | None = None) -> Iterator[None]:
+    """While entered, torch's own CPU generator is the one for this purpose, for layers that initialise themselves; put back afterwards.
+
+    Args:
+        device: where the body draws too, as dropout does. The generator of a GPU is seeded and put back like the CPU's; that of any other GPU
+            is left alone.
+    """
     import torch
 
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(mix(seed, *keys))
+    gpus = [device] if device is not None and device.type == "cuda" else []
+    with torch.random.fork_rng(gpus, device_type="cuda"):
+        torch.default_generator.manual_seed(mix(seed, *keys))  # torch.manual_seed would seed every GPU, and nothing put them back
+        for gpu in gpus:
+            with torch.cuda.device(gpu):
+                torch.cuda.manual_seed(mix(seed, *keys))
         yield
