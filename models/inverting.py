@@ -98,8 +98,7 @@ class Inverting(ContinualModel):
 
     def inversion_figures(self) -> dict[str, float]:
         """What the inversions have cost over the run so far."""
-        bill = self.bill if self.inversion is None else self.bill + self.inversion.report
-        return {name: value for name, value in bill.summary().items() if name not in ("peak_memory_mib", "seconds_per_image")}
+        return (self.bill if self.inversion is None else self.bill + self.inversion.report).summary()
 
     def state(self) -> dict[str, Any]:
         """The base's, the statistics of the classes, the synthetic samples, the inversion under way and the bill."""

@@ -35,8 +35,8 @@ def global_seed(seed: int, *keys: int | str, device: torch.device | None = None)
     """While entered, torch's own CPU generator is the one for this purpose, for layers that initialise themselves; put back afterwards.
 
     Args:
-        device: where the body draws too, as dropout does. The generator of a GPU is seeded and put back like the CPU's; that of any other GPU
-            is left alone.
+        device: where the body draws too, as dropout does: the generator of a GPU is seeded and put back like the CPU's. No other GPU's is
+            touched.
     """
     import torch
 

@@ -6,6 +6,7 @@ import json
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -15,7 +16,9 @@ from PIL import Image
 
 from pmi_cl.catalogue import INSTALLED
 from pmi_cl.cli import main
+from pmi_cl.datasets.input_form import InputForm
 from pmi_cl.utils.invert_command import new_folder, resolve_invert
+from pmi_cl.utils.measured_images import measured_images
 from pmi_cl.utils.step_pictures import step_grid, work_curves
 from tests.child_processes import processor_seconds
 
@@ -176,3 +179,12 @@ def test_curves_are_named_and_over_their_own_x() -> None:
     assert [line.get_label() for line in axes.lines] == ["one", "two"] and axes.get_yscale() == "log"
     assert axes.get_xlabel() == "work" and list(axes.lines[1].get_xdata()) == [5]  # type: ignore[arg-type]
     assert work_curves({"one": ([1], [0.0])}, "", "").axes[0].get_yscale() == "linear"
+
+
+@pytest.mark.parametrize(("most", "expected"), [(3, 3), (5, 5), (23, 20)])
+def test_no_more_images_are_measured_than_was_said(most: int, expected: int) -> None:
+    """Of a data set as many of each task, or one of each of the first tasks where there are more tasks than images."""
+    args = SimpleNamespace(**vars(resolve_invert([*PROMPT, "--data_images", str(most)], INSTALLED)[0]))
+    form = InputForm(16, (0.5, 0.5, 0.5), (0.5, 0.5, 0.5))
+    batches = list(measured_images(args, INSTALLED, form, torch.device("cpu"), lambda *progress: None))
+    assert sum(map(len, batches)) == expected

@@ -16,7 +16,7 @@ from pmi_cl.cli import main
 from pmi_cl.errors import RunFailed
 from pmi_cl.utils import checkpoints
 from pmi_cl.utils.arguments import all_specs
-from pmi_cl.utils.out_of_memory import told_in_one_line
+from pmi_cl.utils.out_of_memory import told_in_one_line, what_to_lower
 from pmi_cl.utils.training import Position, Training
 from tests.small_runs import METHODS, words_of
 from tests.test_runs import QUICK, folder_of, results_in
@@ -76,6 +76,14 @@ def test_what_to_lower_depends_on_the_phase(phase: str, flags: str) -> None:
     with pytest.raises(RunFailed) as caught, told_in_one_line(args, lambda: Position(phase=phase)):
         raise MemoryError
     assert str(caught.value).endswith(f"start again with a lower {flags}")
+
+
+@pytest.mark.parametrize(
+    ("phase", "flags"), [("prepare", "--inv_batch (20) or --samples_per_class (5)"), ("train", "--batch_size (32) or --replay_batch (64)")]
+)
+def test_a_method_on_a_clip_is_told_its_own_flags(phase: str, flags: str) -> None:
+    own = {spec.name: spec.default for spec in catalogue.find("model", "pmi_moe").options}
+    assert what_to_lower(SimpleNamespace(**{**own, "batch_size": 32}), phase) == flags
 
 
 def test_before_the_first_task_the_images_are_to_blame() -> None:

@@ -82,7 +82,7 @@ def test_whatever_stops_a_run_is_recorded_and_its_events_are_written(mistake: st
     if mistake == "KeyboardInterrupt":  # as a second Ctrl-C
         assert main(words, own) == 130
     else:
-        with pytest.raises((ValueError, OSError), match="a mistake|No space left"):
+        with pytest.raises((ValueError, OSError), match=r"a mistake|No space left"):
             main(words, own)
     folder = folder_of(tmp_path / "runs", mistake)
     results = results_in(folder)

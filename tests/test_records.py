@@ -27,7 +27,7 @@ def make_results(**changes):
         "task_il": metrics.summary([[90.0], [90.0, 95.0]], 92.4),
         "seconds": {"training": 1.5},
         "peak_memory_mib": {"training": 300.0},
-        "inversion": records.inversion_figures(**INVERSION, seconds=10.0),
+        "inversion": records.inversion_figures({**INVERSION, "seconds": 10.0}),
     }
     return records.build_results(**{**known, **changes})
 
@@ -48,7 +48,8 @@ def test_results_hold_exactly_the_agreed_keys(tmp_path):
 
 
 def test_a_run_without_inversion_has_no_seconds_per_image():
-    assert records.inversion_figures(0, 0, 0, 0, 0, 0.0)["seconds_per_image"] is None
+    assert records.inversion_figures({})["seconds_per_image"] is None
+    assert records.inversion_figures({"steps": 3, "seconds": 1.0})["seconds_per_image"] is None
 
 
 def test_default_name_says_when_and_which_seed(tmp_path):
@@ -94,7 +95,7 @@ def test_a_run_is_found_by_name_by_place_and_by_path(tmp_path):
 
 
 def test_same_figures_ignores_the_clock_and_the_machine_only():
-    slower = records.inversion_figures(**INVERSION, seconds=99.0)
+    slower = records.inversion_figures({**INVERSION, "seconds": 99.0})
     again = make_results(seconds={"training": 9.0}, peak_memory_mib={}, inversion=slower)
     again |= {"versions": {}, "commit": None, "hardware": {}}
     assert same_figures(make_results(), again)
@@ -105,7 +106,7 @@ def test_same_figures_ignores_the_clock_and_the_machine_only():
     [
         {"seed": 4},
         {"class_il": metrics.summary([[90.0], [80.0, 70.0 + 1e-13]], 75.1)},
-        {"inversion": records.inversion_figures(**{**INVERSION, "steps": 301}, seconds=10.0)},
+        {"inversion": records.inversion_figures({**INVERSION, "steps": 301, "seconds": 10.0})},
     ],
 )
 def test_same_figures_sees_the_last_bit(change):

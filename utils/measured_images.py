@@ -25,7 +25,7 @@ Report = Callable[[str, int, int], None]
 
 
 def measured_images(args: SimpleNamespace, catalogue: Catalogue, form: InputForm, device: torch.device, report: Report) -> Iterator[Tensor]:
-    """Normalised images (b, 3, h, w) in batches, at most ``args.data_images``, evenly spread over what ``args`` name; none without.
+    """Normalised images (b, 3, h, w) in batches, at most ``args.data_images``, from all parts of what ``args`` name; none without.
 
     Raises:
         UserError: the folder or the data set is not there, or an image cannot be read.
@@ -54,7 +54,7 @@ def _of_folder(folder: Path, most: int, form: InputForm, device: torch.device, r
 
 
 def _of_dataset(args: SimpleNamespace, catalogue: Catalogue, form: InputForm, device: torch.device, report: Report) -> Iterator[Tensor]:
-    """As many of each task, its first ones."""
+    """As many of each task, its first ones; with fewer images than tasks, one of each of the first tasks."""
     words = ["--model", "zsclip", "--dataset", args.dataset, "--backbone", args.backbone, "--base_path", args.base_path]
     dataset_args = resolve([*words, "--offline", str(int(args.offline))], catalogue).args
     dataset_class = catalogue.load("dataset", args.dataset)
@@ -62,7 +62,7 @@ def _of_dataset(args: SimpleNamespace, catalogue: Catalogue, form: InputForm, de
     dataset = dataset_class(dataset_args, device, report)
     dataset.present_as(form)
     each = max(args.data_images // dataset.N_TASKS, 1)
-    for task in range(dataset.N_TASKS):
+    for task in range(min(dataset.N_TASKS, args.data_images)):
         left = each
         for images, _ in dataset.plain_batches(task, batch_size=BATCH):
             yield images[:left]

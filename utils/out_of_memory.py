@@ -17,8 +17,8 @@ if TYPE_CHECKING:
 
 # What decides the memory of each phase of a task (:class:`pmi_cl.utils.training.Position`), the first the most.
 _HUNGRY = {
-    "prepare": ("inv_batch", "generator_batch", "buffer_images"),
-    "train": ("batch_size",),
+    "prepare": ("inv_batch", "generator_batch", "buffer_images", "samples_per_class"),
+    "train": ("batch_size", "replay_batch"),
     "end": ("buffer_images",),
 }
 _WHEN = {

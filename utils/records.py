@@ -21,6 +21,9 @@ from pmi_cl.utils.atomic import write_json
 SCHEMA = 1
 _NOT_FIGURES = {"seconds", "peak_memory_mib", "versions", "commit", "hardware"}
 _CLOCK_FIGURES = {"seconds_per_image"}
+# Synthetic images kept; steps of any kind over all batches; the same in full forward plus backward passes to the input; the passes, one
+# each a step, through whatever part of the network was optimised.
+_INVERSION = {"images": 0, "steps": 0, "step_equivalents": 0.0, "forward_passes": 0, "backward_passes": 0}
 
 
 class RunRecord:
@@ -136,21 +139,13 @@ def build_results(
     return {"schema": SCHEMA, **named, **figures, **costs, **surroundings()}
 
 
-def inversion_figures(
-    images: int, steps: int, step_equivalents: float, forward_passes: float, backward_passes: float, seconds: float
-) -> dict[str, Any]:
-    """What inversion cost over a whole run.
+def inversion_figures(bill: Mapping[str, Any]) -> dict[str, Any]:
+    """What inversion cost over a whole run, of a method's bill (:meth:`pmi_cl.models.continual_model.ContinualModel.inversion_figures`).
 
-    Args:
-        images: synthetic images kept.
-        steps: optimiser steps of any kind, over all batches.
-        step_equivalents: the same in full forward plus backward passes to the input.
-        forward_passes, backward_passes: one each a step, through whatever part of the network was optimised.
-        seconds: spent on inversion; ``seconds_per_image`` is ``None`` without images.
+    What the bill does not name is nothing; ``seconds_per_image`` is ``None`` without images.
     """
-    passes = {"forward_passes": forward_passes, "backward_passes": backward_passes}
-    per_image = seconds / images if images else None
-    return {"images": images, "steps": steps, "step_equivalents": step_equivalents, **passes, "seconds_per_image": per_image}
+    figures = {name: bill.get(name, nothing) for name, nothing in _INVERSION.items()}
+    return {**figures, "seconds_per_image": bill.get("seconds", 0.0) / figures["images"] if figures["images"] else None}
 
 
 def figures(results: Mapping[str, Any]) -> dict[str, Any]:

@@ -223,7 +223,7 @@ class _Run:
     def _write_results(self, status: str) -> None:
         from pmi_cl.inversion.precision import inversion_dtype
 
-        training, bill = self.training, self.model.inversion_figures()
+        training = self.training
         self.record.write_results(
             build_results(
                 model=str(self.identity["model"]),
@@ -236,14 +236,7 @@ class _Run:
                 task_il=metrics.summary(training.task_il, training.micro.get("task_il")),
                 seconds=self.phases.seconds(),
                 peak_memory_mib=self.phases.peak_memory_mib(),
-                inversion=inversion_figures(
-                    int(bill.get("images", 0)),
-                    int(bill.get("steps", 0)),
-                    bill.get("step_equivalents", 0.0),
-                    bill.get("forward_passes", 0),
-                    bill.get("backward_passes", 0),
-                    bill.get("seconds", 0.0),
-                ),
+                inversion=inversion_figures(self.model.inversion_figures()),
             )
         )
 
