@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 import subprocess
 import sys
@@ -22,6 +23,7 @@ ANSWERS = [
 ]
 SECONDS = 0.6
 TORCH_TIMES = 4  # 3 is the aim, in wall time on a machine at rest; this is processor time on one that may be busy
+ATTEMPTS = 3
 
 
 def python(*words: str) -> subprocess.CompletedProcess[str]:
@@ -86,7 +88,10 @@ def test_the_engine_is_imported_in_little_more_than_torch() -> None:
 def test_the_first_step_comes_soon_after_torch(cifar100_dir: Path, tmp_path: Path) -> None:
     places = ["--base_path", str(cifar100_dir), "--results_path", str(tmp_path)]
     argv = ["main.py", "--model", "pmi_rdfcil", "--dataset", "seq-cifar100", *places, "--progress", "1", "--num_threads", "1"]
-    assert times_torch(argv) < TORCH_TIMES or times_torch(argv) < TORCH_TIMES
+    found: list[float] = []
+    while len(found) < ATTEMPTS and min(found, default=math.inf) >= TORCH_TIMES:  # other jobs on the machine only make it slower
+        found.append(times_torch(argv))
+    assert min(found) < TORCH_TIMES, found
 
 
 @pytest.mark.parametrize(("model", "backbone", "needs"), [("sgd", "resnet20", False), ("vpt", "clip-tiny", True)])

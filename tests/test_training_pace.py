@@ -1,15 +1,19 @@
-"""Images per second: at least one point a task, of the time that training took and no other."""
+"""Images per second: at least one point a task, of the time that training took and no other, by a clock that the test moves."""
 
 from __future__ import annotations
 
-import time
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
 from pmi_cl.models.host import NullHost
 from pmi_cl.utils import training as training_module
+from pmi_cl.utils.training import Training
 from tests.small_runs import start
+
+IMAGES, STEPS = 48, 12  # of each of the 3 tasks: its images, and its steps in 4 epochs
+STEP, PREPARATION = 0.25, 100.0  # seconds
 
 
 class Scalars(NullHost):
@@ -23,32 +27,34 @@ class Scalars(NullHost):
         self.points += [(step, value) for tag, value in values.items() if tag == "training/images per second"]
 
 
-def run(host: Scalars) -> Any:
+def run(host: Scalars, patch: pytest.MonkeyPatch) -> Training:
+    """Three tasks, by a clock that only a step and the preparation of a task move."""
+    now = [0.0]
+    patch.setattr(training_module, "time", SimpleNamespace(perf_counter=lambda: now[0]))
     training = start("sgd", host)
-    began = training.model.begin_task
 
-    def slow(dataset: Any) -> None:
-        time.sleep(0.5)
-        began(dataset)
+    def taking(seconds: float, do: Any) -> Any:
+        def done(*args: Any, **words: Any) -> Any:
+            now[0] += seconds
+            return do(*args, **words)
 
-    training.model.begin_task = slow  # type: ignore[method-assign]
+        return done
+
+    training.model.begin_task = taking(PREPARATION, training.model.begin_task)  # type: ignore[method-assign]
+    training.model.observe = taking(STEP, training.model.observe)  # type: ignore[method-assign]
     training.run()
     return training
 
 
-def test_a_short_run_has_a_point_for_each_task() -> None:
-    """3 tasks of 4 epochs of 48 images; a preparation of half a second is not counted."""
+def test_a_short_run_has_a_point_for_each_task(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of the time of its steps alone."""
     host = Scalars()
-    began = time.perf_counter()
-    training = run(host)
-    spent = time.perf_counter() - began
-    assert [step for step, _ in host.points] == [training.steps // 3 * task for task in (1, 2, 3)]
-    seconds = sum(4 * 48 / value for _, value in host.points)
-    assert 0 < seconds < spent - 1.4
+    run(host, monkeypatch)
+    assert host.points == [(STEPS * task, 4 * IMAGES / (STEPS * STEP)) for task in (1, 2, 3)]
 
 
 def test_a_long_task_has_many(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(training_module, "PACE_SECONDS", 0.0)
     host = Scalars()
-    steps = run(host).steps
+    steps = run(host, monkeypatch).steps
     assert [step for step, _ in host.points] == list(range(1, steps + 1))
