@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from pmi_cl.datasets.fetching import fetch
+from pmi_cl.datasets.fetching import ByteProgress, fetch
 from pmi_cl.datasets.unpacking import unpack_folder
 from pmi_cl.errors import UserError
 
-ProgressCallback = Callable[[str, int, int], None]  # (phase, done, total)
+if TYPE_CHECKING:
+    from pmi_cl.datasets.continual_dataset import ProgressCallback
 
 
 @dataclass(frozen=True)
@@ -42,12 +43,17 @@ class Download:
         """Fetches the file, unless it lies there, and unpacks it. Raises UserError where that fails; nothing half is left."""
         if self.present(base_path):
             return
-
-        def in_mebibytes(done: int, total: int) -> None:
-            if progress:
-                progress(f"downloading {self.file} (MiB)", -(-done // 2**20), -(-total // 2**20))
-
-        fetch(self.url, base_path / self.file, self.digest, progress=in_mebibytes)
+        fetch(self.url, base_path / self.file, self.digest, progress=in_mebibytes(progress, self.file))
         if self.folder:
             told = progress or (lambda phase, done, total: None)
             unpack_folder(base_path / self.file, base_path, self.folder, lambda done, total: told(f"unpacking {self.file}", done, total))
+
+
+def in_mebibytes(progress: ProgressCallback | None, name: str) -> ByteProgress:
+    """Tells ``progress`` how many MiB of a download, called ``name``, are there."""
+
+    def told(done: int, total: int) -> None:
+        if progress:
+            progress(f"downloading {name} (MiB)", -(-done // 2**20), -(-total // 2**20))
+
+    return told

@@ -9,6 +9,7 @@ from typing import Any
 
 from pmi_cl.datasets.cifar100_files import check_files, ensure_files, read_file
 from pmi_cl.datasets.continual_dataset import ContinualDataset, DataArguments, DatasetOptions, ProgressCallback, RawData
+from pmi_cl.datasets.downloads import in_mebibytes
 from pmi_cl.datasets.selection import Split
 from pmi_cl.options import option, select
 
@@ -69,12 +70,7 @@ class SeqCifar100(ContinualDataset):
         """Reads the three files, whose checksums must be right; fetches them if they are missing and ``offline`` is off."""
         arguments = select(DataArguments, vars(args))
         base_path = Path(arguments.base_path)
-
-        def in_mebibytes(done: int, total: int) -> None:
-            if progress:
-                progress("downloading CIFAR-100 (MiB)", -(-done // 2**20), -(-total // 2**20))
-
-        ensure_files(base_path, arguments.offline, in_mebibytes)
+        ensure_files(base_path, arguments.offline, in_mebibytes(progress, "CIFAR-100"))
         names = [name.decode() for name in read_file(base_path, "meta")[b"fine_label_names"]]
         return RawData(_split(read_file(base_path, "train")), _split(read_file(base_path, "test")), names)
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from types import SimpleNamespace
 from typing import TYPE_CHECKING
@@ -19,12 +19,14 @@ if TYPE_CHECKING:
     import torch
     from torch import Tensor
 
+    from pmi_cl.datasets.continual_dataset import ProgressCallback
+
 BATCH = 50
 
-Report = Callable[[str, int, int], None]
 
-
-def measured_images(args: SimpleNamespace, catalogue: Catalogue, form: InputForm, device: torch.device, report: Report) -> Iterator[Tensor]:
+def measured_images(
+    args: SimpleNamespace, catalogue: Catalogue, form: InputForm, device: torch.device, report: ProgressCallback
+) -> Iterator[Tensor]:
     """Normalised images (b, 3, h, w) in batches, at most ``args.data_images``, from all parts of what ``args`` name; none without.
 
     Raises:
@@ -36,7 +38,7 @@ def measured_images(args: SimpleNamespace, catalogue: Catalogue, form: InputForm
         yield from _of_dataset(args, catalogue, form, device, report)
 
 
-def _of_folder(folder: Path, most: int, form: InputForm, device: torch.device, report: Report) -> Iterator[Tensor]:
+def _of_folder(folder: Path, most: int, form: InputForm, device: torch.device, report: ProgressCallback) -> Iterator[Tensor]:
     import numpy
     import torch
 
@@ -53,7 +55,9 @@ def _of_folder(folder: Path, most: int, form: InputForm, device: torch.device, r
         yield (rows.to(device).float() / 255 - mean) / std
 
 
-def _of_dataset(args: SimpleNamespace, catalogue: Catalogue, form: InputForm, device: torch.device, report: Report) -> Iterator[Tensor]:
+def _of_dataset(
+    args: SimpleNamespace, catalogue: Catalogue, form: InputForm, device: torch.device, report: ProgressCallback
+) -> Iterator[Tensor]:
     """As many of each task, its first ones; with fewer images than tasks, one of each of the first tasks."""
     words = ["--model", "zsclip", "--dataset", args.dataset, "--backbone", args.backbone, "--base_path", args.base_path]
     dataset_args = resolve([*words, "--offline", str(int(args.offline))], catalogue).args
