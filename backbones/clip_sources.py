@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import json
 import os
-import queue
 import re
-import threading
 import urllib.error
 import urllib.request
 from collections.abc import Iterator, Mapping
@@ -17,8 +15,10 @@ from typing import Any
 
 from pmi_cl.backbones.clip_plan import Plan, published, tag_of
 from pmi_cl.backbones.open_clip_library import open_clip_module
-from pmi_cl.backbones.weight_files import EXTENSIONS, sha256_of
+from pmi_cl.backbones.weight_files import EXTENSIONS
+from pmi_cl.digests import digest_of
 from pmi_cl.errors import UserError
+from pmi_cl.web import answer
 
 HUB_NAMES = ("open_clip_model.safetensors", "open_clip_pytorch_model.safetensors", "open_clip_pytorch_model.bin")  # best first
 CONFIG_NAME = "open_clip_config.json"
@@ -67,7 +67,7 @@ def _from_path(path: Path, model: str) -> Source:
     tags = published(model)
     tag = max((tag for tag in tags if tag in name), key=len, default=None)
     if tag is None and file.is_file():
-        digest = sha256_of(file)
+        digest = digest_of(file)
         tag = next((tag for tag, entry in tags.items() if _is_published(digest, entry["url"])), None)
     if config.is_file():
         return Source(file, tag, _read_config(config))
@@ -105,7 +105,7 @@ def _local_files(folder: Path, model: str, tag: str, entry: Mapping[str, Any]) -
         places.append(folder / published_as)
     yield from (path for path in places if path.is_file())
     cached = Path("~/.cache/clip").expanduser() / published_as
-    if published_as and cached.is_file() and _is_published(sha256_of(cached), entry["url"], unknown=True):
+    if published_as and cached.is_file() and _is_published(digest_of(cached), entry["url"], unknown=True):
         yield cached  # open_clip downloads straight to this name: it may have broken off
     if entry.get("hf_hub"):
         from huggingface_hub import try_to_load_from_cache
@@ -150,27 +150,15 @@ def _server(source: Source) -> str:
 
 
 def _silence(url: str) -> str:
-    """Why a server does not answer; empty where it does, whatever it says.
-
-    In a thread, because urllib's timeout covers neither the look-up of a name nor a host with several addresses. Without this look,
-    the hub's library would try again for three quarters of a minute.
-    """
-    answers: queue.Queue[str] = queue.Queue()
-
-    def ask() -> None:
-        try:
-            with urllib.request.urlopen(urllib.request.Request(url, method="HEAD"), timeout=TIMEOUT):
-                answers.put("")
-        except urllib.error.HTTPError:
-            answers.put("")
-        except (OSError, ValueError) as error:
-            answers.put(str(getattr(error, "reason", error)) or type(error).__name__)
-
-    threading.Thread(target=ask, daemon=True).start()
+    """Why a server does not answer; empty where it does, whatever it says. Without this look, the hub's library would try again for three
+    quarters of a minute."""
     try:
-        return answers.get(timeout=2 * TIMEOUT)
-    except queue.Empty:
-        return f"no answer within {2 * TIMEOUT:g} s"
+        with answer(urllib.request.Request(url, method="HEAD"), TIMEOUT):
+            return ""
+    except urllib.error.HTTPError:
+        return ""
+    except (OSError, ValueError) as error:
+        return str(getattr(error, "reason", error)) or type(error).__name__
 
 
 def _unavailable(plan: Plan, source: Source, args: SimpleNamespace, reason: str) -> UserError:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 from pathlib import Path
 from types import SimpleNamespace
@@ -14,6 +13,7 @@ from torch import Tensor
 from pmi_cl.backbones.clip_network import ClipNetwork
 from pmi_cl.backbones.clip_outline import ClipOutline
 from pmi_cl.backbones.open_clip_library import open_clip_module
+from pmi_cl.digests import digest_of
 from pmi_cl.errors import UserError
 from pmi_cl.seeding import global_seed, seeded
 
@@ -33,7 +33,7 @@ TOKEN_STD = 0.02  # open_clip's initialisation of its token embedding
 def clip_tiny(args: SimpleNamespace) -> ClipNetwork:
     """Image width 128, 4 layers; text width 64, 2 layers; 16 pixels: learned from glyphs, no download."""
     model = open_clip_model()
-    record = {"tag": "clip-tiny", "file": WEIGHTS.name, "sha256": hashlib.sha256(WEIGHTS.read_bytes()).hexdigest()}
+    record = {"tag": "clip-tiny", "file": WEIGHTS.name, "sha256": digest_of(WEIGHTS)}
     form = read_config()["preprocess_cfg"]
     return ClipNetwork(model, _tokenizer(), name="clip-tiny", weights_record=record, mean=form["mean"], std=form["std"])
 

@@ -11,7 +11,8 @@ from pmi_cl.backbones.clip_outline import ClipOutline
 from pmi_cl.backbones.clip_plan import MODELS, QUICK, Plan, decide_activation, plan_of, published
 from pmi_cl.backbones.clip_sources import Source, check_reachable, fetch, find_source
 from pmi_cl.backbones.open_clip_library import open_clip_module
-from pmi_cl.backbones.weight_files import check_file, read_state, sha256_of
+from pmi_cl.backbones.weight_files import check_file, read_state
+from pmi_cl.digests import digest_of
 
 if TYPE_CHECKING:
     from pmi_cl.backbones.clip_network import ClipNetwork
@@ -68,7 +69,7 @@ def load(args: SimpleNamespace, names: Mapping[str, str]) -> ClipNetwork:
     model = new_model(plan.model, quick)
     state["logit_scale"] = state["logit_scale"].reshape(model.logit_scale.shape)
     model.load_state_dict(state)
-    return _network(plan, model, quick, {"tag": source.tag, "file": path.name, "sha256": sha256_of(path)}, source.entry)
+    return _network(plan, model, quick, {"tag": source.tag, "file": path.name, "sha256": digest_of(path)}, source.entry)
 
 
 def _network(plan: Plan, model: Any, quick: bool, record: Mapping[str, str | None], entry: Mapping[str, Any]) -> ClipNetwork:

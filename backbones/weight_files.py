@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
-import pickle
-import warnings
 import zipfile
-import zlib
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from pmi_cl.digests import digest_of
 from pmi_cl.errors import UserError
+from pmi_cl.tensor_files import DamagedFile, is_whole_archive, read_tensors
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -20,15 +18,6 @@ if TYPE_CHECKING:
 EXTENSIONS = (".safetensors", ".bin", ".pt", ".pth")
 LONGEST_HEADER = 100_000_000  # bytes; the safetensors format's own limit
 Trusted = Callable[[str], bool]  # whether a file with this sha256 is one whose publisher is known
-
-
-def sha256_of(path: Path) -> str:
-    """The file's digest, in hexadecimal."""
-    hasher = hashlib.sha256()
-    with path.open("rb", buffering=0) as file:
-        while block := file.read(1 << 20):
-            hasher.update(block)
-    return hasher.hexdigest()
 
 
 def check_file(path: Path, trusted: Trusted) -> dict[str, tuple[int, ...]] | None:
@@ -41,7 +30,7 @@ def check_file(path: Path, trusted: Trusted) -> dict[str, tuple[int, ...]] | Non
         UserError: says which of these it is.
     """
     form = form_of(path)
-    if form == "torchscript" and not trusted(sha256_of(path)):
+    if form == "torchscript" and not trusted(digest_of(path)):
         raise UserError(
             f"{path} was refused and nothing in it was run: it is a TorchScript archive, which holds code, and not one that OpenAI "
             "published; give a .safetensors file, or a state dict saved by torch.save"
@@ -117,19 +106,11 @@ def _from_safetensors(path: Path) -> dict[str, Tensor]:
 
 
 def _from_torch(path: Path) -> Any:
-    import torch
-
     try:
-        if form_of(path) == "zip":
-            with zipfile.ZipFile(path) as archive:
-                if archive.testzip() is not None:  # compares checksums, which torch.load does not
-                    raise _truncated(path)
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # about old forms of pickles, which are read or refused all the same
-            return torch.load(path, map_location="cpu", weights_only=True)
-    except pickle.UnpicklingError as error:
-        raise UserError(f"{path} was refused and nothing in it was run: it holds more than tensors and plain data") from error
-    except (RuntimeError, OSError, EOFError, ValueError, LookupError, AttributeError, TypeError, zlib.error) as error:
+        if form_of(path) == "zip" and not is_whole_archive(path):
+            raise _truncated(path)
+        return read_tensors(path)
+    except (DamagedFile, OSError) as error:
         raise _truncated(path) from error
 
 

@@ -5,9 +5,7 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import os
-import queue
 import sys
-import threading
 import urllib.error
 import urllib.request
 from collections.abc import Callable, Iterator
@@ -15,10 +13,11 @@ from http.client import HTTPException, HTTPResponse
 from pathlib import Path
 from typing import IO, Any
 
+from pmi_cl.digests import BLOCK, digest_of, feed
 from pmi_cl.errors import UserError
+from pmi_cl.web import answer
 
 ByteProgress = Callable[[int, int], None]  # (bytes so far, bytes in all)
-_BLOCK = 1 << 20
 
 
 def fetch(url: str, target: Path, digest: str, *, timeout: float = 5.0, attempts: int = 3, progress: ByteProgress | None = None) -> None:
@@ -55,16 +54,8 @@ def fetch(url: str, target: Path, digest: str, *, timeout: float = 5.0, attempts
 def check_digest(path: Path, digest: str, remedy: str) -> None:
     """Raises UserError, which ends with ``remedy``, if the file has another digest than "md5:<hex>" or "sha256:<hex>"."""
     algorithm = digest.partition(":")[0]
-    hasher = hashlib.new(algorithm, usedforsecurity=False)
-    with path.open("rb", buffering=0) as file:
-        _feed(hasher, file)
-    if (found := f"{algorithm}:{hasher.hexdigest()}") != digest:
+    if (found := f"{algorithm}:{digest_of(path, algorithm)}") != digest:
         raise UserError(f"{path} is damaged ({found}, not {digest}): {remedy}")
-
-
-def _feed(hasher: Any, file: IO[bytes] | Any) -> None:
-    while block := file.read(_BLOCK):
-        hasher.update(block)
 
 
 @contextlib.contextmanager
@@ -136,17 +127,17 @@ def _continue(url: str, part: IO[bytes], algorithm: str, timeout: float, progres
     request = urllib.request.Request(url, headers={"User-Agent": "pmi-cl", **({"Range": f"bytes={have}-"} if have else {})})
     hasher = hashlib.new(algorithm, usedforsecurity=False)
     try:
-        response = _open(request, timeout)
+        response = answer(request, timeout)
     except urllib.error.HTTPError as error:
         if error.code != 416:
             raise
         part.seek(0)  # 416: there is nothing beyond what we have
-        _feed(hasher, part)
+        feed(hasher, part)
         return f"{algorithm}:{hasher.hexdigest()}"
     with response:
         if response.status == 206 and (response.headers["Content-Range"] or "").startswith(f"bytes {have}-"):
             part.seek(0)
-            _feed(hasher, part)
+            feed(hasher, part)
         else:  # the server sends the file from its start
             part.truncate(0)
             have = 0
@@ -157,7 +148,7 @@ def _continue(url: str, part: IO[bytes], algorithm: str, timeout: float, progres
 def _append(response: HTTPResponse, part: IO[bytes], hasher: Any, done: int, progress: ByteProgress | None) -> None:
     length = response.headers["Content-Length"]
     total = done + int(length) if length else None
-    while block := response.read(_BLOCK):
+    while block := response.read(BLOCK):
         with disk_errors(Path(part.name)):
             part.write(block)
             part.flush()
@@ -169,29 +160,6 @@ def _append(response: HTTPResponse, part: IO[bytes], hasher: Any, done: int, pro
         os.fsync(part.fileno())
     if total is not None and done < total:
         raise ConnectionError(f"the connection broke after {done} of {total} bytes")
-
-
-def _open(request: urllib.request.Request, timeout: float) -> HTTPResponse:
-    """The server's answer, or an error within twice the timeout.
-
-    In a thread, because urllib's timeout covers neither the look-up of a name nor a host with several addresses.
-    """
-    answers: queue.Queue[HTTPResponse | Exception] = queue.Queue()
-
-    def ask() -> None:
-        try:
-            answers.put(urllib.request.urlopen(request, timeout=timeout))
-        except Exception as error:  # raised again below, in the caller's thread
-            answers.put(error)
-
-    threading.Thread(target=ask, daemon=True).start()
-    try:
-        answer = answers.get(timeout=2 * timeout)
-    except queue.Empty:
-        raise TimeoutError(f"no answer within {2 * timeout:g} s") from None
-    if isinstance(answer, Exception):
-        raise answer
-    return answer
 
 
 def _size(file: IO[bytes]) -> int:

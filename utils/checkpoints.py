@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import pickle
-import zipfile
-import zlib
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from pmi_cl.errors import UserError
+from pmi_cl.tensor_files import DamagedFile, is_whole_archive, read_tensors
 from pmi_cl.utils.atomic import write_atomically
 
 if TYPE_CHECKING:
@@ -52,14 +50,10 @@ def load(path: Path, expected: Mapping[str, Any], device: torch.device | str = "
         UserError: the file is missing, damaged, not a checkpoint, of another format, model, data set ..., or holds Python objects (whose
             loading could run code: they are refused, and nothing in the file is run).
     """
-    import torch
-
     check_file(path)
     try:
-        state = torch.load(path, map_location=device, weights_only=True)
-    except pickle.UnpicklingError as error:
-        raise UserError(f"{path} was refused and nothing in it was run: it holds more than tensors and plain data") from error
-    except (RuntimeError, OSError, EOFError, ValueError, LookupError, AttributeError, TypeError) as error:
+        state = read_tensors(path, device)
+    except DamagedFile as error:
         raise UserError(f"{path} {_NOT_OURS}") from error
     _check_contents(path, state, expected)
     return dict(state)
@@ -80,13 +74,10 @@ def check_file(path: Path) -> None:
             raise UserError(f"{path} was refused and nothing in it was run: it is a bare pickle, which can hold code")
         if start != b"PK\x03\x04":
             raise UserError(f"{path} {_NOT_OURS}")
-        with zipfile.ZipFile(path) as archive:
-            damaged = archive.testzip()  # compares checksums, which torch.load does not
-    except (zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError, RuntimeError):
-        damaged = "its table of contents"
+        whole = is_whole_archive(path)
     except OSError as error:
         raise UserError(f"cannot read {path} ({error.strerror}): check its permissions") from error
-    if damaged:
+    if not whole:
         raise UserError(f"{path} is truncated or damaged: give an older checkpoint, or start the run again")
 
 
