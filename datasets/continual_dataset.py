@@ -68,7 +68,7 @@ class ContinualDataset(ABC):
     """
 
     NAME: str
-    SETTING = "class-il"
+    SETTING = "class-il"  # a method written for Mammoth asks for it
     N_CLASSES: int
     N_TASKS: int
     SIZE: tuple[int, int]
@@ -249,15 +249,13 @@ class ContinualDataset(ABC):
         for rows in self._indices[split][task].split(batch_size):
             yield self.normalise(source.pixels(rows)), source.labels[rows]
 
-    def steps_per_epoch(self, task: int, batch_size: int, drop_last: bool = True) -> int:
-        """Batches of one epoch. A task smaller than one batch still gives one, however ``drop_last`` is set."""
-        full, rest = divmod(len(self.train_indices(task)), batch_size)
-        return full + 1 if rest and (full == 0 or not drop_last) else full
+    def steps_per_epoch(self, task: int, batch_size: int) -> int:
+        """Full batches of one epoch; what is left over is left out. A task smaller than a batch still gives one."""
+        images = len(self.train_indices(task))
+        return images // batch_size or min(images, 1)
 
-    def train_batches(
-        self, task: int, epoch: int, batch_size: int, drop_last: bool = True, start: int = 0
-    ) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
-        """The shuffled, augmented batches of one epoch, from step ``start`` on.
+    def train_batches(self, task: int, epoch: int, batch_size: int, start: int = 0) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
+        """The shuffled, augmented batches of one epoch (:meth:`steps_per_epoch`), from step ``start`` on.
 
         The order depends on (seed, task, epoch) and each augmentation on (seed, task, epoch, step), so a run that resumes
         at step k sees what an uninterrupted one sees.
@@ -271,7 +269,7 @@ class ContinualDataset(ABC):
         rows = self.train_indices(task)
         shuffle = torch.randperm(len(rows), generator=seeded(self.seed, "order", task, epoch))
         rows = rows[shuffle.to(self.device)]
-        for step in range(start, self.steps_per_epoch(task, batch_size, drop_last)):
+        for step in range(start, self.steps_per_epoch(task, batch_size)):
             batch = rows[step * batch_size : (step + 1) * batch_size]
             images = self.train.pixels(batch)
             yield self.augment(images, seeded(self.seed, "augment", task, epoch, step)), self.train.labels[batch], images

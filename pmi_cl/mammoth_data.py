@@ -107,7 +107,7 @@ class TaskData(ContinualDataset):
         """Every row: no other task's images are known."""
         return torch.arange(len(self.train.labels), device=self.device)
 
-    def steps_per_epoch(self, task: int, batch_size: int, drop_last: bool = True) -> int:
+    def steps_per_epoch(self, task: int, batch_size: int) -> int:
         """Batches that Mammoth's loader gives in an epoch."""
         return self._steps
 

@@ -136,14 +136,11 @@ def test_plain_batches_are_the_task_as_it_is(dataset: ContinualDataset) -> None:
 
 
 def test_an_epoch_shows_every_image_once(dataset: ContinualDataset) -> None:
-    batches = list(dataset.train_batches(0, 0, batch_size=10, drop_last=False))
-    shown = torch.cat([images for _, _, images in batches])
     expected = dataset.train.images[dataset.train_indices(0)]
-    assert len(batches) == dataset.steps_per_epoch(0, 10, drop_last=False)
+    ((inputs, labels, shown),) = dataset.train_batches(0, 0, batch_size=len(expected))
     assert torch.equal(shown.flatten(1).long().sum(1).sort().values, expected.flatten(1).long().sum(1).sort().values)
     assert not torch.equal(shown, expected)
-    inputs, labels, plain = batches[0]
-    assert inputs.shape == plain.shape == (10, 3, *dataset.SIZE)
+    assert inputs.shape == shown.shape == (len(labels), 3, *dataset.SIZE)
     assert inputs.dtype == torch.float32
     assert inputs.is_contiguous(memory_format=torch.channels_last)
     assert set(labels.tolist()) <= set(dataset.task_classes(0))
@@ -160,10 +157,10 @@ def test_equal_seeds_give_equal_batches_and_others_do_not(
 
 
 def test_an_epoch_resumes_at_any_step_bit_for_bit(dataset: ContinualDataset) -> None:
-    whole = list(dataset.train_batches(1, 4, batch_size=8, drop_last=False))
+    whole = list(dataset.train_batches(1, 4, batch_size=8))
     assert len(whole) > 2
     for start in (0, 2, len(whole) - 1, len(whole)):
-        rest = list(dataset.train_batches(1, 4, batch_size=8, drop_last=False, start=start))
+        rest = list(dataset.train_batches(1, 4, batch_size=8, start=start))
         assert len(rest) == len(whole) - start
         assert all(torch.equal(a, b) for x, y in zip(rest, whole[start:], strict=True) for a, b in zip(x, y, strict=True))
 
@@ -172,7 +169,7 @@ def test_the_last_batch(dataset: ContinualDataset) -> None:
     count = len(dataset.train_indices(0))
     size = count // 2 - 1  # two full batches and a rest of two or three
     assert [len(batch[1]) for batch in dataset.train_batches(0, 0, size)] == [size, size]
-    assert len(list(dataset.train_batches(0, 0, size, drop_last=False))) == 3
+    assert dataset.steps_per_epoch(0, size) == 2 and dataset.steps_per_epoch(0, count + 1) == 1
     assert [len(batch[1]) for batch in dataset.train_batches(0, 0, count + 1)] == [count]
 
 

@@ -15,7 +15,7 @@ from pmi_cl.inversion.engine import Inversion
 from pmi_cl.models.pmi_rdfcil import PmiRdfcil
 from pmi_cl.utils import checkpoints
 from pmi_cl.utils.interrupts import Interrupted
-from pmi_cl.utils.records import same_figures
+from tests.run_figures import same_figures
 from tests.test_runs import place_in, quick, results_in
 
 

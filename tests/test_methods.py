@@ -18,8 +18,8 @@ from pmi_cl.models.continual_model import ContinualModel
 from pmi_cl.models.losses import hard_distillation, local_cross_entropy, relational_distillation
 from pmi_cl.models.replay_training import ReplayTraining
 from pmi_cl.seeding import global_seed
-from pmi_cl.utils.records import same_figures
 from pmi_cl.utils.training import Training
+from tests.run_figures import same_figures
 from tests.slow_references import numpy_moments
 from tests.small_runs import (
     BACKBONE,

@@ -62,7 +62,6 @@ def test_one_task():
         "bwt": 0.0,
         "micro_last": 88.5,
     }
-    assert metrics.fwt([], [10.0]) == 0.0
 
 
 def test_joint_training_has_a_single_row_and_nothing_to_forget():
@@ -74,12 +73,6 @@ def test_before_the_first_task_nothing_is_known():
     figures = metrics.summary([], None)
     assert figures.pop("matrix") == []
     assert set(figures.values()) == {None}
-
-
-def test_forward_transfer_is_measured_from_chance():
-    assert metrics.fwt(ahead=[15.0, 40.0], reference=[9.0, 10.0, 20.0]) == pytest.approx((5 + 20) / 2)
-    with pytest.raises(ValueError, match="3 tasks needs 2"):
-        metrics.fwt([1.0], [1.0, 2.0, 3.0])
 
 
 def test_micro_weighs_tasks_by_their_images():

@@ -11,7 +11,8 @@ import pytest
 from pmi_cl.errors import UserError
 from pmi_cl.utils import metrics, records
 from pmi_cl.utils.atomic import write_atomically
-from pmi_cl.utils.records import RunRecord, figures, find_run, same_figures
+from pmi_cl.utils.records import RunRecord, find_run
+from tests.run_figures import figures, same_figures
 
 INVERSION = {"images": 20, "steps": 300, "step_equivalents": 120.5, "forward_passes": 121.0, "backward_passes": 120.0}
 

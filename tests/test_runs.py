@@ -26,7 +26,7 @@ from pmi_cl.cli import main
 from pmi_cl.datasets.seq_digits import SeqDigits
 from pmi_cl.utils import checkpoints
 from pmi_cl.utils.arguments import resolve
-from pmi_cl.utils.records import same_figures
+from tests.run_figures import same_figures
 from tests.small_runs import BACKBONE, METHODS, words_of
 
 ROOT = Path(__file__).resolve().parent.parent

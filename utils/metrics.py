@@ -40,21 +40,6 @@ def bwt(matrix: Matrix) -> float:
     return _mean([final[task] - matrix[task][task] for task in range(len(matrix) - 1)])
 
 
-def fwt(ahead: Sequence[float], reference: Sequence[float]) -> float:
-    """Forward transfer in points: what a task gains from the tasks learned before it (Lopez-Paz & Ranzato 2017). One task: 0.
-
-    Args:
-        ahead: (T-1,), accuracy in % on task i just before learning it, for i = 1..T-1.
-        reference: (T,), accuracy in % of a randomly initialised network on tasks 0..T-1.
-
-    Raises:
-        ValueError: the lengths do not fit.
-    """
-    if len(ahead) != len(reference) - 1:
-        raise ValueError(f"forward transfer of {len(reference)} tasks needs {len(reference) - 1} accuracies, got {len(ahead)}")
-    return _mean([seen - chance for seen, chance in zip(ahead, reference[1:], strict=True)])
-
-
 def micro(correct: Sequence[int], total: Sequence[int]) -> float:
     """Accuracy in % over all images together: every image counts the same, whatever its task.
 

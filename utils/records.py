@@ -19,8 +19,6 @@ from pmi_cl.errors import UserError, unknown_name
 from pmi_cl.utils.atomic import write_json
 
 SCHEMA = 1
-_NOT_FIGURES = {"seconds", "peak_memory_mib", "versions", "commit", "hardware"}
-_CLOCK_FIGURES = {"seconds_per_image"}
 # Synthetic images kept; steps of any kind over all batches; the same in full forward plus backward passes to the input; the passes, one
 # each a step, through whatever part of the network was optimised.
 _INVERSION = {"images": 0, "steps": 0, "step_equivalents": 0.0, "forward_passes": 0, "backward_passes": 0}
@@ -146,18 +144,6 @@ def inversion_figures(bill: Mapping[str, Any]) -> dict[str, Any]:
     """
     figures = {name: bill.get(name, nothing) for name, nothing in _INVERSION.items()}
     return {**figures, "seconds_per_image": bill.get("seconds", 0.0) / figures["images"] if figures["images"] else None}
-
-
-def figures(results: Mapping[str, Any]) -> dict[str, Any]:
-    """What two runs of one seed must share: the results without times, memory, versions, commit and hardware."""
-    kept = {key: value for key, value in results.items() if key not in _NOT_FIGURES}
-    kept["inversion"] = {key: value for key, value in results["inversion"].items() if key not in _CLOCK_FIGURES}
-    return kept
-
-
-def same_figures(a: Mapping[str, Any], b: Mapping[str, Any]) -> bool:
-    """Whether two results are equal, bit for bit, in all but times, memory, versions, commit and hardware."""
-    return figures(a) == figures(b)
 
 
 def surroundings() -> dict[str, Any]:
