@@ -79,7 +79,7 @@ class ListedImages(ContinualDataset):
 
     @classmethod
     def check_data(cls, args: SimpleNamespace) -> None:
-        """That all files are there, or may be fetched."""
+        """Raises UserError where a file is missing that may not be fetched, or the files do not fit together."""
         arguments = select(DataArguments, vars(args))
         base_path = Path(arguments.base_path)
         for download in cls.downloads(args):

@@ -62,7 +62,7 @@ class SeqCifar100(ContinualDataset):
 
     @classmethod
     def check_data(cls, args: SimpleNamespace) -> None:
-        """The sizes of the files; their checksums are looked at when they are loaded."""
+        """Compares the sizes of the files; their checksums are looked at when they are loaded."""
         arguments = select(DataArguments, vars(args))
         check_files(Path(arguments.base_path), arguments.offline)
 

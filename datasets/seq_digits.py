@@ -41,7 +41,7 @@ class SeqDigits(ContinualDataset):
 
     @classmethod
     def check_data(cls, args: SimpleNamespace) -> None:
-        """The file is part of the package."""
+        """Checks nothing: the file is part of the package."""
         if not FILE.is_file():
             raise UserError(f"{FILE} is missing: install pmi-cl again")
 

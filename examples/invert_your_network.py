@@ -37,10 +37,7 @@ def load(network: str, weights: Path | None) -> nn.Module:
         ensure_torchvision()
         build = getattr(importlib.import_module(module), function)
     except ModuleNotFoundError as error:
-        install = "pip install -c constraints.txt -e '.[torchvision]', or " if error.name == "torchvision" else ""
-        raise SystemExit(
-            f"--network {network}: there is no module {error.name}: {install}give MODULE:FUNCTION of a network of yours"
-        ) from None
+        raise SystemExit(f"--network {network}: there is no module {error.name}: give MODULE:FUNCTION of a network of yours") from None
     except (AttributeError, ValueError):
         raise SystemExit(f"--network {network}: write MODULE:FUNCTION, such as my_package.networks:resnet32") from None
     model = build()
@@ -61,6 +58,7 @@ def save_grid(images: Tensor, columns: int, path: Path) -> None:
 
 
 def main() -> None:
+    """Invert the network that was named and save its images as one picture."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--network", default="torchvision.models:resnet18", metavar="MODULE:FUNCTION")
     parser.add_argument("--weights", type=Path, help="a state dict; without one the network stays as it is built")

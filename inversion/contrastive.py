@@ -6,7 +6,7 @@ import math
 from collections import defaultdict
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
@@ -145,7 +145,7 @@ class ContrastiveBank:
         return [{"classes": classes, "weights": models.state_dict()} for classes, models in self.groups]
 
     @classmethod
-    def from_state(cls, state: list[dict], device: torch.device | None = None) -> ContrastiveBank:
+    def from_state(cls, state: list[dict[str, Any]], device: torch.device | None = None) -> ContrastiveBank:
         """The inverse of :meth:`state` (without the losses, which are only reported)."""
         bank = cls()
         for group in state:

@@ -32,7 +32,9 @@ class Bridge:
     """What is registered in a Mammoth.
 
     Attributes:
-        mammoth: the checkout. entries: ours, by kind and by the name that they have in Mammoth. flags: of each of them.
+        mammoth: the checkout.
+        entries: ours, by kind and by the name that they have in Mammoth.
+        flags: the flags of each of them, by kind and name.
     """
 
     def __init__(self, mammoth: Mammoth) -> None:

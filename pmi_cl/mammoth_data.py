@@ -51,7 +51,7 @@ class TaskData(ContinualDataset):
 
     @functools.cached_property
     def class_names(self) -> list[str]:  # type: ignore[override]
-        """As Mammoth knows them; numbers where it does not."""
+        """The name of each label as Mammoth knows it; its number where Mammoth does not."""
         try:
             return [str(name) for name in self._dataset.get_class_names()]
         except NotImplementedError:
@@ -69,12 +69,12 @@ class TaskData(ContinualDataset):
         return tuple(self._dataset.get_prompt_templates())
 
     def load(self, args: SimpleNamespace, progress: ProgressCallback | None) -> RawData:
-        """Mammoth loads."""
+        """Raises NotImplementedError: Mammoth loads the images, and :meth:`show` takes them up."""
         raise NotImplementedError
 
     @classmethod
     def check_data(cls, args: SimpleNamespace) -> None:
-        """Mammoth checks."""
+        """Checks nothing: Mammoth has loaded its data by then."""
 
     def show(self, task: int, loader: Any) -> None:
         """Take up the training images of a task. Raises UserError for images that no network of ours takes."""
@@ -104,7 +104,7 @@ class TaskData(ContinualDataset):
             yield self.normalise(self.train.pixels(rows)), self.train.labels[rows]
 
     def train_indices(self, task: int) -> Tensor:
-        """Every row: no other task's images are known."""
+        """The numbers of all rows: no other task's images are known."""
         return torch.arange(len(self.train.labels), device=self.device)
 
     def steps_per_epoch(self, task: int, batch_size: int) -> int:
@@ -142,8 +142,10 @@ class HostedDataset:
     """To be mixed with Mammoth's ``ContinualDataset``, in front of it.
 
     Attributes:
-        ENTRY, FLAGS: the data set's entry in the catalogue, and its flags. FITTED: lr, batch size and epochs where a method has none.
-        store: Mammoth's ``store_masked_loaders``. ordered: its ``fix_class_names_order``.
+        ENTRY: the data set's entry in the catalogue.
+        FLAGS: the data set's flags.
+        store: Mammoth's ``store_masked_loaders``.
+        ordered: Mammoth's ``fix_class_names_order``.
         ours: the data set itself.
     """
 
@@ -170,7 +172,7 @@ class HostedDataset:
         super().__init__(args)  # type: ignore[call-arg]
 
     def _transforms(self) -> tuple[Any, Any]:
-        """As ours trains: normalised first, so that the padding of the crops is the mean colour."""
+        """(training, test) as our own runner has them: normalised first, so that the padding of the crops is the mean colour."""
         from torchvision import transforms
 
         plain = [transforms.ToTensor(), self.get_normalization_transform()]
@@ -192,17 +194,17 @@ class HostedDataset:
 
     @staticmethod
     def get_loss() -> Any:
-        """Cross-entropy."""
+        """The loss that Mammoth gives a method: cross-entropy."""
         return nn.functional.cross_entropy
 
     def get_normalization_transform(self) -> Any:
-        """By the data set's mean and deviation."""
+        """Normalises by the data set's mean and standard deviation."""
         from torchvision import transforms
 
         return transforms.Normalize(self.ours.MEAN, self.ours.STD)
 
     def get_denormalization_transform(self) -> Any:
-        """Its inverse."""
+        """The inverse of :meth:`get_normalization_transform`."""
         from torchvision import transforms
 
         mean, std = self.ours.MEAN, self.ours.STD
@@ -222,7 +224,9 @@ class HostedBackbone:
     from the start.
 
     Attributes:
-        ENTRY, FLAGS: the network's entry in the catalogue, and its flags. body: the network, whose own head stays empty.
+        ENTRY: the network's entry in the catalogue.
+        FLAGS: the network's flags.
+        body: the network, whose own head stays empty.
     """
 
     ENTRY: Entry

@@ -33,7 +33,8 @@ class Flags:
     """The flags of one entry.
 
     Attributes:
-        specs: its options. names: the flag of each; ``pmi_`` stands before a name that Mammoth has with another meaning.
+        specs: its options.
+        names: the flag of each option; ``pmi_`` stands before a name that Mammoth has with another meaning.
     """
 
     def __init__(self, entry: Entry, mammoth_flags: Collection[str]) -> None:
@@ -47,7 +48,7 @@ class Flags:
         self.given = self.specs if entry.kind == "model" else self.own
 
     def add_to(self, parser: Any) -> None:
-        """Add those that Mammoth does not have."""
+        """Add those flags that Mammoth does not have."""
         for spec in self.own:
             many = {"nargs": "+", "action": _Many, "spec": spec} if spec.many else {"type": reader(spec)}
             parser.add_argument(f"--{self.names[spec.name]}", default=spec.default, help=explained(spec), **many)
@@ -103,7 +104,8 @@ def settings(model: Entry, dataset: str, ours: Entry | None, preset: str | None,
     """Every option as the method's preset for the data set has it, and the name of the backbone.
 
     Args:
-        dataset: the name of the data set in Mammoth. ours: its entry, if it is one of ours.
+        dataset: the name of the data set in Mammoth.
+        ours: the data set's entry, if it is one of ours.
         preset: what was asked for; None, "default" and "base": the method's choice for the data set.
         backbone: the one that was typed, by our name; None: the method's, or the data set's.
 

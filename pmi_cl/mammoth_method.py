@@ -36,9 +36,11 @@ class HostedMethod:
     """To be mixed with Mammoth's ``ContinualModel``, in front of it.
 
     Attributes:
-        ENTRY, FLAGS: the method's entry in the catalogue, and its flags.
+        ENTRY: the method's entry in the catalogue.
+        FLAGS: the method's flags.
         method: the method itself; its network is ``net``. It is no submodule: Mammoth saves ``net`` and, as extra state, the method's own.
-        data: the images of the task at hand, as the method knows data sets. batches: of the epoch, where the data set is one of ours.
+        data: the images of the task at hand, as the method knows data sets.
+        batches: those of the epoch, where the data set is one of ours.
     """
 
     ENTRY: Entry
@@ -83,7 +85,7 @@ class HostedMethod:
         return parser
 
     def get_optimizer(self, params: Any = None, lr: Any = None) -> Any:
-        """The method's own, whatever Mammoth asks for; None before it has one."""
+        """The method's own optimiser, whatever Mammoth asks for; None before it has one."""
         return None if self.method is None else self.method.opt
 
     def _skips(self) -> bool:
@@ -102,7 +104,7 @@ class HostedMethod:
         self.args.n_epochs, self.opt = self.method.n_epochs(), self.method.opt
 
     def begin_epoch(self, epoch: int, dataset: Any) -> None:
-        """The learning rate, and what trains."""
+        """Let the method set its learning rate and what trains."""
         self.method.begin_epoch(epoch, self.data)
         self.method.set_modes()
         if hasattr(dataset, "ours"):
@@ -125,11 +127,11 @@ class HostedMethod:
         return {**losses, "loss": float(losses["loss"])}
 
     def end_epoch(self, epoch: int, dataset: Any) -> None:
-        """After the last batch."""
+        """Tell the method that the last batch has been."""
         self.method.end_epoch(epoch, self.data)
 
     def end_task(self, dataset: Any) -> None:
-        """Statistics and what else the method keeps; the task's images are let go."""
+        """Let the method measure statistics and what else it keeps, and the task's images go."""
         if not self._skips():
             self.method.end_task(self.data)
             self.opt = self.method.opt
@@ -145,7 +147,7 @@ class HostedMethod:
         return self.method.state()
 
     def set_extra_state(self, state: dict[str, Any]) -> None:
-        """Take it up."""
+        """Take up :meth:`get_extra_state`."""
         self.method.load_state(state)
 
 
@@ -156,7 +158,7 @@ class MammothHost(NullHost):
         self._progress = Progress("0" if silent else "auto")
 
     def progress(self, phase: str, done: int, total: int, **values: float | Tensor) -> None:
-        """All but the training, of which Mammoth has a bar."""
+        """Shows every phase but the training, of which Mammoth has a bar."""
         if not phase.endswith("training"):
             self._progress.update(phase, done, total, **values)
 

@@ -23,11 +23,14 @@ class MemoryGauge:
     """
 
     def __init__(self, device: torch.device | None = None) -> None:
-        """Args: device: the one whose memory is measured; ``None``: the CPU."""
+        """
+        Args:
+            device: the one whose memory is measured; ``None``: the CPU.
+        """
         self._cuda = device if device is not None and device.type == "cuda" else None
 
     def reset(self) -> None:
-        """From here on."""
+        """Sets the mark anew: what was higher before is forgotten."""
         if self._cuda is not None:
             import torch
 
@@ -37,7 +40,7 @@ class MemoryGauge:
             _CLEAR.write_text("5", encoding="ascii")  # 5: only the high-water mark (man 5 proc); not every container allows it
 
     def peak_mib(self) -> float:
-        """In MiB."""
+        """The highest memory since the mark, in MiB."""
         if self._cuda is not None:
             import torch
 

@@ -52,10 +52,12 @@ class Handler(BaseHTTPRequestHandler):
         wanted = self.headers["Range"]
         self.server.asked.append(wanted)
         if self.path == "/missing":
-            return self.send_error(404)
+            self.send_error(404)
+            return
         start = int(wanted.removeprefix("bytes=").rstrip("-")) if wanted and self.server.ranges else 0
         if start >= len(CONTENT):
-            return self.send_error(416)
+            self.send_error(416)
+            return
         self.send_response(206 if start else 200)
         if start:
             self.send_header("Content-Range", f"bytes {start}-{len(CONTENT) - 1}/{len(CONTENT)}")

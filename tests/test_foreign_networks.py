@@ -318,20 +318,3 @@ def test_the_example_says_what_is_wrong_with_a_network(network: str, message: st
     done = run("examples/invert_your_network.py", "--network", network)
     assert done.returncode == 1 and done.stderr.startswith(f"--network {network}: ") and message in done.stderr
     assert done.stderr.count("\n") == 1
-
-
-def test_the_example_says_how_to_install_torchvision() -> None:
-    """As where it is not installed: the import system is told that there is none."""
-    code = """
-import importlib.abc, runpy, sys
-class Missing(importlib.abc.MetaPathFinder):
-    def find_spec(self, name, path=None, target=None):
-        if name == "torchvision":
-            raise ModuleNotFoundError("No module named 'torchvision'", name=name)
-sys.meta_path.insert(0, Missing())
-sys.argv = ["invert_your_network.py"]
-runpy.run_path("examples/invert_your_network.py", run_name="__main__")
-"""
-    done = run("-c", code)
-    assert done.returncode == 1 and "Traceback" not in done.stderr
-    assert "there is no module torchvision: pip install -c constraints.txt -e '.[torchvision]', or give MODULE:FUNCTION" in done.stderr

@@ -4,7 +4,6 @@ import os
 import shutil
 import subprocess
 import sys
-from dataclasses import dataclass
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -18,7 +17,7 @@ from pmi_cl.errors import UserError
 from pmi_cl.models.pmi_rdfcil import PmiRdfcil
 from pmi_cl.models.sgd import Sgd
 from pmi_cl.utils import checkpoints
-from pmi_cl.utils.arguments import resolve
+from pmi_cl.utils.arguments import Resolved, resolve
 from pmi_cl.utils.preflight import ROOM_MIB, check_writable, pick_device, preflight
 
 
@@ -54,14 +53,6 @@ class Modest:
         return args.mib
 
 
-@dataclass
-class Run:
-    args: SimpleNamespace
-    model: Entry
-    dataset: Entry
-    backbone: Entry
-
-
 def check(args):
     """What the module of a backbone may have."""
     if getattr(args, "weights", "") == "gone":
@@ -78,7 +69,7 @@ def make_run(results_path, **changes):
     entries = [
         Entry(kind, name.lower(), __name__, name, "") for kind, name in (("model", "Modest"), ("dataset", "Pairs"), ("backbone", "Net"))
     ]
-    return Run(SimpleNamespace(**args), *entries)
+    return Resolved(SimpleNamespace(**args), {}, *entries)
 
 
 def test_the_backbone_is_asked_for_its_weights(tmp_path):

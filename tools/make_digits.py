@@ -8,6 +8,7 @@ TARGET = Path(__file__).resolve().parent.parent / "datasets" / "digits.npz"
 
 
 def main() -> None:
+    """Write the file."""
     import numpy
     from sklearn.datasets import load_digits
 

@@ -190,6 +190,7 @@ def report(model: nn.Module) -> None:
 
 
 def main() -> None:
+    """Train and write the weights, or report on those that are there."""
     from safetensors.torch import save_file
 
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
@@ -199,7 +200,8 @@ def main() -> None:
     arguments = parser.parse_args()
     torch.set_num_threads(1)
     if arguments.report:
-        return report(clip_tiny.open_clip_model())
+        report(clip_tiny.open_clip_model())
+        return
     held = [path for path in font_files() if path.name in HELD_OUT]
     model = train(render([path for path in font_files() if path not in held]), Recipe(steps=arguments.steps))
     print(f"digits of held-out fonts: {held_out_accuracy(model, render(held)):.2f} % right")

@@ -42,7 +42,8 @@ def told_in_one_line(args: SimpleNamespace, position: Callable[[], Position] | N
     """Turns a lack of memory in the body into :class:`pmi_cl.errors.RunFailed`, with what to lower.
 
     Args:
-        args: of the run. position: where it is when that happens; None: before its first task.
+        args: the run's arguments.
+        position: tells where the run is when that happens; None: it is before its first task.
     """
     try:
         yield

@@ -10,7 +10,7 @@ import shutil
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING
 
 from pmi_cl.errors import UserError
 from pmi_cl.utils.checkpoints import check_file
@@ -22,31 +22,15 @@ if TYPE_CHECKING:
 
     import torch
 
-    from pmi_cl.catalogue import Entry
     from pmi_cl.datasets.continual_dataset import ContinualDataset
     from pmi_cl.models.continual_model import RunOutline
+    from pmi_cl.utils.arguments import Resolved
 
 ROOM_MIB = 128  # what any run may leave: two checkpoints of small networks, one a task if asked for, events and pictures
 _FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 
 
-class Run(Protocol):
-    """The part of :class:`pmi_cl.utils.arguments.Resolved` that is read here."""
-
-    @property
-    def args(self) -> SimpleNamespace: ...
-
-    @property
-    def model(self) -> Entry: ...
-
-    @property
-    def dataset(self) -> Entry: ...
-
-    @property
-    def backbone(self) -> Entry: ...
-
-
-def preflight(run: Run) -> None:
+def preflight(run: Resolved) -> None:
     """Checks all that a run needs from the machine and leaves nothing behind; what needs torch comes last, as it takes a second.
 
     Raises:

@@ -19,7 +19,7 @@ class Display(Protocol):
         """``done`` units are behind us; ``values`` may be 0-dimensional tensors and are read only if something is shown."""
 
     def close(self) -> None:
-        """The phase is left, finished or not."""
+        """Ends what is shown: the phase is left, finished or not."""
 
 
 class Progress:
@@ -108,7 +108,7 @@ class _Lines:
         print(f"{self._phase}: {done}/{self._total} in {spent:.1f} s{pace}{', ' + shown if shown else ''}", file=self._stream, flush=True)
 
     def close(self) -> None:
-        """Nothing to tidy: every line is whole."""
+        """Does nothing: every line is whole."""
 
 
 def _columns(stream: TextIO) -> int:

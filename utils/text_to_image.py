@@ -76,7 +76,7 @@ class Studio:
 
     @property
     def config(self) -> InversionConfig:
-        """Of the arm that starts with PMI."""
+        """The settings of the arm that starts with PMI."""
         args, side = self.args, self.network.image_size
         roll = side // 16 if args.roll is None else args.roll
         return InversionConfig(

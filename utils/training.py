@@ -45,9 +45,11 @@ class Training:
     """Trains a method on a data set, task after task.
 
     Attributes:
-        tasks: of the data set, or as many as ``stop_after`` says.
-        position: where it is. steps: taken so far, over all tasks.
-        class_il, task_il: the accuracy matrices so far; micro: the micro-averaged accuracies after the newest task.
+        tasks: how many the run has: those of the data set, or as many as ``stop_after`` says.
+        position: where it is.
+        steps: how many were taken so far, over all tasks.
+        class_il, task_il: the accuracy matrices so far.
+        micro: the micro-averaged accuracies after the newest task.
     """
 
     def __init__(
@@ -133,7 +135,7 @@ class Training:
             self._tell_pace()
 
     def _tell_pace(self) -> None:
-        """Real images a second since the last time."""
+        """Writes how many real images were trained on in a second, on average since the last time."""
         now = time.perf_counter()
         self.host.scalars({"training/images per second": self._seen / max(now - self._since, 1e-9)}, self.steps)
         self._seen, self._since = 0, now
