@@ -157,10 +157,10 @@ def test_equal_seeds_give_equal_batches_and_others_do_not(
 
 
 def test_an_epoch_resumes_at_any_step_bit_for_bit(dataset: ContinualDataset) -> None:
-    whole = list(dataset.train_batches(1, 4, batch_size=8))
+    whole = list(dataset.train_batches(1, 4, batch_size=4))
     assert len(whole) > 2
     for start in (0, 2, len(whole) - 1, len(whole)):
-        rest = list(dataset.train_batches(1, 4, batch_size=8, start=start))
+        rest = list(dataset.train_batches(1, 4, batch_size=4, start=start))
         assert len(rest) == len(whole) - start
         assert all(torch.equal(a, b) for x, y in zip(rest, whole[start:], strict=True) for a, b in zip(x, y, strict=True))
 
