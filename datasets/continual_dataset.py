@@ -96,7 +96,7 @@ class ContinualDataset(ABC):
 
         arguments = select(DataArguments, vars(args))
         _check_amounts(arguments)
-        self.class_order = self._order(args)
+        self.class_order = self.shown_classes(args)
         n_tasks = self.n_tasks(args)
         self.seed = arguments.seed
         self.device = torch.device(device)
@@ -146,10 +146,11 @@ class ContinualDataset(ABC):
     @classmethod
     def n_classes(cls, args: SimpleNamespace) -> int:
         """How many classes the run uses, without torch. Raises UserError."""
-        return len(cls._order(args))
+        return len(cls.shown_classes(args))
 
     @classmethod
-    def _order(cls, args: SimpleNamespace) -> list[int]:
+    def shown_classes(cls, args: SimpleNamespace) -> list[int]:
+        """The data set's own class ids in the order in which the run shows them, without torch. Raises UserError."""
         total = cls.total_classes(args)
         wanted = select(DataArguments, vars(args)).n_classes
         if wanted is not None and not 2 <= wanted <= total:

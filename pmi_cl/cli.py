@@ -60,7 +60,7 @@ def _command(argv: Sequence[str], catalogue: Catalogue) -> int:
     elif "--list" in asked:
         _show(listing(catalogue))
     elif rest[:1] == [invert.WORD] and "--check" in asked:
-        _show(table(*invert.resolve_invert(rest[1:], catalogue)))
+        _show(table(*invert.check_invert(rest[1:], catalogue)))
     elif rest and not rest[0].startswith("-"):
         commands = {invert.WORD: invert.invert_command, compare.WORD: compare.compare_command}
         if rest[0] not in commands:

@@ -37,6 +37,10 @@ class Pairs:
     def n_tasks(cls, args):
         return args.n_classes // 2
 
+    @classmethod
+    def shown_classes(cls, args):
+        return list(range(args.n_classes))
+
 
 class Modest:
     """A method that takes at most ten classes, and one task on a narrow network."""
@@ -174,8 +178,13 @@ def test_a_checkpoint_that_is_missing_or_truncated_or_whole(tmp_path, flag):
     run = make_run(tmp_path, **{flag: str(path if flag == "loadcheck" else tmp_path)})
     with pytest.raises(UserError, match=r"no checkpoint (at|to go on from)"):
         preflight(run)
-    checkpoints.save(path, {"t": torch.zeros(1000)})
+    known = {"model": "modest", "dataset": "pairs", "backbone": "net", "n_tasks": 1, "class_order": [0, 1]}
+    between = {"position": {"task": 1, "phase": "begin", "epoch": 0, "step": 0}}
+    checkpoints.save(path, {**known, "training": {**between, "t": torch.zeros(1000)}})
     preflight(run)
+    if flag == "loadcheck":
+        with pytest.raises(UserError, match="n_tasks 1, this run has n_tasks 2"):
+            preflight(make_run(tmp_path, loadcheck=str(path), n_classes=4))
     path.write_bytes(path.read_bytes()[:2000])
     with pytest.raises(UserError, match="truncated"):
         preflight(run)

@@ -59,6 +59,23 @@ def load(path: Path, expected: Mapping[str, Any], device: torch.device | str = "
     return dict(state)
 
 
+def load_start(path: Path, expected: Mapping[str, Any], device: torch.device | str = "cpu") -> dict[str, Any]:
+    """As :func:`load`, of a checkpoint that another run may begin with: one that was written between two tasks.
+
+    Raises:
+        UserError: as :func:`load` does, and where it holds no run, or one within a task.
+    """
+    state = load(path, expected, device)
+    try:
+        position = state["training"]["position"]
+        between = position["phase"] == "begin" and position["task"] > 0
+    except (LookupError, TypeError) as error:
+        raise UserError(f"{path} lacks the state of a run: give a checkpoint.pt that pmi-cl wrote") from error
+    if not between:
+        raise UserError(f"{path} was written within a task: go on with that run itself, --resume RUN")
+    return state
+
+
 def check_file(path: Path) -> None:
     """Refuses what is missing, damaged or no checkpoint at all, without torch and without interpreting the contents.
 

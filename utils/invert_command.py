@@ -65,8 +65,17 @@ def new_folder(prompt: str) -> str:
     return next(name for name in names if not (Path(name) / RECORD).exists())
 
 
+def check_invert(argv: Sequence[str], catalogue: Catalogue) -> tuple[SimpleNamespace, dict[str, str]]:
+    """As :func:`resolve_invert`, and what the machine has to say: its device, its disk, weights and images. Raises UserError."""
+    args, sources = resolve_invert(argv, catalogue)
+    from pmi_cl.utils.text_to_image import check_machine  # imports torch
+
+    check_machine(args, catalogue)
+    return args, sources
+
+
 def invert_command(argv: Sequence[str], catalogue: Catalogue) -> int:
-    """Carries it out; the exit code. Raises UserError as :func:`resolve_invert` does, and for what only torch can tell."""
+    """Carries it out; the exit code. Raises UserError as :func:`check_invert` does."""
     args, _ = resolve_invert(argv, catalogue)
     from pmi_cl.utils.out_of_memory import is_out_of_memory
     from pmi_cl.utils.text_to_image import text_to_image  # imports torch: only now

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     import torch
     from torch import Tensor
 
-    from pmi_cl.datasets.continual_dataset import ProgressCallback
+    from pmi_cl.datasets.continual_dataset import ContinualDataset, ProgressCallback
 
 BATCH = 50
 
@@ -38,13 +38,32 @@ def measured_images(
         yield from _of_dataset(args, catalogue, form, device, report)
 
 
+def check_images(args: SimpleNamespace, catalogue: Catalogue) -> None:
+    """Raises UserError where the folder or the data set is not there, without reading an image."""
+    if args.data_dir is not None:
+        _listed(Path(args.data_dir).expanduser())
+    elif args.dataset is not None:
+        dataset, dataset_args = _named(args, catalogue)
+        dataset.check(dataset_args)
+
+
+def _listed(folder: Path) -> list[Path]:
+    if not folder.is_dir():
+        raise UserError(f"--data_dir {folder}: there is no such folder; give one with images")
+    return images_below(folder, at_least=2)
+
+
+def _named(args: SimpleNamespace, catalogue: Catalogue) -> tuple[type[ContinualDataset], SimpleNamespace]:
+    """The data set that was named, and what a run on it would be told."""
+    words = ["--model", "zsclip", "--dataset", args.dataset, "--backbone", args.backbone, "--base_path", args.base_path]
+    return catalogue.load("dataset", args.dataset), resolve([*words, "--offline", str(int(args.offline))], catalogue).args
+
+
 def _of_folder(folder: Path, most: int, form: InputForm, device: torch.device, report: ProgressCallback) -> Iterator[Tensor]:
     import numpy
     import torch
 
-    if not folder.is_dir():
-        raise UserError(f"--data_dir {folder}: there is no such folder; give one with images")
-    found = images_below(folder, at_least=2)
+    found = _listed(folder)
     paths = [found[place] for place in evenly_spread(len(found), min(1.0, most / len(found)))][:most]
     squares = []
     for number, square in enumerate(in_order(paths, lambda path: bicubic_square(path, form.size, "crop")), 1):
@@ -59,10 +78,7 @@ def _of_dataset(
     args: SimpleNamespace, catalogue: Catalogue, form: InputForm, device: torch.device, report: ProgressCallback
 ) -> Iterator[Tensor]:
     """As many of each task, its first ones; with fewer images than tasks, one of each of the first tasks."""
-    words = ["--model", "zsclip", "--dataset", args.dataset, "--backbone", args.backbone, "--base_path", args.base_path]
-    dataset_args = resolve([*words, "--offline", str(int(args.offline))], catalogue).args
-    dataset_class = catalogue.load("dataset", args.dataset)
-    dataset_class.check(dataset_args)
+    dataset_class, dataset_args = _named(args, catalogue)
     dataset = dataset_class(dataset_args, device, report)
     dataset.present_as(form)
     each = max(args.data_images // dataset.N_TASKS, 1)

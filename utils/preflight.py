@@ -10,10 +10,10 @@ import shutil
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from pmi_cl.errors import UserError
-from pmi_cl.utils.checkpoints import check_file
+from pmi_cl.utils.checkpoints import check_file, load_start
 from pmi_cl.utils.out_of_memory import check_memory
 from pmi_cl.utils.records import RunRecord
 
@@ -40,13 +40,11 @@ def preflight(run: Resolved) -> None:
     results = Path(args.resume or args.results_path).expanduser()
     check_writable(results)
     network = run.backbone.load_module()
-    check_backbone = getattr(network, "check", None)  # of its weights, where it has some
-    if check_backbone is not None:
-        check_backbone(args)
+    check_backbone(network, args)
     dataset = run.dataset.load()
     dataset.check(args)
     if args.loadcheck:
-        check_file(Path(args.loadcheck).expanduser())
+        load_start(Path(args.loadcheck).expanduser(), identity(run, dataset))
     if args.resume:
         _check_resumable(RunRecord(Path(args.resume)))
     model = run.model.load()
@@ -54,6 +52,19 @@ def preflight(run: Resolved) -> None:
     samples = model.samples_mib(args, dataset)
     check_memory(args, samples, pick_device(args.device))
     check_writable(results, ROOM_MIB + math.ceil(2 * samples))  # a checkpoint is written before the one before it is removed
+
+
+def check_backbone(network: ModuleType, args: SimpleNamespace) -> None:
+    """Lets a backbone check its weights, where its module has a ``check``. Raises UserError."""
+    check = getattr(network, "check", None)
+    if check is not None:
+        check(args)
+
+
+def identity(run: Resolved, dataset: type[ContinualDataset]) -> dict[str, Any]:
+    """What a checkpoint and the run that goes on with it must share, as far as no data is needed to know it."""
+    names = {"model": run.model.name, "dataset": run.dataset.name, "backbone": run.backbone.name}
+    return {**names, "n_tasks": dataset.n_tasks(run.args), "class_order": dataset.shown_classes(run.args)}
 
 
 def outline_of(args: SimpleNamespace, dataset: type[ContinualDataset], network: ModuleType) -> RunOutline:

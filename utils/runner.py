@@ -15,7 +15,7 @@ from pmi_cl.utils import checkpoints, metrics
 from pmi_cl.utils.host import RunHost
 from pmi_cl.utils.interrupts import Interrupted, Interrupts
 from pmi_cl.utils.out_of_memory import told_in_one_line
-from pmi_cl.utils.preflight import pick_device, preflight
+from pmi_cl.utils.preflight import identity, pick_device, preflight
 from pmi_cl.utils.process_settings import for_training
 from pmi_cl.utils.progress import Progress
 from pmi_cl.utils.records import RunRecord, build_results, inversion_figures
@@ -98,14 +98,9 @@ class _Run:
 
         self.resolved, self.model, self.dataset, self.device = resolved, model, dataset, device
         args = self.args = resolved.args
-        self.identity = {
-            "model": resolved.model.name,
-            "dataset": resolved.dataset.name,
-            "backbone": resolved.backbone.name,
-            "n_tasks": dataset.N_TASKS,
-            "class_order": list(dataset.class_order),
-            **({"data": dataset.fingerprint} if dataset.fingerprint else {}),
-        }
+        self.identity = identity(resolved, type(dataset))
+        if dataset.fingerprint:
+            self.identity["data"] = dataset.fingerprint
         # a checkpoint need not hold weights that never move: it has to be gone on with on the same ones
         self.weights: dict[str, Any] | None = getattr(model.net, "weights_record", None)
         if self.weights is not None:
@@ -135,17 +130,7 @@ class _Run:
         args = self.args
         if args.resume:
             return checkpoints.load(RunRecord(Path(args.resume)).checkpoint, {**self.identity, "seed": args.seed}, self.device)
-        if not args.loadcheck:
-            return None
-        state = checkpoints.load(Path(args.loadcheck).expanduser(), self.identity, self.device)
-        try:
-            position = state["training"]["position"]
-            between = position["phase"] == "begin" and position["task"] > 0
-        except (LookupError, TypeError) as error:
-            raise UserError(f"{args.loadcheck} lacks the state of a run: give a checkpoint.pt that pmi-cl wrote") from error
-        if not between:
-            raise UserError(f"{args.loadcheck} was written within a task: go on with that run itself, --resume RUN")
-        return state
+        return checkpoints.load_start(Path(args.loadcheck).expanduser(), self.identity, self.device) if args.loadcheck else None
 
     def carry_out(self) -> int:
         """Train what is left, and say how it went."""

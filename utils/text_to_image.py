@@ -28,8 +28,8 @@ from pmi_cl.seeding import global_seed
 from pmi_cl.utils import step_pictures
 from pmi_cl.utils.atomic import write_json
 from pmi_cl.utils.invert_options import RECORD
-from pmi_cl.utils.measured_images import measured_images
-from pmi_cl.utils.preflight import check_writable, pick_device
+from pmi_cl.utils.measured_images import check_images, measured_images
+from pmi_cl.utils.preflight import check_backbone, check_writable, pick_device
 from pmi_cl.utils.progress import Progress
 from pmi_cl.utils.records import surroundings
 
@@ -131,15 +131,22 @@ def arms(studio: Studio) -> Iterator[Arm]:
     yield studio.run("full model alone", replace(config, start="noise", steps=config.steps + config.pmi.steps))
 
 
+def check_machine(args: SimpleNamespace, catalogue: Catalogue) -> None:
+    """Refuses what would stop the command before its first step. Raises UserError."""
+    check_writable(Path(args.output).expanduser(), ROOM_MIB, flag="--output")
+    pick_device(args.device)
+    check_backbone(catalogue.find("backbone", args.backbone).load_module(), args)
+    check_images(args, catalogue)
+
+
 def text_to_image(args: SimpleNamespace, catalogue: Catalogue) -> None:
     """Writes ``pmi.png``, ``full.png``, ``losses.png`` and ``invert.json`` (the record, with the curves) into ``args.output``.
 
     Raises:
         UserError: the folder cannot be written to, the text is too long, weights or data are missing.
     """
-    folder = Path(args.output).expanduser()
-    check_writable(folder, ROOM_MIB, flag="--output")
-    device, display = pick_device(args.device), Progress(args.progress)
+    check_machine(args, catalogue)
+    folder, device, display = Path(args.output).expanduser(), pick_device(args.device), Progress(args.progress)
     if args.num_threads:
         torch.set_num_threads(args.num_threads)
     studio = Studio(args, catalogue, device, display)
