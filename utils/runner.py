@@ -158,7 +158,7 @@ class _Run:
             self._write_results("interrupted")
             return interrupted
         except BaseException:
-            with contextlib.suppress(UserError, OSError):  # a full disk is what may have stopped it, and what is told
+            with contextlib.suppress(Exception):  # a full disk or a lost device stands in the way of this, too; what is told is the cause
                 self._write_results("failed")
             raise
         finally:
