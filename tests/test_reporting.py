@@ -159,6 +159,24 @@ def test_a_curve_that_starts_again_is_kept(tmp_path):
     assert [event.step for event in read_events(tmp_path).Scalars("layer")] == [0, 1, 2, 0, 1, 2]
 
 
+def test_settings_tell_runs_apart(tmp_path):
+    """A table under TEXT and a row under HPARAMS, beside the accuracies."""
+    from tensorboard.plugins.hparams.plugin_data_pb2 import HParamsPluginData
+
+    settings = {"model": "pmi_moe", "lr": 0.003, "n_epochs": 3, "balanced": True, "lr_milestones": (0.2, 0.4), "preset": None}
+    events = EventWriter(tmp_path, settings=settings)
+    assert not list(tmp_path.iterdir())  # TensorBoard takes a second to import: only with the first event
+    events.scalars({"class-il/last": 88.0}, 1)
+    events.close()
+    read = read_events(tmp_path)
+    (text,) = read.Tensors("settings/text_summary")
+    assert b"| lr | 0.003 |" in text.tensor_proto.string_val[0] and b"| model | pmi_moe |" in text.tensor_proto.string_val[0]
+    told = HParamsPluginData.FromString(read.SummaryMetadata("_hparams_/session_start_info").plugin_data.content).session_start_info.hparams
+    assert (told["model"].string_value, told["lr"].number_value, told["balanced"].number_value) == ("pmi_moe", 0.003, 1)
+    assert (told["lr_milestones"].string_value, told["preset"].string_value) == ("(0.2, 0.4)", "None")
+    assert read.Scalars("class-il/last")[0].value == 88.0
+
+
 def test_switched_off_it_writes_nothing(tmp_path):
     events = EventWriter(tmp_path, enabled=False)
     events.scalars({"loss": 1.0}, 0)

@@ -11,6 +11,7 @@ if TYPE_CHECKING:
     import numpy as np
     import torch
 
+HEADLINES = ("class-il/last", "class-il/average", "task-il/last")  # scalars that HPARAMS shows beside the settings
 _FINE_STEPS = 500  # a curve keeps at least this resolution: all of its points up to here, then about one in step / 500
 
 
@@ -20,15 +21,17 @@ class EventWriter:
     Scalars are kept as they come, tensors on the device included, and turned into numbers many at a time.
     """
 
-    def __init__(self, folder: Path, enabled: bool = True, buffered: int = 100) -> None:
+    def __init__(self, folder: Path, enabled: bool = True, buffered: int = 100, settings: Mapping[str, Any] | None = None) -> None:
         """
         Args:
             folder: where the events file goes.
             buffered: calls of :meth:`scalars` that are gathered before the device is waited for, once.
+            settings: what tells this run from others, by option: a table under TEXT, and a row under HPARAMS.
         """
         self._folder = folder
         self._enabled = enabled
         self._buffered = buffered
+        self._settings = dict(settings or {})
         self._rows: list[tuple[int, float, dict[str, Any]]] = []
         self._last: dict[str, int] = {}
         self._writer: Any = None
@@ -76,7 +79,19 @@ class EventWriter:
             from torch.utils.tensorboard import SummaryWriter
 
             self._writer = SummaryWriter(str(self._folder))
+            if self._settings:
+                self._tell_settings()
         return self._writer
+
+    def _tell_settings(self) -> None:
+        """Written with the first event, as TensorBoard takes a second to import."""
+        from torch.utils.tensorboard.summary import hparams
+
+        rows = "\n".join(f"| {name} | {value} |" for name, value in self._settings.items())
+        self._writer.add_text("settings", f"| option | value |\n|---|---|\n{rows}", 0)
+        plain = {name: value if isinstance(value, bool | int | float | str) else str(value) for name, value in self._settings.items()}
+        for summary in hparams(plain, dict.fromkeys(HEADLINES, 0.0))[:2]:  # the third says how the session ended
+            self._writer.file_writer.add_summary(summary)
 
 
 def _detached(value: float | torch.Tensor) -> float | torch.Tensor:
