@@ -17,7 +17,9 @@ class SyntheticBuffer:
     """Synthetic samples in the space they are replayed in.
 
     Attributes:
-        images: (n, c, h, w), float, normalised. labels: (n,), int64. logits: (n, old classes), the teacher's, float32.
+        images: (n, c, h, w), float, normalised; on a CLIP the maps of the patch convolution.
+        labels: (n,), int64.
+        logits: (n, old classes), the teacher's, float32.
         contexts: (n, dq), what goes with each sample into the network, if anything does.
         kept: (n, k), the patches of each sample that were inverted, where not all were.
     """

@@ -80,37 +80,40 @@ def _train_group(
     models = ContrastiveModels(len(classes), d, seeded(seed, "f_cont", *classes)).to(device)
     optimizer_class = torch.optim.SGD if config.optimizer == "sgd" else torch.optim.Adam
     optimizer = optimizer_class(models.parameters(), lr=config.lr)
-    best, loss = None, torch.full((len(classes),), torch.inf, device=device)
-    lowest = loss.clone()
+    loss = lowest = torch.full((len(classes),), torch.inf, device=device)
+    best = _copied(models) if config.keep_best else {}
     padded = nn.utils.rnn.pad_sequence(features, batch_first=True)
     which = torch.arange(len(classes), device=device)[:, None]
     for epoch in range(config.epochs):
         pause()
         for rows in _epoch_batches([len(f) for f in features], batch, seed, epoch, classes).to(device):
-            before = {name: value.clone() for name, value in models.state_dict().items()} if config.keep_best else None
+            before = _copied(models) if config.keep_best else {}
             loss = uniformity(models(padded[which, rows]), config.temperature)
             if config.keep_best:
-                best = _keep_lowest(best, before, loss.detach() < lowest, len(classes))
+                best = _taken_where(loss.detach() < lowest, before, best)
                 lowest = torch.minimum(lowest, loss.detach())
             optimizer.zero_grad(set_to_none=True)
             loss.sum().backward()
             optimizer.step()
-    if best is not None:
+    if config.keep_best:
         models.load_state_dict(best)
     return models.eval(), (lowest if config.keep_best else loss.detach())
 
 
-def _keep_lowest(best: dict[str, Tensor] | None, now: dict[str, Tensor] | None, better: Tensor, k: int) -> dict[str, Tensor]:
-    """Per class, the state with the lower loss; counters (0-dim) follow the newest."""
-    assert now is not None
-    if best is None:
-        return now
+def _copied(models: ContrastiveModels) -> dict[str, Tensor]:
+    """The models' state, which further steps do not touch."""
+    return {name: value.clone() for name, value in models.state_dict().items()}
+
+
+def _taken_where(better: Tensor, now: dict[str, Tensor], best: dict[str, Tensor]) -> dict[str, Tensor]:
+    """The state ``now`` of the classes that are ``better`` (k,), and ``best`` of the others; counters (0-dim) follow the newest."""
     chosen = {}
     for name, value in now.items():
-        if value.dim():
-            rows, old = value.view(k, -1), best[name].view(k, -1)
-            value = torch.where(better[:, None], rows, old).view(value.shape)
-        chosen[name] = value
+        if value.dim() == 0:
+            chosen[name] = value
+        else:
+            by_class, old = value.view(len(better), -1), best[name].view(len(better), -1)
+            chosen[name] = torch.where(better[:, None], by_class, old).view(value.shape)
     return chosen
 
 

@@ -38,7 +38,16 @@ class Descent:
         name: str = "the full model",
         locate: Callable[[Tensor, int], str | None] | None = None,
     ) -> None:
-        """Args: locate: names the layer in which the loss of (iterate, step) stops being finite; asked once, when all restarts failed."""
+        """
+        Args:
+            start: the first iterate.
+            steps: how many are taken.
+            rate: a step's number, from 0, to its learning rate.
+            beta2: Adam's second decay.
+            keep_best: whether the result is the iterate of the lowest loss, not the last.
+            name: what is inverted, for the message where it fails.
+            locate: names the layer in which the loss of (iterate, step) stops being finite; asked once, when all restarts failed.
+        """
         self.start, self.steps, self.rate, self.name = start.detach(), steps, rate, name
         self.locate = locate
         self.beta2, self.keep_best = beta2, keep_best

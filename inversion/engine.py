@@ -98,7 +98,7 @@ class Inversion:
 
     @property
     def descent(self) -> Descent | None:
-        """That of the stage under way, if one is."""
+        """The descent of the stage under way, if one is."""
         return None if self._under_way is None else self._under_way.descent
 
     @property

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 import operator
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import torch
 from torch import Tensor, fx, nn
@@ -32,7 +32,7 @@ class StatisticsTap(nn.Module):
         self.register_buffer("var", var.detach().clone())
 
     def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        """Values to (the same values, KL)."""
+        """Values (b, c, ...) or tokens (b, t, c) to (the same values, their KL to the stored moments)."""
         return tap_kl(x, self.mean, self.var, self.direction, self.axis)
 
 
@@ -47,7 +47,7 @@ class ChannelAffine(nn.Module):
         self.register_buffer("shift", shift.detach().clone())
 
     def forward(self, x: Tensor) -> Tensor:
-        """Maps (b, c, h, w) or features (b, c)."""
+        """Maps (b, c, h, w) or features (b, c) to the same shape."""
         shape = (1, -1) + (1,) * (x.dim() - 2)
         return x * self.scale.view(shape) + self.shift.view(shape)
 
@@ -144,6 +144,14 @@ def freeze_piece(piece: nn.Module, direction: Direction) -> fx.GraphModule:
     return traced.requires_grad_(False)
 
 
+def cast_floats(network: nn.Module, dtype_of: Callable[[nn.Module], torch.dtype]) -> None:
+    """Every parameter and buffer that is a floating-point number to the type that ``dtype_of`` gives for the module it belongs to."""
+    for module in network.modules():
+        for tensor in [*module.parameters(recurse=False), *module.buffers(recurse=False)]:
+            if tensor.is_floating_point():
+                tensor.data = tensor.data.to(dtype_of(module))
+
+
 class FrozenNetwork(nn.Module):
     """Pieces that map an image to features, tapped, and the classifier on top; nothing in it can be trained.
 
@@ -171,16 +179,9 @@ class FrozenNetwork(nn.Module):
         frozen = [freeze_piece(piece, direction) for piece in pieces]
         self.pieces = nn.ModuleList(frozen).to(device)
         self.pieces.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-        self._cast(dtype)
+        wide = torch.promote_types(dtype, torch.float32)  # statistics are compared in it
+        cast_floats(self.pieces, lambda module: wide if isinstance(module, StatisticsTap) else dtype)
         self.head = None if head is None else copy.deepcopy(head).float().eval().requires_grad_(False).to(device)
-
-    def _cast(self, dtype: torch.dtype) -> None:
-        """Everything to ``dtype``, but the taps' moments to float32 at least: that is where statistics are compared."""
-        for module in self.pieces.modules():
-            target = torch.promote_types(dtype, torch.float32) if isinstance(module, StatisticsTap) else dtype
-            for tensor in [*module.parameters(recurse=False), *module.buffers(recurse=False)]:
-                if tensor.is_floating_point():
-                    tensor.data = tensor.data.to(target)
 
     def train(self, mode: bool = True) -> FrozenNetwork:
         """Always in evaluation mode: batch statistics are compared, never used for normalising."""

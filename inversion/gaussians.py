@@ -14,7 +14,8 @@ class ClassGaussians:
     """Diagonal Gaussians N(mean_c, std_c^2) of the features of each class; std has ddof 0 (spec 3.4).
 
     Attributes:
-        mean, std: (classes, d), row k belongs to label k.
+        mean: (classes, d), row k belongs to label k.
+        std: (classes, d), likewise.
     """
 
     mean: Tensor
@@ -30,7 +31,7 @@ class ClassGaussians:
         return self.mean[labels] + self.std[labels] * eps
 
     def followed_by(self, newer: ClassGaussians) -> ClassGaussians:
-        """These classes, then those of ``newer``."""
+        """The Gaussians of these classes and, after them, of those of ``newer``."""
         return ClassGaussians(torch.cat([self.mean, newer.mean]), torch.cat([self.std, newer.std]))
 
     def state(self) -> dict[str, Tensor]:

@@ -25,7 +25,13 @@ from pmi_cl.seeding import seeded
 
 @dataclass(frozen=True)
 class InversionResult:
-    """Images (n, c, h, w) in the network's input space, what they cost, and their loss judged in float32, term by term."""
+    """What :func:`invert` gives.
+
+    Attributes:
+        images: (n, c, h, w), in the network's input space.
+        report: what they cost.
+        judged: their loss in float32, term by term.
+    """
 
     images: Tensor
     report: InversionReport
@@ -52,19 +58,26 @@ def invert(
     anew (:class:`pmi_cl.memory.MemoryGauge`), so that the report's is this call's.
 
     Example:
-        >>> from torchvision.models import resnet18  # doctest: +SKIP
-        >>> config = InversionConfig(start="lowfreq", steps=100, terms=(CrossEntropy(), StatisticsMatch(0.1)))  # doctest: +SKIP
-        >>> result = invert(resnet18(), image_shape=(3, 64, 64), labels=torch.arange(200), config=config)  # doctest: +SKIP
+        >>> layers = [nn.Conv2d(3, 8, 3), nn.BatchNorm2d(8), nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(8, 2)]
+        >>> network = nn.Sequential(*layers)  # yours is trained
+        >>> config = InversionConfig(start="lowfreq", steps=5, terms=(CrossEntropy(), StatisticsMatch(0.1)))
+        >>> result = invert(network, image_shape=(3, 8, 8), labels=torch.tensor([0, 1, 0, 1]), config=config)
+        >>> result.images.shape, result.report.steps, sorted(result.judged)
+        (torch.Size([4, 3, 8, 8]), 5, ['CrossEntropy', 'StatisticsMatch', 'total'])
 
     Args:
         image_shape: (channels, height, width) of the images to make.
-        targets: (n, d) features for ``FeatureMatch``. labels: (n,) for ``CrossEntropy``. At least one.
+        model: is not changed; only ``pieces`` and ``head`` are looked at where they are given.
+        targets: (n, d) features for ``FeatureMatch``. Targets, labels or both are given.
+        labels: (n,) class numbers for ``CrossEntropy``.
         config: the appendix's settings where it is not given; without targets, cross-entropy takes the place of the feature's distance.
-        pieces, head: where the network cannot be cut along its children (:func:`pmi_cl.inversion.pieces.split_network`): modules
-            whose composition maps images to features (n, d), and the classifier.
+        pieces: modules whose composition maps images to features (n, d), where the network cannot be cut along its children
+            (:func:`pmi_cl.inversion.pieces.split_network`).
+        head: the classifier on top of the ``pieces``.
         input_moments: of every piece's input, for the starts ``stats``, ``stem`` and ``pmi``
             (:func:`pmi_cl.inversion.pieces.measure_input_moments`).
         colour: optimise in the colour space of real images (:meth:`pmi_cl.inversion.colour.Colour.of`).
+        seed: of all random numbers.
         progress: called with every step; the engine itself prints nothing.
 
     Raises:

@@ -17,7 +17,10 @@ class Batch:
 
     Attributes:
         images: what is optimised (b, c, h, w), before any transform.
-        features: (b, d). ``kls``: one scalar per tapped layer. ``targets``: (b, d). ``labels``: (b,).
+        features: (b, d).
+        kls: one scalar per tapped layer.
+        targets: (b, d), the features that are wanted, if any are.
+        labels: (b,), the classes that are wanted, if any are.
         classify: features (b, d) to logits (b, classes).
     """
 

@@ -76,7 +76,9 @@ def _cut(model: nn.Module) -> tuple[list[nn.Module], nn.Module | None]:
 def measure_input_moments(pieces: Sequence[nn.Module], batches: Iterable[Tensor]) -> list[Moments]:
     """The moments of every piece's input over real images, pooled exactly over the batches; entry 0 is the image's.
 
-    Two vectors a piece are stored; no image is. The pieces run in evaluation mode and are left in the mode they were in.
+    Two vectors a piece are stored; no image is. The pieces run in evaluation mode and are left in the mode they were in. Each batch is
+    summed in float32 and the batches pooled in float64, where :func:`measure_token_moments` sums in float64 throughout: the last bits
+    differ, and recorded results depend on them.
     """
     parts: list[list[Moments]] = [[] for _ in pieces]
     with torch.no_grad(), in_evaluation_mode(pieces):

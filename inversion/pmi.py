@@ -18,7 +18,8 @@ class PmiConfig:
     """The loss of one layer is beta x MSE + alpha x (KL of the layer's input + KL of the BatchNorm inputs inside it).
 
     Attributes:
-        steps, lr: 100 and 0.8 (App. I.1); the released code's are 50 and 0.8.
+        steps: of each piece, 100 (App. I.1); the released code's are 50.
+        lr: Adam's rate, 0.8 (App. I.1), which is the released code's too.
         alpha: weight of the statistics, 1.6 (App. I.1); the released code multiplies its base 0.25 by 16 blocks and by 20, to 80.
         beta: weight of the MSE, 1.0 (App. I.1).
         prior: what is known of a layer's input: ``measured`` moments, or (beta, gamma^2) of the last BatchNorm before it

@@ -60,8 +60,13 @@ def projected_features(
     Top 5 and alpha 0.1 are the appendix's (I.3). The features of one class depend on the seed, its label and its count alone.
 
     Args:
-        gaussians: of the seen classes' image features, on the bare CLIP. seen_texts: (m, d), their text features, of length 1.
-        new_texts: (c, d), of length 1. labels: (n,), numbers of rows in ``new_texts``.
+        gaussians: of the seen classes' image features, on the bare CLIP.
+        seen_texts: (m, d), their text features, of length 1.
+        new_texts: (c, d), of the new classes, of length 1.
+        labels: (n,), numbers of rows in ``new_texts``.
+        seed: of what is drawn.
+        top_k: how many similar classes each feature is made of.
+        alpha: the new text's part of the feature.
 
     Raises:
         ValueError: the Gaussians and the texts are not of the same classes.

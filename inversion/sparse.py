@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -104,7 +103,7 @@ class Pruning:
     def _prune(self, images: Tensor) -> int:
         """Drop patches; returns the operations, of one sample, of the pass that decided which."""
         shares = self.network.class_attention(images, self.context, self.kept)
-        spent = operations(partial(self.network.class_attention, images[:1], self._one(self.context), self._one(self.kept)))
+        spent = operations(lambda: self.network.class_attention(images[:1], self._one(self.context), self._one(self.kept)))
         if self.kept is None:
             self.patches = shares.shape[1]
             self.kept = torch.arange(self.patches, device=images.device).expand(len(images), -1)
@@ -118,13 +117,17 @@ class Pruning:
         left = 0 if kept is None else kept.shape[1]
         if left not in self._operations:
             value = torch.zeros_like(images[:1]).requires_grad_()
-            step = partial(self.network, value, self._one(self.context), self._one(kept))
-            self._operations[left] = operations(lambda: step()[0].sum().backward())
+
+            def step() -> None:
+                features, _ = self.network(value, self._one(self.context), self._one(kept))
+                features.sum().backward()
+
+            self._operations[left] = operations(step)
         return self._operations[left]
 
     @staticmethod
     def _one(rows: Tensor | None) -> Tensor | None:
-        """Of one sample."""
+        """The first sample's row (1, ...) of ``rows``, if there are any."""
         return None if rows is None else rows[:1]
 
     def state(self) -> dict[str, Any]:

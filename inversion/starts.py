@@ -92,7 +92,7 @@ class Start:
 
 @dataclass(frozen=True)
 class FunctionStart(Start):
-    """At what a function of the user's draws."""
+    """Starts at what a function of the user's draws."""
 
     function: Initialiser
 
@@ -102,7 +102,7 @@ class FunctionStart(Start):
 
 
 class LowFrequencyStart(Start):
-    """At low-frequency noise."""
+    """Starts at low-frequency noise."""
 
     name = "lowfreq"
 
@@ -112,7 +112,7 @@ class LowFrequencyStart(Start):
 
 
 class StatisticsStart(Start):
-    """At noise with the stored moments of the images."""
+    """Starts at noise with the stored moments of the images."""
 
     name = "stats"
     draws_images = True
@@ -141,7 +141,11 @@ class StatisticsStart(Start):
 
 @dataclass(frozen=True)
 class StemStart(StatisticsStart):
-    """At a few ``descent_steps`` of the lowest piece towards random values with the right moments."""
+    """Starts where a few steps of the lowest piece end, taken towards random values with the right moments.
+
+    Attributes:
+        descent_steps: how many.
+    """
 
     descent_steps: int
     name = "stem"
@@ -173,7 +177,11 @@ class StemStart(StatisticsStart):
 
 @dataclass(frozen=True)
 class PmiStart(StatisticsStart):
-    """At what per-layer inversion of the targets, from the top to the bottom, ends with."""
+    """Starts where the per-layer inversion of the targets, from the top to the bottom, ends.
+
+    Attributes:
+        config: its settings.
+    """
 
     config: PmiConfig
     name = "pmi"
@@ -195,7 +203,7 @@ class PmiStart(StatisticsStart):
         return super().measured_priors(pieces, measured)
 
     def stored_priors(self, stored: list[Moments | None]) -> list[Moments | None]:
-        """See :class:`Start`. Without any, PMI starts from white noise and matches features alone."""
+        """See :class:`Start`. Without moments, PMI starts from white noise and matches features alone."""
         return stored
 
     def handed_down(self, layer: int, value: Tensor) -> Tensor:

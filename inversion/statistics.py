@@ -40,7 +40,8 @@ class Moments:
 
     def floored_var(self) -> Tensor:
         """The variance, of dead channels (none over the real data) raised so that they do not rule the KL of all others."""
-        return self.var.clamp_min(DEAD_SHARE * float(self.var.mean()))
+        floor = DEAD_SHARE * self.var.mean().double()  # rounded once, and not read back to the host
+        return self.var.clamp_min(floor.to(self.var.dtype))
 
 
 def as_rows(x: Tensor, axis: Axis = "channel") -> Tensor:

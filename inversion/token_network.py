@@ -11,7 +11,7 @@ from torch.nn import functional as F
 
 from pmi_cl.backbones.clip_pieces import of_patches
 from pmi_cl.inversion.attention import FrozenAttention, class_attention, with_frozen_attention
-from pmi_cl.inversion.frozen import FrozenNetwork, StatisticsTap
+from pmi_cl.inversion.frozen import FrozenNetwork, StatisticsTap, cast_floats
 from pmi_cl.inversion.statistics import Direction, Moments
 from pmi_cl.inversion.token_statistics import TokenMoments
 
@@ -72,18 +72,12 @@ class TokenNetwork(nn.Module):
         stored = {f"{number}_{name}": values for number, piece in enumerate(known) for name, values in _compared(piece).items()}
         self.axis = next((values.axis for values in stored.values()), "channel")
         self.taps = nn.ModuleDict({key: _tap(values, direction) for key, values in stored.items()})
-        self._cast(dtype)
+        wide = torch.promote_types(dtype, torch.float32)
+        cast_floats(self, lambda module: dtype if isinstance(module, MULTIPLIES) else wide)
         self.requires_grad_(False).to(device).eval()
 
-    def _cast(self, dtype: torch.dtype) -> None:
-        wide = torch.promote_types(dtype, torch.float32)
-        for module in self.modules():
-            for tensor in [*module.parameters(recurse=False), *module.buffers(recurse=False)]:
-                if tensor.is_floating_point():
-                    tensor.data = tensor.data.to(dtype if isinstance(module, MULTIPLIES) else wide)
-
     def train(self, mode: bool = True) -> TokenNetwork:
-        """Always in evaluation mode."""
+        """The network stays in evaluation mode whatever ``mode`` is."""
         return super().train(False)
 
     def run(
@@ -92,7 +86,8 @@ class TokenNetwork(nn.Module):
         """Pieces ``first`` to ``last`` (exclusive) of ``x``: their output and the KLs of what blocks show inside (spec 3.7).
 
         Args:
-            context: (b, dq), handed to every piece. kept: as in :meth:`forward`.
+            context: (b, dq), handed to every piece.
+            kept: as in :meth:`forward`.
         """
         return self._with_kls(x, range(len(self.pieces))[first:last], context, kept, whole=False)
 
@@ -125,7 +120,8 @@ class TokenNetwork(nn.Module):
             self.pieces[highest](tokens, context, record)
             prefix = getattr(self.pieces[highest], "prefix", None)
             shares = class_attention(attention, entered[0], None if prefix is None else prefix(context)[0])
-        return shares[:, 1 - tokens.shape[1] :]  # without the class token, and without prompts that the block has put behind it
+        patches = tokens.shape[1] - 1
+        return shares[:, -patches:]  # they stand last: behind the class token, and behind prompts that the block has put after it
 
     def _with_kls(self, x: Tensor, numbers: range, context: Tensor | None, kept: Tensor | None, whole: bool) -> tuple[Tensor, list[Tensor]]:
         kls: list[Tensor] = []

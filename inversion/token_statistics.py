@@ -57,7 +57,7 @@ class _Sums:
         self.axis = self.axis if x.dim() == 3 else "channel"
 
     def moments(self) -> Moments:
-        """Of all that was added."""
+        """The moments of all that was added. Raises ValueError where nothing was."""
         if self.total is None or self.squares is None:
             raise ValueError("there are no data to measure")
         mean = self.total / self.count

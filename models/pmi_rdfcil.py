@@ -26,7 +26,6 @@ from pmi_cl.inversion.engine import Inversion
 from pmi_cl.inversion.gaussians import fit_gaussians
 from pmi_cl.inversion.labels import draw_labels
 from pmi_cl.inversion.objectives import CrossEntropy, FeatureMatch, StatisticsMatch, Term, TotalVariation
-from pmi_cl.inversion.parts import check_named, start_named, terms_named
 from pmi_cl.inversion.pieces import measure_input_moments
 from pmi_cl.inversion.pmi import PmiConfig
 from pmi_cl.inversion.precision import inversion_dtype
@@ -34,6 +33,7 @@ from pmi_cl.inversion.selection import SelectionConfig, sample_targets
 from pmi_cl.inversion.statistics import Moments, pool_moments
 from pmi_cl.inversion.transforms import Transforms
 from pmi_cl.models.continual_model import RunOutline
+from pmi_cl.models.inversion_parts import check_named, start_named, terms_named
 from pmi_cl.models.inverting import Inverting, SelectionOptions
 from pmi_cl.models.replay_training import ReplayOptions, ReplayTraining
 from pmi_cl.options import option

@@ -11,6 +11,8 @@ from pathlib import Path
 
 import pytest
 
+from pmi_cl.inversion import plugins
+
 ROOT = Path(__file__).resolve().parent.parent
 # page -> the module that its template becomes, and how long it may be in lines that are not empty
 PAGES = {"method": ("taught", 40), "dataset": ("stripes", 25), "backbone": ("plain", 20), "inversion_part": ("inversion", 15)}
@@ -168,3 +170,9 @@ def test_a_template_works_as_a_file_of_a_checkout(name: str, tmp_path: Path) -> 
         [sys.executable, "main.py", *command_line], cwd=copy, env=environment, capture_output=True, text=True, check=False
     )
     assert done.returncode == 0, done.stderr
+
+
+def test_the_engine_refuses_unknown_names_in_its_own_words() -> None:
+    for refuse in (plugins.check_start, plugins.start_named, plugins.check_term, plugins.term_named):
+        with pytest.raises(ValueError, match=r"unknown (start|term) of the inversion 'blue'"):
+            refuse("blue")

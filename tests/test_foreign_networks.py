@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import doctest
 import functools
 import os
 import re
@@ -318,3 +319,10 @@ def test_the_example_says_what_is_wrong_with_a_network(network: str, message: st
     done = run("examples/invert_your_network.py", "--network", network)
     assert done.returncode == 1 and done.stderr.startswith(f"--network {network}: ") and message in done.stderr
     assert done.stderr.count("\n") == 1
+
+
+def test_the_example_of_invert_runs() -> None:
+    from pmi_cl.inversion import invert as module
+
+    outcome = doctest.testmod(module)
+    assert outcome.attempted == 5 and outcome.failed == 0
