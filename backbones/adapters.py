@@ -8,8 +8,6 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from pmi_cl.errors import UserError
-
 
 class Adapter(nn.Module):
     """width -> bottleneck, ReLU, dropout, -> width, times a constant. The way up starts at zero: untrained, it adds nothing.
@@ -51,7 +49,7 @@ class MixtureOfAdapters(nn.Module):
     def __init__(self, width: int, experts: int = 2, top_k: int = 2, bottleneck: int = 64, dropout: float = 0.1) -> None:
         super().__init__()
         if not 1 <= top_k <= experts:
-            raise UserError(f"{top_k} of {experts} experts cannot be chosen: give a number from 1 to {experts}")
+            raise ValueError(f"{top_k} of {experts} experts cannot be chosen")
         self.experts = nn.ModuleList(Adapter(width, bottleneck, dropout) for _ in range(experts))
         self.router, self.noise = nn.Parameter(torch.zeros(width, experts)), nn.Parameter(torch.zeros(width, experts))
         self.top_k = top_k

@@ -29,7 +29,7 @@ class ClipNetwork(nn.Module):
         name: what users call the backbone.
         weights_record: where the weights came from, see :data:`RECORDED`; None where one does not apply.
         image_size, patch_size: in pixels. grid: patches along a side.
-        width, layers, heads: of the image tower. text_width, text_layers: of the text tower.
+        width: of the image tower. text_width: of the text tower.
         feature_dim: of the space that images and texts share.
         context_length: the most tokens of a text, its start and end included.
         mean, std: (3,), what images are normalised with.
@@ -63,19 +63,8 @@ class ClipNetwork(nn.Module):
         self.text_tower = TextTower(text)
         self.logit_scale: nn.Parameter = model.logit_scale
         self.grid, self.width = self.image_size // self.patch_size, int(visual.conv1.out_channels)
-        self.layers, self.heads = len(self.blocks), int(self.blocks[0].block.attn.num_heads)
-        self.feature_dim, self.text_layers = int(visual.output_dim), len(self.text_blocks)
+        self.feature_dim = int(visual.output_dim)
         self.context_length, self.text_width = (int(size) for size in self.text_tower.positions.shape)
-
-    @property
-    def tag(self) -> str | None:
-        """The weights' name in open_clip, such as "openai"; None where they have none."""
-        return self.weights_record["tag"]
-
-    @property
-    def sha256(self) -> str | None:
-        """Of the file that the weights came from."""
-        return self.weights_record["sha256"]
 
     @property
     def input_form(self) -> InputForm:
@@ -120,13 +109,9 @@ class ClipNetwork(nn.Module):
         return self.features(images, context)
 
     @torch.no_grad()
-    def query(self, images: Tensor) -> Tensor:
-        """Images (b, 3, h, w) to the class token (b, width) below the last LayerNorm, as the tower gives it with nothing added."""
-        return self.query_from(self.image_tower[0](images))
-
-    @torch.no_grad()
     def query_from(self, maps: Tensor, kept: Tensor | None = None) -> Tensor:
-        """As :meth:`query`, from maps of the patch convolution (b, width, g, g), or of their patches ``kept`` (b, k)."""
+        """Maps of the patch convolution (b, width, g, g), or their patches ``kept`` (b, k), to the class token (b, width) below the last
+        LayerNorm, as the tower gives it with nothing added."""
         x = self.image_tower[1](maps)
         x = x if kept is None else of_patches(x, kept)
         for piece in self.blocks:

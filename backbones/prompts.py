@@ -9,8 +9,6 @@ import torch
 from torch import Generator, Tensor, nn
 from torch.nn import functional as F
 
-from pmi_cl.errors import UserError
-
 
 class DeepPrompt(nn.Module):
     """VPT-deep's prompt of one block: tokens that stand between the class token and the patches there, and nowhere else.
@@ -72,7 +70,7 @@ class PromptPool(nn.Module):
     def __init__(self, length: int, width: int, per_task: int) -> None:
         super().__init__()
         if length < 2 or length % 2:
-            raise UserError(f"a prompt of CODA-Prompt is half keys, half values: {length} is not an even number above zero")
+            raise ValueError(f"a prompt of CODA-Prompt is half keys, half values: {length} is not an even number above zero")
         self.length, self.width, self.per_task = length, width, per_task
         self.prompts, self.keys, self.attentions = nn.ParameterList(), nn.ParameterList(), nn.ParameterList()
 

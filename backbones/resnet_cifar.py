@@ -80,15 +80,12 @@ class PiecewiseResNet(nn.Module):
         """The layers of the inversion, bottom to top: the stem, then one residual block each, the last one with the pooling."""
         return [self.stem, *self.blocks[:-1], nn.Sequential(self.blocks[-1], self.pool)]
 
-    def backbone_parameters(self) -> list[nn.Parameter]:
-        """Every parameter but the head's."""
-        return [p for name, p in self.named_parameters() if not name.startswith("head.")]
-
     def features(self, x: Tensor) -> Tensor:
         """Images (b, 3, h, w) to pooled features (b, feature_dim)."""
-        for piece in self.pieces():
-            x = piece(x)
-        return x
+        x = self.stem(x)
+        for block in self.blocks:
+            x = block(x)
+        return self.pool(x)
 
     def forward(self, x: Tensor, returnt: str = "out") -> Tensor | tuple[Tensor, Tensor]:
         """Logits, ``"features"``, or ``"both"`` as (logits, features): Mammoth's convention."""

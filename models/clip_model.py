@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
-import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any, ClassVar
@@ -16,6 +16,7 @@ from torch.nn import functional as F
 from pmi_cl.errors import UserError
 from pmi_cl.models.class_texts import ClassTexts
 from pmi_cl.models.continual_model import ContinualModel, RunOutline
+from pmi_cl.models.schedules import learning_rate
 from pmi_cl.options import option
 from pmi_cl.seeding import global_seed
 
@@ -71,16 +72,6 @@ class ClipTrainingOptions(ClipOptions):
     )
 
 
-def rate_at(step: int, steps: int, lr: float, schedule: str, warmup: int = 0) -> float:
-    """The learning rate of a step (from 0) of a task of ``steps``: a linear rise over ``warmup`` of them, then the schedule."""
-    if step < warmup:
-        return lr * (step + 1) / warmup
-    if schedule == "constant":
-        return lr
-    passed = (step - warmup) / max(steps - warmup, 1)
-    return lr * (0.5 * (1 + math.cos(math.pi * passed)) if schedule == "cosine" else math.cos(0.5 * math.pi * passed))
-
-
 class ClipModel(ContinualModel):
     """A CLIP whose towers are frozen; a subclass puts modules of its own into their blocks (:meth:`build`), and these alone train.
 
@@ -105,6 +96,7 @@ class ClipModel(ContinualModel):
         self._present_images()
         self.texts, self.evaluation_texts = self._class_texts()
         self._seen_text: Tensor | None = None
+        self._held_text: tuple[range, Tensor] | None = None
         with global_seed(self.args.seed, "learned"):
             self.learned = self.build().to(self.device)
 
@@ -149,7 +141,22 @@ class ClipModel(ContinualModel):
             trained: with what the method has put into the text tower, and a gradient; else those of the frozen tower, computed once a run.
                 Without modules in the text tower both are the latter.
         """
-        return self.texts.features(classes) if trained and self.TRAINS_TEXT else self.texts.frozen(classes)
+        if not (trained and self.TRAINS_TEXT):
+            return self.texts.frozen(classes)
+        if self._held_text is None:
+            return self.texts.features(classes)
+        held, text = self._held_text
+        return text[classes.start - held.start : classes.stop - held.start]
+
+    @contextmanager
+    def texts_held(self, classes: range) -> Iterator[None]:
+        """While entered, :meth:`text_features` gives parts of one answer for ``classes``, where the text tower trains."""
+        if self.TRAINS_TEXT:
+            self._held_text = classes, self.texts.features(classes)
+        try:
+            yield
+        finally:
+            self._held_text = None
 
     def seen_text(self) -> Tensor:
         """Features (seen classes, d), normalised, for the evaluation; those of a trained tower are kept until the next step."""
@@ -228,7 +235,7 @@ class ClipModel(ContinualModel):
     def rate(self, epoch: int, step: int) -> float:
         """The learning rate of a step of the current task."""
         options, steps = self.options, self.steps_per_epoch()
-        return rate_at(epoch * steps + step, self.n_epochs() * steps, options.lr, options.lr_schedule, options.warmup_steps)
+        return learning_rate(epoch * steps + step, self.n_epochs() * steps, options.lr, options.lr_schedule, options.warmup_steps)
 
     def new_optimizer(self, parameters: Iterable[nn.Parameter]) -> torch.optim.Optimizer:
         """SGD with momentum, or AdamW."""
@@ -260,14 +267,10 @@ class ClipModel(ContinualModel):
         opt = None if self.opt is None else self.opt.state_dict()
         return {"task": self.current_task, "learned": self.learned.state_dict(), "opt": opt}
 
-    def load_state(self, state: dict[str, Any]) -> None:
-        """Take up :meth:`state`."""
+    def load_weights(self, state: dict[str, Any]) -> None:
+        """The task and what is learned."""
         self.current_task, self._seen_text = state["task"], None
         self.learned.load_state_dict(state["learned"])
-        if state["opt"] is not None:
-            self.restore_optimizer()
-            assert self.opt is not None
-            self.opt.load_state_dict(state["opt"])
 
     def restore_optimizer(self) -> None:
         """Build ``opt`` over what trains, for its own state to be loaded into."""

@@ -130,7 +130,7 @@ class CodaPrompt(ClipModel):
         """The base's, and for how many tasks there are components."""
         return {**super().state(), "pool_tasks": self.pools[0].tasks}
 
-    def load_state(self, state: dict[str, Any]) -> None:
-        """Take up :meth:`state`: as many components first."""
+    def load_weights(self, state: dict[str, Any]) -> None:
+        """The base's, into as many components."""
         self._grow_pools(state["pool_tasks"])
-        super().load_state(state)
+        super().load_weights(state)

@@ -68,7 +68,7 @@ class ContinualModel(nn.Module):
         loss: the loss on logits and labels.
         opt: the optimiser, rebuilt for each task.
         args: every option of the run, flat. options: those of the method, typed.
-        transform: real images to augmented images, for methods that augment by themselves.
+        transform: (images, generator) to augmented images, for methods that augment by themselves.
         dataset: the data set.
         host: progress, events, pictures, places to stop.
     """
@@ -84,7 +84,7 @@ class ContinualModel(nn.Module):
         backbone: nn.Module,
         loss: Callable[[Tensor, Tensor], Tensor],
         args: SimpleNamespace,
-        transform: Callable[..., Tensor] | None,
+        transform: Callable[..., Tensor],
         dataset: ContinualDataset,
     ) -> None:
         super().__init__()
@@ -215,14 +215,18 @@ class ContinualModel(nn.Module):
 
     def load_state(self, state: dict[str, Any]) -> None:
         """Take up :meth:`state`. Raises one of Python's errors where it is not that of this method and these tasks."""
-        self.current_task = state["task"]
-        self.net.load_state_dict(state["net"])
-        if any(size != self.cpt for size in getattr(getattr(self.net, "head", None), "sizes", ())):
-            raise ValueError("the heads are not those of this run's tasks")
+        self.load_weights(state)
         if state["opt"] is not None:
             self.restore_optimizer()
             assert self.opt is not None
             self.opt.load_state_dict(state["opt"])
+
+    def load_weights(self, state: dict[str, Any]) -> None:
+        """The part of :meth:`load_state` that comes before the optimiser: the task, the network, and what decides which of it trains."""
+        self.current_task = state["task"]
+        self.net.load_state_dict(state["net"])
+        if any(size != self.cpt for size in getattr(getattr(self.net, "head", None), "sizes", ())):
+            raise ValueError("the heads are not those of this run's tasks")
 
     def restore_optimizer(self) -> None:
         """Build ``opt`` over the same parameters as when the state was taken, for its own state to be loaded into."""

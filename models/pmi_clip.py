@@ -28,7 +28,9 @@ from pmi_cl.inversion.buffer import SyntheticBuffer
 from pmi_cl.inversion.config import InversionConfig
 from pmi_cl.inversion.engine import Inversion
 from pmi_cl.inversion.gaussians import fit_gaussians
+from pmi_cl.inversion.labels import balanced_labels
 from pmi_cl.inversion.objectives import DirectionalTV, FeatureMatch, StatisticsMatch
+from pmi_cl.inversion.pieces import in_evaluation_mode
 from pmi_cl.inversion.pmi import PmiConfig
 from pmi_cl.inversion.precision import inversion_dtype
 from pmi_cl.inversion.selection import SelectionConfig, sample_few
@@ -163,13 +165,12 @@ class PmiClip(Inverting, ClipModel):
 
     def begin_task(self, dataset: ContinualDataset) -> None:
         """Synthetic maps of the old classes, by the model of the task before; then a new optimiser."""
-        self.prepare()
+        with in_evaluation_mode([self.net, self.learned]):
+            self.prepare()
         super().begin_task(dataset)
 
     def prepare(self) -> None:
-        """Make what the task is replayed from. Goes on where a run was stopped."""
-        self.net.eval()
-        self.learned.eval()
+        """Make what the task is replayed from, in evaluation mode. Goes on where a run was stopped."""
         if self.current_task > 0 and self.buffer is None and self.replays():
             self.prepare_replay()
 
@@ -192,11 +193,12 @@ class PmiClip(Inverting, ClipModel):
         """Maps (n, width, g, g) with what goes with them: contexts of their own, which do not change in the task, and the logits of
         ``classes`` by the model as it is."""
         logits, contexts = [], []
-        for rows in torch.arange(len(maps), device=maps.device).split(self.EVALUATION_BATCH):
-            part, looked_at = maps[rows], None if kept is None else kept[rows]
-            context = self.context(part, looked_at)
-            logits.append(self.class_logits(self.features_of_maps(part, context, looked_at), classes))
-            contexts += [] if context is None else [context]
+        with self.texts_held(classes):
+            for rows in torch.arange(len(maps), device=maps.device).split(self.EVALUATION_BATCH):
+                part, looked_at = maps[rows], None if kept is None else kept[rows]
+                context = self.context(part, looked_at)
+                logits.append(self.class_logits(self.features_of_maps(part, context, looked_at), classes))
+                contexts += [] if context is None else [context]
         return SyntheticBuffer(maps, labels, torch.cat(logits), torch.cat(contexts) if contexts else None, kept)
 
     def features_of_samples(self, samples: SyntheticBuffer, rows: Tensor) -> Tensor:
@@ -206,8 +208,8 @@ class PmiClip(Inverting, ClipModel):
 
     def _old_labels(self) -> Tensor:
         """Every old class ``samples_per_class`` times (n,), shuffled, so that a batch mixes classes."""
-        labels = torch.arange(self.n_past_classes).repeat(self.options.samples_per_class)
-        return labels[torch.randperm(len(labels), generator=seeded(self.args.seed, "labels", self.current_task))].to(self.device)
+        n = self.n_past_classes * self.options.samples_per_class
+        return balanced_labels(n, self.n_past_classes, seeded(self.args.seed, "labels", self.current_task)).to(self.device)
 
     def sample_targets(self, labels: Tensor) -> tuple[Tensor, Tensor | None]:
         """A feature (n, d) for each label (n,), and what the network needs beside it (n, dq), if anything."""
@@ -257,13 +259,13 @@ class PmiClip(Inverting, ClipModel):
 
     # During a task.
 
-    def factors(self) -> Factors:
-        """The weights of the losses in the current task; ``rkd`` stands for the distillation of texts."""
-        return self.scaled(self.options.lambda_hkd, getattr(self.options, "lambda_tkd", 0.0))
+    def distillation_weights(self) -> tuple[float, float]:
+        """The base weights of the distillation of samples and of that of texts, in the current task."""
+        return self.options.lambda_hkd, 0.0
 
-    def scaled(self, hkd: float, tkd: float) -> Factors:
-        """The weights by R-DFCIL's scheme, or as they are."""
-        o = self.options
+    def factors(self) -> Factors:
+        """The weights of the losses in the current task, by R-DFCIL's scheme or as they are; ``rkd`` is that of the texts' distillation."""
+        o, (hkd, tkd) = self.options, self.distillation_weights()
         if not o.task_factors and self.n_past_classes:
             return Factors(o.lambda_ce, hkd, tkd, 0.0)
         return loss_factors(self.cpt, self.n_past_classes, o.lambda_ce, hkd, tkd, 0.0)
@@ -291,9 +293,7 @@ class PmiClip(Inverting, ClipModel):
 
     def end_task(self, dataset: ContinualDataset) -> None:
         """From the task's real images through the model as it now is; what is known of older classes stays as it is (Alg. 4)."""
-        self.net.eval()
-        self.learned.eval()
-        with self.host.phase("statistics"):
+        with self.host.phase("statistics"), in_evaluation_mode([self.net, self.learned]):
             moments, features, labels, contexts = self.measured(dataset)
             new = fit_gaussians(features, labels, self.cpt)
             bank = self.contrastive_models(features, labels, self.cpt)

@@ -47,27 +47,22 @@ class PmiMoe(ProjectedTask, MoeAdapters):
     def __init__(self, *args: Any) -> None:
         super().__init__(*args)
         self.old_text: Tensor | None = None
-        self._step_text: Tensor | None = None
 
     def prepare_replay(self) -> None:
         """The texts of the model of the task before too."""
         super().prepare_replay()
         with torch.no_grad():
-            self.old_text = super().text_features(range(self.n_past_classes))
+            self.old_text = self.text_features(range(self.n_past_classes))
 
-    def text_features(self, classes: range, trained: bool = True) -> Tensor:
-        """As in the baseline; within a step all seen texts pass the tower once, and every loss takes its part of them."""
-        if self._step_text is not None and trained:
-            return self._step_text[classes.start : classes.stop]
-        return super().text_features(classes, trained)
+    def distillation_weights(self) -> tuple[float, float]:
+        """With that of the texts."""
+        weight = self.options.projection_tkd if self.without_images else self.options.lambda_tkd
+        return super().distillation_weights()[0], weight
 
     def losses(self, inputs: Tensor, labels: Tensor, epoch: int, step: int) -> dict[str, Tensor]:
-        """All losses of a step, weighted."""
-        self._step_text = super().text_features(range(self.n_seen_classes))
-        try:
+        """All losses of a step, weighted; all seen texts pass the tower once, and every loss takes its part of them."""
+        with self.texts_held(range(self.n_seen_classes)):
             return super().losses(inputs, labels, epoch, step)
-        finally:
-            self._step_text = None
 
     def text_losses(self, features: Tensor, labels: Tensor) -> dict[str, Tensor]:
         """TKD and TFT; the images' ``features`` (2b, d) do not move by them."""

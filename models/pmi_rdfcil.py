@@ -26,7 +26,7 @@ from pmi_cl.inversion.engine import Inversion
 from pmi_cl.inversion.gaussians import fit_gaussians
 from pmi_cl.inversion.labels import draw_labels
 from pmi_cl.inversion.objectives import CrossEntropy, FeatureMatch, StatisticsMatch, Term, TotalVariation
-from pmi_cl.inversion.pieces import measure_input_moments
+from pmi_cl.inversion.pieces import in_evaluation_mode, measure_input_moments
 from pmi_cl.inversion.pmi import PmiConfig
 from pmi_cl.inversion.precision import inversion_dtype
 from pmi_cl.inversion.selection import SelectionConfig, sample_targets
@@ -212,8 +212,7 @@ class PmiRdfcil(Inverting, ReplayTraining):
 
     def end_task(self, dataset: ContinualDataset) -> None:
         """New classes from real images, old ones from the synthetic images through the new network; then the teacher."""
-        self.net.eval()
-        with self.host.phase("statistics"):
+        with self.host.phase("statistics"), in_evaluation_mode([self.net]):
             moments = self._input_moments(dataset)
             features, labels = self._features(dataset)
             gaussians = fit_gaussians(features, labels, self.n_seen_classes)

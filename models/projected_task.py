@@ -19,14 +19,15 @@ from pmi_cl.errors import UserError
 from pmi_cl.inversion.buffer import SyntheticBuffer
 from pmi_cl.inversion.config import InversionConfig
 from pmi_cl.inversion.gaussians import ClassGaussians, fit_gaussians
+from pmi_cl.inversion.labels import balanced_labels
 from pmi_cl.inversion.objectives import FeatureMatch, StatisticsMatch
+from pmi_cl.inversion.pieces import in_evaluation_mode
 from pmi_cl.inversion.projection import projected_features
 from pmi_cl.inversion.token_statistics import TokenMoments, pool_token_moments
-from pmi_cl.models.clip_model import rate_at
 from pmi_cl.models.continual_model import RunOutline
 from pmi_cl.models.inverting import taken_up
-from pmi_cl.models.losses import Factors
 from pmi_cl.models.pmi_clip import PmiClip, PmiClipOptions
+from pmi_cl.models.schedules import learning_rate
 from pmi_cl.options import option
 from pmi_cl.seeding import mix, seeded
 
@@ -99,8 +100,7 @@ class ProjectedTask(PmiClip):
         """Project features to the new classes and invert them on the bare CLIP."""
         o, seen = self.options, range(self.n_past_classes)
         new = range(self.n_past_classes, self.n_seen_classes)
-        labels = torch.arange(len(new)).repeat(o.projection_samples)
-        labels = labels[torch.randperm(len(labels), generator=seeded(self.args.seed, "new labels"))].to(self.device)
+        labels = balanced_labels(len(new) * o.projection_samples, len(new), seeded(self.args.seed, "new labels")).to(self.device)
         with self.host.phase("selection"):
             assert self.bare_gaussians is not None
             texts, seed = (self.texts.frozen(seen), self.texts.frozen(new)), mix(self.args.seed, "projected")
@@ -147,19 +147,16 @@ class ProjectedTask(PmiClip):
         """Epochs of the current task."""
         return int(self.options.projection_epochs) if self.without_images else super().n_epochs()
 
-    def factors(self) -> Factors:
-        """The weights of the losses in the current task."""
-        o = self.options
-        if not self.without_images:
-            return super().factors()
-        return self.scaled(o.projection_hkd, getattr(o, "projection_tkd", 0.0))
+    def distillation_weights(self) -> tuple[float, float]:
+        """The base weights in the current task; one without images has its own."""
+        return (self.options.projection_hkd, 0.0) if self.without_images else super().distillation_weights()
 
     def rate(self, epoch: int, step: int) -> float:
         """The learning rate of a step; a task without images is short and has no warm-up."""
         if not self.without_images:
             return super().rate(epoch, step)
         steps = self.steps_per_epoch()
-        return rate_at(epoch * steps + step, self.n_epochs() * steps, self.options.projection_lr, self.options.lr_schedule)
+        return learning_rate(epoch * steps + step, self.n_epochs() * steps, self.options.projection_lr, self.options.lr_schedule)
 
     def new_optimizer(self, parameters: Iterable[nn.Parameter]) -> torch.optim.Optimizer:
         """The method's, or AdamW for a task without images."""
@@ -182,7 +179,7 @@ class ProjectedTask(PmiClip):
             self.bare_moments = pool_token_moments([self.bare_moments, moments]) if self.bare_moments else moments
 
     def _measured_bare(self, dataset: ContinualDataset) -> tuple[ClassGaussians, list[TokenMoments]]:
-        with self.host.phase("statistics"):
+        with self.host.phase("statistics"), in_evaluation_mode([self.net, self.learned]):
             moments, features, labels, _ = self.measured(dataset, of_bare=True)
         return fit_gaussians(features, labels, self.cpt), moments
 

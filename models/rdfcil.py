@@ -14,6 +14,7 @@ from torch import Tensor
 
 from pmi_cl.inversion.frozen import FrozenNetwork
 from pmi_cl.inversion.generator import Generator, GeneratorWeights, generator_loss
+from pmi_cl.inversion.pieces import in_evaluation_mode
 from pmi_cl.models.replay_training import ReplayOptions, ReplayTraining
 from pmi_cl.options import option
 from pmi_cl.seeding import global_seed, seeded
@@ -73,7 +74,6 @@ class Rdfcil(ReplayTraining):
         if self.generator is None or self.generator_opt is None:
             self._new_generator()
         assert self.generator is not None and self.generator_opt is not None
-        self.generator.train()
         with self.host.phase("generator"):
             while self.generator_step < o.generator_steps:
                 z = self._noise(o.generator_batch, "train", self.generator_step)
@@ -84,7 +84,6 @@ class Rdfcil(ReplayTraining):
                 self.generator_step, self.steps_in_all = self.generator_step + 1, self.steps_in_all + 1
                 self.host.progress(f"task {self.current_task + 1} generator", self.generator_step, o.generator_steps, loss=loss.detach())
                 self.host.safe_point()
-        self.generator.eval()
         self._show(dataset)
 
     def _new_generator(self) -> None:
@@ -101,7 +100,7 @@ class Rdfcil(ReplayTraining):
     def draw_replay(self, n: int, epoch: int, step: int) -> tuple[Tensor, Tensor, Tensor]:
         """Fresh images at every step; the teacher's choice is their label."""
         assert self.generator is not None
-        with torch.no_grad():
+        with torch.no_grad(), in_evaluation_mode([self.generator]):
             images = self.generator(self._noise(n, "replay", epoch, step))
             logits = self.teacher(images)
         return images, logits.argmax(1), logits
@@ -140,4 +139,3 @@ class Rdfcil(ReplayTraining):
             self.generator.load_state_dict(state["generator"]["net"])
             self.generator_opt.load_state_dict(state["generator"]["opt"])
             self.generator_step = state["generator"]["step"]
-            self.generator.eval()

@@ -197,7 +197,7 @@ class ReplayTraining(ContinualModel):
         """Synthetic samples for one step, augmented if asked for (the teacher then looks at what the student sees)."""
         images, labels, logits = self.draw_replay(n, epoch, step)
         if self.options.replay_augment:
-            images = self.dataset.augment(images, seeded(self.args.seed, "replay", self.current_task, epoch, step))
+            images = self.transform(images, seeded(self.args.seed, "replay", self.current_task, epoch, step))
             with torch.no_grad():
                 logits = self.teacher(images)
         return images.contiguous(memory_format=torch.channels_last), labels, logits
@@ -270,10 +270,9 @@ class ReplayTraining(ContinualModel):
         }
         return {**super().state(), **own}
 
-    def load_state(self, state: dict[str, Any]) -> None:
-        """Take up :meth:`state`: the stage first, since the optimiser is built over what it trains."""
-        self.current_task = state["task"]
-        self.net.load_state_dict(state["net"])
+    def load_weights(self, state: dict[str, Any]) -> None:
+        """The base's, and the stage, over whose parameters the optimiser is built."""
+        super().load_weights(state)
         if state["teacher"] is not None:
             self.teacher = copy.deepcopy(self.net).eval().requires_grad_(False)
             self.teacher.load_state_dict(state["teacher"])
@@ -283,7 +282,6 @@ class ReplayTraining(ContinualModel):
         self.counts, self.class_weights = state["counts"].to(self.device), state["class_weights"].to(self.device)
         self.stages = self.plan()
         self.stage = None if state["stage"] is None else self.stages[state["stage"]]
-        super().load_state(state)
 
     def restore_optimizer(self) -> None:
         """The optimiser of the last stage that began one, then the freezing of the stage at hand."""

@@ -1,7 +1,8 @@
-"""The stages that a ResNet method's epochs of one task are divided into, with the learning rate of each epoch (spec 3.9.3)."""
+"""Learning rates: the stages of a ResNet method's epochs of one task (spec 3.9.3), and the course of a CLIP method's steps."""
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
@@ -110,3 +111,18 @@ def unfreezing_schedule(
 def stage_at(stages: Sequence[Stage], epoch: int) -> Stage:
     """The stage that an epoch belongs to."""
     return next(stage for stage in reversed(stages) if epoch >= stage.first)
+
+
+def learning_rate(step: int, steps: int, lr: float, schedule: str, warmup: int = 0) -> float:
+    """The learning rate of a step (from 0) of a task of ``steps``: a linear rise over ``warmup`` of them, then the schedule.
+
+    Args:
+        lr: at its highest.
+        schedule: "cosine" and "quarter" fall to zero along a half and a quarter of a cosine; "constant" does not fall.
+    """
+    if step < warmup:
+        return lr * (step + 1) / warmup
+    if schedule == "constant":
+        return lr
+    passed = (step - warmup) / max(steps - warmup, 1)
+    return lr * (0.5 * (1 + math.cos(math.pi * passed)) if schedule == "cosine" else math.cos(0.5 * math.pi * passed))

@@ -101,7 +101,7 @@ class Bridge:
 
         entry, base = self.entries["model"][name], sys.modules["models.utils.continual_model"].ContinualModel
         members = {"NAME": name.replace("-", "_"), "ENTRY": entry, "FLAGS": self.flags["model"][name]}
-        members["COMPATIBILITY"] = ["class-il", "task-il"]
+        members["COMPATIBILITY"] = list(entry.constants["COMPATIBILITY"])
         self.mammoth.models.register_model(name)(type(HostedMethod.__name__, (HostedMethod, base), members))
 
     def _patch(self, module: str, function: str, ours: Callable[..., Any]) -> None:

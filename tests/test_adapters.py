@@ -9,7 +9,6 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from pmi_cl.backbones.adapters import Adapter, MixtureOfAdapters, top_k_gates
-from pmi_cl.errors import UserError
 from pmi_cl.seeding import global_seed
 
 
@@ -107,5 +106,5 @@ def test_every_parameter_has_a_gradient_once_trained() -> None:
 
 
 def test_more_experts_than_there_are_cannot_be_chosen() -> None:
-    with pytest.raises(UserError, match="3 of 2 experts"):
+    with pytest.raises(ValueError, match="3 of 2 experts"):
         MixtureOfAdapters(8, experts=2, top_k=3)

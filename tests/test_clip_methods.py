@@ -16,10 +16,11 @@ from pmi_cl.backbones.clip_outline import ClipOutline
 from pmi_cl.datasets.input_form import InputForm
 from pmi_cl.errors import UserError
 from pmi_cl.models.class_texts import ClassTexts
-from pmi_cl.models.clip_model import ClipModel, rate_at
+from pmi_cl.models.clip_model import ClipModel
 from pmi_cl.models.coda_prompt import CodaPrompt
 from pmi_cl.models.continual_model import RunOutline
 from pmi_cl.models.pmi_clip import PmiClip
+from pmi_cl.models.schedules import learning_rate
 from pmi_cl.models.vpt import Vpt, VptOptions
 from pmi_cl.utils.arguments import resolve
 from pmi_cl.utils.training import Training
@@ -52,7 +53,7 @@ def trained(method: str) -> Training:
 
 @pytest.mark.parametrize(("schedule", "end"), [("cosine", 0.0), ("quarter", 0.0), ("constant", 2.0)])
 def test_rates_rise_and_then_follow_the_schedule(schedule: str, end: float) -> None:
-    rates = [rate_at(step, 50, 2.0, schedule, warmup=10) for step in range(51)]
+    rates = [learning_rate(step, 50, 2.0, schedule, warmup=10) for step in range(51)]
     np.testing.assert_allclose(rates[:10], np.arange(1, 11) / 5)
     part = np.arange(41) / 40
     shapes = {"cosine": 1 + np.cos(np.pi * part), "quarter": 2 * np.cos(np.pi * part / 2), "constant": np.full(41, 2.0)}
@@ -348,7 +349,7 @@ def test_queries_are_those_of_the_bare_tower() -> None:
     training = trained("coda_prompt")
     images = some_images(training)
     bare, model = small_clip(), model_of(training)
-    assert torch.equal(model.context(model.net.pieces()[0](images)), bare.query(images))
+    assert torch.equal(model.context(model.net.pieces()[0](images)), bare.query_from(bare.pieces()[0](images)))
     assert not torch.allclose(model.image_features(images), bare(images))
 
 

@@ -101,7 +101,7 @@ def test_loading_twice_gives_the_same_and_leaves_the_global_generator_alone(netw
     assert torch.equal(after, torch.rand(1))
     for (name, first), second in zip(network.state_dict().items(), again.state_dict().values(), strict=True):
         assert torch.equal(first, second), name
-    assert network.sha256 == again.sha256 is not None
+    assert network.weights_record["sha256"] == again.weights_record["sha256"] is not None
     tokens = network.tokenize(["a zebra crossing"])  # words that training never saw
     assert network.encode_text(tokens).isfinite().all()
 

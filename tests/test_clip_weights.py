@@ -121,7 +121,12 @@ def test_a_file_is_loaded_and_recorded(tmp_path: Path, name: str) -> None:
     assert holds(network, state_of()) and not is_quick(network) and not network.training
     digest = hashlib.sha256(path.read_bytes()).hexdigest()
     assert network.weights_record == {"name": "clip-tiny-test", "model": TINY, "tag": None, "file": name, "sha256": digest}
-    assert (network.name, network.tag, network.sha256, network.mean) == ("clip-tiny-test", None, digest, MEAN)
+    assert (network.name, network.weights_record["tag"], network.weights_record["sha256"], network.mean) == (
+        "clip-tiny-test",
+        None,
+        digest,
+        MEAN,
+    )
 
 
 FORMS: dict[str, Any] = {
@@ -159,15 +164,15 @@ def test_places_where_the_weights_of_a_tag_are_looked_for(tmp_path: Path, tag: s
         (path.parents[2] / "refs").mkdir()
         (path.parents[2] / "refs" / "main").write_text("abc")
     network = loaded(args_of(tag))
-    assert holds(network, state_of()) and (network.tag, network.weights_record["file"]) == (tag, path.name)
+    assert holds(network, state_of()) and (network.weights_record["tag"], network.weights_record["file"]) == (tag, path.name)
     assert is_quick(network) == (tag == "openai")
     assert network.mean == (MEAN if tag == "openai" else (0.1, 0.2, 0.3))
 
 
 def test_without_a_word_the_weights_are_openais(tmp_path: Path) -> None:
     written(tmp_path / "data/clip/Tiny-Test-openai.safetensors")
-    assert loaded(args_of(None)).tag == "openai"
-    assert loaded(args_of("OpenAI")).tag == "openai"
+    assert loaded(args_of(None)).weights_record["tag"] == "openai"
+    assert loaded(args_of("OpenAI")).weights_record["tag"] == "openai"
 
 
 def test_a_cached_download_that_broke_off_is_passed_over(tmp_path: Path) -> None:
@@ -311,7 +316,7 @@ def test_a_torchscript_archive_is_read_only_if_openai_published_it(tmp_path: Pat
     url = f"http://127.0.0.1:9/{hashlib.sha256(path.read_bytes()).hexdigest()}/tiny.pt"
     monkeypatch.setitem(open_clip_module("pretrained")._PRETRAINED, TINY, {"openai": {"url": url, "quick_gelu": True}})
     network = loaded(args_of(path))
-    assert holds(network, state_of()) and is_quick(network) and network.tag == "openai"
+    assert holds(network, state_of()) and is_quick(network) and network.weights_record["tag"] == "openai"
 
 
 @pytest.mark.parametrize("name", ["tiny.safetensors", "tiny.pt"])
@@ -431,7 +436,7 @@ def test_published_weights_are_known_by_their_sha256(tmp_path: Path, monkeypatch
     }
     monkeypatch.setitem(open_clip_module("pretrained")._PRETRAINED, TINY, tags)
     network = loaded(args_of(path))
-    assert network.tag == "laion_e1" and not is_quick(network)
+    assert network.weights_record["tag"] == "laion_e1" and not is_quick(network)
 
 
 def test_a_server_without_the_file(tmp_path: Path, server: str, monkeypatch: pytest.MonkeyPatch) -> None:

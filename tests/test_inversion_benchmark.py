@@ -46,7 +46,7 @@ def test_the_naive_loop_keeps_what_makes_it_naive() -> None:
     network = _network()
     naive = NaiveInversion(network, torch.randn(4, 3, 32, 32), torch.randn(4, 64), lr=0.15, alpha=0.1)
     naive.step()
-    assert all(parameter.grad is not None for parameter in naive.network.backbone_parameters())
+    assert all(parameter.grad is not None for piece in naive.network.pieces() for parameter in piece.parameters())
     assert all(parameter.grad is None for parameter in network.parameters()), "the network that was given is left alone"
 
 

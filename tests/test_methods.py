@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from pmi_cl.cli import main
+from pmi_cl.inversion.pieces import in_evaluation_mode
 from pmi_cl.models.continual_model import ContinualModel
 from pmi_cl.models.losses import hard_distillation, local_cross_entropy, relational_distillation
 from pmi_cl.models.replay_training import ReplayTraining
@@ -520,13 +521,25 @@ def test_rdfcil_counts_the_steps_of_all_its_generators() -> None:
     assert bill["steps"] == bill["step_equivalents"] == 2 * 5 and bill.get("images", 0) == 0
 
 
+@pytest.mark.parametrize("method", METHODS)
+def test_what_comes_before_and_after_a_tasks_epochs_leaves_every_mode_as_it_was(method: str) -> None:
+    training = start(method)
+    if training.model.JOINT:
+        return
+    model: Any = train_task(training, 0)
+    modes = [(part, part.training) for part in model.modules()]
+    model.end_task(training.shown)
+    assert [part.training for part, _ in modes] == [mode for _, mode in modes]
+    begin(training, 1)
+    assert [part.training for part, _ in modes] == [mode for _, mode in modes]
+
+
 def test_rdfcil_samples_its_generator_in_evaluation_mode() -> None:
     """Trap 28: fresh images at every step, which neither move the running statistics nor depend on the rest of the batch."""
     model: Any = trained_twice("rdfcil")[0].model
     before = {name: value.clone() for name, value in model.generator.state_dict().items()}
-    assert not model.generator.training
     noise = torch.randn(6, 1000, generator=torch.Generator().manual_seed(0))
-    with torch.no_grad():
+    with torch.no_grad(), in_evaluation_mode([model.generator]):
         torch.testing.assert_close(model.generator(noise)[:2], model.generator(noise[:2]), rtol=1e-4, atol=1e-5)
     images, labels, logits = model.draw_replay(16, 3, 1)
     assert differences(before, model.generator.state_dict()) == []

@@ -33,9 +33,9 @@ INVERTED = {"samples_per_class": 4, "pmi_steps": 40, "inv_steps": 60, "full_step
 
 
 def before_second_task(method: str, **flags: Any) -> tuple[Training, Any]:
-    """The first task is learned and measured."""
+    """The first task is learned and measured; the method is in evaluation mode."""
     training = start(method, **flags)
-    model = train_task(training, 0)
+    model = train_task(training, 0).eval()
     model.end_task(training.shown)
     return training, model
 
@@ -92,7 +92,8 @@ def test_moments_of_two_tasks_pool_to_those_of_both(axis: Any) -> None:
 def test_queries_have_gaussians_of_their_own() -> None:
     training, model = before_second_task("pmi_codap")
     labels = training.dataset.train.labels[training.dataset.train_indices(0)]
-    queries = small_clip().query(images_of(training, 0))
+    network = small_clip()
+    queries = network.query_from(network.pieces()[0](images_of(training, 0)))
     for label in (0, 1):
         torch.testing.assert_close(model.queries.mean[label], queries[labels == label].mean(0), rtol=1e-4, atol=1e-5)
     _, contexts = model.sample_targets(torch.tensor([0, 1, 1]))

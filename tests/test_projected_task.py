@@ -27,9 +27,9 @@ TWO = {"n_classes": 4, "n_tasks": 2}
 
 
 def before_the_last_task(method: str, **flags: Any) -> tuple[Any, Any]:
-    """One task is learned and measured, the second comes without images."""
+    """One task is learned and measured, the second comes without images; the method is in evaluation mode."""
     training = start(method, **{**TWO, **WITHOUT, **flags})
-    model = train_task(training, 0)
+    model = train_task(training, 0).eval()
     model.end_task(training.shown)
     return training, model
 

@@ -9,7 +9,6 @@ import pytest
 import torch
 
 from pmi_cl.backbones.prompts import DeepPrompt, PromptPool, component_weights, orthogonal_to, orthogonality
-from pmi_cl.errors import UserError
 from pmi_cl.seeding import seeded
 
 
@@ -99,5 +98,5 @@ def test_old_components_take_part_but_have_no_gradient() -> None:
 
 
 def test_a_pool_refuses_an_odd_length() -> None:
-    with pytest.raises(UserError, match="half keys, half values"):
+    with pytest.raises(ValueError, match="half keys, half values"):
         PromptPool(length=5, width=16, per_task=2)

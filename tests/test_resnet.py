@@ -21,7 +21,7 @@ def images(size: int = 32) -> torch.Tensor:
 
 
 def backbone_count(network: ResNetCifar) -> int:
-    return sum(parameter.numel() for parameter in network.backbone_parameters())
+    return sum(parameter.numel() for piece in network.pieces() for parameter in piece.parameters())
 
 
 def test_resnet32_is_r_dfcils() -> None:

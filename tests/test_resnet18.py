@@ -35,7 +35,7 @@ def torchvisions(network: ResNet18) -> nn.Module:
 @pytest.mark.parametrize("training", [False, True])
 def test_it_is_torchvisions_behind_another_stem(training: bool) -> None:
     network = randomise_norms(resnet18()).train(training)
-    assert sum(p.numel() for p in network.backbone_parameters()) == 11_168_832
+    assert sum(p.numel() for piece in network.pieces() for p in piece.parameters()) == 11_168_832
     other = torchvisions(network).train(training)
     x = images()
     torch.testing.assert_close(network.features(x), other(x), rtol=1e-4, atol=1e-5)
