@@ -41,6 +41,11 @@ class SyntheticBuffer:
         counts = labels[order].unique_consecutive(return_counts=True)[1]
         return order, counts.cumsum(0) - counts, counts
 
+    def part(self, rows: Tensor) -> SyntheticBuffer:
+        """The samples with these numbers (b,), as they are stored."""
+        own = (self.images, self.labels, self.logits, self.contexts, self.kept)
+        return SyntheticBuffer(*(value if value is None else value[rows] for value in own))  # type: ignore[arg-type]
+
     def draw(self, n: int, generator: torch.Generator) -> tuple[Tensor, Tensor, Tensor]:
         """``n`` samples with replacement, every class equally often to within one: (images, labels, logits)."""
         rows = self.rows(n, generator)

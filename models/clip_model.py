@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from pmi_cl.errors import UserError
+from pmi_cl.inversion.buffer import SyntheticBuffer
 from pmi_cl.models.class_texts import ClassTexts
 from pmi_cl.models.continual_model import ContinualModel, RunOutline
 from pmi_cl.models.schedules import learning_rate
@@ -72,6 +73,9 @@ class ClipTrainingOptions(ClipOptions):
     )
 
 
+Inputs = Tensor | SyntheticBuffer  # of a step: images (b, 3, h, w), or synthetic samples in their place
+
+
 class ClipModel(ContinualModel):
     """A CLIP whose towers are frozen; a subclass puts modules of its own into their blocks (:meth:`build`), and these alone train.
 
@@ -127,6 +131,9 @@ class ClipModel(ContinualModel):
     def build(self) -> nn.ModuleDict:
         """Make the modules that train and put them into the network's blocks. Their random numbers are those of the run's seed."""
         return nn.ModuleDict()
+
+    def extend_learned(self) -> None:
+        """Add to ``learned`` what the current task brings, unless it is there (after a resumption)."""
 
     def trainable_parameters(self) -> list[nn.Parameter]:
         """What the optimiser moves."""
@@ -213,17 +220,18 @@ class ClipModel(ContinualModel):
         """What a method adds to the local loss, weighted; ``features`` (b, d) and ``labels`` (b,) of the step's images."""
         return {}
 
-    def features_in_training(self, inputs: Tensor) -> Tensor:
-        """Features (b, d) of what a step is given."""
+    def features_in_training(self, inputs: Inputs) -> Tensor:
+        """Features (b, d) of what a step is given: images, where a method says no more."""
+        assert isinstance(inputs, Tensor), "a method whose train_batches() gives other samples says what their features are"
         return self.image_features(inputs)
 
-    def losses(self, inputs: Tensor, labels: Tensor, epoch: int, step: int) -> dict[str, Tensor]:
+    def losses(self, inputs: Inputs, labels: Tensor, epoch: int, step: int) -> dict[str, Tensor]:
         """All losses of a step, weighted; their sum is minimised."""
         features = self.features_in_training(inputs)
         local = self.ce_factor() * self.local_loss(features, labels)
         return {"ce": local, **self.extra_losses(features, labels, epoch, step)}
 
-    def observe(self, inputs: Tensor, labels: Tensor, not_aug_inputs: Tensor, epoch: int = 0, step: int = 0) -> dict[str, Tensor]:
+    def observe(self, inputs: Inputs, labels: Tensor, not_aug_inputs: Tensor, epoch: int = 0, step: int = 0) -> dict[str, Tensor]:
         """A step on the sum of :meth:`losses`. Dropout and noise draw from the generator of this step."""
         self.set_rate(self.rate(epoch, step))
         with global_seed(self.args.seed, "step", self.current_task, epoch, step, device=self.device):
@@ -256,7 +264,8 @@ class ClipModel(ContinualModel):
         self.opt = None
 
     def begin_task(self, dataset: ContinualDataset) -> None:
-        """A new optimiser."""
+        """What the task adds to ``learned``, and a new optimiser."""
+        self.extend_learned()
         self.opt = self.new_optimizer(self.trainable_parameters())
 
     def begin_epoch(self, epoch: int, dataset: ContinualDataset) -> None:

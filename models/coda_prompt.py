@@ -23,7 +23,7 @@ from torch.nn import functional as F
 
 from pmi_cl.backbones.prompts import PromptPool
 from pmi_cl.errors import UserError
-from pmi_cl.models.clip_model import ClipModel, ClipTrainingOptions
+from pmi_cl.models.clip_model import ClipModel, ClipTrainingOptions, Inputs
 from pmi_cl.models.continual_model import RunOutline
 from pmi_cl.options import option
 from pmi_cl.seeding import seeded
@@ -95,9 +95,8 @@ class CodaPrompt(ClipModel):
         """The pools, the lowest block's first."""
         return [block.prefix for block in self.net.blocks if isinstance(block.prefix, PromptPool)]
 
-    def grow(self) -> None:
-        """The current task's components, unless they are there (after a resumption)."""
-        super().grow()
+    def extend_learned(self) -> None:
+        """The current task's components."""
         self._grow_pools(self.current_task + 1)
 
     def _grow_pools(self, tasks: int) -> None:
@@ -118,7 +117,7 @@ class CodaPrompt(ClipModel):
         """Images (b, 3, h, w), normalised, to the head's logits (b, seen classes)."""
         return self.class_logits(self.image_features(x), range(self.n_seen_classes))
 
-    def losses(self, inputs: Tensor, labels: Tensor, epoch: int, step: int) -> dict[str, Tensor]:
+    def losses(self, inputs: Inputs, labels: Tensor, epoch: int, step: int) -> dict[str, Tensor]:
         """Those of every CLIP method, and the orthogonality of the components where it has a weight."""
         losses = super().losses(inputs, labels, epoch, step)
         if self.options.mu:

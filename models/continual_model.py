@@ -132,8 +132,11 @@ class ContinualModel(nn.Module):
         """Steps of an epoch of the current task."""
         return self.dataset.steps_per_epoch(self.current_task, self.options.batch_size)
 
-    def train_batches(self, epoch: int, start: int = 0) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
-        """What :meth:`observe` is given in an epoch of the current task, from step ``start`` on: the data set's training images."""
+    def train_batches(self, epoch: int, start: int = 0) -> Iterator[tuple[Any, Tensor, Any]]:
+        """What :meth:`observe` is given in an epoch of the current task, from step ``start`` on: (inputs, labels, not_aug_inputs).
+
+        They are the data set's training images, unless a method learns from something else: then it observes that.
+        """
         return self.dataset.train_batches(self.current_task, epoch, self.options.batch_size, start=start)
 
     def grow(self) -> None:

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from pmi_cl.inversion.buffer import SyntheticBuffer
+from pmi_cl.inversion.config import InversionConfig
 from pmi_cl.inversion.contrastive import ContrastiveBank, ContrastiveConfig, train_contrastive
 from pmi_cl.inversion.cost import InversionReport
 from pmi_cl.inversion.engine import Inversion
@@ -39,11 +40,16 @@ def taken_up(kind: Any, state: Any, device: torch.device) -> Any:
     return None if state is None else kind.from_state(state, device)
 
 
-class Inverting(ContinualModel):
+class InversionMixin(ContinualModel):
     """A mixin for methods whose options are :class:`SelectionOptions` and more.
 
+    Before a task :meth:`prepare_replay` makes the samples that stand for the old classes. A subclass says how in four steps, the same for
+    every network: :meth:`sample_labels`, :meth:`sample_targets`, :meth:`new_inversion` (by :meth:`inversion_config`) and
+    :meth:`as_buffer`.
+
     Attributes:
-        gaussians, bank: of the features of every seen class, and its contrastive model (None without CFS).
+        gaussians: of the features of every seen class.
+        bank: the contrastive model of every seen class; None without CFS.
         buffer: the synthetic samples of the task at hand.
         inversion: the one under way; a checkpoint in mid-inversion goes on with it.
         bill: of all inversions that have ended.
@@ -58,7 +64,50 @@ class Inverting(ContinualModel):
         self._saved_inversion: dict[str, Any] | None = None
         self.bill = InversionReport()
 
-    def invert(self, name: str, inversion: Inversion) -> Tensor:
+    # Before a task: select features of the old classes, invert them.
+
+    def prepare_replay(self) -> None:
+        """Select features of the old classes (CFS), invert them, and keep the samples with the logits of the model before the task."""
+        with self.host.phase("selection"):
+            labels = self.sample_labels()
+            targets, contexts = self.sample_targets(labels)
+        name = f"task {self.current_task + 1}"
+        inversion = self.new_inversion(name, labels, targets, contexts)
+        self.buffer = self.inverted(name, inversion, labels, range(self.n_past_classes))
+
+    def sample_labels(self) -> Tensor:
+        """The old classes (n,) of the samples, so shuffled that a batch mixes classes."""
+        raise NotImplementedError
+
+    def sample_targets(self, labels: Tensor) -> tuple[Tensor, Tensor | None]:
+        """A feature (n, d) for each label (n,), and what the network needs beside it (n, dq), if anything."""
+        raise NotImplementedError
+
+    def inversion_config(self) -> InversionConfig:
+        """The engine's settings from the options."""
+        raise NotImplementedError
+
+    def new_inversion(self, name: str, labels: Tensor, targets: Tensor, contexts: Tensor | None) -> Inversion:
+        """The inversion of the model before the task from ``targets`` (n, d) of ``labels`` (n,); ``name`` is what the run calls it."""
+        raise NotImplementedError
+
+    def as_buffer(self, samples: Tensor, labels: Tensor, kept: Tensor | None, classes: range) -> SyntheticBuffer:
+        """Samples (n, ...) of ``labels`` (n,) with the logits of ``classes`` by the model before the task.
+
+        Args:
+            kept: (n, k), the patches of each sample that were inverted; None: all.
+        """
+        raise NotImplementedError
+
+    def inverted(self, name: str, inversion: Inversion, labels: Tensor, classes: range) -> SyntheticBuffer:
+        """What an inversion gives, to be replayed as ``labels`` (n,) among ``classes``; goes on with the one that was saved."""
+        with self.host.phase("inversion"):
+            samples = self._all_steps(name, inversion)
+            buffer = self.as_buffer(samples, labels, inversion.kept(), classes)
+        self._close(name, samples, labels)
+        return buffer
+
+    def _all_steps(self, name: str, inversion: Inversion) -> Tensor:
         """Take every step of an inversion, or those that are left of one that was saved: its samples (n, ...)."""
         self.inversion = inversion
         if self._saved_inversion is not None:
@@ -70,7 +119,7 @@ class Inverting(ContinualModel):
             self.host.safe_point()
         return inversion.images()
 
-    def close_inversion(self, name: str, samples: Tensor, labels: Tensor) -> None:
+    def _close(self, name: str, samples: Tensor, labels: Tensor) -> None:
         """Curves, pace, pictures by class and the bill of the inversion that has ended."""
         assert self.inversion is not None
         report = self.inversion.report
@@ -83,6 +132,8 @@ class Inverting(ContinualModel):
     def pictures(self, samples: Tensor) -> Tensor:
         """Images (n, 3, h, w), normalised, of samples."""
         return samples
+
+    # After a task.
 
     def contrastive_models(self, features: Tensor, labels: Tensor, n_classes: int) -> ContrastiveBank | None:
         """f_cont of each of ``n_classes`` classes from features (n, d) and labels (n,); None without CFS."""
@@ -112,7 +163,7 @@ class Inverting(ContinualModel):
         return {**super().state(), **own}
 
     def load_state(self, state: dict[str, Any]) -> None:
-        """Take up :meth:`state`; an inversion under way is built again by the method, and goes on in :meth:`invert`."""
+        """Take up :meth:`state`; an inversion under way is built again by the method, and goes on in :meth:`inverted`."""
         super().load_state(state)
         self.gaussians = taken_up(ClassGaussians, state["gaussians"], self.device)
         self.bank = taken_up(ContrastiveBank, state["bank"], self.device)

@@ -39,7 +39,7 @@ from pmi_cl.inversion.token_network import TokenNetwork
 from pmi_cl.inversion.token_statistics import TokenMoments, measure_token_moments, pool_token_moments
 from pmi_cl.models.clip_model import ClipModel
 from pmi_cl.models.continual_model import RunOutline
-from pmi_cl.models.inverting import Inverting, SelectionOptions
+from pmi_cl.models.inverting import InversionMixin, SelectionOptions
 from pmi_cl.models.losses import Factors, hard_distillation, loss_factors
 from pmi_cl.options import option
 from pmi_cl.seeding import mix, seeded
@@ -130,7 +130,7 @@ class Recorder(nn.Module):
         return x
 
 
-class PmiClip(Inverting, ClipModel):
+class PmiClip(InversionMixin, ClipModel):
     """The replay of inverted maps, on top of any CLIP method that trains modules of the image tower.
 
     Attributes:
@@ -164,7 +164,7 @@ class PmiClip(Inverting, ClipModel):
     # Before a task: select features of the old classes, invert them.
 
     def begin_task(self, dataset: ContinualDataset) -> None:
-        """Synthetic maps of the old classes, by the model of the task before; then a new optimiser."""
+        """Synthetic maps of the old classes, by the model of the task before; then what the task adds to it and a new optimiser."""
         with in_evaluation_mode([self.net, self.learned]):
             self.prepare()
         super().begin_task(dataset)
@@ -178,35 +178,7 @@ class PmiClip(Inverting, ClipModel):
         """Whether any loss of the current task looks at synthetic samples of old classes."""
         return True
 
-    def prepare_replay(self) -> None:
-        """Fill the buffer."""
-        with self.host.phase("selection"):
-            labels = self._old_labels()
-            targets, contexts = self.sample_targets(labels)
-        name = f"task {self.current_task + 1}"
-        network = self.invertible(self.moments)
-        maps, kept = self.inverted(name, network, self.inversion_config(), labels=labels, targets=targets, contexts=contexts)
-        self.buffer = self.samples(maps, labels, kept, range(self.n_past_classes))
-
-    @torch.no_grad()
-    def samples(self, maps: Tensor, labels: Tensor, kept: Tensor | None, classes: range) -> SyntheticBuffer:
-        """Maps (n, width, g, g) with what goes with them: contexts of their own, which do not change in the task, and the logits of
-        ``classes`` by the model as it is."""
-        logits, contexts = [], []
-        with self.texts_held(classes):
-            for rows in torch.arange(len(maps), device=maps.device).split(self.EVALUATION_BATCH):
-                part, looked_at = maps[rows], None if kept is None else kept[rows]
-                context = self.context(part, looked_at)
-                logits.append(self.class_logits(self.features_of_maps(part, context, looked_at), classes))
-                contexts += [] if context is None else [context]
-        return SyntheticBuffer(maps, labels, torch.cat(logits), torch.cat(contexts) if contexts else None, kept)
-
-    def features_of_samples(self, samples: SyntheticBuffer, rows: Tensor) -> Tensor:
-        """Features (b, d) of the samples with these numbers."""
-        context, kept = (None if values is None else values[rows] for values in (samples.contexts, samples.kept))
-        return self.features_of_maps(samples.images[rows], context, kept)
-
-    def _old_labels(self) -> Tensor:
+    def sample_labels(self) -> Tensor:
         """Every old class ``samples_per_class`` times (n,), shuffled, so that a batch mixes classes."""
         n = self.n_past_classes * self.options.samples_per_class
         return balanced_labels(n, self.n_past_classes, seeded(self.args.seed, "labels", self.current_task)).to(self.device)
@@ -243,15 +215,33 @@ class PmiClip(Inverting, ClipModel):
         dtype = inversion_dtype(self.args.precision, self.device)
         return TokenNetwork(self.net.pieces()[1:], moments, dtype=dtype, device=self.device, unit_features=unit_features)
 
-    def inverted(self, name: str, network: TokenNetwork, config: InversionConfig, **what: Any) -> tuple[Tensor, Tensor | None]:
-        """Maps (n, width, g, g) of the ``labels``, ``targets`` and ``contexts`` in ``what``, and which of their patches (n, k) were
-        inverted (None: all); goes on with the inversion that was saved."""
-        shape = (self.net.width, self.net.grid, self.net.grid)
-        with self.host.phase("inversion"):
-            inversion = Inversion(network, None, config, image_shape=shape, seed=mix(self.args.seed, name), **what)
-            maps, kept = self.invert(name, inversion), inversion.kept()
-        self.close_inversion(name, maps, what["labels"])
-        return maps, kept
+    def new_inversion(self, name: str, labels: Tensor, targets: Tensor, contexts: Tensor | None) -> Inversion:
+        """The inversion of the image tower, down to maps (n, width, g, g), by the method that ``--inversion`` names."""
+        return self.map_inversion(self.invertible(self.moments), self.inversion_config(), name, labels, targets, contexts)
+
+    def map_inversion(
+        self, network: TokenNetwork, config: InversionConfig, name: str, labels: Tensor, targets: Tensor, contexts: Tensor | None = None
+    ) -> Inversion:
+        """An inversion down to maps of the patch convolution."""
+        shape, seed = (self.net.width, self.net.grid, self.net.grid), mix(self.args.seed, name)
+        return Inversion(network, None, config, image_shape=shape, targets=targets, labels=labels, contexts=contexts, seed=seed)
+
+    @torch.no_grad()
+    def as_buffer(self, samples: Tensor, labels: Tensor, kept: Tensor | None, classes: range) -> SyntheticBuffer:
+        """Maps (n, width, g, g) with what goes with them: contexts of their own, which do not change in the task, and the logits of
+        ``classes`` by the model as it is."""
+        logits, contexts = [], []
+        with self.texts_held(classes):
+            for rows in torch.arange(len(samples), device=samples.device).split(self.EVALUATION_BATCH):
+                maps, looked_at = samples[rows], None if kept is None else kept[rows]
+                context = self.context(maps, looked_at)
+                logits.append(self.class_logits(self.features_of_maps(maps, context, looked_at), classes))
+                contexts += [] if context is None else [context]
+        return SyntheticBuffer(samples, labels, torch.cat(logits), torch.cat(contexts) if contexts else None, kept)
+
+    def features_of_samples(self, samples: SyntheticBuffer) -> Tensor:
+        """Features (b, d) of synthetic samples, each with its own context and the patches that were inverted."""
+        return self.features_of_maps(samples.images, samples.contexts, samples.kept)
 
     def pictures(self, samples: Tensor) -> Tensor:
         """The images whose maps are nearest to the synthetic ones."""
@@ -278,12 +268,12 @@ class PmiClip(Inverting, ClipModel):
         """Hard distillation on synthetic maps of the old classes, and what a method does with their features."""
         if self.buffer is None:
             return {}
-        generator = seeded(self.args.seed, "draw", self.current_task, epoch, step)
-        rows = self.buffer.rows(self.options.replay_batch, generator)
-        old_features = self.features_of_samples(self.buffer, rows)
+        rows = self.buffer.rows(self.options.replay_batch, seeded(self.args.seed, "draw", self.current_task, epoch, step))
+        old = self.buffer.part(rows)
+        old_features = self.features_of_samples(old)
         student = self.class_logits(old_features, range(self.n_past_classes))
-        hkd = self.factors().hkd * hard_distillation(student, self.buffer.logits[rows])
-        return {"hkd": hkd, **self.text_losses(torch.cat([features, old_features]), torch.cat([labels, self.buffer.labels[rows]]))}
+        hkd = self.factors().hkd * hard_distillation(student, old.logits)
+        return {"hkd": hkd, **self.text_losses(torch.cat([features, old_features]), torch.cat([labels, old.labels]))}
 
     def text_losses(self, features: Tensor, labels: Tensor) -> dict[str, Tensor]:
         """What a method with a trained text tower adds; ``features`` (n, d) and ``labels`` (n,) of real and synthetic samples."""

@@ -8,19 +8,15 @@ images' queries, and every target feature comes with a query drawn from it, whic
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from torch import Tensor
 
 from pmi_cl.inversion.gaussians import ClassGaussians, fit_gaussians
-from pmi_cl.models.clip_model import ClipModel
 from pmi_cl.models.coda_prompt import CodaPrompt, CodaPromptOptions
 from pmi_cl.models.inverting import taken_up
 from pmi_cl.models.projected_task import ProjectedTask, ProjectedTaskOptions
 from pmi_cl.seeding import seeded
-
-if TYPE_CHECKING:
-    from pmi_cl.datasets.continual_dataset import ContinualDataset
 
 
 @dataclass(frozen=True)
@@ -41,16 +37,6 @@ class PmiCodap(ProjectedTask, CodaPrompt):
     def __init__(self, *args: Any) -> None:
         super().__init__(*args)
         self.queries: ClassGaussians | None = None
-
-    def grow(self) -> None:
-        """Nothing yet: the maps are made by the model of the task before, without the new task's components."""
-        ClipModel.grow(self)
-
-    def begin_task(self, dataset: ContinualDataset) -> None:
-        """Synthetic maps, then the task's components and an optimiser that moves them."""
-        self.prepare()
-        self._grow_pools(self.current_task + 1)
-        ClipModel.begin_task(self, dataset)
 
     def sample_targets(self, labels: Tensor) -> tuple[Tensor, Tensor | None]:
         """A feature (n, d) and a query (n, width) for each label (n,)."""

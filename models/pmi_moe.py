@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from pmi_cl.models.clip_model import Inputs
 from pmi_cl.models.losses import text_distillation
 from pmi_cl.models.moe_adapters import MoeAdapters, MoeAdaptersOptions
 from pmi_cl.models.projected_task import ProjectedTask, ProjectedTaskOptions
@@ -59,7 +60,7 @@ class PmiMoe(ProjectedTask, MoeAdapters):
         weight = self.options.projection_tkd if self.without_images else self.options.lambda_tkd
         return super().distillation_weights()[0], weight
 
-    def losses(self, inputs: Tensor, labels: Tensor, epoch: int, step: int) -> dict[str, Tensor]:
+    def losses(self, inputs: Inputs, labels: Tensor, epoch: int, step: int) -> dict[str, Tensor]:
         """All losses of a step, weighted; all seen texts pass the tower once, and every loss takes its part of them."""
         with self.texts_held(range(self.n_seen_classes)):
             return super().losses(inputs, labels, epoch, step)

@@ -34,7 +34,7 @@ from pmi_cl.inversion.statistics import Moments, pool_moments
 from pmi_cl.inversion.transforms import Transforms
 from pmi_cl.models.continual_model import RunOutline
 from pmi_cl.models.inversion_parts import check_named, start_named, terms_named
-from pmi_cl.models.inverting import Inverting, SelectionOptions
+from pmi_cl.models.inverting import InversionMixin, SelectionOptions
 from pmi_cl.models.replay_training import ReplayOptions, ReplayTraining
 from pmi_cl.options import option
 from pmi_cl.seeding import mix, seeded
@@ -97,7 +97,7 @@ class PmiRdfcilOptions(SelectionOptions, ReplayOptions):
     stem_steps: int = option(10, "steps of the stem start", unit="steps", low=1, high=1_000_000, source="ours")
 
 
-class PmiRdfcil(Inverting, ReplayTraining):
+class PmiRdfcil(InversionMixin, ReplayTraining):
     """PMI + CFS: per-layer model inversion from sampled features; R-DFCIL's losses.
 
     Attributes:
@@ -143,7 +143,24 @@ class PmiRdfcil(Inverting, ReplayTraining):
         under_way = 6 * min(n, args.inv_batch) * (STEM_CHANNELS.get(args.backbone, OTHER_STEM_CHANNELS) if args.inv_start == "pmi" else 3)
         return 4 * (3 * n + under_way) * dataset.image_size(args) ** 2 / 2**20
 
-    def config(self) -> InversionConfig:
+    # Before a task: sample features, invert them.
+
+    def sample_labels(self) -> Tensor:
+        """The old classes (n,) of the task's images, balanced or at random."""
+        o, seed = self.options, self._replay_seed()
+        n = o.buffer_images + self.current_task * o.buffer_per_task
+        return draw_labels(n, self.n_past_classes, o.balanced, seeded(seed, "labels")).to(self.device)
+
+    def sample_targets(self, labels: Tensor) -> tuple[Tensor, None]:
+        """A feature (n, d) for each label (n,), selected by CFS."""
+        assert self.gaussians is not None
+        config = SelectionConfig(self.options.cfs_ratio, self.options.cfs_steps)
+        return sample_targets(self.gaussians, labels, self._replay_seed(), self.bank, config), None
+
+    def _replay_seed(self) -> int:
+        return mix(self.args.seed, "replay", self.current_task)
+
+    def inversion_config(self) -> InversionConfig:
         """The engine's settings from the options."""
         o = self.options
         terms: list[Term] = [FeatureMatch(o.inv_feature), StatisticsMatch(o.inv_alpha)]
@@ -160,39 +177,18 @@ class PmiRdfcil(Inverting, ReplayTraining):
             spectrum=o.inv_spectrum,
             batch=o.inv_batch,
             keep_best=o.inv_keep_best,
-            pmi=PmiConfig(o.pmi_steps, o.pmi_lr, o.pmi_alpha, 1.0, o.pmi_prior, o.pmi_boost),
+            pmi=PmiConfig(steps=o.pmi_steps, lr=o.pmi_lr, alpha=o.pmi_alpha, prior=o.pmi_prior, boost=o.pmi_boost),
             stem_steps=o.stem_steps,
             precision=inversion_dtype(self.args.precision, self.device),
             compiled=self.args.compile,
         )
 
-    # Before a task: sample features, invert them.
-
-    def prepare_replay(self, dataset: ContinualDataset) -> None:
-        """Sample and select features, run PMI and the full-model inversion, keep the images with the teacher's logits."""
-        with self.host.phase("selection"):
-            labels, targets = self.sample_features()
-        name = f"task {self.current_task + 1}"
-        with self.host.phase("inversion"):
-            images = self.invert(name, self._new_inversion(labels, targets))
-            logits = torch.cat([self.teacher(part).detach() for part in images.split(500)])
-        self.buffer = SyntheticBuffer(images, labels, logits)
-        self.close_inversion(name, images, labels)
-
-    def sample_features(self) -> tuple[Tensor, Tensor]:
-        """Labels (n,) of old classes and a feature (n, d) for each, selected by CFS."""
-        o = self.options
-        assert self.gaussians is not None
-        n = o.buffer_images + self.current_task * o.buffer_per_task
-        seed = mix(self.args.seed, "replay", self.current_task)
-        labels = draw_labels(n, self.n_past_classes, o.balanced, seeded(seed, "labels")).to(self.device)
-        return labels, sample_targets(self.gaussians, labels, seed, self.bank, SelectionConfig(o.cfs_ratio, o.cfs_steps))
-
-    def _new_inversion(self, labels: Tensor, targets: Tensor) -> Inversion:
+    def new_inversion(self, name: str, labels: Tensor, targets: Tensor, contexts: Tensor | None) -> Inversion:
+        """PMI and the full-model inversion of the teacher, down to images (n, 3, h, w)."""
         return Inversion(
             self.teacher.pieces(),
             self.teacher.head,
-            self.config(),
+            self.inversion_config(),
             image_shape=(3, *self.dataset.SIZE),
             targets=targets,
             labels=labels,
@@ -200,6 +196,12 @@ class PmiRdfcil(Inverting, ReplayTraining):
             colour=Colour.of(self.covariance) if self.options.inv_colour else None,
             seed=mix(self.args.seed, "inversion", self.current_task),
         )
+
+    @torch.no_grad()
+    def as_buffer(self, samples: Tensor, labels: Tensor, kept: Tensor | None, classes: range) -> SyntheticBuffer:
+        """Images (n, 3, h, w) with the teacher's logits, which are those of all old classes."""
+        logits = torch.cat([self.teacher(part) for part in samples.split(self.EVALUATION_BATCH)])
+        return SyntheticBuffer(samples, labels, logits)
 
     # During a task.
 

@@ -24,6 +24,7 @@ from pmi_cl.inversion.objectives import FeatureMatch, StatisticsMatch
 from pmi_cl.inversion.pieces import in_evaluation_mode
 from pmi_cl.inversion.projection import projected_features
 from pmi_cl.inversion.token_statistics import TokenMoments, pool_token_moments
+from pmi_cl.models.clip_model import Inputs
 from pmi_cl.models.continual_model import RunOutline
 from pmi_cl.models.inverting import taken_up
 from pmi_cl.models.pmi_clip import PmiClip, PmiClipOptions
@@ -107,10 +108,9 @@ class ProjectedTask(PmiClip):
             targets = projected_features(self.bare_gaussians, *texts, labels, seed, top_k=o.projection_top, alpha=o.projection_mix)
         with bare(self.net.blocks):
             network = self.invertible(self.bare_moments, unit_features=True)
-        config = self.projection_config()
-        labels = labels + self.n_past_classes
-        maps, kept = self.inverted("new classes", network, config, labels=labels, targets=targets)
-        self.new = self.samples(maps, labels, kept, new)
+        name, labels = "new classes", labels + self.n_past_classes
+        inversion = self.map_inversion(network, self.projection_config(), name, labels, targets)
+        self.new = self.inverted(name, inversion, labels, new)
 
     def projection_config(self) -> InversionConfig:
         """As for the old classes, with more weight on the statistics and no smoothness."""
@@ -128,8 +128,8 @@ class ProjectedTask(PmiClip):
         n = self.cpt * self.options.projection_samples * self.options.projection_repeats
         return max(n // self.options.batch_size, 1)
 
-    def train_batches(self, epoch: int, start: int = 0) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
-        """The data set's images, or, of a task without images, the numbers of synthetic samples (b,) and their labels (b,)."""
+    def train_batches(self, epoch: int, start: int = 0) -> Iterator[tuple[Any, Tensor, Any]]:
+        """The data set's images, or, of a task without images, synthetic samples; and their labels (b,)."""
         if not self.without_images:
             yield from super().train_batches(epoch, start)
             return
@@ -137,11 +137,12 @@ class ProjectedTask(PmiClip):
         n = len(self.new) * self.options.projection_repeats
         rows = torch.randperm(n, generator=seeded(self.args.seed, "projected epoch", epoch)).to(self.device) % len(self.new)
         for chosen in rows.split(self.options.batch_size)[start : self.steps_per_epoch()]:
-            yield chosen, self.new.labels[chosen], chosen
+            samples = self.new.part(chosen)
+            yield samples, samples.labels, samples
 
-    def features_in_training(self, inputs: Tensor) -> Tensor:
-        """Features (b, d) of images, or of the synthetic samples with these numbers."""
-        return super().features_in_training(inputs) if self.new is None else self.features_of_samples(self.new, inputs)
+    def features_in_training(self, inputs: Inputs) -> Tensor:
+        """Features (b, d) of images, or of synthetic samples."""
+        return self.features_of_samples(inputs) if isinstance(inputs, SyntheticBuffer) else super().features_in_training(inputs)
 
     def n_epochs(self) -> int:
         """Epochs of the current task."""

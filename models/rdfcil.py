@@ -66,7 +66,7 @@ class Rdfcil(ReplayTraining):
         self.generator_step = 0
         self.steps_in_all = 0
 
-    def prepare_replay(self, dataset: ContinualDataset) -> None:
+    def prepare_replay(self) -> None:
         """Train a new generator against the teacher, or go on with the one that a checkpoint holds."""
         o = self.options
         network = FrozenNetwork(self.teacher.pieces(), self.teacher.head, direction="real_to_synthetic", device=self.device)
@@ -84,7 +84,7 @@ class Rdfcil(ReplayTraining):
                 self.generator_step, self.steps_in_all = self.generator_step + 1, self.steps_in_all + 1
                 self.host.progress(f"task {self.current_task + 1} generator", self.generator_step, o.generator_steps, loss=loss.detach())
                 self.host.safe_point()
-        self._show(dataset)
+        self._show()
 
     def _new_generator(self) -> None:
         with global_seed(self.args.seed, "generator", self.current_task):
@@ -105,9 +105,9 @@ class Rdfcil(ReplayTraining):
             logits = self.teacher(images)
         return images, logits.argmax(1), logits
 
-    def _show(self, dataset: ContinualDataset) -> None:
+    def _show(self) -> None:
         images, labels, _ = self.draw_replay(16 * self.n_past_classes, -1, 0)
-        self.host.images(f"synthetic/task {self.current_task + 1}", dataset.denormalise(images), labels)
+        self.host.images(f"synthetic/task {self.current_task + 1}", self.dataset.denormalise(images), labels)
 
     def end_task(self, dataset: ContinualDataset) -> None:
         """Snapshot the teacher; the generator has served."""

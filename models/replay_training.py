@@ -93,7 +93,7 @@ class ReplayTraining(ContinualModel):
         if args.unfreezing and sum(args.warmup_parts) + args.classifier_part >= 1:
             raise UserError("--warmup_parts and --classifier_part leave no epochs to train everything: together they must stay below 1")
 
-    def prepare_replay(self, dataset: ContinualDataset) -> None:
+    def prepare_replay(self) -> None:
         """Get ready to draw synthetic samples of the old classes, from ``teacher`` and stored statistics alone."""
         raise NotImplementedError
 
@@ -127,7 +127,7 @@ class ReplayTraining(ContinualModel):
         """Synthetic samples, then new projections, class counts and the first stage."""
         self.stages, self.stage, self.opt = [], None, None  # those of the task before: a checkpoint must not mix them with this one
         if self.current_task > 0:
-            self.prepare_replay(dataset)
+            self.prepare_replay()
         self.projections = self._new_projections()
         self.counts = torch.zeros(self.n_seen_classes, device=self.device)
         self.class_weights = torch.ones(self.n_seen_classes, device=self.device)

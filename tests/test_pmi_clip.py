@@ -147,7 +147,6 @@ def test_smi_keeps_a_quarter_of_the_patches_and_these_are_replayed() -> None:
     model.current_task = 1
     model.prepare()
     assert model.buffer.kept.shape == (6, 4) and model.inversion_figures()["forward_passes"] > 8
-    rows = torch.arange(6)
     tokens = model.net.pieces()[1](model.buffer.images)
     few = torch.stack([torch.cat([row[:1], row[1:][kept]]) for row, kept in zip(tokens, model.buffer.kept, strict=True)])
     query = few
@@ -156,7 +155,7 @@ def test_smi_keeps_a_quarter_of_the_patches_and_these_are_replayed() -> None:
     torch.testing.assert_close(model.buffer.contexts, query[:, 0].detach(), rtol=1e-4, atol=1e-5)
     for piece in model.net.pieces()[2:]:
         few = piece(few, query[:, 0])
-    torch.testing.assert_close(model.features_of_samples(model.buffer, rows), few, rtol=1e-4, atol=1e-4)
+    torch.testing.assert_close(model.features_of_samples(model.buffer), few, rtol=1e-4, atol=1e-4)
     fresh: Any = start("pmi_codap").model
     fresh.load_state(model.state())
     assert torch.equal(fresh.buffer.kept, model.buffer.kept) and torch.equal(fresh.buffer.contexts, model.buffer.contexts)

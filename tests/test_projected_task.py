@@ -92,9 +92,11 @@ def test_its_epochs_batches_and_rates_are_its_own() -> None:
     assert [len(labels) for _, labels, _ in batches] == [16, 16, 16]
     seen = torch.cat([labels for _, labels, _ in batches])
     assert seen.bincount().tolist() == [0, 0, 24, 24]  # each of the twelve four times
-    assert all(torch.equal(model.new.labels[rows], labels) for rows, labels, _ in batches)
-    assert torch.equal(next(model.train_batches(0, start=2))[0], batches[2][0])
-    assert not torch.equal(next(model.train_batches(1))[0], batches[0][0])
+    assert all(torch.equal(samples.labels, labels) and len(samples) == 16 for samples, labels, _ in batches)
+    own = {image.numpy().tobytes(): label for image, label in zip(model.new.images, model.new.labels.tolist(), strict=True)}
+    assert [own[image.numpy().tobytes()] for samples, _, _ in batches for image in samples.images] == seen.tolist()
+    assert torch.equal(next(model.train_batches(0, start=2))[0].images, batches[2][0].images)
+    assert not torch.equal(next(model.train_batches(1))[0].images, batches[0][0].images)
     rates = [model.rate(epoch, step) for epoch in range(2) for step in range(3)]
     assert rates == pytest.approx([0.01 * 0.5 * (1 + torch.cos(torch.tensor(torch.pi * done / 6)).item()) for done in range(6)])
 
@@ -113,7 +115,7 @@ def test_its_losses_have_weights_of_their_own(method: str, task_factors: int, pl
     weights = {"ce": 0.7 * plastic, "hkd": 0.4 * stable}
     if method == "pmi_moe":
         weights |= {"tkd": 0.6 * stable, "tft": 0.05}
-    features = model.features_of_samples(model.new, inputs), model.features_of_maps(maps)
+    features = model.features_of_samples(inputs), model.features_of_maps(maps)
     expected = clip_losses(model, (features[0], labels), (features[1], *old), 4, weights)
     assert found.keys() == expected.keys()
     for name, value in expected.items():
@@ -163,11 +165,11 @@ def test_patches_that_smi_dropped_are_not_trained_on() -> None:
     training, model = before_the_last_task("pmi_vpt", inversion="smi", smi_steps=8)
     begin(training, 1)
     rows = torch.arange(4)
-    features = model.features_in_training(rows)
+    features = model.features_in_training(model.new.part(rows))
     spoiled = model.new.images.clone()
     spoiled.flatten(2).scatter_(2, dropped(model.new.kept)[:, None].expand(-1, 32, -1), 7.0)
     model.new = replace(model.new, images=spoiled)
-    torch.testing.assert_close(model.features_in_training(rows), features)
+    torch.testing.assert_close(model.features_in_training(model.new.part(rows)), features)
 
 
 def dropped(kept: Tensor) -> Tensor:
