@@ -28,12 +28,15 @@ class ClipNetwork(nn.Module):
     Attributes:
         name: what users call the backbone.
         weights_record: where the weights came from, see :data:`RECORDED`; None where one does not apply.
-        image_size, patch_size: in pixels. grid: patches along a side.
-        width: of the image tower. text_width: of the text tower.
+        image_size, patch_size: in pixels.
+        grid: patches along a side.
+        width: of the image tower.
+        text_width: of the text tower.
         feature_dim: of the space that images and texts share.
         context_length: the most tokens of a text, its start and end included.
         mean, std: (3,), what images are normalised with.
-        image_tower: the pieces, bottom to top. text_tower: the text encoder.
+        image_tower: the pieces, bottom to top.
+        text_tower: the text encoder.
     """
 
     def __init__(

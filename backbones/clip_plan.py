@@ -22,7 +22,8 @@ class Plan:
     """What was asked for.
 
     Attributes:
-        backbone: its name as users type it. model: open_clip's, without what it says about the activation.
+        backbone: its name as users type it.
+        model: open_clip's name, without what it says about the activation.
         quick_gelu: the activation that the backbone's name or ``--clip_gelu`` demands; None: that of the weights.
         weights: as typed; None: the backbone's own.
     """

@@ -39,14 +39,14 @@ class ClassTexts:
         self._frozen = torch.zeros(0, net.feature_dim, device=self.tokens.device)
 
     def features(self, classes: range) -> Tensor:
-        """Of the text tower as it now is: (n, d), normalised, with a gradient where gradients are on."""
+        """Compute the features (n, d), normalised, of the text tower as it now is; with a gradient where gradients are on."""
         tokens = self.tokens[classes.start : classes.stop].flatten(0, 1)
         features = torch.cat([F.normalize(self.net.encode_text(part), dim=1) for part in tokens.split(CHUNK)])
         return F.normalize(features.view(len(classes), len(self.templates), -1).mean(1), dim=1)
 
     @torch.no_grad()
     def frozen(self, classes: range) -> Tensor:
-        """Of the text tower with no adapters in it: (n, d), normalised.
+        """Give the features (n, d), normalised, of the text tower with no adapters in it.
 
         Each class is computed once, and by itself: in a batch the last bits would depend on which classes are computed together, and a
         run that goes on from a checkpoint would differ from one that was never stopped.

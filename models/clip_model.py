@@ -22,6 +22,7 @@ from pmi_cl.options import option
 from pmi_cl.seeding import global_seed
 
 if TYPE_CHECKING:
+    from pmi_cl.backbones.clip_network import ClipNetwork
     from pmi_cl.datasets.continual_dataset import ContinualDataset
 
 
@@ -85,7 +86,8 @@ class ClipModel(ContinualModel):
     Attributes:
         learned: the method's own modules, by name. They are all of the network that a checkpoint holds: the towers come back from their
             weights.
-        texts: the classes under the training prompt. evaluation_texts: under the templates of the evaluation.
+        texts: the classes under the training prompt.
+        evaluation_texts: the classes under the templates of the evaluation.
     """
 
     BACKBONE_KIND = "clip"
@@ -93,6 +95,8 @@ class ClipModel(ContinualModel):
     EVALUATION_BATCH = 128
     TRAINS_TEXT = False  # True: modules in the text tower, so that its features change with every step
     Options: type = ClipTrainingOptions
+    options: ClipTrainingOptions  # zsclip, which trains nothing, has ClipOptions alone
+    net: ClipNetwork
 
     def __init__(self, *args: Any) -> None:
         super().__init__(*args)
@@ -112,7 +116,7 @@ class ClipModel(ContinualModel):
         self.dataset.present_as(dataclasses.replace(form, resize=self.options.resize, augment=augment))
 
     def _class_texts(self) -> tuple[ClassTexts, ClassTexts]:
-        """The classes under the training prompt, and under the templates of the evaluation."""
+        """Make the texts of the classes under the training prompt, and under the templates of the evaluation."""
         dataset, prompt = self.dataset, self.options.prompt_template or self.dataset.PROMPT
         texts = ClassTexts(self.net, dataset.prompt_names, [prompt])
         if self.options.eval_templates == "prompt":
@@ -136,7 +140,7 @@ class ClipModel(ContinualModel):
         """Add to ``learned`` what the current task brings, unless it is there (after a resumption)."""
 
     def trainable_parameters(self) -> list[nn.Parameter]:
-        """What the optimiser moves."""
+        """List what the optimiser moves."""
         return [parameter for parameter in self.learned.parameters() if parameter.requires_grad]
 
     # Texts, images and logits.
@@ -176,8 +180,9 @@ class ClipModel(ContinualModel):
         return self._seen_text
 
     def context(self, maps: Tensor, kept: Tensor | None = None) -> Tensor | None:
-        """What the method's prompts choose by, from maps (b, width, g, g), or from their patches ``kept`` (b, k): (b, dq), or None where
-        they do not choose."""
+        """Give what the method's prompts choose by, (b, dq), from maps (b, width, g, g) or from their patches ``kept`` (b, k).
+
+        None: they do not choose."""
         return None
 
     def features_of_maps(self, maps: Tensor, context: Tensor | None = None, kept: Tensor | None = None) -> Tensor:
@@ -217,7 +222,7 @@ class ClipModel(ContinualModel):
         return 1.0
 
     def extra_losses(self, features: Tensor, labels: Tensor, epoch: int, step: int) -> dict[str, Tensor]:
-        """What a method adds to the local loss, weighted; ``features`` (b, d) and ``labels`` (b,) of the step's images."""
+        """Give what a method adds to the local loss, weighted; ``features`` (b, d) and ``labels`` (b,) are those of the step's images."""
         return {}
 
     def features_in_training(self, inputs: Inputs) -> Tensor:
@@ -232,7 +237,7 @@ class ClipModel(ContinualModel):
         return {"ce": local, **self.extra_losses(features, labels, epoch, step)}
 
     def observe(self, inputs: Inputs, labels: Tensor, not_aug_inputs: Tensor, epoch: int = 0, step: int = 0) -> dict[str, Tensor]:
-        """A step on the sum of :meth:`losses`. Dropout and noise draw from the generator of this step."""
+        """Take a step down the sum of :meth:`losses`. Dropout and noise draw from the generator of this step."""
         self.set_rate(self.rate(epoch, step))
         with global_seed(self.args.seed, "step", self.current_task, epoch, step, device=self.device):
             losses = self.losses(inputs, labels, epoch, step)
@@ -246,38 +251,38 @@ class ClipModel(ContinualModel):
         return learning_rate(epoch * steps + step, self.n_epochs() * steps, options.lr, options.lr_schedule, options.warmup_steps)
 
     def new_optimizer(self, parameters: Iterable[nn.Parameter]) -> torch.optim.Optimizer:
-        """SGD with momentum, or AdamW."""
+        """Make SGD with momentum, or AdamW, over the parameters."""
         options = self.options
         if options.optimizer == "adamw":
             return torch.optim.AdamW(parameters, lr=options.lr, weight_decay=options.optim_wd)
         return torch.optim.SGD(parameters, lr=options.lr, momentum=options.optim_mom, weight_decay=options.optim_wd)
 
     def set_modes(self) -> None:
-        """The towers stay in evaluation mode; what is learned trains."""
+        """Keep the towers in evaluation mode and let what is learned train."""
         self.net.eval()
         self.learned.train()
 
     # A task's turn, and what a checkpoint holds.
 
     def grow(self) -> None:
-        """There is no head to grow. The optimiser of the task before ends here."""
+        """End the optimiser of the task before; there is no head to grow."""
         self.opt = None
 
     def begin_task(self, dataset: ContinualDataset) -> None:
-        """What the task adds to ``learned``, and a new optimiser."""
+        """Add what the task brings to ``learned``, and make a new optimiser."""
         self.extend_learned()
         self.opt = self.new_optimizer(self.trainable_parameters())
 
     def begin_epoch(self, epoch: int, dataset: ContinualDataset) -> None:
-        """The rate is set step by step."""
+        """Do nothing: the rate is set step by step."""
 
     def state(self) -> dict[str, Any]:
-        """The task, what is learned and the optimiser; not the towers."""
+        """Give the task, what is learned and the optimiser; not the towers."""
         opt = None if self.opt is None else self.opt.state_dict()
         return {"task": self.current_task, "learned": self.learned.state_dict(), "opt": opt}
 
     def load_weights(self, state: dict[str, Any]) -> None:
-        """The task and what is learned."""
+        """Take up the task and what is learned."""
         self.current_task, self._seen_text = state["task"], None
         self.learned.load_state_dict(state["learned"])
 

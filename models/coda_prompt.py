@@ -67,7 +67,8 @@ class CodaPrompt(ClipModel):
     """
 
     NAME = "coda_prompt"
-    Options = CodaPromptOptions
+    Options: type = CodaPromptOptions
+    options: CodaPromptOptions
 
     @classmethod
     def check(cls, args: SimpleNamespace, outline: RunOutline) -> None:
@@ -81,7 +82,7 @@ class CodaPrompt(ClipModel):
             check_width(args.pool_size, outline.network)
 
     def build(self) -> nn.ModuleDict:
-        """Empty pools in the lowest blocks, and the head."""
+        """Put empty pools into the lowest blocks, and make the head."""
         options, net, n_tasks = self.options, self.net, self.dataset.N_TASKS
         check_width(options.pool_size, net)  # again: not every network has an outline that was checked before
         pools = nn.ModuleList()
@@ -96,7 +97,7 @@ class CodaPrompt(ClipModel):
         return [block.prefix for block in self.net.blocks if isinstance(block.prefix, PromptPool)]
 
     def extend_learned(self) -> None:
-        """The current task's components."""
+        """Add the current task's components, unless they are there (after a resumption)."""
         self._grow_pools(self.current_task + 1)
 
     def _grow_pools(self, tasks: int) -> None:
@@ -118,7 +119,7 @@ class CodaPrompt(ClipModel):
         return self.class_logits(self.image_features(x), range(self.n_seen_classes))
 
     def losses(self, inputs: Inputs, labels: Tensor, epoch: int, step: int) -> dict[str, Tensor]:
-        """Those of every CLIP method, and the orthogonality of the components where it has a weight."""
+        """Give those of every CLIP method, and the orthogonality of the components where it has a weight."""
         losses = super().losses(inputs, labels, epoch, step)
         if self.options.mu:
             penalties = [penalty for pool in self.pools for penalty in pool.penalties()]
@@ -126,10 +127,10 @@ class CodaPrompt(ClipModel):
         return losses
 
     def state(self) -> dict[str, Any]:
-        """The base's, and for how many tasks there are components."""
+        """Give the base's, and for how many tasks there are components."""
         return {**super().state(), "pool_tasks": self.pools[0].tasks}
 
     def load_weights(self, state: dict[str, Any]) -> None:
-        """The base's, into as many components."""
+        """Take up the base's, into as many components."""
         self._grow_pools(state["pool_tasks"])
         super().load_weights(state)

@@ -67,7 +67,8 @@ class ContinualModel(nn.Module):
         net: the network. Its head has grown by the task's classes before ``begin_task`` is called.
         loss: the loss on logits and labels.
         opt: the optimiser, rebuilt for each task.
-        args: every option of the run, flat. options: those of the method, typed.
+        args: every option of the run, flat.
+        options: those of the method, typed.
         transform: (images, generator) to augmented images, for methods that augment by themselves.
         dataset: the data set.
         host: progress, events, pictures, places to stop.
@@ -147,21 +148,23 @@ class ContinualModel(nn.Module):
             head.to(self.device)
 
     def begin_task(self, dataset: ContinualDataset) -> None:
-        """Before the first epoch. May take long: a method that makes synthetic samples makes them here."""
+        """Prepare for the first epoch. May take long: a method that makes synthetic samples makes them here."""
         self.opt = self.new_optimizer(self.net.parameters())
 
     def begin_epoch(self, epoch: int, dataset: ContinualDataset) -> None:
-        """Before each epoch of the task (from 0): sets the learning rate."""
+        """Prepare for an epoch of the task (from 0): set the learning rate."""
         options = self.options
         passed = sum(epoch >= milestone for milestone in milestone_epochs(options.n_epochs, options.lr_milestones))
         self.set_rate(options.lr * options.lr_gamma**passed)
 
     def observe(self, inputs: Tensor, labels: Tensor, not_aug_inputs: Tensor, epoch: int = 0, step: int = 0) -> dict[str, Tensor]:
-        """One step on a batch of the current task, by :meth:`descend`.
+        """Take one step on a batch of the current task, by :meth:`descend`.
 
         Args:
-            inputs: (b, c, h, w), normalised and augmented. labels: (b,), global. not_aug_inputs: the same images as uint8 pixels.
-            epoch, step: of the task; with the seed they decide every random number of the step.
+            inputs: (b, c, h, w), normalised and augmented.
+            labels: (b,), global.
+            not_aug_inputs: the same images as uint8 pixels.
+            epoch, step: their numbers in the task; with the seed they decide every random number of the step.
 
         Returns:
             The losses by name, detached; ``loss`` is their sum as it was minimised.
@@ -169,7 +172,7 @@ class ContinualModel(nn.Module):
         raise NotImplementedError(f"{type(self).__name__} has no observe()")
 
     def descend(self, losses: dict[str, Tensor]) -> dict[str, Tensor]:
-        """One step of the optimiser down the sum of ``losses``, which are weighted scalars by name. Returns what :meth:`observe` does."""
+        """Take one step down the sum of ``losses``, which are weighted scalars by name; return what :meth:`observe` does."""
         assert self.opt is not None, "begin_task() builds the optimiser"
         total = torch.stack(list(losses.values())).sum()
         self.opt.zero_grad()
@@ -178,7 +181,7 @@ class ContinualModel(nn.Module):
         return {**{name: value.detach() for name, value in losses.items()}, "loss": total.detach()}
 
     def arithmetic(self) -> AbstractContextManager[Any]:
-        """To be entered around :meth:`observe`: bfloat16 in its products where ``--precision bf16`` asks for it, else float32."""
+        """Give what is entered around :meth:`observe`: bfloat16 in its products where ``--precision bf16`` asks for it, else float32."""
         asked = getattr(self.args, "precision", "auto") == "bf16"
         return torch.autocast(self.device.type, torch.bfloat16) if asked else nullcontext()
 
@@ -187,10 +190,10 @@ class ContinualModel(nn.Module):
         self.net.train()
 
     def end_epoch(self, epoch: int, dataset: ContinualDataset) -> None:
-        """After each epoch."""
+        """Do what comes after each epoch."""
 
     def end_task(self, dataset: ContinualDataset) -> None:
-        """After the last epoch, before the evaluation. If ``host.safe_point`` is called in here, nothing may have changed yet: a run
+        """Finish a task, before its evaluation. If ``host.safe_point`` is called in here, nothing may have changed yet: a run
         that stops there begins ``end_task`` anew."""
 
     def forward(self, x: Tensor) -> Tensor:
@@ -198,7 +201,7 @@ class ContinualModel(nn.Module):
         return self.net(x)
 
     def new_optimizer(self, parameters: Any) -> torch.optim.Optimizer:
-        """SGD with the options' rate, momentum and weight decay."""
+        """Make SGD with the options' rate, momentum and weight decay over the parameters."""
         options = self.options
         return MomentumSGD(parameters, lr=options.lr, momentum=options.optim_mom, weight_decay=options.optim_wd)
 
@@ -209,11 +212,11 @@ class ContinualModel(nn.Module):
             group["lr"] = lr
 
     def inversion_figures(self) -> dict[str, float]:
-        """What inversion has cost over the run so far: images, steps, step_equivalents, forward_passes, backward_passes, seconds."""
+        """Tell what inversion has cost over the run so far: images, steps, step_equivalents, forward_passes, backward_passes, seconds."""
         return {}
 
     def state(self) -> dict[str, Any]:
-        """Everything that the method needs to go on, as tensors and plain data."""
+        """Give everything that the method needs to go on, as tensors and plain data."""
         return {"task": self.current_task, "net": self.net.state_dict(), "opt": None if self.opt is None else self.opt.state_dict()}
 
     def load_state(self, state: dict[str, Any]) -> None:
@@ -225,7 +228,7 @@ class ContinualModel(nn.Module):
             self.opt.load_state_dict(state["opt"])
 
     def load_weights(self, state: dict[str, Any]) -> None:
-        """The part of :meth:`load_state` that comes before the optimiser: the task, the network, and what decides which of it trains."""
+        """Take up what comes before the optimiser: the task, the network, and what decides which of it trains."""
         self.current_task = state["task"]
         self.net.load_state_dict(state["net"])
         if any(size != self.cpt for size in getattr(getattr(self.net, "head", None), "sizes", ())):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor
@@ -55,6 +55,8 @@ class InversionMixin(ContinualModel):
         bill: of all inversions that have ended.
     """
 
+    options: SelectionOptions
+
     def __init__(self, *args: Any) -> None:
         super().__init__(*args)
         self.gaussians: ClassGaussians | None = None
@@ -76,23 +78,23 @@ class InversionMixin(ContinualModel):
         self.buffer = self.inverted(name, inversion, labels, range(self.n_past_classes))
 
     def sample_labels(self) -> Tensor:
-        """The old classes (n,) of the samples, so shuffled that a batch mixes classes."""
+        """Give the old classes (n,) of the samples, so shuffled that a batch mixes classes."""
         raise NotImplementedError
 
     def sample_targets(self, labels: Tensor) -> tuple[Tensor, Tensor | None]:
-        """A feature (n, d) for each label (n,), and what the network needs beside it (n, dq), if anything."""
+        """Select a feature (n, d) for each label (n,), and what the network needs beside it (n, dq), if anything."""
         raise NotImplementedError
 
     def inversion_config(self) -> InversionConfig:
-        """The engine's settings from the options."""
+        """Make the engine's settings from the options."""
         raise NotImplementedError
 
     def new_inversion(self, name: str, labels: Tensor, targets: Tensor, contexts: Tensor | None) -> Inversion:
-        """The inversion of the model before the task from ``targets`` (n, d) of ``labels`` (n,); ``name`` is what the run calls it."""
+        """Make the inversion of the model before the task from ``targets`` (n, d) of ``labels`` (n,); the run calls it ``name``."""
         raise NotImplementedError
 
     def as_buffer(self, samples: Tensor, labels: Tensor, kept: Tensor | None, classes: range) -> SyntheticBuffer:
-        """Samples (n, ...) of ``labels`` (n,) with the logits of ``classes`` by the model before the task.
+        """Keep samples (n, ...) of ``labels`` (n,) with the logits of ``classes`` by the model before the task.
 
         Args:
             kept: (n, k), the patches of each sample that were inverted; None: all.
@@ -100,7 +102,7 @@ class InversionMixin(ContinualModel):
         raise NotImplementedError
 
     def inverted(self, name: str, inversion: Inversion, labels: Tensor, classes: range) -> SyntheticBuffer:
-        """What an inversion gives, to be replayed as ``labels`` (n,) among ``classes``; goes on with the one that was saved."""
+        """Carry out an inversion, or go on with the one that was saved: samples to be replayed as ``labels`` (n,) among ``classes``."""
         with self.host.phase("inversion"):
             samples = self._all_steps(name, inversion)
             buffer = self.as_buffer(samples, labels, inversion.kept(), classes)
@@ -120,7 +122,7 @@ class InversionMixin(ContinualModel):
         return inversion.images()
 
     def _close(self, name: str, samples: Tensor, labels: Tensor) -> None:
-        """Curves, pace, pictures by class and the bill of the inversion that has ended."""
+        """Show curves, pace and pictures by class of the inversion that has ended, and add up the bill."""
         assert self.inversion is not None
         report = self.inversion.report
         self.host.scalars({"inversion/images per second": report.images / max(report.seconds, 1e-9)}, self.current_task)
@@ -130,17 +132,17 @@ class InversionMixin(ContinualModel):
         self.bill, self.inversion = self.bill + report, None
 
     def pictures(self, samples: Tensor) -> Tensor:
-        """Images (n, 3, h, w), normalised, of samples."""
+        """Give the images (n, 3, h, w), normalised, that show samples."""
         return samples
 
     # After a task.
 
     def contrastive_models(self, features: Tensor, labels: Tensor, n_classes: int) -> ContrastiveBank | None:
-        """f_cont of each of ``n_classes`` classes from features (n, d) and labels (n,); None without CFS."""
+        """Train f_cont of each of ``n_classes`` classes from features (n, d) and labels (n,); None without CFS."""
         o = self.options
         if not o.cfs:
             return None
-        config = ContrastiveConfig(o.cont_epochs, o.cont_lr, o.cont_optimizer, o.cont_keep_best)
+        config = ContrastiveConfig(o.cont_epochs, o.cont_lr, cast(Any, o.cont_optimizer), o.cont_keep_best)
         seed = mix(self.args.seed, "contrastive", self.current_task)
         bank = train_contrastive(features, labels, n_classes, config, seed, self.host.safe_point)
         if bank.losses:
@@ -148,11 +150,11 @@ class InversionMixin(ContinualModel):
         return bank
 
     def inversion_figures(self) -> dict[str, float]:
-        """What the inversions have cost over the run so far."""
+        """Tell what the inversions have cost over the run so far."""
         return (self.bill if self.inversion is None else self.bill + self.inversion.report).summary()
 
     def state(self) -> dict[str, Any]:
-        """The base's, the statistics of the classes, the synthetic samples, the inversion under way and the bill."""
+        """Give the base's, the statistics of the classes, the synthetic samples, the inversion under way and the bill."""
         own = {
             "gaussians": self.gaussians and self.gaussians.state(),
             "bank": self.bank and self.bank.state(),

@@ -47,27 +47,29 @@ class MoeAdapters(ClipModel):
 
     NAME = "moe_adapters"
     TRAINS_TEXT = True
-    Options = MoeAdaptersOptions
+    Options: type = MoeAdaptersOptions
+    options: MoeAdaptersOptions
 
     @classmethod
     def check(cls, args: SimpleNamespace, outline: RunOutline) -> None:
-        """No more experts can be chosen than there are. Raises UserError."""
+        """Refuse to choose more experts than there are. Raises UserError."""
         super().check(args, outline)
         if args.moe_top_k > args.moe_experts:
             raise UserError(f"--moe_top_k {args.moe_top_k}: there are --moe_experts {args.moe_experts} to choose from")
 
     def build(self) -> nn.ModuleDict:
-        """A mixture beside the MLP of every block of both towers."""
+        """Put a mixture beside the MLP of every block of both towers."""
         net = self.net
         towers = {"image": (net.width, net.blocks), "text": (net.text_width, net.text_blocks)}
         learned = nn.ModuleDict()
         for tower, (width, blocks) in towers.items():
-            for block in blocks:
-                block.adapter = self.new_adapter(width)
-            learned[tower] = nn.ModuleList(block.adapter for block in blocks)
+            adapters = nn.ModuleList(self.new_adapter(width) for _ in blocks)
+            for block, adapter in zip(blocks, adapters, strict=True):
+                block.adapter = adapter
+            learned[tower] = adapters
         return learned
 
     def new_adapter(self, width: int) -> MixtureOfAdapters:
-        """What stands beside one MLP."""
+        """Make what stands beside one MLP."""
         o = self.options
         return MixtureOfAdapters(width, o.moe_experts, o.moe_top_k, o.moe_bottleneck, o.moe_dropout)

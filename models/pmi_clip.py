@@ -17,15 +17,15 @@ from collections.abc import Iterator
 from contextlib import nullcontext
 from dataclasses import dataclass
 from types import SimpleNamespace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import torch
 from torch import Tensor, nn
 
-from pmi_cl.backbones.clip_pieces import bare
+from pmi_cl.backbones.clip_pieces import PatchConv, bare
 from pmi_cl.errors import UserError
 from pmi_cl.inversion.buffer import SyntheticBuffer
-from pmi_cl.inversion.config import InversionConfig
+from pmi_cl.inversion.config import InversionConfig, Schedule
 from pmi_cl.inversion.engine import Inversion
 from pmi_cl.inversion.gaussians import fit_gaussians
 from pmi_cl.inversion.labels import balanced_labels
@@ -37,7 +37,7 @@ from pmi_cl.inversion.selection import SelectionConfig, sample_few
 from pmi_cl.inversion.sparse import pruning_of
 from pmi_cl.inversion.token_network import TokenNetwork
 from pmi_cl.inversion.token_statistics import TokenMoments, measure_token_moments, pool_token_moments
-from pmi_cl.models.clip_model import ClipModel
+from pmi_cl.models.clip_model import ClipModel, ClipTrainingOptions
 from pmi_cl.models.continual_model import RunOutline
 from pmi_cl.models.inverting import InversionMixin, SelectionOptions
 from pmi_cl.models.losses import Factors, hard_distillation, loss_factors
@@ -54,8 +54,11 @@ LARGEST_FEATURE = 1280
 
 
 @dataclass(frozen=True)
-class PmiClipOptions(SelectionOptions):
-    """The appendix's values (App. I.2); ``code`` in ``models/config`` has the released ones where they differ (spec 2.1)."""
+class PmiClipOptions(SelectionOptions, ClipTrainingOptions):
+    """The appendix's values (App. I.2); ``code`` in ``models/config`` has the released ones where they differ (spec 2.1).
+
+    A method names its baseline's options before these: the baseline's values are the ones that count.
+    """
 
     samples_per_class: int = option(
         5, "synthetic samples of each old class", unit="samples", low=1, high=100_000, source="PMI appendix I.2"
@@ -137,6 +140,8 @@ class PmiClip(InversionMixin, ClipModel):
         moments: of what enters each piece above the patch convolution, and of what its blocks show, pooled over the tasks.
     """
 
+    options: PmiClipOptions
+
     def __init__(self, *args: Any) -> None:
         super().__init__(*args)
         self.moments: list[TokenMoments] = []
@@ -164,7 +169,7 @@ class PmiClip(InversionMixin, ClipModel):
     # Before a task: select features of the old classes, invert them.
 
     def begin_task(self, dataset: ContinualDataset) -> None:
-        """Synthetic maps of the old classes, by the model of the task before; then what the task adds to it and a new optimiser."""
+        """Make synthetic maps of the old classes by the model of the task before; then extend it, and make a new optimiser."""
         with in_evaluation_mode([self.net, self.learned]):
             self.prepare()
         super().begin_task(dataset)
@@ -179,26 +184,26 @@ class PmiClip(InversionMixin, ClipModel):
         return True
 
     def sample_labels(self) -> Tensor:
-        """Every old class ``samples_per_class`` times (n,), shuffled, so that a batch mixes classes."""
+        """Give every old class ``samples_per_class`` times (n,), shuffled, so that a batch mixes classes."""
         n = self.n_past_classes * self.options.samples_per_class
         return balanced_labels(n, self.n_past_classes, seeded(self.args.seed, "labels", self.current_task)).to(self.device)
 
     def sample_targets(self, labels: Tensor) -> tuple[Tensor, Tensor | None]:
-        """A feature (n, d) for each label (n,), and what the network needs beside it (n, dq), if anything."""
+        """Select a feature (n, d) for each label (n,), and what the network needs beside it (n, dq), if anything."""
         o = self.options
         assert self.gaussians is not None
         config = SelectionConfig(o.cfs_ratio, o.cfs_steps, smallest=1)
         return sample_few(self.gaussians, labels, mix(self.args.seed, "replay", self.current_task), self.bank, config, o.cfs_boost), None
 
     def inversion_config(self) -> InversionConfig:
-        """The engine's settings from the options."""
+        """Make the engine's settings from the options."""
         o = self.options
         steps = {"pmi": o.inv_steps, "full": o.full_steps, "smi": o.smi_steps}[o.inversion]
         return InversionConfig(
-            start="pmi" if o.inversion == "pmi" else o.full_start,
+            start="pmi" if o.inversion == "pmi" else cast(Any, o.full_start),
             steps=steps,
             lr=o.inv_lr,
-            schedule=o.inv_schedule,
+            schedule=cast(Schedule, o.inv_schedule),
             schedule_steps=o.inv_schedule_steps if o.inversion == "pmi" else None,
             terms=(FeatureMatch(), StatisticsMatch(o.inv_alpha), DirectionalTV(o.inv_tv)),
             batch=o.inv_batch,
@@ -211,24 +216,24 @@ class PmiClip(InversionMixin, ClipModel):
         )
 
     def invertible(self, moments: list[TokenMoments], unit_features: bool = False) -> TokenNetwork:
-        """A frozen copy of the image tower as it now is, above the patch convolution."""
+        """Make a frozen copy of the image tower as it now is, above the patch convolution."""
         dtype = inversion_dtype(self.args.precision, self.device)
         return TokenNetwork(self.net.pieces()[1:], moments, dtype=dtype, device=self.device, unit_features=unit_features)
 
     def new_inversion(self, name: str, labels: Tensor, targets: Tensor, contexts: Tensor | None) -> Inversion:
-        """The inversion of the image tower, down to maps (n, width, g, g), by the method that ``--inversion`` names."""
+        """Make the inversion of the image tower, down to maps (n, width, g, g), by the method that ``--inversion`` names."""
         return self.map_inversion(self.invertible(self.moments), self.inversion_config(), name, labels, targets, contexts)
 
     def map_inversion(
         self, network: TokenNetwork, config: InversionConfig, name: str, labels: Tensor, targets: Tensor, contexts: Tensor | None = None
     ) -> Inversion:
-        """An inversion down to maps of the patch convolution."""
+        """Make an inversion down to maps of the patch convolution."""
         shape, seed = (self.net.width, self.net.grid, self.net.grid), mix(self.args.seed, name)
         return Inversion(network, None, config, image_shape=shape, targets=targets, labels=labels, contexts=contexts, seed=seed)
 
     @torch.no_grad()
     def as_buffer(self, samples: Tensor, labels: Tensor, kept: Tensor | None, classes: range) -> SyntheticBuffer:
-        """Maps (n, width, g, g) with what goes with them: contexts of their own, which do not change in the task, and the logits of
+        """Keep maps (n, width, g, g) with what goes with them: contexts of their own, which do not change in the task, and the logits of
         ``classes`` by the model as it is."""
         logits, contexts = [], []
         with self.texts_held(classes):
@@ -245,7 +250,9 @@ class PmiClip(InversionMixin, ClipModel):
 
     def pictures(self, samples: Tensor) -> Tensor:
         """The images whose maps are nearest to the synthetic ones."""
-        return self.net.pieces()[0].nearest_images(samples)
+        patches = self.net.pieces()[0]
+        assert isinstance(patches, PatchConv)
+        return patches.nearest_images(samples)
 
     # During a task.
 
@@ -261,11 +268,11 @@ class PmiClip(InversionMixin, ClipModel):
         return loss_factors(self.cpt, self.n_past_classes, o.lambda_ce, hkd, tkd, 0.0)
 
     def ce_factor(self) -> float:
-        """Of the local cross-entropy: the smaller, the more old classes there are."""
+        """Weigh the local cross-entropy: the less, the more old classes there are."""
         return self.factors().ce
 
     def extra_losses(self, features: Tensor, labels: Tensor, epoch: int, step: int) -> dict[str, Tensor]:
-        """Hard distillation on synthetic maps of the old classes, and what a method does with their features."""
+        """Give hard distillation on synthetic maps of the old classes, and what a method does with their features."""
         if self.buffer is None:
             return {}
         rows = self.buffer.rows(self.options.replay_batch, seeded(self.args.seed, "draw", self.current_task, epoch, step))
@@ -276,13 +283,13 @@ class PmiClip(InversionMixin, ClipModel):
         return {"hkd": hkd, **self.text_losses(torch.cat([features, old_features]), torch.cat([labels, old.labels]))}
 
     def text_losses(self, features: Tensor, labels: Tensor) -> dict[str, Tensor]:
-        """What a method with a trained text tower adds; ``features`` (n, d) and ``labels`` (n,) of real and synthetic samples."""
+        """Give what a method with a trained text tower adds; ``features`` (n, d) and ``labels`` (n,) are of real and synthetic samples."""
         return {}
 
     # After a task: Gaussians and contrastive models of the new classes, statistics of all layers.
 
     def end_task(self, dataset: ContinualDataset) -> None:
-        """From the task's real images through the model as it now is; what is known of older classes stays as it is (Alg. 4)."""
+        """Measure the task's real images by the model as it now is; what is known of older classes stays as it is (Alg. 4)."""
         with self.host.phase("statistics"), in_evaluation_mode([self.net, self.learned]):
             moments, features, labels, contexts = self.measured(dataset)
             new = fit_gaussians(features, labels, self.cpt)
@@ -296,10 +303,10 @@ class PmiClip(InversionMixin, ClipModel):
         super().end_task(dataset)
 
     def keep_contexts(self, contexts: Tensor, labels: Tensor) -> None:
-        """What a method learns from the contexts (n, dq) of the task's real images, with their labels among the task's (n,)."""
+        """Keep what a method learns from the contexts (n, dq) of the task's real images, with their labels among the task's (n,)."""
 
     def measured(self, dataset: ContinualDataset, of_bare: bool = False) -> tuple[list[TokenMoments], Tensor, Tensor, Tensor | None]:
-        """Of the task's real images, in one pass: the moments of every piece above the patch convolution, features (n, d), labels among
+        """Measure the task's real images in one pass: the moments of every piece above the patch convolution, features (n, d), labels among
         the task's (n,), contexts (n, dq) where there are any.
 
         Args:
@@ -317,12 +324,12 @@ class PmiClip(InversionMixin, ClipModel):
                 yield maps, context
 
         with bare(self.net.blocks) if of_bare else nullcontext():
-            moments = measure_token_moments([*self.net.pieces()[1:], recorder], samples(), self.options.inv_axis)
+            moments = measure_token_moments([*self.net.pieces()[1:], recorder], samples(), cast(Any, self.options.inv_axis))
         return moments[:-1], torch.cat(recorder.kept), torch.cat(labels), torch.cat(contexts) if contexts else None
 
     @torch.no_grad()
     def maps(self, dataset: ContinualDataset) -> Iterator[tuple[Tensor, Tensor]]:
-        """(maps (b, width, g, g), labels among the task's (b,)) of the task's real images."""
+        """Yield (maps (b, width, g, g), labels among the task's (b,)) of the task's real images."""
         for images, labels in dataset.plain_batches(self.current_task, batch_size=self.EVALUATION_BATCH):
             yield self.net.pieces()[0](images), labels - self.n_past_classes
             self.host.safe_point()
@@ -330,7 +337,7 @@ class PmiClip(InversionMixin, ClipModel):
     # What a checkpoint holds.
 
     def state(self) -> dict[str, Any]:
-        """The bases', and the moments of all layers."""
+        """Give the bases', and the moments of all layers."""
         return {**super().state(), "moments": [moments.state() for moments in self.moments]}
 
     def load_state(self, state: dict[str, Any]) -> None:

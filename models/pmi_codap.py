@@ -20,7 +20,7 @@ from pmi_cl.seeding import seeded
 
 
 @dataclass(frozen=True)
-class PmiCodapOptions(ProjectedTaskOptions, CodaPromptOptions):
+class PmiCodapOptions(CodaPromptOptions, ProjectedTaskOptions):
     """CODA-Prompt's and the replay's."""
 
 
@@ -33,24 +33,25 @@ class PmiCodap(ProjectedTask, CodaPrompt):
 
     NAME = "pmi_codap"
     Options = PmiCodapOptions
+    options: PmiCodapOptions
 
     def __init__(self, *args: Any) -> None:
         super().__init__(*args)
         self.queries: ClassGaussians | None = None
 
     def sample_targets(self, labels: Tensor) -> tuple[Tensor, Tensor | None]:
-        """A feature (n, d) and a query (n, width) for each label (n,)."""
+        """Draw a feature (n, d) and a query (n, width) for each label (n,)."""
         assert self.queries is not None
         features, _ = super().sample_targets(labels)
         return features, self.queries.sample(labels, seeded(self.args.seed, "queries", self.current_task))
 
     def keep_contexts(self, contexts: Tensor, labels: Tensor) -> None:
-        """The Gaussians of the new classes' queries."""
+        """Fit the Gaussians of the new classes' queries."""
         new = fit_gaussians(contexts, labels, self.cpt)
         self.queries = new if self.queries is None else self.queries.followed_by(new)
 
     def state(self) -> dict[str, Any]:
-        """The replay's, and the Gaussians of the queries."""
+        """Give the replay's, and the Gaussians of the queries."""
         return {**super().state(), "queries": self.queries and self.queries.state()}
 
     def load_state(self, state: dict[str, Any]) -> None:

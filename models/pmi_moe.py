@@ -22,7 +22,7 @@ from pmi_cl.options import option
 
 
 @dataclass(frozen=True)
-class PmiMoeOptions(ProjectedTaskOptions, MoeAdaptersOptions):
+class PmiMoeOptions(MoeAdaptersOptions, ProjectedTaskOptions):
     """MoE-Adapters' and the replay's."""
 
     lambda_tkd: float = option(
@@ -44,36 +44,37 @@ class PmiMoe(ProjectedTask, MoeAdapters):
 
     NAME = "pmi_moe"
     Options = PmiMoeOptions
+    options: PmiMoeOptions
 
     def __init__(self, *args: Any) -> None:
         super().__init__(*args)
         self.old_text: Tensor | None = None
 
     def prepare_replay(self) -> None:
-        """The texts of the model of the task before too."""
+        """Keep the texts of the model of the task before, too."""
         super().prepare_replay()
         with torch.no_grad():
             self.old_text = self.text_features(range(self.n_past_classes))
 
     def distillation_weights(self) -> tuple[float, float]:
-        """With that of the texts."""
+        """Give the base weights in the current task, that of the texts among them."""
         weight = self.options.projection_tkd if self.without_images else self.options.lambda_tkd
         return super().distillation_weights()[0], weight
 
     def losses(self, inputs: Inputs, labels: Tensor, epoch: int, step: int) -> dict[str, Tensor]:
-        """All losses of a step, weighted; all seen texts pass the tower once, and every loss takes its part of them."""
+        """Give all losses of a step, weighted; all seen texts pass the tower once, and every loss takes its part of them."""
         with self.texts_held(range(self.n_seen_classes)):
             return super().losses(inputs, labels, epoch, step)
 
     def text_losses(self, features: Tensor, labels: Tensor) -> dict[str, Tensor]:
-        """TKD and TFT; the images' ``features`` (2b, d) do not move by them."""
+        """Give TKD and TFT; the images' ``features`` (2b, d) do not move by them."""
         assert self.old_text is not None
         logits = self.logits(features.detach(), self.text_features(range(self.n_seen_classes)))
         tkd = text_distillation(self.text_features(range(self.n_past_classes)), self.old_text)
         return {"tkd": self.factors().rkd * tkd, "tft": self.options.lambda_tft * F.cross_entropy(logits, labels)}
 
     def state(self) -> dict[str, Any]:
-        """The replay's, and the old texts."""
+        """Give the replay's, and the old texts."""
         return {**super().state(), "old_text": self.old_text}
 
     def load_state(self, state: dict[str, Any]) -> None:

@@ -13,7 +13,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from types import SimpleNamespace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import torch
 from torch import Tensor
@@ -21,7 +21,7 @@ from torch import Tensor
 from pmi_cl.errors import UserError
 from pmi_cl.inversion.buffer import SyntheticBuffer
 from pmi_cl.inversion.colour import Colour, channel_covariance
-from pmi_cl.inversion.config import InversionConfig
+from pmi_cl.inversion.config import InversionConfig, Schedule
 from pmi_cl.inversion.engine import Inversion
 from pmi_cl.inversion.gaussians import fit_gaussians
 from pmi_cl.inversion.labels import draw_labels
@@ -107,6 +107,7 @@ class PmiRdfcil(InversionMixin, ReplayTraining):
 
     NAME = "pmi_rdfcil"
     Options = PmiRdfcilOptions
+    options: PmiRdfcilOptions
 
     def __init__(self, *args: Any) -> None:
         super().__init__(*args)
@@ -115,7 +116,7 @@ class PmiRdfcil(InversionMixin, ReplayTraining):
 
     @classmethod
     def check(cls, args: SimpleNamespace, outline: RunOutline) -> None:
-        """Every class needs samples for its statistics. Raises UserError."""
+        """Refuse too few samples for the statistics of every class. Raises UserError."""
         super().check(args, outline)
         check_named(args.inv_start, args.inv_terms)
         least = 2 * outline.n_classes
@@ -123,7 +124,7 @@ class PmiRdfcil(InversionMixin, ReplayTraining):
             raise UserError(f"--buffer_images {args.buffer_images}: give at least {least}, two for each of {outline.n_classes} classes")
 
     def check_data(self, dataset: ContinualDataset) -> None:
-        """Every class needs two images. Raises UserError."""
+        """Refuse a class with fewer than two images. Raises UserError."""
         labels, counts = dataset.train.labels.unique(return_counts=True)
         few = labels[counts < 2].tolist()
         if few:
@@ -146,13 +147,13 @@ class PmiRdfcil(InversionMixin, ReplayTraining):
     # Before a task: sample features, invert them.
 
     def sample_labels(self) -> Tensor:
-        """The old classes (n,) of the task's images, balanced or at random."""
+        """Draw the old classes (n,) of the task's images, balanced or at random."""
         o, seed = self.options, self._replay_seed()
         n = o.buffer_images + self.current_task * o.buffer_per_task
         return draw_labels(n, self.n_past_classes, o.balanced, seeded(seed, "labels")).to(self.device)
 
     def sample_targets(self, labels: Tensor) -> tuple[Tensor, None]:
-        """A feature (n, d) for each label (n,), selected by CFS."""
+        """Select a feature (n, d) for each label (n,) by CFS."""
         assert self.gaussians is not None
         config = SelectionConfig(self.options.cfs_ratio, self.options.cfs_steps)
         return sample_targets(self.gaussians, labels, self._replay_seed(), self.bank, config), None
@@ -161,7 +162,7 @@ class PmiRdfcil(InversionMixin, ReplayTraining):
         return mix(self.args.seed, "replay", self.current_task)
 
     def inversion_config(self) -> InversionConfig:
-        """The engine's settings from the options."""
+        """Make the engine's settings from the options."""
         o = self.options
         terms: list[Term] = [FeatureMatch(o.inv_feature), StatisticsMatch(o.inv_alpha)]
         terms += [CrossEntropy(o.inv_ce)] if o.inv_ce else []
@@ -170,21 +171,21 @@ class PmiRdfcil(InversionMixin, ReplayTraining):
             start=start_named(o.inv_start),
             steps=o.inv_steps,
             lr=o.inv_lr,
-            schedule=o.inv_schedule,
+            schedule=cast(Schedule, o.inv_schedule),
             beta2=o.inv_beta2,
             terms=(*terms, *terms_named(o.inv_terms)),
             transforms=Transforms(o.inv_roll, o.inv_flip and self.dataset.FLIP, o.inv_noise),
             spectrum=o.inv_spectrum,
             batch=o.inv_batch,
             keep_best=o.inv_keep_best,
-            pmi=PmiConfig(steps=o.pmi_steps, lr=o.pmi_lr, alpha=o.pmi_alpha, prior=o.pmi_prior, boost=o.pmi_boost),
+            pmi=PmiConfig(steps=o.pmi_steps, lr=o.pmi_lr, alpha=o.pmi_alpha, prior=cast(Any, o.pmi_prior), boost=o.pmi_boost),
             stem_steps=o.stem_steps,
             precision=inversion_dtype(self.args.precision, self.device),
             compiled=self.args.compile,
         )
 
     def new_inversion(self, name: str, labels: Tensor, targets: Tensor, contexts: Tensor | None) -> Inversion:
-        """PMI and the full-model inversion of the teacher, down to images (n, 3, h, w)."""
+        """Make the inversion, PMI and full-model, of the teacher, down to images (n, 3, h, w)."""
         return Inversion(
             self.teacher.pieces(),
             self.teacher.head,
@@ -199,21 +200,21 @@ class PmiRdfcil(InversionMixin, ReplayTraining):
 
     @torch.no_grad()
     def as_buffer(self, samples: Tensor, labels: Tensor, kept: Tensor | None, classes: range) -> SyntheticBuffer:
-        """Images (n, 3, h, w) with the teacher's logits, which are those of all old classes."""
+        """Keep images (n, 3, h, w) with the teacher's logits, which are those of all old classes."""
         logits = torch.cat([self.teacher(part) for part in samples.split(self.EVALUATION_BATCH)])
         return SyntheticBuffer(samples, labels, logits)
 
     # During a task.
 
     def draw_replay(self, n: int, epoch: int, step: int) -> tuple[Tensor, Tensor, Tensor]:
-        """Stored synthetic images, every old class equally often."""
+        """Draw stored synthetic images, every old class equally often."""
         assert self.buffer is not None
         return self.buffer.draw(n, seeded(self.args.seed, "draw", self.current_task, epoch, step))
 
     # After a task: statistics, Gaussians, contrastive models, teacher.
 
     def end_task(self, dataset: ContinualDataset) -> None:
-        """New classes from real images, old ones from the synthetic images through the new network; then the teacher."""
+        """Measure new classes by real images, old ones by the synthetic images through the new network; then copy the teacher."""
         with self.host.phase("statistics"), in_evaluation_mode([self.net]):
             moments = self._input_moments(dataset)
             features, labels = self._features(dataset)
@@ -249,7 +250,7 @@ class PmiRdfcil(InversionMixin, ReplayTraining):
         return torch.cat(features), torch.cat(labels)
 
     def state(self) -> dict[str, Any]:
-        """The bases', the moments of all layers and the colours."""
+        """Give the bases', the moments of all layers and the colours."""
         own = {"covariance": self.covariance, "pixels": self._pixels, "moments": [moments.state() for moments in self.moments]}
         return {**super().state(), **own}
 

@@ -13,7 +13,7 @@ from pmi_cl.models.vpt import Vpt, VptOptions
 
 
 @dataclass(frozen=True)
-class PmiVptOptions(ProjectedTaskOptions, VptOptions):
+class PmiVptOptions(VptOptions, ProjectedTaskOptions):
     """VPT's and the replay's."""
 
 
@@ -22,3 +22,4 @@ class PmiVpt(ProjectedTask, Vpt):
 
     NAME = "pmi_vpt"
     Options = PmiVptOptions
+    options: PmiVptOptions

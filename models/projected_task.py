@@ -62,10 +62,12 @@ class ProjectedTask(PmiClip):
     """PMI on a CLIP whose last task may come without images.
 
     Attributes:
-        bare_gaussians, bare_moments: of the bare CLIP, as ``gaussians`` and ``moments`` are of the trained one; kept only where the last
-            task needs them.
+        bare_gaussians: of the bare CLIP's features, as ``gaussians`` are of the trained one's; kept only where the last task needs them.
+        bare_moments: of the bare CLIP's layers, likewise.
         new: the synthetic samples of the last task.
     """
+
+    options: ProjectedTaskOptions
 
     def __init__(self, *args: Any) -> None:
         super().__init__(*args)
@@ -75,7 +77,7 @@ class ProjectedTask(PmiClip):
 
     @classmethod
     def check(cls, args: SimpleNamespace, outline: RunOutline) -> None:
-        """A task without images needs tasks before it. Raises UserError."""
+        """Refuse a task without images that has none before it. Raises UserError."""
         super().check(args, outline)
         if args.synthetic_last_task and outline.n_tasks == 1:
             raise UserError("--synthetic_last_task 1 needs tasks before the last: give --n_tasks 2 or more")
@@ -88,13 +90,13 @@ class ProjectedTask(PmiClip):
     # Before the last task.
 
     def prepare(self) -> None:
-        """Maps of the old classes, and of the new ones where they have no images."""
+        """Make maps of the old classes, and of the new ones where they have no images."""
         super().prepare()
         if self.without_images and self.new is None:
             self.prepare_new_classes()
 
     def replays(self) -> bool:
-        """Not in a task without images that weighs no loss of the old classes."""
+        """Tell whether a loss looks at old classes: in a task without images, only where one has a weight."""
         return super().replays() and (not self.without_images or self.options.projection_hkd > 0 or self.TRAINS_TEXT)
 
     def prepare_new_classes(self) -> None:
@@ -113,7 +115,7 @@ class ProjectedTask(PmiClip):
         self.new = self.inverted(name, inversion, labels, new)
 
     def projection_config(self) -> InversionConfig:
-        """As for the old classes, with more weight on the statistics and no smoothness."""
+        """Make the settings of the old classes, with more weight on the statistics and no smoothness."""
         o, config = self.options, self.inversion_config()
         share = o.pmi_alpha / o.inv_alpha if o.inv_alpha else 1.0
         terms = (FeatureMatch(), StatisticsMatch(o.projection_statistics))
@@ -129,7 +131,7 @@ class ProjectedTask(PmiClip):
         return max(n // self.options.batch_size, 1)
 
     def train_batches(self, epoch: int, start: int = 0) -> Iterator[tuple[Any, Tensor, Any]]:
-        """The data set's images, or, of a task without images, synthetic samples; and their labels (b,)."""
+        """Yield the data set's images, or, in a task without images, synthetic samples; and their labels (b,)."""
         if not self.without_images:
             yield from super().train_batches(epoch, start)
             return
@@ -160,7 +162,7 @@ class ProjectedTask(PmiClip):
         return learning_rate(epoch * steps + step, self.n_epochs() * steps, self.options.projection_lr, self.options.lr_schedule)
 
     def new_optimizer(self, parameters: Iterable[nn.Parameter]) -> torch.optim.Optimizer:
-        """The method's, or AdamW for a task without images."""
+        """Make the method's, or AdamW for a task without images."""
         if not self.without_images:
             return super().new_optimizer(parameters)
         return torch.optim.AdamW(parameters, lr=self.options.projection_lr, weight_decay=self.options.optim_wd)
@@ -168,7 +170,7 @@ class ProjectedTask(PmiClip):
     # After each task: the same statistics once more, of the bare CLIP.
 
     def end_task(self, dataset: ContinualDataset) -> None:
-        """What the last task will need; after a task without images nothing is measured, and nothing comes after it."""
+        """Measure what the last task will need; after a task without images nothing is measured, and nothing comes after it."""
         if self.without_images:
             self.buffer = self.new = None
             return
@@ -185,7 +187,7 @@ class ProjectedTask(PmiClip):
         return fit_gaussians(features, labels, self.cpt), moments
 
     def state(self) -> dict[str, Any]:
-        """The replay's, and what the last task needs."""
+        """Give the replay's, and what the last task needs."""
         own = {
             "bare_gaussians": self.bare_gaussians and self.bare_gaussians.state(),
             "bare_moments": [moments.state() for moments in self.bare_moments],

@@ -58,6 +58,7 @@ class Rdfcil(ReplayTraining):
 
     NAME = "rdfcil"
     Options = RdfcilOptions
+    options: RdfcilOptions
 
     def __init__(self, *args: Any) -> None:
         super().__init__(*args)
@@ -98,7 +99,7 @@ class Rdfcil(ReplayTraining):
         )
 
     def draw_replay(self, n: int, epoch: int, step: int) -> tuple[Tensor, Tensor, Tensor]:
-        """Fresh images at every step; the teacher's choice is their label."""
+        """Make fresh images at every step; the teacher's choice is their label."""
         assert self.generator is not None
         with torch.no_grad(), in_evaluation_mode([self.generator]):
             images = self.generator(self._noise(n, "replay", epoch, step))
@@ -110,16 +111,16 @@ class Rdfcil(ReplayTraining):
         self.host.images(f"synthetic/task {self.current_task + 1}", self.dataset.denormalise(images), labels)
 
     def end_task(self, dataset: ContinualDataset) -> None:
-        """Snapshot the teacher; the generator has served."""
+        """Copy the teacher; the generator has served."""
         super().end_task(dataset)
         self.generator, self.generator_opt, self.generator_step = None, None, 0
 
     def inversion_figures(self) -> dict[str, float]:
-        """Steps of all generators; each passes the inverted network forward and back once, and no image is kept."""
+        """Count the steps of all generators; each passes the inverted network forward and back once, and no image is kept."""
         return dict.fromkeys(("steps", "step_equivalents", "forward_passes", "backward_passes"), self.steps_in_all)
 
     def state(self) -> dict[str, Any]:
-        """The base's and the generator's, with its optimiser and step."""
+        """Give the base's and the generator's, with its optimiser and step."""
         own: dict[str, Any] = {"generator": None, "steps_in_all": self.steps_in_all}
         if self.generator is not None and self.generator_opt is not None:
             own["generator"] = {

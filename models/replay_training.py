@@ -75,6 +75,7 @@ class ReplayTraining(ContinualModel):
     """
 
     Options: type = ReplayOptions
+    options: ReplayOptions
 
     def __init__(self, *args: Any) -> None:
         super().__init__(*args)
@@ -124,7 +125,7 @@ class ReplayTraining(ContinualModel):
         return loss_factors(self.cpt, self.n_past_classes, o.lambda_ce, o.lambda_hkd, o.lambda_rkd, o.lambda_ft)
 
     def begin_task(self, dataset: ContinualDataset) -> None:
-        """Synthetic samples, then new projections, class counts and the first stage."""
+        """Make synthetic samples, then new projections, class counts and stages."""
         self.stages, self.stage, self.opt = [], None, None  # those of the task before: a checkpoint must not mix them with this one
         if self.current_task > 0:
             self.prepare_replay()
@@ -171,7 +172,7 @@ class ReplayTraining(ContinualModel):
         return [*trained, *self.projections.parameters()] if self.current_task > 0 and stage.trains != "classifier" else trained
 
     def set_modes(self, stage: Stage | None = None) -> None:
-        """Training mode where the stage trains the backbone, evaluation mode elsewhere."""
+        """Put into training mode what the stage trains of the backbone, and the rest into evaluation mode."""
         stage = stage or self.stage
         trains = "all" if stage is None else stage.trains
         self.net.train(trains == "all")
@@ -179,7 +180,7 @@ class ReplayTraining(ContinualModel):
             self.net.pieces()[-1].train()
 
     def observe(self, inputs: Tensor, labels: Tensor, not_aug_inputs: Tensor, epoch: int = 0, step: int = 0) -> dict[str, Tensor]:
-        """Cross-entropy in the first task; then the replay losses, or the classifier's in its stage."""
+        """Take a step down the cross-entropy in the first task; then the replay losses, or the classifier's in its stage."""
         assert self.stage is not None, "begin_epoch() enters a stage"
         if self.current_task == 0:
             losses = {"ce": self.loss(self.net(inputs), labels)}
@@ -194,7 +195,7 @@ class ReplayTraining(ContinualModel):
         return self.descend(losses)
 
     def _replay(self, n: int, epoch: int, step: int) -> tuple[Tensor, Tensor, Tensor]:
-        """Synthetic samples for one step, augmented if asked for (the teacher then looks at what the student sees)."""
+        """Draw synthetic samples for one step, augmented if asked for (the teacher then looks at what the student sees)."""
         images, labels, logits = self.draw_replay(n, epoch, step)
         if self.options.replay_augment:
             images = self.transform(images, seeded(self.args.seed, "replay", self.current_task, epoch, step))
@@ -255,12 +256,12 @@ class ReplayTraining(ContinualModel):
             self.class_weights = balancing_weights(self.counts)
 
     def end_task(self, dataset: ContinualDataset) -> None:
-        """Snapshot the teacher."""
+        """Copy the network: it is the teacher of the next task."""
         self.net.requires_grad_(True)
         self.teacher = copy.deepcopy(self.net).eval().requires_grad_(False)
 
     def state(self) -> dict[str, Any]:
-        """The base's, the teacher, the projections, the class counts and the stage."""
+        """Give the base's, the teacher, the projections, the class counts and the stage."""
         own = {
             "teacher": None if self.teacher is None else self.teacher.state_dict(),
             "projections": self.projections.state_dict() if len(self.projections) else None,
@@ -271,7 +272,7 @@ class ReplayTraining(ContinualModel):
         return {**super().state(), **own}
 
     def load_weights(self, state: dict[str, Any]) -> None:
-        """The base's, and the stage, over whose parameters the optimiser is built."""
+        """Take up the base's, and the stage, over whose parameters the optimiser is built."""
         super().load_weights(state)
         if state["teacher"] is not None:
             self.teacher = copy.deepcopy(self.net).eval().requires_grad_(False)
@@ -284,7 +285,7 @@ class ReplayTraining(ContinualModel):
         self.stage = None if state["stage"] is None else self.stages[state["stage"]]
 
     def restore_optimizer(self) -> None:
-        """The optimiser of the last stage that began one, then the freezing of the stage at hand."""
+        """Build the optimiser of the last stage that began one, then freeze what the stage at hand does not train."""
         if self.stage is None:
             return
         owner = next(stage for stage in reversed(self.stages[: self.stages.index(self.stage) + 1]) if stage.fresh)

@@ -18,7 +18,8 @@ class Stage:
         trains: ``all``; ``head`` (the newest linear head); ``last block and head``; ``classifier``: every head, the backbone frozen in
             evaluation mode, on real and synthetic samples of all classes.
         first, epochs: its first epoch and how many.
-        lr: at the start. milestones: epochs of the task at which it is multiplied by gamma.
+        lr: at the start.
+        milestones: epochs of the task at which the rate is multiplied by gamma.
         hkd_scale: on the weight of HKD.
         fresh: whether the optimiser starts anew (else it goes on from the stage before).
     """

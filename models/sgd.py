@@ -12,7 +12,8 @@ class Sgd(ContinualModel):
 
     NAME = "sgd"
     Options = TrainingOptions
+    options: TrainingOptions
 
     def observe(self, inputs: Tensor, labels: Tensor, not_aug_inputs: Tensor, epoch: int = 0, step: int = 0) -> dict[str, Tensor]:
-        """Cross-entropy over all classes seen so far."""
+        """Take a step down the cross-entropy over all classes seen so far."""
         return self.descend({"loss": self.loss(self.net(inputs), labels)})

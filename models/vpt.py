@@ -39,10 +39,11 @@ class Vpt(ClipModel):
     """
 
     NAME = "vpt"
-    Options = VptOptions
+    Options: type = VptOptions
+    options: VptOptions
 
     def build(self) -> nn.ModuleDict:
-        """Prompts in the lowest ``vpt_depth`` blocks."""
+        """Put prompts into the lowest ``vpt_depth`` blocks."""
         options, net = self.options, self.net
         prompts = nn.ModuleList()
         for depth, block in enumerate(net.blocks[: options.vpt_depth]):

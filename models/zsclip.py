@@ -22,8 +22,8 @@ class ZsClip(ClipModel):
     Options = ClipOptions
 
     def n_epochs(self) -> int:
-        """None: a task is only evaluated."""
+        """Train for no epoch: a task is only evaluated."""
         return 0
 
     def begin_task(self, dataset: ContinualDataset) -> None:
-        """There is nothing to optimise."""
+        """Make no optimiser: there is nothing to optimise."""
