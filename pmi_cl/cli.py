@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import sys
 from collections.abc import Mapping, Sequence
 
@@ -10,9 +9,10 @@ import pmi_cl
 from pmi_cl.catalogue import INSTALLED, KINDS, Catalogue, Entry
 from pmi_cl.errors import RunFailed, UserError, unknown_name
 from pmi_cl.help_text import listing, overview, own_flags, section, table
+from pmi_cl.terminal import give_up_stdout, open_closed_streams, show, tell
 from pmi_cl.utils import compare_command as compare
 from pmi_cl.utils import invert_command as invert
-from pmi_cl.utils.arguments import CONTROLS, all_specs, resolve, run_specs, scan
+from pmi_cl.utils.arguments import CONTROLS, LONG_DASHES, all_specs, resolve, run_specs, scan
 from pmi_cl.utils.presets import chosen_backbone, decide, presets_of
 from pmi_cl.utils.process_settings import before_torch
 
@@ -30,18 +30,19 @@ def main(argv: Sequence[str] | None = None, catalogue: Catalogue = INSTALLED) ->
     Returns:
         The exit code: 0; 2 after a user's mistake, with one line on stderr; 130 after Ctrl-C; else the run's own.
     """
+    open_closed_streams()
     before_torch()
     try:
         return _command(sys.argv[1:] if argv is None else argv, catalogue)
     except (UserError, RunFailed) as error:
-        print(f"pmi-cl: error: {' '.join(str(error).splitlines())}", file=sys.stderr)
+        tell(f"pmi-cl: error: {' '.join(str(error).splitlines())}")
         return error.exit_code
     except ModuleNotFoundError as error:
         return _not_installed(error)
     except KeyboardInterrupt:
         return INTERRUPTED
     except BrokenPipeError:  # `pmi-cl --list | head`: the interpreter must not flush into the closed pipe on its way out
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        give_up_stdout()
         return PIPE_CLOSED
 
 
@@ -54,14 +55,14 @@ def _command(argv: Sequence[str], catalogue: Catalogue) -> int:
     asked = {word for word in words if word in CONTROLS}
     rest = [word for word in words if word not in CONTROLS]
     if "--version" in asked:
-        _show(f"pmi-cl {pmi_cl.__version__}\n")
+        show(f"pmi-cl {pmi_cl.__version__}\n")
     elif "--help" in asked:
-        _show(_help(rest, catalogue))
+        show(_help(rest, catalogue))
     elif "--list" in asked:
-        _show(listing(catalogue))
+        show(listing(catalogue))
     elif rest[:1] == [invert.WORD] and "--check" in asked:
-        _show(table(*invert.check_invert(rest[1:], catalogue)))
-    elif rest and not rest[0].startswith("-"):
+        show(table(*invert.check_invert(rest[1:], catalogue)))
+    elif rest and rest[0][:1] not in f"-{LONG_DASHES}":
         commands = {invert.WORD: invert.invert_command, compare.WORD: compare.compare_command}
         if rest[0] not in commands:
             raise unknown_name("command", rest[0], [*commands, "mammoth"])
@@ -77,7 +78,7 @@ def _not_installed(error: ModuleNotFoundError) -> int:
     if package in ("", "pmi_cl"):
         raise error
     advice = f"activate the environment that you set up (. .venv/bin/activate), or type: {sys.executable} -m pip install {package}"
-    print(f"pmi-cl: error: '{package}' is not installed for {sys.executable}: {advice}", file=sys.stderr)
+    tell(f"pmi-cl: error: '{package}' is not installed for {sys.executable}: {advice}")
     return UserError.exit_code
 
 
@@ -90,7 +91,7 @@ def _start(argv: Sequence[str], check_only: bool, catalogue: Catalogue) -> int:
     from pmi_cl.utils.preflight import preflight
 
     preflight(resolved)
-    _show(table(resolved.args, resolved.sources))
+    show(table(resolved.args, resolved.sources))
     return 0
 
 
@@ -109,7 +110,7 @@ def _help(argv: Sequence[str], catalogue: Catalogue) -> str:
         found["backbone"] = backbone
     if not {"model", "dataset"} <= found.keys():
         return own_flags(found.values(), {}, {}, catalogue)
-    presets = presets_of(found["model"].name, catalogue)
+    presets = presets_of(found["model"].name, catalogue, chosen.get("model_config"))
     values, sources = decide(all_specs(*found.values()), chosen, presets, found["model"], found["dataset"])
     return own_flags(found.values(), values, sources, catalogue)
 
@@ -119,13 +120,8 @@ def _backbone_of(found: Mapping[str, Entry], chosen: Mapping[str, str], catalogu
     if "model" not in found:
         return found.get("backbone")
     if "dataset" in found:
-        name = chosen_backbone(chosen, presets_of(found["model"].name, catalogue), found["model"], found["dataset"])
+        presets = presets_of(found["model"].name, catalogue, chosen.get("model_config"))
+        name = chosen_backbone(chosen, presets, found["model"], found["dataset"])
     else:
         name = chosen.get("backbone", found["model"].constants.get("DEFAULTS", {}).get("backbone"))
     return None if name is None else catalogue.find("backbone", name)
-
-
-def _show(text: str) -> None:
-    """Prints, with escapes for what the terminal's encoding lacks."""
-    encoding = sys.stdout.encoding or "utf-8"
-    print(text.encode(encoding, "backslashreplace").decode(encoding), end="", flush=True)

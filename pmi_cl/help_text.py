@@ -9,6 +9,7 @@ from typing import Any
 
 import pmi_cl
 from pmi_cl.catalogue import KINDS, Catalogue, Entry, OptionSpec
+from pmi_cl.errors import UserError
 from pmi_cl.utils.option_values import bounds
 from pmi_cl.utils.presets import PresetFile, presets_of
 from pmi_cl.utils.run_options import GROUPS
@@ -117,9 +118,17 @@ def listing(catalogue: Catalogue) -> str:
     blocks += ["\n".join(["parts of an inversion (--inv_start, --inv_terms)", *_aligned(parts)])] if parts else []
     models = [entry.name for entry in catalogue.entries("model")]
     width = max(map(len, models), default=0)
-    rows = [(f"{model:<{width}}  {name}", about) for model in models for name, about in _preset_rows(presets_of(model, catalogue))]
+    rows = [(f"{model:<{width}}  {name}", about) for model in models for name, about in _readable_presets(model, catalogue)]
     blocks.append("\n".join(["presets (--model_config)", *_aligned(rows)]))
     return "\n\n".join(blocks) + "\n"
+
+
+def _readable_presets(model: str, catalogue: Catalogue) -> list[tuple[str, str]]:
+    """A row for each preset; for a file that cannot be used, what is wrong with it: one must not stop the rest."""
+    try:
+        return _preset_rows(presets_of(model, catalogue))
+    except UserError as error:
+        return [("(broken)", str(error))]
 
 
 def _origin(entry: Entry) -> str:

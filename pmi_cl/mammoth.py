@@ -13,6 +13,7 @@ from pmi_cl.catalogue import FAMILY, INSTALLED, Entry
 from pmi_cl.errors import UserError
 from pmi_cl.mammoth_flags import PREFIX, Flags, preset_names, settings
 from pmi_cl.mammoth_host import Mammoth, enter_mammoth, find_mammoth, quietly, spelled
+from pmi_cl.terminal import show
 
 KINDS = ("backbone", "dataset", "model")
 USAGE = f"""\
@@ -192,7 +193,7 @@ def launch(argv: Sequence[str]) -> int:
     path, words = _mammoth_path(argv)
     named = any(word.partition("=")[0] in ("--model", "--loadcheck") for word in words)
     if not named and (not words or set(words) & {"-h", "--help"}):
-        print(USAGE, end="")
+        show(USAGE)
         return 0
     if path is None:
         raise UserError("--mammoth_path is missing: give the folder of a Mammoth checkout")

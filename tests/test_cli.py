@@ -70,6 +70,10 @@ def test_a_folder_of_images_checks_its_tasks_itself(catalogue: Catalogue) -> Non
 
 
 MISTAKES = [
+    (["--hlep"], "unknown flag '--hlep': did you mean --help"),
+    (["-\u2013model", "finetune"], "'-\u2013model' begins with a long dash: write --model, with two short ones"),
+    (["\u2014model", "finetune"], "'\u2014model' begins with a long dash: write --model"),
+    (["--lr", "1", "--milestones", "1", "2"], "--model is missing"),
     ([], "--model is missing: choose a model from finetune, invert_it, prompts"),
     (["--model", "finetune"], "--dataset is missing: choose a data set from seq-folder, seq-hundred"),
     (["--model", "finetun", "--dataset", "seq-hundred"], "unknown model 'finetun': did you mean finetune"),
@@ -80,7 +84,7 @@ MISTAKES = [
     ([*PROMPTS, "--backbone", "net-big"], "--backbone net-big: prompts needs a backbone of kind vit: choose from vit-b, vit:NAME"),
     ([*PROMPTS, "--backbone", "vit:Two"], "unknown backbone 'vit:Two': did you mean vit:Two-1"),
     ([*PROMPTS, "--weight", "x"], "unknown flag '--weight': did you mean --weights"),
-    ([*RUN, "--weights", "x"], "unknown flag '--weights': "),
+    ([*RUN, "--weights", "x"], "--weights is no flag of this run: it belongs to vit-b, vit:NAME"),
     ([*RUN, "--model_config", "papper"], "unknown preset 'papper': did you mean paper?"),
     ([*RUN, "--model_config", "wrong-key"], "unknown key 'n_epoch': did you mean n_epochs"),
     (["--model", "finetune", "--dataset", "seq-hundred", "--model_config", "paper"], "unknown preset 'paper': choose from none"),
@@ -115,6 +119,8 @@ MISTAKES = [
     ([*RUN, "--savecheck", "lst"], "--savecheck lst: choose from none, last, task"),
     ([*RUN, "--results_path", ""], "--results_path : it must be a text that is not empty"),
     ([*RUN, "--run_name", "../x"], "--run_name ../x: it must be the plain name of a folder"),
+    ([*RUN, "--run_name", "a,b"], "it must be the plain name of a folder, of letters, digits, blanks and . - _ + = @"),
+    ([*RUN, "--run_name", "x" * 300], "it has 300 letters, too many for a folder; at most 240"),
     *[([*RUN, "--device", bad], f"--device {bad}: write auto, cpu, cuda, cuda:N or N") for bad in ("gpu", "cuda:", "0,1", "cuda:-1", "-1")],
     ([*RUN, "--batchsize", "3"], "unknown flag '--batchsize': did you mean --batch_size"),
     ([*RUN, "--lrr", "3"], "unknown flag '--lrr': did you mean --lr"),
@@ -122,7 +128,8 @@ MISTAKES = [
     ([*RUN, "--n_epo", "3"], "unknown flag '--n_epo': did you mean --n_epochs"),
     ([*RUN, "--chekc"], "unknown flag '--chekc': did you mean --check?"),
     ([*RUN, "--zzzzzz", "3"], "unknown flag '--zzzzzz': --help with this model and data set lists the flags"),
-    (["--model", "finetune", "--dataset", "seq-hundred", "--cfs", "0"], "unknown flag '--cfs': "),
+    (["--model", "finetune", "--dataset", "seq-hundred", "--cfs", "0"], "--cfs is no flag of this run: it belongs to invert_it"),
+    ([*RUN, "--milestones", ""], "--milestones : write values with commas between them, or none"),
     ([*RUN, "--lr", "1", "--lr", "1"], "--lr is given twice: keep one"),
     ([*RUN, "--model", "finetune"], "--model is given twice: keep one"),
     ([*RUN, "--resume", "gone"], "there is no run below runs"),
@@ -258,7 +265,8 @@ def test_list_names_everything(catalogue: Catalogue, capsys: pytest.CaptureFixtu
 def test_help_alone_shows_the_flags_of_every_run(catalogue: Catalogue, capsys: pytest.CaptureFixture[str]) -> None:
     text = printed(["--help"], catalogue, capsys)
     assert "usage: python main.py --model MODEL --dataset DATASET" in text
-    assert "--checkpoint_minutes FLOAT time between two checkpoints within a task (default 10 minutes, above 0, at most 1000000)" in text
+    shown = "--checkpoint_minutes FLOAT time between two checkpoints within a task, besides the one at its end (default 10 minutes, "
+    assert f"{shown}above 0, at most 1000000)" in text
     assert printed(["-h"], catalogue, capsys) == text
 
 

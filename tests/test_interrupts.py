@@ -22,7 +22,7 @@ with Interrupts() as interrupts:
 """
 
 
-@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143), (signal.SIGHUP, 129)])
 def test_the_first_signal_is_only_noted(number, code):
     with Interrupts() as interrupts:
         assert interrupts.requested is None
@@ -44,7 +44,7 @@ def test_a_second_sigterm_is_patient():
         assert interrupts.requested == signal.SIGINT
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
 def test_old_handlers_come_back_even_when_the_body_raises(number):
     heard = []
     before = signal.signal(number, lambda *_: heard.append(number))
@@ -70,7 +70,7 @@ def test_outside_the_main_thread_nothing_is_touched():
     assert handlers == [signal.getsignal(signal.SIGINT)]
 
 
-@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143), (signal.SIGHUP, 129)])
 def test_a_program_ends_with_the_signals_code(number, code):
     with subprocess.Popen([sys.executable, "-c", PROGRAM], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as program:
         assert program.stdout.readline() == "ready\n"
@@ -90,3 +90,23 @@ def test_a_program_that_never_reaches_a_safe_point_is_stopped_by_the_second_ctrl
         program.send_signal(signal.SIGINT)
         _, errors = program.communicate(timeout=20)
     assert "KeyboardInterrupt" in errors
+
+
+def test_a_hangup_that_is_ignored_stays_so():
+    before = signal.signal(signal.SIGHUP, signal.SIG_IGN)  # as nohup has it
+    try:
+        with Interrupts() as interrupts:
+            os.kill(os.getpid(), signal.SIGHUP)
+            assert interrupts.requested is None
+    finally:
+        signal.signal(signal.SIGHUP, before)
+
+
+def test_a_terminal_that_is_gone_is_no_error(monkeypatch):
+    def gone(number, text):
+        raise OSError(5, "Input/output error")
+
+    with Interrupts() as interrupts:
+        monkeypatch.setattr(os, "write", gone)
+        os.kill(os.getpid(), signal.SIGHUP)
+        assert interrupts.requested == signal.SIGHUP

@@ -69,7 +69,16 @@ def outline(args):
 
 
 def make_run(results_path, **changes):
-    args = {"device": "cpu", "results_path": str(results_path), "loadcheck": None, "resume": None, "n_classes": 2, "mib": 0, **changes}
+    args = {
+        "device": "cpu",
+        "results_path": str(results_path),
+        "loadcheck": None,
+        "resume": None,
+        "n_classes": 2,
+        "mib": 0,
+        "stop_after": None,
+    }
+    args |= changes
     entries = [
         Entry(kind, name.lower(), __name__, name, "") for kind, name in (("model", "Modest"), ("dataset", "Pairs"), ("backbone", "Net"))
     ]
@@ -175,16 +184,18 @@ def test_a_disk_that_is_read_only_or_full(tmp_path, options, says):
 @pytest.mark.parametrize("flag", ["loadcheck", "resume"])
 def test_a_checkpoint_that_is_missing_or_truncated_or_whole(tmp_path, flag):
     path = tmp_path / "checkpoint.pt"
-    run = make_run(tmp_path, **{flag: str(path if flag == "loadcheck" else tmp_path)})
+    run = make_run(tmp_path, **{flag: str(path if flag == "loadcheck" else tmp_path)}, n_classes=4)
     with pytest.raises(UserError, match=r"no checkpoint (at|to go on from)"):
         preflight(run)
-    known = {"model": "modest", "dataset": "pairs", "backbone": "net", "n_tasks": 1, "class_order": [0, 1]}
+    known = {"model": "modest", "dataset": "pairs", "backbone": "net", "n_tasks": 2, "class_order": [0, 1, 2, 3]}
     between = {"position": {"task": 1, "phase": "begin", "epoch": 0, "step": 0}}
     checkpoints.save(path, {**known, "training": {**between, "t": torch.zeros(1000)}})
     preflight(run)
     if flag == "loadcheck":
-        with pytest.raises(UserError, match="n_tasks 1, this run has n_tasks 2"):
-            preflight(make_run(tmp_path, loadcheck=str(path), n_classes=4))
+        with pytest.raises(UserError, match="n_tasks 2, this run has n_tasks 1"):
+            preflight(make_run(tmp_path, loadcheck=str(path)))
+        with pytest.raises(UserError, match="nothing is left to train, it holds the last of 1 tasks"):
+            preflight(make_run(tmp_path, loadcheck=str(path), n_classes=4, stop_after=1))
     path.write_bytes(path.read_bytes()[:2000])
     with pytest.raises(UserError, match="truncated"):
         preflight(run)

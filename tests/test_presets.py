@@ -9,7 +9,8 @@ import pytest
 
 from pmi_cl.catalogue import INSTALLED, Catalogue, entries
 from pmi_cl.errors import UserError
-from pmi_cl.utils.arguments import all_specs
+from pmi_cl.help_text import listing
+from pmi_cl.utils.arguments import all_specs, resolve
 from pmi_cl.utils.presets import chosen_backbone, decide, presets_of
 from tests.sample_registry import write_registry
 
@@ -152,3 +153,54 @@ def test_registered_presets_fit_every_data_set(model: str, preset: str, dataset:
 @pytest.mark.parametrize("model", [entry.name for entry in entries("model")])
 def test_registered_presets_say_what_they_are(model: str) -> None:
     assert all(preset.about for preset in presets_of(model, INSTALLED).presets.values())
+
+
+OWN = [
+    ("lr: 0.3\nmilestones: [1, 2]\n", 0.3),
+    ("about: mine\nlr: 3e-1\n", 0.3),
+    ("default: {all: mine}\nmine: {about: x, all: {lr: 0.3}, seq-folder: {lr: 0.2}}\n", 0.3),
+    ("mine: {all: {lr: 0.3}, seq-hundred: {lr: 0.2}}\n", 0.2),
+]
+
+
+@pytest.mark.parametrize(("text", "lr"), OWN)
+def test_a_file_of_the_users_own_is_a_preset(tmp_path: Path, text: str, lr: float, monkeypatch: pytest.MonkeyPatch) -> None:
+    catalogue = write_registry(tmp_path)
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "mine.yaml").write_text(text)
+    run = resolve(["--model", "invert_it", "--dataset", "seq-hundred", "--model_config", "mine.yaml", "--steps", "7"], catalogue)
+    assert (run.args.lr, run.args.steps, run.args.model_config) == (lr, 7, "mine.yaml")
+    assert run.sources["lr"].startswith("preset mine.yaml") and run.sources["steps"] == "flag" and run.args.n_epochs == 7
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("lrr: 1", "mine.yaml: unknown key 'lrr': did you mean lr?"),
+        ("lr: fast", "mine.yaml: lr fast: it must be a finite number"),
+        ("model: finetune", "mine.yaml: unknown key 'model'"),
+        ("a: {all: {lr: 1}}\nb: {all: {lr: 1}}", "mine.yaml has 2 presets (a, b): leave one, or write 'option: value' lines alone"),
+        ("a: {seq-hunderd: {lr: 1}}", "mine.yaml: preset a: unknown section 'seq-hunderd'"),
+        ("a: {all: {lr: 0}}", "mine.yaml: lr 0: it must be above 0"),
+        ("lr: [1, 2", "mine.yaml is not readable as YAML, line "),
+        ("- lr", "mine.yaml: write it as 'name: value' lines"),
+        ("", "mine.yaml: write it as 'name: value' lines"),
+        (None, "cannot read mine.yaml (No such file or directory)"),
+    ],
+)
+def test_an_own_file_that_does_not_fit_is_refused(tmp_path: Path, text: str | None, message: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    catalogue = write_registry(tmp_path)
+    monkeypatch.chdir(tmp_path)
+    if text is not None:
+        (tmp_path / "mine.yaml").write_text(text)
+    with pytest.raises(UserError) as caught:
+        resolve(["--model", "invert_it", "--dataset", "seq-hundred", "--model_config", "./mine.yaml"], catalogue)
+    assert str(caught.value).startswith(message)
+
+
+def test_one_broken_preset_file_leaves_the_list_whole(tmp_path: Path) -> None:
+    catalogue = write_registry(tmp_path)
+    (tmp_path / FILE).write_text("paper: [1, 2")
+    text = " ".join(listing(catalogue).split())
+    assert "invert_it (broken)" in text and "models/config/invert_it.yaml is not readable as YAML" in text
+    assert "prompts small" in text and "unicode string" not in text

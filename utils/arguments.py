@@ -17,6 +17,8 @@ from pmi_cl.utils.run_options import DEVICES, RunOptions
 
 CONTROLS = ("--help", "--list", "--check", "--version")
 NEAREST = 3
+LONG_DASHES = "\u2010\u2011\u2012\u2013\u2014\u2015\u2212"  # which word processors put in place of -
+LONGEST_NAME = 240  # bytes: systems allow 255, and a name that is taken gets a number behind it
 
 
 @dataclass(frozen=True)
@@ -65,11 +67,13 @@ def resolve(argv: Sequence[str], catalogue: Catalogue = INSTALLED) -> Resolved:
     named = scan(argv, run_specs())[0]
     if "resume" in named:
         return _resume(argv, named, catalogue)
+    if not {"model", "dataset"} <= named.keys():
+        strict_flags(argv, _any_specs(catalogue))  # a word that no run knows is worth more than what is missing
     model, dataset = (_entry(kind, named.get(kind), catalogue) for kind in ("model", "dataset"))
-    presets = presets_of(model.name, catalogue)
+    presets = presets_of(model.name, catalogue, named.get("model_config"))
     backbone = _entry("backbone", chosen_backbone(named, presets, model, dataset), catalogue)
     specs = all_specs(model, dataset, backbone)
-    values, sources = decide(specs, strict_flags(argv, specs, backbone.constants.get("LACKS", {})), presets, model, dataset)
+    values, sources = decide(specs, strict_flags(argv, specs, backbone.constants.get("LACKS", {}), catalogue), presets, model, dataset)
     values |= {"model": model.name, "dataset": dataset.name}
     if values["n_tasks"] is None and "N_TASKS" in dataset.constants:
         values["n_tasks"], sources["n_tasks"] = dataset.constants["N_TASKS"], "data set"
@@ -89,7 +93,7 @@ def _resume(argv: Sequence[str], named: Mapping[str, str], catalogue: Catalogue)
     recorded, sources = read_arguments(path)
     specs = all_specs(*(_entry(kind, recorded.get(kind), catalogue) for kind in KINDS))
     values = check_recorded(recorded, specs, path)
-    changed = changes(values, strict_flags(argv, specs), specs) | {"resume": str(folder)}
+    changed = changes(values, strict_flags(argv, specs, catalogue=catalogue), specs) | {"resume": str(folder)}
     return _resolved(values | changed, sources | dict.fromkeys(changed, "flag"), catalogue)
 
 
@@ -109,21 +113,45 @@ def scan(argv: Sequence[str], specs: Sequence[OptionSpec]) -> tuple[dict[str, st
     return {name: value if isinstance(value, str) else ",".join(value) for name, value in vars(typed).items()}, left
 
 
-def strict_flags(argv: Sequence[str], specs: Sequence[OptionSpec], lacking: Mapping[str, str] | None = None) -> dict[str, str]:
-    """As :func:`scan`, with a UserError for a word left over: why there is no such flag, where ``lacking`` says so, or the nearest ones."""
+def strict_flags(
+    argv: Sequence[str], specs: Sequence[OptionSpec], lacking: Mapping[str, str] | None = None, catalogue: Catalogue | None = None
+) -> dict[str, str]:
+    """As :func:`scan`, with a UserError for a word left over: why there is no such flag, where ``lacking`` says so, whose it is, where
+    something in the catalogue has it, or the nearest ones."""
     typed, left = scan(argv, specs)
-    if not left:
-        return typed
-    word = left[0]
+    if left:
+        raise _left_over(left[0], specs, lacking or {}, catalogue)
+    return typed
+
+
+def _left_over(word: str, specs: Sequence[OptionSpec], lacking: Mapping[str, str], catalogue: Catalogue | None) -> UserError:
+    name = word.lstrip(f"-{LONG_DASHES}").partition("=")[0]
+    if any(dash in word[: len(word) - len(word.lstrip(f"-{LONG_DASHES}"))] for dash in LONG_DASHES):
+        return UserError(f"'{word}' begins with a long dash: write --{name}, with two short ones")
     if not word.startswith("-"):
-        raise UserError(f"'{word}' stands alone: write --flag value, one value to a flag")
-    name = word.lstrip("-").partition("=")[0]
-    if name in (lacking or {}):
-        raise UserError(f"--{name} is no flag of this run: {(lacking or {})[name]}")
+        return UserError(f"'{word}' stands alone: write --flag value, one value to a flag")
+    if name in lacking:
+        return UserError(f"--{name} is no flag of this run: {lacking[name]}")
+    owners = [entry.name for kind in KINDS for entry in catalogue.entries(kind) if name in _names(entry)] if catalogue else []
+    if owners:
+        return UserError(f"--{name} is no flag of this run: it belongs to {', '.join(owners)}")
     flags = [*(spec.name for spec in specs), *(control.lstrip("-") for control in CONTROLS)]
     near = difflib.get_close_matches(name.replace("-", "_").lower(), flags, n=NEAREST)
     hint = f"did you mean {' or '.join(f'--{flag}' for flag in near)}?" if near else "--help with this model and data set lists the flags"
-    raise UserError(f"unknown flag '--{name}': {hint}")
+    return UserError(f"unknown flag '--{name}': {hint}")
+
+
+def _names(entry: Entry) -> set[str]:
+    return {spec.name for spec in entry.options}
+
+
+def _any_specs(catalogue: Catalogue) -> list[OptionSpec]:
+    """Every flag that some run has; of those with one name, one that takes many values."""
+    found = {spec.name: spec for spec in run_specs()}
+    for spec in (spec for kind in KINDS for entry in catalogue.entries(kind) for spec in entry.options):
+        if spec.many or spec.name not in found:
+            found[spec.name] = spec
+    return list(found.values())
 
 
 class _Once(argparse.Action):
@@ -190,7 +218,9 @@ def device_name(text: str) -> str:
 
 def _check_run_name(name: str | None) -> None:
     if name is not None and (name in (".", "..") or not re.fullmatch(r"[\w.+=@ -]+", name)):
-        raise UserError(f"--run_name {name}: it must be the plain name of a folder, of letters, digits, '-', '_' and '.'")
+        raise UserError(f"--run_name {name}: it must be the plain name of a folder, of letters, digits, blanks and . - _ + = @")
+    if name is not None and len(name.encode()) > LONGEST_NAME:
+        raise UserError(f"--run_name {name[:20]}...: it has {len(name)} letters, too many for a folder; at most {LONGEST_NAME}")
 
 
 def _check_tasks(args: SimpleNamespace, source: str, dataset: Entry) -> None:

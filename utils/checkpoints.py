@@ -59,11 +59,14 @@ def load(path: Path, expected: Mapping[str, Any], device: torch.device | str = "
     return dict(state)
 
 
-def load_start(path: Path, expected: Mapping[str, Any], device: torch.device | str = "cpu") -> dict[str, Any]:
+def load_start(path: Path, expected: Mapping[str, Any], tasks: int, device: torch.device | str = "cpu") -> dict[str, Any]:
     """As :func:`load`, of a checkpoint that another run may begin with: one that was written between two tasks.
 
+    Args:
+        tasks: how many that run trains.
+
     Raises:
-        UserError: as :func:`load` does, and where it holds no run, or one within a task.
+        UserError: as :func:`load` does, and where it holds no run, one within a task, or one that has trained all the tasks.
     """
     state = load(path, expected, device)
     try:
@@ -73,6 +76,9 @@ def load_start(path: Path, expected: Mapping[str, Any], device: torch.device | s
         raise UserError(f"{path} lacks the state of a run: give a checkpoint.pt that pmi-cl wrote") from error
     if not between:
         raise UserError(f"{path} was written within a task: go on with that run itself, --resume RUN")
+    if position["task"] == tasks:
+        earlier = "give the checkpoint of an earlier task (--savecheck task keeps them)"
+        raise UserError(f"{path}: nothing is left to train, it holds the last of {tasks} tasks: {earlier}, or leave --loadcheck out")
     return state
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,6 +9,7 @@ from pathlib import Path
 from pmi_cl.catalogue import Catalogue, OptionSpec
 from pmi_cl.errors import UserError, unknown_name
 from pmi_cl.options import option
+from pmi_cl.terminal import show, tell
 from pmi_cl.utils.arguments import strict_flags
 from pmi_cl.utils.comparison import Row, comparisons, read_runs
 from pmi_cl.utils.comparison_tables import cells, comma_separated, latex, markdown
@@ -47,14 +47,14 @@ def compare_command(argv: Sequence[str], catalogue: Catalogue) -> int:
     folders, options = _parse(argv, catalogue)
     runs, passed_over = read_runs(folders)
     for line in passed_over:
-        print(f"passed over {line}", file=sys.stderr)
+        tell(f"passed over {line}")
     if not runs:
         raise UserError(f"no finished run below {', '.join(map(str, folders))}: name a folder of runs, as in pmi-cl {WORD} runs")
     tables = comparisons(runs)
     for row in (row for rows in tables.values() for row in rows):
         for path in row.repeats:
-            print(f"passed over {path}: a later run of the same seed and settings counts", file=sys.stderr)
-    print(_text(tables, options))
+            tell(f"passed over {path}: a later run of the same seed and settings counts")
+    show(f"{_text(tables, options)}\n")
     if options.plot is not None:
         from pmi_cl.utils.comparison_plot import accuracy_over_tasks, save_figure  # matplotlib takes a second
 

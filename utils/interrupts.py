@@ -1,14 +1,15 @@
-"""Turns SIGINT and SIGTERM into a wish to stop that the program grants where it can save first."""
+"""Turns SIGINT, SIGTERM and SIGHUP into a wish to stop that the program grants where it can save first."""
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
 import threading
 from types import FrameType, TracebackType
 from typing import Any
 
-_SIGNALS = (signal.SIGINT, signal.SIGTERM)
+_SIGNALS = (signal.SIGINT, signal.SIGTERM, *((signal.SIGHUP,) if hasattr(signal, "SIGHUP") else ()))
 
 
 class Interrupted(Exception):
@@ -20,8 +21,9 @@ class Interrupted(Exception):
 
 
 class Interrupts:
-    """While entered, a first SIGINT or SIGTERM is only noted; a SIGINT after that raises ``KeyboardInterrupt`` at once.
+    """While entered, a first SIGINT, SIGTERM or SIGHUP is only noted; a SIGINT after that raises ``KeyboardInterrupt`` at once.
 
+    SIGHUP, which a terminal sends when it closes, stays ignored where it is (``nohup``).
     The old handlers are back on leaving, also when the body raises. Outside the main thread, where Python allows no handlers,
     it does nothing.
 
@@ -35,7 +37,10 @@ class Interrupts:
 
     def __enter__(self) -> Interrupts:
         if threading.current_thread() is threading.main_thread():
+            hup = getattr(signal, "SIGHUP", None)
             for number in _SIGNALS:
+                if number == hup and signal.getsignal(number) == signal.SIG_IGN:
+                    continue
                 self._old[number] = signal.signal(number, self._note)
         return self
 
@@ -51,4 +56,5 @@ class Interrupts:
         if self.requested is None:
             self.requested = number
             # os.write, as print() may be what the signal interrupted, and it must not be entered twice
-            os.write(2, b"\nstopping: the step is finished and saved first (Ctrl-C again: stop at once)\n")
+            with contextlib.suppress(OSError):  # the terminal may be gone
+                os.write(2, b"\nstopping: the step is finished and saved first (Ctrl-C again: stop at once)\n")

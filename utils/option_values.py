@@ -29,6 +29,8 @@ def convert(spec: OptionSpec, raw: Any, where: str) -> Any:
             return _scalar(spec, raw)
         if isinstance(raw, str) and raw.lower() == "none":
             return ()
+        if isinstance(raw, str) and not raw.strip():
+            raise ValueError("write values with commas between them, or none")
         parts = raw.split(",") if isinstance(raw, str) else raw if isinstance(raw, list | tuple) else [raw]
         return tuple(_scalar(spec, part) for part in parts)
     except ValueError as error:

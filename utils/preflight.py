@@ -16,6 +16,7 @@ from pmi_cl.errors import UserError
 from pmi_cl.utils.checkpoints import check_file, load_start
 from pmi_cl.utils.out_of_memory import check_memory
 from pmi_cl.utils.records import RunRecord
+from pmi_cl.utils.run_lock import run_lock
 
 if TYPE_CHECKING:
     from types import ModuleType, SimpleNamespace
@@ -44,7 +45,7 @@ def preflight(run: Resolved) -> None:
     dataset = run.dataset.load()
     dataset.check(args)
     if args.loadcheck:
-        load_start(Path(args.loadcheck).expanduser(), identity(run, dataset))
+        load_start(Path(args.loadcheck).expanduser(), identity(run, dataset), tasks_to_train(run, dataset.n_tasks(args)))
     if args.resume:
         _check_resumable(RunRecord(Path(args.resume)))
     model = run.model.load()
@@ -67,6 +68,11 @@ def identity(run: Resolved, dataset: type[ContinualDataset]) -> dict[str, Any]:
     return {**names, "n_tasks": dataset.n_tasks(run.args), "class_order": dataset.shown_classes(run.args)}
 
 
+def tasks_to_train(run: Resolved, n_tasks: int) -> int:
+    """How many tasks the run trains, of ``n_tasks`` that the data set has: joint training makes them one."""
+    return 1 if run.model.constants.get("JOINT", False) else min(n_tasks, run.args.stop_after or n_tasks)
+
+
 def outline_of(args: SimpleNamespace, dataset: type[ContinualDataset], network: ModuleType) -> RunOutline:
     """What a method's check may know; ``network`` is the backbone's module. Raises UserError."""
     from pmi_cl.models.continual_model import RunOutline
@@ -76,13 +82,14 @@ def outline_of(args: SimpleNamespace, dataset: type[ContinualDataset], network: 
 
 
 def _check_resumable(record: RunRecord) -> None:
-    """Raises UserError where a run left no checkpoint, with how it ended, or a damaged one."""
+    """Raises UserError where a run left no checkpoint, with how it ended, or a damaged one, or where another process runs it."""
     if not record.checkpoint.exists():
         how = "ended before its first"
         with contextlib.suppress(OSError, ValueError, LookupError, TypeError):  # no results, or damaged ones
             how = f"is '{record.read_results()['status']}'"
         raise UserError(f"{record.folder} has no checkpoint to go on from (the run {how}): start it again, without --resume")
-    check_file(record.checkpoint)
+    with run_lock(record.folder):
+        check_file(record.checkpoint)
 
 
 def pick_device(text: str) -> torch.device:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +12,7 @@ from pmi_cl.errors import UserError, unknown_name
 from pmi_cl.utils.option_values import convert
 
 KINDS_OF_DEFAULTS = {"dataset": "data set", "model": "method"}  # kind of an entry with DEFAULTS -> the source of such a value
+OWN_FILES = (".yaml", ".yml")  # what --model_config ends with where it is a file of the user's
 NOT_IN_PRESETS = ("model", "dataset", "model_config", "resume")
 
 
@@ -48,14 +49,32 @@ class PresetFile:
         return ", ".join("default" if dataset == "all" else f"default on {dataset}" for dataset in datasets)
 
 
-def presets_of(model: str, catalogue: Catalogue) -> PresetFile:
-    """The presets of a method; none at all where it has no file. Raises UserError for a file of the wrong shape."""
+def presets_of(model: str, catalogue: Catalogue, requested: str | None = None) -> PresetFile:
+    """The presets of a method; none at all where it has no file.
+
+    Args:
+        requested: what ``--model_config`` says. A path that ends in .yaml or .yml is a user's own file, and its preset the only one then.
+
+    Raises:
+        UserError: a file that cannot be read, or is of the wrong shape.
+    """
+    datasets = [entry.name for entry in catalogue.entries("dataset")]
+    if requested is not None and requested.lower().endswith(OWN_FILES):
+        return _own_file(requested, datasets)
     path = catalogue.preset_path(model)
-    return (
-        PresetFile(Path(f"models/config/{model}.yaml"))
-        if path is None
-        else _read(path, [entry.name for entry in catalogue.entries("dataset")])
-    )
+    return PresetFile(Path(f"models/config/{model}.yaml")) if path is None else _read(path, datasets)
+
+
+def _own_file(requested: str, datasets: Collection[str]) -> PresetFile:
+    """A user's preset, by the path that was typed: 'option: value' lines for every data set, or a file like those in models/config."""
+    path = Path(requested).expanduser()
+    content = _document(path)
+    if not any(isinstance(value, dict) for value in content.values()):
+        return PresetFile(path, presets={requested: Preset(requested, str(content.pop("about", "")), {"all": content})})
+    names = [name for name in content if name not in ("default", "base")]
+    if len(names) != 1:
+        raise UserError(f"{path} has {len(names)} presets ({', '.join(names)}): leave one, or write 'option: value' lines alone")
+    return PresetFile(path, presets={requested: replace(_read(path, datasets).presets[names[0]], name=requested)})
 
 
 def _read(path: Path, datasets: Collection[str]) -> PresetFile:
@@ -78,7 +97,12 @@ def _document(path: Path) -> dict[str, Any]:
     quick_loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)  # ten times as fast where PyYAML has it; as safe
     try:
         document = yaml.load(path.read_text(encoding="utf-8"), quick_loader)
-    except (yaml.YAMLError, OSError, ValueError) as error:
+    except OSError as error:
+        raise UserError(f"cannot read {path} ({error.strerror})") from error
+    except yaml.MarkedYAMLError as error:
+        line = f", line {error.problem_mark.line + 1}" if error.problem_mark else ""
+        raise UserError(f"{path} is not readable as YAML{line}: {error.problem}") from error
+    except (yaml.YAMLError, ValueError) as error:
         raise UserError(f"{path} is not readable as YAML: {error}") from error
     return _mapping(document, str(path))
 
@@ -174,7 +198,7 @@ def _preset_layers(presets: PresetFile, preset: Preset | None, dataset: str) -> 
     """The preset's sections that count here, the weaker first."""
     if preset is None:
         return []
-    where = f"{presets.path}: preset {preset.name}: "
+    where = f"{presets.path}: " + ("" if preset.name.lower().endswith(OWN_FILES) else f"preset {preset.name}: ")
     labels = {"all": f"preset {preset.name}", dataset: f"preset {preset.name} ({dataset})"}
     return [Layer(label, where, preset.sections.get(section, {})) for section, label in labels.items()]
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import sys
 import time
@@ -50,6 +51,12 @@ class Progress:
         """
         if self._silent:
             return
+        try:
+            self._show(phase, done, total, values)
+        except OSError:  # the terminal was closed: the work goes on
+            self._silent, self._display = True, None
+
+    def _show(self, phase: str, done: int, total: int, values: Mapping[str, Any]) -> None:
         if phase != self._phase or self._display is None:
             self.close()
             self._phase = phase
@@ -61,7 +68,8 @@ class Progress:
     def close(self) -> None:
         """Ends the phase that is shown, if any, so that what is printed next starts on a line of its own."""
         if self._display is not None:
-            self._display.close()
+            with contextlib.suppress(OSError):
+                self._display.close()
         self._display = self._phase = None
 
 

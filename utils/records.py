@@ -51,7 +51,7 @@ class RunRecord:
         """
         name = time.strftime("%Y%m%d-%H%M%S") + f"-seed{seed}" if run_name is None else run_name
         if not name or name in {".", ".."} or any(mark in name for mark in "/\\\0\n"):
-            raise UserError(f"--run_name '{name!r}' is not the name of a folder: use letters, digits, '-' and '_'")
+            raise UserError(f"--run_name {name!r} is not the name of a folder: use letters, digits, blanks and . - _ + = @")
         parent = Path(results_path).expanduser() / model / dataset
         missing = tuple(path for path in (parent, *parent.parents) if not path.exists())
         try:

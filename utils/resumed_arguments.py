@@ -66,5 +66,6 @@ def changes(values: Mapping[str, Any], typed: Mapping[str, str], specs: Sequence
     for name, value in wanted.items():
         same = canonical(str(value)) == canonical(str(values[name])) if name in NAMES else value == values[name]
         if name not in MAY_CHANGE and not same:
-            raise UserError(f"--{name} {typed[name]}: the run that goes on has {values[name]}; leave --{name} out, or start a new run")
+            recorded = f"no --{name}" if values[name] is None else values[name]
+            raise UserError(f"--{name} {typed[name]}: the run that goes on has {recorded}; leave --{name} out, or start a new run")
     return {name: value for name, value in wanted.items() if name in MAY_CHANGE}

@@ -26,7 +26,11 @@ class RunOptions:
     model: str | None = option(None, "the method; --list names them")
     dataset: str | None = option(None, "the data set; --list names them")
     backbone: str | None = option(None, "the network; none: the data set's own")
-    model_config: str | None = option(None, "preset of the method; not given: the method's choice for the data set; none: no preset")
+    model_config: str | None = option(
+        None,
+        "preset of the method, or a file of yours: MINE.yaml, with lines 'option: value'; not given: the method's choice for the data set; "
+        "none: no preset",
+    )
     n_tasks: int | None = option(
         None, "equal parts that the classes are split into; none: the data set's own number", unit="tasks", low=1, high=100_000
     )
@@ -48,13 +52,19 @@ class RunOptions:
     base_path: str = option("./data", "folder of the data sets, filled on first use")
     offline: bool = option(False, "1: fetch nothing; missing data is an error that says where to put it")
     results_path: str = option("./runs", "folder of the runs; a run's own is MODEL/DATASET/NAME below it")
-    run_name: str | None = option(None, "name of the run's folder; none: the time it started")
+    run_name: str | None = option(None, "name of the run's folder (one that is taken gets -2, -3 ...); none: the time it started")
     tensorboard: bool = option(True, "1: write TensorBoard events into the run's folder")
 
-    savecheck: str = option("last", "checkpoint kept at the end: none, the last, or one a task", choices=("none", "last", "task"))
+    savecheck: str = option(
+        "last",
+        "checkpoint kept at the end: none, the last, or one a task; a run that has not ended has one, to go on from",
+        choices=("none", "last", "task"),
+    )
     loadcheck: str | None = option(None, "checkpoint to start from: its weights and the method's memory, in a new run")
     resume: str | None = option(None, "run folder, as it is or below --results_path, to go on with, under its own arguments")
-    checkpoint_minutes: float = option(10.0, "time between two checkpoints within a task", unit="minutes", above=0, high=1_000_000)
+    checkpoint_minutes: float = option(
+        10.0, "time between two checkpoints within a task, besides the one at its end", unit="minutes", above=0, high=1_000_000
+    )
 
     device: str = option("auto", "auto, cpu, cuda, cuda:N or N; auto: the first GPU where there is one, else the CPU")
     num_threads: int | None = option(None, "CPU threads; none: as PyTorch chooses", unit="threads", low=1, high=1024)

@@ -4,22 +4,23 @@ from __future__ import annotations
 
 import contextlib
 import inspect
-import sys
 from pathlib import Path
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
 from pmi_cl.errors import UserError
 from pmi_cl.seeding import global_seed
+from pmi_cl.terminal import show, tell
 from pmi_cl.utils import checkpoints, metrics
 from pmi_cl.utils.host import RunHost
 from pmi_cl.utils.interrupts import Interrupted, Interrupts
 from pmi_cl.utils.out_of_memory import told_in_one_line
-from pmi_cl.utils.preflight import identity, pick_device, preflight
+from pmi_cl.utils.preflight import identity, pick_device, preflight, tasks_to_train
 from pmi_cl.utils.process_settings import for_training
 from pmi_cl.utils.progress import Progress
 from pmi_cl.utils.records import RunRecord, build_results, inversion_figures
 from pmi_cl.utils.resources import Phases
+from pmi_cl.utils.run_lock import run_lock
 from pmi_cl.utils.tensorboard import EventWriter
 
 if TYPE_CHECKING:
@@ -45,8 +46,8 @@ def run(resolved: Resolved) -> int:
     with told_in_one_line(args):
         dataset: ContinualDataset = resolved.dataset.load()(args, device, progress.update)
         model = build_model(resolved, dataset)
-    with Interrupts() as interrupts:
-        return _Run(resolved, model, dataset, device, progress, interrupts).carry_out()
+    with Interrupts() as interrupts, contextlib.ExitStack() as held:
+        return _Run(resolved, model, dataset, device, progress, interrupts, held).carry_out()
 
 
 def build_model(resolved: Resolved, dataset: ContinualDataset) -> ContinualModel:
@@ -93,10 +94,12 @@ class _Run:
         device: torch.device,
         progress: Progress,
         interrupts: Interrupts,
+        held: contextlib.ExitStack,
     ) -> None:
         from pmi_cl.utils.training import Training
 
         self.resolved, self.model, self.dataset, self.device = resolved, model, dataset, device
+        self.interrupts, self.held = interrupts, held
         args = self.args = resolved.args
         self.identity = identity(resolved, type(dataset))
         if dataset.fingerprint:
@@ -105,15 +108,19 @@ class _Run:
         self.weights: dict[str, Any] | None = getattr(model.net, "weights_record", None)
         if self.weights is not None:
             self.identity["backbone_weights"] = str(self.weights["sha256"] or self.weights["tag"])
+        if args.resume:
+            held.enter_context(run_lock(Path(args.resume)))
         self.loaded = self._load()
         if args.resume:
             self.record = RunRecord(Path(args.resume))
         else:
             self.record = RunRecord.create(args.results_path, resolved.model.name, resolved.dataset.name, args.seed, args.run_name)
+            if args.run_name not in (None, self.record.folder.name):
+                tell(f"--run_name {args.run_name} is taken: this run is called {self.record.folder.name}")
         self.phases = Phases(device)
         self.host = RunHost(
             progress=progress,
-            events=EventWriter(self.record.folder, args.tensorboard),
+            events=EventWriter(self.record.folder, args.tensorboard, settings=self._settings()),
             phases=self.phases,
             interrupts=interrupts,
             picture_folder=self.record.pictures,
@@ -125,12 +132,20 @@ class _Run:
         model.host = self.host
         self.training: Training = Training(model, dataset, args, self.host, self._after_task)
 
+    def _settings(self) -> dict[str, Any]:
+        """What tells the run from others: its parts, its seed, and the values that are not an option's own default."""
+        always = ("model", "dataset", "backbone", "seed")
+        return {name: value for name, value in vars(self.args).items() if name in always or self.resolved.sources[name] != "default"}
+
     def _load(self) -> dict[str, Any] | None:
         """The checkpoint to go on from, checked before anything is written."""
         args = self.args
         if args.resume:
             return checkpoints.load(RunRecord(Path(args.resume)).checkpoint, {**self.identity, "seed": args.seed}, self.device)
-        return checkpoints.load_start(Path(args.loadcheck).expanduser(), self.identity, self.device) if args.loadcheck else None
+        if not args.loadcheck:
+            return None
+        tasks = tasks_to_train(self.resolved, self.dataset.N_TASKS)
+        return checkpoints.load_start(Path(args.loadcheck).expanduser(), self.identity, tasks, self.device)
 
     def carry_out(self) -> int:
         """Train what is left, and say how it went."""
@@ -138,14 +153,15 @@ class _Run:
             self._take_up(self.loaded)
         if not self.args.resume:
             self.record.write_args(vars(self.args), self.resolved.sources, self.weights)
+            self.held.enter_context(run_lock(self.record.folder))
         self._say(
             f"{self.record.folder}: {self.identity['model']} on {self.identity['dataset']}, {self.dataset.N_TASKS} tasks, {self.device}"
         )
         stopped = self._train()
         if stopped is not None:
-            print(f"{stopped}; go on with: --resume {self.record.folder}", file=sys.stderr)
+            tell(f"{stopped}; go on with: --resume {self.record.folder}")
             return stopped.exit_code
-        print(self.headline())
+        show(f"{self.headline()}\n")
         return 0
 
     def _train(self) -> Interrupted | None:
@@ -176,10 +192,8 @@ class _Run:
             raise UserError(f"{path} does not fit this method ({type(error).__name__}): give a checkpoint of the same run") from error
 
     def _finish(self) -> None:
-        """Leave a checkpoint, or none where none was asked for, and the last results."""
-        if self.args.savecheck != "none":
-            self.host.save()
-        else:
+        """Leave the last task's checkpoint, or none where none was asked for, and the last results."""
+        if self.args.savecheck == "none":
             self.record.checkpoint.unlink(missing_ok=True)
         self._write_results("finished")
 
@@ -192,8 +206,9 @@ class _Run:
         return f"{self.identity['model']} on {self.identity['dataset']}, seed {self.args.seed}: {figures}"
 
     def _after_task(self) -> None:
-        """The figures so far, in the record, in TensorBoard and on the screen."""
+        """A checkpoint, so that nothing can lose the task; the figures so far, in the record, in TensorBoard and on the screen."""
         training = self.training
+        self.host.save()
         for setting, matrix in (("class-il", training.class_il), ("task-il", training.task_il)):
             self.host.accuracies(setting, matrix)
         rows = [f"{value:.1f}" for value in training.class_il[-1]]
@@ -230,5 +245,11 @@ class _Run:
         checkpoints.save(path or self.record.checkpoint, state)
 
     def _say(self, line: str) -> None:
-        if not self.args.non_verbose:
-            print(line, flush=True)
+        """A line for who watches. That it cannot be written is no reason to end a run; that its reader closed the pipe (| head) is."""
+        try:
+            show("" if self.args.non_verbose else f"{line}\n")
+        except UserError as error:
+            tell(f"{error}; the run goes on")
+        except BrokenPipeError:
+            if self.interrupts.requested is None:  # else it hung up, and the run is about to save and stop
+                raise

@@ -25,6 +25,7 @@ from pmi_cl.inversion.token_network import TokenNetwork
 from pmi_cl.inversion.token_statistics import TokenMoments, measure_token_moments
 from pmi_cl.inversion.transforms import Transforms
 from pmi_cl.seeding import global_seed
+from pmi_cl.terminal import show
 from pmi_cl.utils import step_pictures
 from pmi_cl.utils.atomic import write_json
 from pmi_cl.utils.invert_options import RECORD
@@ -151,7 +152,7 @@ def text_to_image(args: SimpleNamespace, catalogue: Catalogue) -> None:
         torch.set_num_threads(args.num_threads)
     studio = Studio(args, catalogue, device, display)
     if not studio.tower.taps:
-        print("no statistics: without --data_dir or --dataset, the text and smoothness alone decide", flush=True)
+        show("no statistics: without --data_dir or --dataset, the text and smoothness alone decide\n")
     done = list(arms(studio))
     folder.mkdir(parents=True, exist_ok=True)
     for arm, name in zip(done, ("pmi", "full"), strict=True):
@@ -161,8 +162,8 @@ def text_to_image(args: SimpleNamespace, catalogue: Catalogue) -> None:
     write_json(folder / RECORD, _record(args, studio, done))
     for arm in done:
         work = arm.figures["step_equivalents"]
-        print(f"{arm.name}: cosine {arm.cosine:.3f} with the text after {work:.0f} step-equivalents, {arm.figures['seconds']:.1f} s")
-    print(f"pictures: {folder}")
+        show(f"{arm.name}: cosine {arm.cosine:.3f} with the text after {work:.0f} step-equivalents, {arm.figures['seconds']:.1f} s\n")
+    show(f"pictures: {folder}\n")
 
 
 def _record(args: SimpleNamespace, studio: Studio, done: list[Arm]) -> dict[str, Any]:

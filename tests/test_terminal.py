@@ -1,0 +1,58 @@
+"""Output that cannot be written: one line or none, never a traceback, and never the end of a run."""
+
+from __future__ import annotations
+
+import io
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from pmi_cl.utils.progress import Progress
+from tests.test_runs import QUICK, ROOT, folder_of, results_in, words_of
+
+
+def shell(command: str, **environment: str) -> subprocess.CompletedProcess[bytes]:
+    """A line for bash in which PMI stands for the command."""
+    script = command.replace("PMI", f"{sys.executable} -m pmi_cl")
+    return subprocess.run(["bash", "-c", script], capture_output=True, cwd=ROOT, env={**os.environ, **environment})
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="a disk that is always full is Linux's")
+def test_a_full_disk_behind_stdout_is_one_line() -> None:
+    done = shell("PMI --list >/dev/full")
+    assert done.returncode == 2
+    assert done.stderr == b"pmi-cl: error: cannot write to the standard output (No space left on device): send it elsewhere\n"
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="a disk that is always full is Linux's")
+def test_a_run_whose_lines_nobody_can_read_is_finished(tmp_path: Path) -> None:
+    """A full disk behind stdout, no stderr at all, and a name beyond ASCII: the record is what counts."""
+    words = [*words_of("sgd", **{**QUICK, "train_per_class": 8}), "--results_path", str(tmp_path), "--run_name", "Läufe"]
+    done = shell(f"PMI {' '.join(words)} >/dev/full 2>&-", PYTHONIOENCODING="ascii")
+    assert done.returncode == 0
+    assert results_in(folder_of(tmp_path, "sgd", "Läufe"))["status"] == "finished"
+
+
+def test_ascii_is_enough_for_a_name_beyond_it(tmp_path: Path) -> None:
+    words = [*words_of("sgd", **{**QUICK, "train_per_class": 8}), "--results_path", str(tmp_path), "--run_name", "Läufe"]
+    done = shell(f"PMI {' '.join(words)}", PYTHONIOENCODING="ascii")
+    assert (done.returncode, done.stderr) == (0, b"") and b"L\\xe4ufe" in done.stdout
+
+
+def test_without_stderr_a_mistake_still_has_its_code() -> None:
+    assert shell("PMI --model sgdd 2>&-").returncode == 2
+
+
+def test_progress_goes_on_when_its_terminal_has_gone() -> None:
+    class Gone(io.StringIO):
+        def write(self, text: str) -> int:
+            raise OSError(5, "Input/output error")
+
+    for mode in ("auto", "1"):
+        progress = Progress(mode, Gone(), line_seconds=0)
+        for done in range(1, 4):
+            progress.update("training", done, 3)
+        progress.close()
