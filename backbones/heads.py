@@ -19,6 +19,8 @@ class GrowingHead(nn.Module):
         super().__init__()
         self.feature_dim, self.std = feature_dim, std
         self.tasks = nn.ModuleList()
+        self.place: Tensor
+        self.register_buffer("place", torch.empty(0), persistent=False)  # moves with the network: where heads go, also the first ones
 
     @property
     def sizes(self) -> list[int]:
@@ -26,11 +28,10 @@ class GrowingHead(nn.Module):
         return [int(linear.out_features) for linear in self.tasks]  # type: ignore[arg-type]
 
     def grow(self, n_classes: int, generator: torch.Generator | None = None) -> nn.Linear:
-        """Add a head for ``n_classes`` new classes, drawn from ``generator`` (a CPU generator), on the device of the others."""
+        """Add a head for ``n_classes`` new classes, drawn from ``generator`` (a CPU generator), on the device of the network."""
         linear = nn.Linear(self.feature_dim, n_classes, bias=False)
         nn.init.normal_(linear.weight, std=self.std, generator=generator)
-        anchor = next(self.parameters(), None)
-        self.tasks.append(linear if anchor is None else linear.to(anchor.device))
+        self.tasks.append(linear.to(self.place.device))
         return linear
 
     def forward(self, features: Tensor) -> Tensor:
@@ -46,9 +47,8 @@ class GrowingHead(nn.Module):
 
     def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *args: Any) -> None:
         saved = [key for key in state_dict if key.startswith(f"{prefix}tasks.")]
-        device = next(self.parameters()).device if self.tasks else torch.device("cpu")
         sizes = {int(key[len(prefix) :].split(".")[1]): state_dict[key].shape[0] for key in saved}
         if sizes and self.sizes != [sizes[task] for task in sorted(sizes)]:
-            heads = [nn.Linear(self.feature_dim, sizes[task], bias=False, device=device) for task in sorted(sizes)]
+            heads = [nn.Linear(self.feature_dim, sizes[task], bias=False, device=self.place.device) for task in sorted(sizes)]
             self.tasks = nn.ModuleList(heads)
         super()._load_from_state_dict(state_dict, prefix, *args)

@@ -145,7 +145,6 @@ class ContinualModel(nn.Module):
         head: Any = self.net.head
         if sum(head.sizes) < self.n_seen_classes:
             head.grow(self.cpt, seeded(self.args.seed, "head", self.current_task))
-            head.to(self.device)
 
     def begin_task(self, dataset: ContinualDataset) -> None:
         """Prepare for the first epoch. May take long: a method that makes synthetic samples makes them here."""
