@@ -63,8 +63,8 @@ def seen_at(value: Tensor, grid: int | None) -> Tensor:
 class Boost:
     """Weights that double while their term exceeds its first value; ``limits`` cap them. All on the device, nothing is read back."""
 
-    def __init__(self, limits: tuple[float, ...]) -> None:
-        self.limits = torch.tensor(limits)
+    def __init__(self, limits: tuple[float, ...], device: torch.device | None = None) -> None:
+        self.limits = torch.tensor(limits, device=device)
         self.first: Tensor | None = None
         self.weights: Tensor | None = None
 
@@ -72,8 +72,8 @@ class Boost:
         """Terms (k,) to their weights (k,)."""
         now = terms.detach()
         if self.first is None or self.weights is None:
-            self.first, self.weights, self.limits = now.clone(), torch.ones_like(now), self.limits.to(now.device)
-        self.weights = torch.where(now > self.first, torch.minimum(self.weights * 2, self.limits.to(now.device)), self.weights)
+            self.first, self.weights = now.clone(), torch.ones_like(now)
+        self.weights = torch.where(now > self.first, torch.minimum(self.weights * 2, self.limits), self.weights)
         return self.weights
 
     def state(self) -> dict[str, Tensor]:
@@ -81,8 +81,8 @@ class Boost:
         return {} if self.first is None or self.weights is None else {"first": self.first, "weights": self.weights}
 
     def load(self, state: dict[str, Tensor]) -> None:
-        """The inverse of :meth:`state`."""
-        self.first, self.weights = state.get("first"), state.get("weights")
+        """The inverse of :meth:`state`, wherever its tensors are."""
+        self.first, self.weights = (None if name not in state else state[name].to(self.limits.device) for name in ("first", "weights"))
 
 
 class LayerLoss:
@@ -104,7 +104,7 @@ class LayerLoss:
         self.boost = self._new_boost()
 
     def _new_boost(self) -> Boost | None:
-        return Boost((10.0, 10.0, 5.0)) if self.config.boost else None
+        return Boost((10.0, 10.0, 5.0), self.target.device) if self.config.boost else None
 
     def terms(self, value: Tensor) -> Tensor:
         """(MSE to the target, KL inside the piece, KL of the piece's input): (3,)."""
