@@ -7,20 +7,17 @@ import warnings
 import zipfile
 import zlib
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from pmi_cl.errors import UserError
-
-if TYPE_CHECKING:
-    import torch
 
 
 class DamagedFile(ValueError):
     """A file is not whole, or nothing that ``torch.save`` wrote."""
 
 
-def read_tensors(path: Path, device: torch.device | str = "cpu") -> Any:
-    """The content of a file; its tensors go to ``device``.
+def read_tensors(path: Path) -> Any:
+    """The content of a file; its tensors go to the CPU.
 
     Raises:
         UserError: it holds Python objects, whose loading could run code: nothing in it was run.
@@ -31,7 +28,7 @@ def read_tensors(path: Path, device: torch.device | str = "cpu") -> Any:
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # about old forms of pickles, which are read or refused all the same
-            return torch.load(path, map_location=device, weights_only=True)
+            return torch.load(path, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
         raise UserError(f"{path} was refused and nothing in it was run: it holds more than tensors and plain data") from error
     except (RuntimeError, OSError, EOFError, ValueError, LookupError, AttributeError, TypeError) as error:

@@ -4,14 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from pmi_cl.errors import UserError
 from pmi_cl.tensor_files import DamagedFile, is_whole_archive, read_tensors
 from pmi_cl.utils.atomic import write_atomically
-
-if TYPE_CHECKING:
-    import torch
 
 FORMAT = "pmi-cl checkpoint 1"
 _NOT_OURS = "is not a checkpoint of pmi-cl: give the checkpoint.pt that a run with --savecheck left"
@@ -38,13 +35,14 @@ def save(path: Path, state: Mapping[str, Any]) -> None:
         raise UserError(f"cannot write {path} (is the disk full?): make room, then continue with --resume") from error
 
 
-def load(path: Path, expected: Mapping[str, Any], device: torch.device | str = "cpu") -> dict[str, Any]:
-    """Reads what :func:`save` wrote, bit for bit.
+def load(path: Path, expected: Mapping[str, Any]) -> dict[str, Any]:
+    """Reads what :func:`save` wrote, bit for bit, to the CPU: who takes a tensor up moves it.
+
+    Some tensors belong there. Adam's step counts, restored to a GPU, would make the host wait for it at every step and parameter.
 
     Args:
         path: the file.
         expected: values that the top level must hold, such as {"model": ..., "dataset": ..., "n_tasks": ..., "class_order": ...}.
-        device: where the tensors go.
 
     Raises:
         UserError: the file is missing, damaged, not a checkpoint, of another format, model, data set ..., or holds Python objects (whose
@@ -52,14 +50,14 @@ def load(path: Path, expected: Mapping[str, Any], device: torch.device | str = "
     """
     check_file(path)
     try:
-        state = read_tensors(path, device)
+        state = read_tensors(path)
     except DamagedFile as error:
         raise UserError(f"{path} {_NOT_OURS}") from error
     _check_contents(path, state, expected)
     return dict(state)
 
 
-def load_start(path: Path, expected: Mapping[str, Any], tasks: int, device: torch.device | str = "cpu") -> dict[str, Any]:
+def load_start(path: Path, expected: Mapping[str, Any], tasks: int) -> dict[str, Any]:
     """As :func:`load`, of a checkpoint that another run may begin with: one that was written between two tasks.
 
     Args:
@@ -68,7 +66,7 @@ def load_start(path: Path, expected: Mapping[str, Any], tasks: int, device: torc
     Raises:
         UserError: as :func:`load` does, and where it holds no run, one within a task, or one that has trained all the tasks.
     """
-    state = load(path, expected, device)
+    state = load(path, expected)
     try:
         position = state["training"]["position"]
         between = position["phase"] == "begin" and position["task"] > 0

@@ -141,11 +141,11 @@ class _Run:
         """The checkpoint to go on from, checked before anything is written."""
         args = self.args
         if args.resume:
-            return checkpoints.load(RunRecord(Path(args.resume)).checkpoint, {**self.identity, "seed": args.seed}, self.device)
+            return checkpoints.load(RunRecord(Path(args.resume)).checkpoint, {**self.identity, "seed": args.seed})
         if not args.loadcheck:
             return None
         tasks = tasks_to_train(self.resolved, self.dataset.N_TASKS)
-        return checkpoints.load_start(Path(args.loadcheck).expanduser(), self.identity, tasks, self.device)
+        return checkpoints.load_start(Path(args.loadcheck).expanduser(), self.identity, tasks)
 
     def carry_out(self) -> int:
         """Train what is left, and say how it went."""
