@@ -29,6 +29,10 @@ class Colour:
         inverse = torch.where(kept, 1 / roots.clamp_min(1e-12), 0)
         return cls((vectors * roots @ vectors.T).float(), (vectors * inverse @ vectors.T).float())
 
+    def to(self, device: torch.device) -> Colour:
+        """The same on a device."""
+        return Colour(self.root.to(device), self.inverse.to(device))
+
     def images(self, z: Tensor) -> Tensor:
         """Uncorrelated channels (b, c, h, w) to images (b, c, h, w)."""
         return torch.einsum("dc,bchw->bdhw", self.root.to(z), z)

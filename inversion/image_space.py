@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+import torch
 from torch import Tensor
 
 from pmi_cl.inversion.colour import Colour
@@ -16,6 +17,10 @@ class ImageSpace:
 
     colour: Colour | None = None
     spectrum: Spectrum | None = None
+
+    def to(self, device: torch.device) -> ImageSpace:
+        """The same on a device: what is sent there at every step makes the host wait for it."""
+        return ImageSpace(self.colour and self.colour.to(device), self.spectrum and self.spectrum.to(device))
 
     def images(self, coordinates: Tensor) -> Tensor:
         """Coordinates to images."""

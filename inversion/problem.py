@@ -82,7 +82,7 @@ class Problem:
         self.targets, self.labels, self.contexts = (None if given is None else given.to(device) for given in (targets, labels, contexts))
         self.n = len(labels if targets is None else targets)  # type: ignore[arg-type]
         self.batches = even_batches(self.n, config.batch)
-        self.space = ImageSpace(colour, Spectrum.of(*image_shape[1:], config.spectrum) if config.spectrum else None)
+        self.space = ImageSpace(colour, Spectrum.of(*image_shape[1:], config.spectrum) if config.spectrum else None).to(device)
         if isinstance(pieces, TokenNetwork):
             self.priors = self.start.stored_priors(pieces.input_moments)
         else:

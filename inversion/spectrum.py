@@ -32,6 +32,10 @@ class Spectrum:
         mean_square = (weights**2 * doubled).sum() / (height * width)
         return cls(weights / mean_square.sqrt())
 
+    def to(self, device: torch.device) -> Spectrum:
+        """The same on a device."""
+        return Spectrum(self.weights.to(device))
+
     def images(self, z: Tensor) -> Tensor:
         """Amplitudes laid out as an image (b, c, h, w) to images (b, c, h, w)."""
         return self._filtered(z, self.weights.to(z.device))
