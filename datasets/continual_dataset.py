@@ -269,7 +269,7 @@ class ContinualDataset(ABC):
 
         rows = self.train_indices(task)
         shuffle = torch.randperm(len(rows), generator=seeded(self.seed, "order", task, epoch))
-        rows = rows[shuffle.to(self.device)]
+        rows = rows[shuffle.to(self.device, non_blocking=True)]
         for step in range(start, self.steps_per_epoch(task, batch_size)):
             batch = rows[step * batch_size : (step + 1) * batch_size]
             images = self.train.pixels(batch)

@@ -86,7 +86,7 @@ def _train_group(
     which = torch.arange(len(classes), device=device)[:, None]
     for epoch in range(config.epochs):
         pause()
-        for rows in _epoch_batches([len(f) for f in features], batch, seed, epoch, classes).to(device):
+        for rows in _epoch_batches([len(f) for f in features], batch, seed, epoch, classes).to(device, non_blocking=True):
             before = _copied(models) if config.keep_best else {}
             loss = uniformity(models(padded[which, rows]), config.temperature)
             if config.keep_best:

@@ -26,8 +26,8 @@ class ClassGaussians:
 
     def sample(self, labels: Tensor, generator: torch.Generator) -> Tensor:
         """One feature mu + sigma * eps for each label (n,): (n, d). ``generator`` is a CPU generator."""
-        eps = torch.randn(len(labels), self.mean.shape[1], generator=generator).to(self.mean.device)
-        labels = labels.to(self.mean.device)
+        eps = torch.randn(len(labels), self.mean.shape[1], generator=generator).to(self.mean.device, non_blocking=True)
+        labels = labels.to(self.mean.device, non_blocking=True)
         return self.mean[labels] + self.std[labels] * eps
 
     def followed_by(self, newer: ClassGaussians) -> ClassGaussians:
