@@ -131,6 +131,7 @@ def judge(
         batch: most images whose statistics are compared together; the batches are even, and the terms averaged over them by their size.
         contexts: (n, dq), for a network whose pieces take one.
     """
+    targets, labels, contexts = (None if given is None else given.to(images.device) for given in (targets, labels, contexts))
     sums: dict[str, float] = {}
     with torch.no_grad():
         for rows in even_batches(len(images), batch):
