@@ -270,10 +270,11 @@ class ContinualDataset(ABC):
         rows = self.train_indices(task)
         shuffle = torch.randperm(len(rows), generator=seeded(self.seed, "order", task, epoch))
         rows = rows[shuffle.to(self.device, non_blocking=True)]
+        places = rows.to(self.train.images.device)  # here once: asked of a GPU batch by batch, it would be waited for at every step
         for step in range(start, self.steps_per_epoch(task, batch_size)):
-            batch = rows[step * batch_size : (step + 1) * batch_size]
-            images = self.train.pixels(batch)
-            yield self.augment(images, seeded(self.seed, "augment", task, epoch, step)), self.train.labels[batch], images
+            batch = slice(step * batch_size, (step + 1) * batch_size)
+            images = self.train.pixels(places[batch])
+            yield self.augment(images, seeded(self.seed, "augment", task, epoch, step)), self.train.labels[rows[batch]], images
 
 
 def _check_amounts(arguments: DataArguments) -> None:

@@ -98,7 +98,7 @@ def cut_windows(images: Tensor, windows: Tensor, size: int) -> Tensor:
 
     Bicubic with antialias. Each image has its own weights, so both directions are one batched product of matrices.
     """
-    windows = windows.to(images.device)
+    windows = windows.to(images.device, non_blocking=True)
     down = _weights(images.shape[-2], windows[:, 0], windows[:, 2], size)
     across = _weights(images.shape[-1], windows[:, 1], windows[:, 3], size)
     return down[:, None] @ images @ across[:, None].transpose(-1, -2)
