@@ -65,6 +65,10 @@ class Boost:
 
     def __init__(self, limits: tuple[float, ...], device: torch.device | None = None) -> None:
         self.limits = torch.tensor(limits, device=device)
+        self.reset()
+
+    def reset(self) -> None:
+        """Begin anew with plain weights."""
         self.first: Tensor | None = None
         self.weights: Tensor | None = None
 
@@ -101,10 +105,7 @@ class LayerLoss:
         self.prior = prior if layer > 0 or network.input_prior else None  # an image has no stored layer statistics (spec 3.7)
         self.weights = target.new_tensor([config.beta, config.alpha, config.alpha])
         self.prior_var = prior.floored_var() if prior is not None else None
-        self.boost = self._new_boost()
-
-    def _new_boost(self) -> Boost | None:
-        return Boost((10.0, 10.0, 5.0), self.target.device) if self.config.boost else None
+        self.boost = Boost((10.0, 10.0, 5.0), target.device) if config.boost else None
 
     def terms(self, value: Tensor) -> Tensor:
         """(MSE to the target, KL inside the piece, KL of the piece's input): (3,)."""
@@ -117,8 +118,8 @@ class LayerLoss:
 
     def __call__(self, value: Tensor, step: int) -> Tensor:
         """Input (b, c, h, w) to a scalar: the loss without the boost, with the boosted loss's gradient."""
-        if step == 0:
-            self.boost = self._new_boost()  # a descent that starts again at half the rate starts with plain weights
+        if step == 0 and self.boost is not None:
+            self.boost.reset()  # a descent that starts again at half the rate starts with plain weights
         weighted = self.terms(seen_at(value, self.config.grid_at(self.layer, step))) * self.weights
         if self.boost is None:
             return weighted.sum()
