@@ -52,6 +52,7 @@ SIZES = {
     "num_threads": 1,
 }
 CLOCK = {"seconds", "seconds_per_image", "peak_memory_mib"}
+CPU = torch.device("cpu")
 HANDED = {"dataset", "transform", "args", "host"}
 
 Place = tuple[int, str, int]  # task, phase, epoch
@@ -98,10 +99,12 @@ def words_of(method: str, dataset: str = "seq-digits", **flags: Any) -> list[str
     return ["--model", method, "--dataset", dataset, *(word for name, value in typed.items() for word in (f"--{name}", str(value)))]
 
 
-def start(method: str, host: NullHost | None = None, after_task: Callable[[], None] = lambda: None, **flags: Any) -> Training:
+def start(
+    method: str, host: NullHost | None = None, after_task: Callable[[], None] = lambda: None, device: torch.device = CPU, **flags: Any
+) -> Training:
     """A run that has not begun, with the smallest network that has every kind of block."""
     run = resolve(words_of(method, **flags))
-    dataset = catalogue.load("dataset", run.dataset.name)(run.args, torch.device("cpu"))
+    dataset = catalogue.load("dataset", run.dataset.name)(run.args, device)
     with global_seed(run.args.seed, "network"):
         network = new_network(method, dataset)
         model: ContinualModel = catalogue.load("model", method)(network, F.cross_entropy, run.args, dataset.augment, dataset)
@@ -128,9 +131,11 @@ def finished(method: str, **flags: Any) -> Training:
     return training
 
 
-def finished_in_pieces(method: str, folder: Path, stops: set[tuple[Place, int]], **flags: Any) -> tuple[Training, int]:
+def finished_in_pieces(
+    method: str, folder: Path, stops: set[tuple[Place, int]], device: torch.device = CPU, **flags: Any
+) -> tuple[Training, int]:
     """A run that is stopped at each of ``stops``, written to a file, and gone on with by new objects; and how often that happened."""
-    training = start(method, StoppingHost(set(stops)), **flags)
+    training = start(method, StoppingHost(set(stops)), device=device, **flags)
     pieces = 0
     while True:
         try:
@@ -140,7 +145,7 @@ def finished_in_pieces(method: str, folder: Path, stops: set[tuple[Place, int]],
             pieces += 1
             left = training.host.stops  # type: ignore[attr-defined]
             checkpoints.save(folder / "checkpoint.pt", {"training": training.state()})
-            training = start(method, StoppingHost(left), **flags)
+            training = start(method, StoppingHost(left), device=device, **flags)
             training.load_state(checkpoints.load(folder / "checkpoint.pt", {})["training"])
 
 
