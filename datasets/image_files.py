@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import os
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -23,19 +24,30 @@ class ImageList:
     labels: list[int]
 
 
+@contextlib.contextmanager
+def refuse_unreadable() -> Iterator[None]:
+    """Turns a lack of permission in the body into a UserError that names the folder or file."""
+    try:
+        yield
+    except PermissionError as error:
+        raise UserError(f"cannot read {error.filename} ({error.strerror}): change its permissions, or take it out of the folder") from error
+
+
+@refuse_unreadable()
 def subfolders(folder: Path) -> list[str]:
-    """The names of the folders in a folder, sorted, without hidden ones."""
+    """The names of the folders in a folder, sorted, without hidden ones. Raises UserError for one that may not be read."""
     return sorted(entry.name for entry in folder.iterdir() if entry.is_dir() and not entry.name.startswith("."))
 
 
+@refuse_unreadable()
 def images_below(folder: Path, at_least: int = 1) -> list[Path]:
     """The image files in a folder and in those below it, sorted; hidden files and those that a system leaves are passed over.
 
     Raises:
-        UserError: fewer than ``at_least``, or a file that is no image of a kind that is read.
+        UserError: fewer than ``at_least``, a file that is no image of a kind that is read, or a folder that may not be read.
     """
     found = []
-    for place, below, names in os.walk(folder):
+    for place, below, names in os.walk(folder, onerror=_raise):  # which it would pass over
         below[:] = [name for name in below if not name.startswith(".")]
         found += [Path(place, name) for name in names if not name.startswith(".") and name.lower() not in SYSTEM_FILES]
     found = sorted(path for path in found if path.is_file())
@@ -44,6 +56,10 @@ def images_below(folder: Path, at_least: int = 1) -> list[Path]:
         amount = "one image" if found else "no image"
         raise UserError(f"{folder} holds {amount} ({', '.join(ENDINGS)}), it needs {at_least} or more: add some or remove the folder")
     return found
+
+
+def _raise(error: OSError) -> None:
+    raise error
 
 
 def refuse_others(paths: Sequence[Path]) -> None:

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from pmi_cl.datasets.decoding import in_order, upright_square, verify
-from pmi_cl.datasets.image_files import ImageList, images_below, subfolders
+from pmi_cl.datasets.image_files import ImageList, images_below, refuse_unreadable, subfolders
 from pmi_cl.datasets.selection import evenly_spread
 from pmi_cl.errors import UserError
 
@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 _PARTS = {"train", "test", "val", "valid", "validation"}
 
 
+@refuse_unreadable()
 def class_names(root: Path) -> list[str]:
     """The class folders in ``root``, or in its ``train/`` and ``test/``, sorted. Looks at folders only.
 
@@ -41,6 +42,7 @@ def class_names(root: Path) -> list[str]:
     return names
 
 
+@refuse_unreadable()
 def list_images(root: Path, names: Sequence[str], test_fraction: float) -> tuple[ImageList, ImageList]:
     """The train and test images of the classes ``names``, sorted by path.
 

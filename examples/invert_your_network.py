@@ -11,7 +11,10 @@ from __future__ import annotations
 
 import argparse
 import importlib
+import pickle
+import sys
 from pathlib import Path
+from typing import NoReturn
 
 import torch
 from PIL import Image
@@ -27,26 +30,54 @@ MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)  # ImageNet's, which mo
 
 
 def load(network: str, weights: Path | None) -> nn.Module:
-    """The network that ``module:function`` builds, with the weights of a state dict (plain, or under "state_dict").
-
-    Raises:
-        SystemExit: there is no such function; says what to type.
-    """
+    """The network that ``module:function`` builds, with the weights of a state dict (plain, or under "state_dict")."""
     module, _, function = network.partition(":")
     try:
         ensure_torchvision()
         build = getattr(importlib.import_module(module), function)
     except ModuleNotFoundError as error:
-        raise SystemExit(f"--network {network}: there is no module {error.name}: give MODULE:FUNCTION of a network of yours") from None
+        refuse(f"--network {network}: there is no module {error.name}: give MODULE:FUNCTION of a network of yours")
     except (AttributeError, ValueError):
-        raise SystemExit(f"--network {network}: write MODULE:FUNCTION, such as my_package.networks:resnet32") from None
-    model = build()
+        refuse(f"--network {network}: write MODULE:FUNCTION, such as my_package.networks:resnet32")
+    model: nn.Module = build()
     if weights is not None:
-        saved = torch.load(weights, map_location="cpu", weights_only=True)
-        saved = saved.get("state_dict", saved)
-        counters = {k: v for k, v in model.state_dict().items() if k.endswith("num_batches_tracked")}  # older files lack them
-        model.load_state_dict({**counters, **{k.removeprefix("module."): v for k, v in saved.items()}})
+        try:
+            load_weights(model, weights)
+        except (OSError, RuntimeError, pickle.UnpicklingError, EOFError, AttributeError) as error:
+            refuse(f"--weights {weights}: not the weights of this network ({type(error).__name__}: {error})")
     return model.eval()
+
+
+def load_weights(model: nn.Module, path: Path) -> None:
+    """Weights as they are published: with "module." before the names, or without the counters of newer versions."""
+    saved = torch.load(path, map_location="cpu", weights_only=True)
+    saved = saved.get("state_dict", saved)
+    counters = {k: v for k, v in model.state_dict().items() if k.endswith("num_batches_tracked")}  # older files lack them
+    model.load_state_dict({**counters, **{k.removeprefix("module."): v for k, v in saved.items()}})
+
+
+def refuse(text: str) -> NoReturn:
+    """Ends the program with one line."""
+    line = " ".join(text.split())
+    print(line if len(line) <= 300 else f"{line[:297]}...", file=sys.stderr)
+    raise SystemExit(2)
+
+
+@torch.no_grad()
+def check(model: nn.Module, args: argparse.Namespace) -> None:
+    """Refuses, before the work, what would fail after it."""
+    if min(args.per_class, args.size, args.steps) < 1:
+        refuse("--per-class, --size and --steps: give 1 or more")
+    try:
+        outputs = model(torch.zeros(1, 3, args.size, args.size)).shape[-1]
+    except RuntimeError as error:
+        refuse(f"--size {args.size}: the network does not take such images ({error})")
+    if not 0 <= min(args.classes) <= max(args.classes) < outputs:
+        refuse(f"--classes {max(args.classes)}: the network has {outputs} outputs, give numbers from 0 to {outputs - 1}")
+    if not args.out.absolute().parent.is_dir() or args.out.is_dir():
+        refuse(f"--out {args.out}: give a file in a folder that exists")
+    if args.out.suffix.lower() not in Image.registered_extensions():
+        refuse(f"--out {args.out}: end it with .png or another ending of a picture")
 
 
 def save_grid(images: Tensor, columns: int, path: Path) -> None:
@@ -70,6 +101,7 @@ def main() -> None:
     args = parser.parse_args()
 
     model = load(args.network, args.weights)
+    check(model, args)
     labels = torch.tensor(args.classes).repeat_interleave(args.per_class)
     config = InversionConfig(
         start="lowfreq",

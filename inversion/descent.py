@@ -16,7 +16,15 @@ MOST_RESTARTS = 2
 
 
 class NonFiniteInversion(RunFailed):
-    """The loss was not finite, at half and at a quarter of the rate too. Names the layer."""
+    """The loss was not finite, at half and at a quarter of the rate too. Names the layer.
+
+    Attributes:
+        name: of what was inverted, as in the text.
+    """
+
+    def __init__(self, text: str, name: str) -> None:
+        super().__init__(text)
+        self.name = name
 
 
 class Descent:
@@ -97,7 +105,8 @@ class Descent:
         if self.restarts == MOST_RESTARTS:
             found = "" if self.locate is None else f" (first in {self.locate(*self._last_finite(loss_of)) or 'the step itself'})"
             rate = f"{self.rate(0):g}"
-            raise NonFiniteInversion(f"the inversion of {self.name} is not finite{found} even at a quarter of its rate {rate}: lower it")
+            failed = f"the inversion of {self.name} is not finite{found} even at a quarter of its rate {rate}: lower it"
+            raise NonFiniteInversion(failed, self.name)
         self.restarts += 1
         self._begin()
 

@@ -129,6 +129,8 @@ class ClipModel(ContinualModel):
         prompt = args.prompt_template
         if prompt is not None and "{}" not in prompt:
             raise UserError(f"--prompt_template '{prompt}' has no place for the name: write {{}} there")
+        if prompt is not None and set("{}") & set(prompt.replace("{}", "")):
+            raise UserError(f"--prompt_template '{prompt}': {{}} is the place for the name, and there is no other field")
         if prompt is not None and outline.network is not None:
             outline.network.tokenize([prompt.replace("{}", "")])
 

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 import torch
 from torch import Tensor, nn
 
+from pmi_cl.errors import UserError
 from pmi_cl.models.host import Host, NullHost
 from pmi_cl.models.momentum_sgd import MomentumSGD
 from pmi_cl.models.schedules import milestone_epochs
@@ -49,11 +50,13 @@ class RunOutline:
         n_tasks: of the whole run.
         network: what the backbone's file says in ``outline(args)``, such as :class:`pmi_cl.backbones.clip_outline.ClipOutline`; None where
             it says nothing.
+        image_size: the side of the data set's images in pixels, where it is known.
     """
 
     n_classes: int
     n_tasks: int
     network: Any = None
+    image_size: int | None = None
 
 
 class ContinualModel(nn.Module):
@@ -101,6 +104,9 @@ class ContinualModel(nn.Module):
     @classmethod
     def check(cls, args: SimpleNamespace, outline: RunOutline) -> None:
         """Refuse values that do not go together, before anything is built or written. Raises UserError."""
+        milestones = list(getattr(args, "lr_milestones", ()))
+        if milestones != sorted(milestones):
+            raise UserError(f"--lr_milestones {','.join(map(str, milestones))}: give them in rising order")
 
     def check_data(self, dataset: ContinualDataset) -> None:
         """Refuse training images that the method cannot learn from: those of all tasks, or those of one. Raises UserError."""

@@ -8,10 +8,12 @@ from typing import Any, cast
 import torch
 from torch import Tensor
 
+from pmi_cl.errors import RunFailed
 from pmi_cl.inversion.buffer import SyntheticBuffer
 from pmi_cl.inversion.config import InversionConfig
 from pmi_cl.inversion.contrastive import ContrastiveBank, ContrastiveConfig, train_contrastive
 from pmi_cl.inversion.cost import InversionReport
+from pmi_cl.inversion.descent import NonFiniteInversion
 from pmi_cl.inversion.engine import Inversion
 from pmi_cl.inversion.gaussians import ClassGaussians
 from pmi_cl.models.continual_model import ContinualModel
@@ -115,10 +117,13 @@ class InversionMixin(ContinualModel):
         if self._saved_inversion is not None:
             inversion.load(self._saved_inversion)
             self._saved_inversion = None
-        for step in inversion.run():
-            self.host.progress(f"{name} inversion", step.done, step.total, loss=step.loss)
-            self.host.scalars({f"inversion/{name}/{step.stage}": step.loss}, step.done)
-            self.host.safe_point()
+        try:
+            for step in inversion.run():
+                self.host.progress(f"{name} inversion", step.done, step.total, loss=step.loss)
+                self.host.scalars({f"inversion/{name}/{step.stage}": step.loss}, step.done)
+                self.host.safe_point()
+        except NonFiniteInversion as error:
+            raise RunFailed(f"{error} (--{'pmi' if error.name.startswith('layer') else 'inv'}_lr)") from error
         return inversion.images()
 
     def _close(self, name: str, samples: Tensor, labels: Tensor) -> None:

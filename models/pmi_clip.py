@@ -94,7 +94,7 @@ class PmiClipOptions(SelectionOptions, ClipTrainingOptions):
         None, "steps of the lowest layer; none: as many", unit="steps", low=1, high=1_000_000, source="PMI appendix I.2; code: 1200"
     )
     pmi_grids: tuple[int, ...] = option(
-        (), "resolutions of the lowest layer's map, one after the other", low=1, high=10_000, source="code: 2, 4, 8, 14"
+        (), "resolutions of the lowest layer's map, one after the other", low=1, high=64, source="code: 2, 4, 8, 14"
     )
     pmi_lr: float = option(0.1, "Adam's rate of each layer", above=0, source="PMI appendix I.2")
     pmi_alpha: float = option(0.002, "weight of the statistics of each layer", low=0, source="PMI appendix I.2; code: 15 times as much")

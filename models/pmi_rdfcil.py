@@ -116,9 +116,11 @@ class PmiRdfcil(InversionMixin, ReplayTraining):
 
     @classmethod
     def check(cls, args: SimpleNamespace, outline: RunOutline) -> None:
-        """Refuse too few samples for the statistics of every class. Raises UserError."""
+        """Refuse too few samples for the statistics of every class, and a roll all around an image. Raises UserError."""
         super().check(args, outline)
         check_named(args.inv_start, args.inv_terms)
+        if outline.image_size is not None and args.inv_roll >= outline.image_size:
+            raise UserError(f"--inv_roll {args.inv_roll}: the images have {outline.image_size} pixels a side, give fewer")
         least = 2 * outline.n_classes
         if args.buffer_images < least:
             raise UserError(f"--buffer_images {args.buffer_images}: give at least {least}, two for each of {outline.n_classes} classes")

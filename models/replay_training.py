@@ -89,6 +89,7 @@ class ReplayTraining(ContinualModel):
     @classmethod
     def check(cls, args: SimpleNamespace, outline: RunOutline) -> None:
         """The stages of ``unfreezing`` must fit. Raises UserError."""
+        super().check(args, outline)
         if len(args.warmup_parts) != 2 or len(args.warmup_lrs) != 2:
             raise UserError("--warmup_parts and --warmup_lrs take two values each: for the head, and for the last block with it")
         if args.unfreezing and sum(args.warmup_parts) + args.classifier_part >= 1:

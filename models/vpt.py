@@ -24,9 +24,7 @@ from pmi_cl.seeding import seeded
 class VptOptions(ClipTrainingOptions):
     """Table 9's values for CIFAR-100; the presets have the other data sets'."""
 
-    vpt_tokens: int = option(
-        4, "prompt tokens of each block", unit="tokens", low=1, high=10_000, source="PMI released base learner; VPT: 5"
-    )
+    vpt_tokens: int = option(4, "prompt tokens of each block", unit="tokens", low=1, high=1_000, source="PMI released base learner; VPT: 5")
     vpt_depth: int | None = option(
         None, "blocks that have prompts, from the lowest; none: all", unit="blocks", low=1, high=1_000, source="VPT-deep"
     )

@@ -91,6 +91,8 @@ def _start(argv: Sequence[str], check_only: bool, catalogue: Catalogue) -> int:
     from pmi_cl.utils.preflight import preflight
 
     preflight(resolved)
+    if resolved.args.n_tasks is None:  # only the disk tells how many classes there are
+        resolved.args.n_tasks, resolved.sources["n_tasks"] = resolved.dataset.load().n_tasks(resolved.args), "data set"
     show(table(resolved.args, resolved.sources))
     return 0
 

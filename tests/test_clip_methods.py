@@ -423,6 +423,7 @@ SMALL = ClipOutline("small-clip", 32, 24, letter_tokens)
     ("method", "flags", "message"),
     [
         ("zsclip", {"prompt_template": "a digit"}, "has no place for the name: write {} there"),
+        ("zsclip", {"prompt_template": "a {x} {}"}, "'a {x} {}': {} is the place for the name, and there is no other field"),
         ("moe_adapters", {"moe_top_k": 3}, "--moe_top_k 3: there are --moe_experts 2 to choose from"),
         ("coda_prompt", {"prompt_len": 5}, "--prompt_len 5: half goes to the keys"),
         ("coda_prompt", {"pool_size": 2}, "at least one component for each of the 3 tasks"),

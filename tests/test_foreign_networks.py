@@ -317,8 +317,25 @@ def test_the_example_takes_any_network_and_its_published_weights(tmp_path: Path)
 )
 def test_the_example_says_what_is_wrong_with_a_network(network: str, message: str) -> None:
     done = run("examples/invert_your_network.py", "--network", network)
-    assert done.returncode == 1 and done.stderr.startswith(f"--network {network}: ") and message in done.stderr
+    assert done.returncode == 2 and done.stderr.startswith(f"--network {network}: ") and message in done.stderr
     assert done.stderr.count("\n") == 1
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["--weights", "gone.pt"], "--weights gone.pt: not the weights of this network (FileNotFoundError"),
+        (["--weights", "README.md"], "--weights README.md: not the weights of this network ("),
+        (["--classes", "0", "10"], "--classes 10: the network has 10 outputs, give numbers from 0 to 9"),
+        (["--out", "nowhere/x.png"], "--out nowhere/x.png: give a file in a folder that exists"),
+        (["--out", "x.pgn"], "--out x.pgn: end it with .png"),
+        (["--steps", "0"], "give 1 or more"),
+    ],
+)
+def test_the_example_refuses_before_the_work(words: list[str], message: str) -> None:
+    done = run("examples/invert_your_network.py", "--network", "tests.foreign_networks:cifar_resnet32", "--size", "16", *words)
+    assert done.returncode == 2 and message in done.stderr
+    assert done.stderr.count("\n") == 1 and "inverted.png" not in {path.name for path in ROOT.iterdir()}
 
 
 def test_the_example_of_invert_runs() -> None:

@@ -278,3 +278,17 @@ def test_a_run_is_not_resumed_on_other_images(tmp_path: Path, capsys: pytest.Cap
     assert {path: path.stat().st_mtime_ns for path in runs.rglob("*")} == before
     (data / "c1" / "new.png").unlink()
     assert main([*where, "--resume", "run", "--stop_after", "none"]) == 0
+
+
+def test_a_folder_that_may_not_be_read_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    import os
+
+    root, scandir = make_folder(tmp_path), os.scandir
+
+    def denied(path: Any) -> Any:
+        if str(path).endswith("c1"):
+            raise PermissionError(13, "Permission denied", str(path))
+        return scandir(path)
+
+    monkeypatch.setattr(os, "scandir", denied)
+    assert refused(root) == f"cannot read {root / 'c1'} (Permission denied): change its permissions, or take it out of the folder"

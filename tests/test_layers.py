@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).resolve().parent.parent
-BOTTOM = ("digests", "errors", "extensions", "memory", "options", "seeding", "tensor_files", "torchvision_shim", "web")
+BOTTOM = ("digests", "errors", "extensions", "memory", "options", "seeding", "tensor_files", "terminal", "torchvision_shim", "web")
 BASE = {"pmi_cl", *(f"pmi_cl.{name}" for name in BOTTOM)}
 SHARED = {"pmi_cl.datasets.input_form"}  # what networks tell data sets; it imports nothing of ours
 LISTING = {"pmi_cl.catalogue", "pmi_cl.source_reader"}  # read source text; they import none of what they list

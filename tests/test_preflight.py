@@ -38,6 +38,10 @@ class Pairs:
         return args.n_classes // 2
 
     @classmethod
+    def image_size(cls, args):
+        return 8
+
+    @classmethod
     def shown_classes(cls, args):
         return list(range(args.n_classes))
 

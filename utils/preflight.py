@@ -78,7 +78,7 @@ def outline_of(args: SimpleNamespace, dataset: type[ContinualDataset], network: 
     from pmi_cl.models.continual_model import RunOutline
 
     outline = getattr(network, "outline", lambda args: None)
-    return RunOutline(dataset.n_classes(args), dataset.n_tasks(args), outline(args))
+    return RunOutline(dataset.n_classes(args), dataset.n_tasks(args), outline(args), dataset.image_size(args))
 
 
 def _check_resumable(record: RunRecord) -> None:
