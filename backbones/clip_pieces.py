@@ -128,7 +128,7 @@ def bare(blocks: Sequence[BlockPiece]) -> Iterator[None]:
 def prefixed_attention(attention: nn.MultiheadAttention, x: Tensor, keys: Tensor, values: Tensor) -> Tensor:
     """Self-attention of tokens (b, n, width) that also sees ``keys`` and ``values`` (b, m, width), which are not projected.
 
-    Prefix tuning as CODA-Prompt uses it (``baselines.md`` B.2). The queries are those of the tokens alone.
+    Prefix tuning as CODA-Prompt uses it. The queries are those of the tokens alone.
     """
     query, key, value = F.linear(x, attention.in_proj_weight, attention.in_proj_bias).chunk(3, dim=-1)
     key = torch.cat([keys.to(key.dtype), key], dim=1)

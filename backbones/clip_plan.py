@@ -83,7 +83,7 @@ def decide_activation(plan: Plan, trained_with: bool | None, weights: str) -> bo
     """Whether the network is built with QuickGELU.
 
     OpenAI's weights, and some others, were trained with it. They load into a network with the exact GELU without a word, and its
-    features are then wrong (``baselines.md`` E 32).
+    features are then wrong.
 
     Args:
         trained_with: QuickGELU or not; None: nobody knows.

@@ -19,7 +19,7 @@ from typing import Any
 from pmi_cl.catalogue import INSTALLED
 from pmi_cl.errors import UserError
 
-MEMORY_IMAGES = 20  # the released code's batch of the full-model stage (spec 3.7)
+MEMORY_IMAGES = 20  # the released code's batch of the full-model stage
 RATIOS = (
     ("engine_over_bare_fp32", "full-model step over bare forward and backward, fp32"),
     ("engine_over_bare_bf16", "the same in bf16"),

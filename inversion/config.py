@@ -34,7 +34,7 @@ class InversionConfig:
         transforms: random transforms of the input inside the loop.
         pruning: of the full-model stage of a :class:`TokenNetwork`: patches are dropped on the way (SMI); None: never.
         spectrum: of the full-model stage: 0 optimises pixels; above it, frequencies damped by 1 / f^spectrum (:class:`Spectrum`).
-        batch: samples optimised together; their moments are the batch statistics, so 200 or more is wise (spec 3.7).
+        batch: samples optimised together; their moments are the batch statistics, so 200 or more is wise.
         keep_best: keep the iterate with the lowest loss rather than the last.
         pmi: the settings of the ``pmi`` start.
         stem_steps: how many steps the ``stem`` start takes.

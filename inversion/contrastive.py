@@ -1,4 +1,4 @@
-"""f_cont, one small network per class, trained to spread its class evenly over the sphere (spec 3.5)."""
+"""f_cont, one small network per class, trained to spread its class evenly over the sphere."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ class ContrastiveConfig:
     """How f_cont is trained.
 
     ``epochs`` 200, ``lr`` 0.01 and SGD are the appendix's (I.1); Adam, and keeping the weights of the lowest batch loss, are the
-    released code's (spec 2.1). ``batch`` 64 (spec 3.5).
+    released code's (docs/provenance.md). ``batch`` 64.
     """
 
     epochs: int = 200

@@ -158,7 +158,7 @@ class FrozenNetwork(nn.Module):
     Attributes:
         pieces: the layers of the inversion, bottom to top; each maps its input to (output, KLs of the BatchNorms inside).
         head: features (b, d) to logits (b, classes), in float32; None where only features are wanted.
-        input_prior: whether what is optimised has stored statistics of its own; an image has none (spec 3.7).
+        input_prior: whether what is optimised has stored statistics of its own; an image has none.
         takes_context: whether its pieces take a context.
     """
 

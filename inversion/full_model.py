@@ -1,4 +1,4 @@
-"""The loss of the full-model stage: of a batch of images through the whole network (Eq. 27, spec 3.8)."""
+"""The loss of the full-model stage: of a batch of images through the whole network (Eq. 27)."""
 
 from __future__ import annotations
 

@@ -11,7 +11,7 @@ from torch import Tensor
 
 @dataclass(frozen=True)
 class ClassGaussians:
-    """Diagonal Gaussians N(mean_c, std_c^2) of the features of each class; std has ddof 0 (spec 3.4).
+    """Diagonal Gaussians N(mean_c, std_c^2) of the features of each class; std has ddof 0.
 
     Attributes:
         mean: (classes, d), row k belongs to label k.

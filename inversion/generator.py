@@ -1,4 +1,4 @@
-"""A generator that inverts a network without optimising images: ABD's and R-DFCIL's (baselines 1.5)."""
+"""A generator that inverts a network without optimising images: ABD's and R-DFCIL's."""
 
 from __future__ import annotations
 

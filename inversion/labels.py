@@ -9,7 +9,7 @@ from torch import Tensor
 def draw_labels(n: int, n_classes: int, balanced: bool, generator: torch.Generator) -> Tensor:
     """``n`` labels (n,) of ``n_classes`` classes, shuffled, so that every batch mixes classes.
 
-    Balanced: every class equally often to within one. Else uniformly at random (the released code's, spec 3.6), but each class at least
+    Balanced: every class equally often to within one. Else uniformly at random (the released code's), but each class at least
     twice, or its statistics could not be refreshed.
 
     Raises:

@@ -40,7 +40,7 @@ class Term(Protocol):
 
 @dataclass(frozen=True)
 class FeatureMatch:
-    """weight x mean squared error between features and their targets (Eq. 27 without the intermediate terms, spec 3.8)."""
+    """weight x mean squared error between features and their targets (Eq. 27 without the intermediate terms)."""
 
     weight: float = 1.0
 
@@ -52,7 +52,7 @@ class FeatureMatch:
 
 @dataclass(frozen=True)
 class DirectionMatch:
-    """weight x mean distance (L2) between features scaled to length 1 and targets that are: CLIPInversion's (baselines 9)."""
+    """weight x mean distance (L2) between features scaled to length 1 and targets that are: CLIPInversion's."""
 
     weight: float = 1.0
 
@@ -76,7 +76,7 @@ class CrossEntropy:
 
 @dataclass(frozen=True)
 class StatisticsMatch:
-    """weight x the sum over layers of the KL to the stored statistics (spec 3.3; the mean over channels is taken inside)."""
+    """weight x the sum over layers of the KL to the stored statistics (the mean over channels is taken inside)."""
 
     weight: float = 0.1
 
@@ -101,7 +101,7 @@ class DirectionalTV:
     """weight x the sum over four directions of the mean over samples and channels of the length of the difference map.
 
     Down, across and both diagonals; the length is the L2 norm over positions, not squared: CLIPInversion's, which the paper takes for
-    the map of the patch convolution (spec 3.8). It grows with the map, unlike :class:`TotalVariation`.
+    the map of the patch convolution. It grows with the map, unlike :class:`TotalVariation`.
     """
 
     weight: float = 5e-3

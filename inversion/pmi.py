@@ -1,4 +1,4 @@
-"""Per-layer model inversion (PMI): invert one piece at a time, from the sampled feature down to the image (Eq. 26, spec 3.7)."""
+"""Per-layer model inversion (PMI): invert one piece at a time, from the sampled feature down to the image (Eq. 26)."""
 
 from __future__ import annotations
 
@@ -23,13 +23,13 @@ class PmiConfig:
         alpha: weight of the statistics, 1.6 (App. I.1); the released code multiplies its base 0.25 by 16 blocks and by 20, to 80.
         beta: weight of the MSE, 1.0 (App. I.1).
         prior: what is known of a layer's input: ``measured`` moments, or (beta, gamma^2) of the last BatchNorm before it
-            (``bn_affine``, the released code's; it describes the residual branch without the skip: spec 2.2).
+            (``bn_affine``, the released code's; it describes the residual branch without the skip: docs/provenance.md).
         boost: the released code's safety: a term above its first value doubles its weight, up to 10 times (the prior: 5 times). It
-            steers the gradient alone: the best iterate is that of the lowest loss without it (spec 3.7).
-        last_at_lowest: the lowest piece gives its last iterate, not its best (the released code's, for CLIP: spec 3.7).
+            steers the gradient alone: the best iterate is that of the lowest loss without it.
+        last_at_lowest: the lowest piece gives its last iterate, not its best (the released code's, for CLIP).
         lowest_steps: of the lowest piece; None: ``steps``. The released code's for CLIP: 1200.
         grids: the lowest piece's map is optimised at these resolutions one after the other, equally long, seen enlarged to its own; ():
-            at its own throughout. The released code's for CLIP: 2, 4, 8, 14 (spec 2.1).
+            at its own throughout. The released code's for CLIP: 2, 4, 8, 14 (docs/provenance.md).
     """
 
     steps: int = 100
@@ -102,7 +102,7 @@ class LayerLoss:
         context: Tensor | None = None,
     ) -> None:
         self.network, self.layer, self.target, self.config, self.context = network, layer, target, config, context
-        self.prior = prior if layer > 0 or network.input_prior else None  # an image has no stored layer statistics (spec 3.7)
+        self.prior = prior if layer > 0 or network.input_prior else None  # an image has no stored layer statistics
         self.weights = target.new_tensor([config.beta, config.alpha, config.alpha])
         self.prior_var = prior.floored_var() if prior is not None else None
         self.boost = Boost((10.0, 10.0, 5.0), target.device) if config.boost else None

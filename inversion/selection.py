@@ -1,4 +1,4 @@
-"""Contrastive feature selection (CFS): a diverse half of the sampled features, with the class's exact moments (spec 3.6)."""
+"""Contrastive feature selection (CFS): a diverse half of the sampled features, with the class's exact moments."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ class SelectionConfig:
 def match_moments(samples: Tensor, mean: Tensor, std: Tensor) -> Tensor:
     """Shift and scale samples (n, d) so that their mean is exactly ``mean`` (d,) and their std (ddof 0) exactly ``std``.
 
-    The order matters: (x - m) / s * sigma + mu. The released code shifts first, so its mean ends at mu * sigma / s (spec 2.2).
+    The order matters: (x - m) / s * sigma + mu. The released code shifts first, so its mean ends at mu * sigma / s (docs/provenance.md).
     One sample has no spread: it becomes the mean.
     """
     wide = samples.double()
@@ -86,7 +86,7 @@ def sample_few(
     gaussians: ClassGaussians, labels: Tensor, seed: int, bank: ContrastiveBank | None, config: SelectionConfig, boost: int
 ) -> Tensor:
     """As :func:`sample_targets`, for a handful of samples a class: ``boost`` times as many are selected, and as many as are wanted kept
-    at random (the released code's boost: of five samples CFS could choose none, spec 2.1)."""
+    at random (the released code's boost: of five samples CFS could choose none: docs/provenance.md)."""
     if bank is None:
         return sample_targets(gaussians, labels, seed)
     pool = labels.repeat(boost)

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class PruningConfig:
-    """Before each of the steps ``at``, ``share`` of the patches that are left are dropped: SMI's, which keeps 24 % (baselines 10)."""
+    """Before each of the steps ``at``, ``share`` of the patches that are left are dropped: SMI's, which keeps 24 % (ICML 2024)."""
 
     at: tuple[int, ...] = (50, 100, 200, 300)
     share: float = 0.3

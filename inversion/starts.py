@@ -19,7 +19,7 @@ Initialiser = Callable[[tuple[int, ...], torch.Generator], Tensor]  # (shape (b,
 
 
 def white_noise(shape: tuple[int, ...], generator: torch.Generator) -> Tensor:
-    """N(0, 1) per element, on the CPU: the paper's start in normalised pixel space (spec 3.7)."""
+    """N(0, 1) per element, on the CPU: the paper's start in normalised pixel space."""
     return torch.randn(shape, generator=generator)
 
 

@@ -12,7 +12,7 @@ from torch import Tensor
 Direction = Literal["synthetic_to_real", "real_to_synthetic"]
 Axis = Literal["channel", "token"]
 
-VARIANCE_FLOOR = 1e-8  # added to the synthetic variance (spec 3.3)
+VARIANCE_FLOOR = 1e-8  # added to the synthetic variance
 DEAD_SHARE = 1e-3  # of the mean variance: below it a channel is dead
 
 
@@ -21,7 +21,7 @@ class Moments:
     """Per-channel mean (c,) and biased variance (c,) of ``count`` values each.
 
     Of tokens (b, t, c) there are moments per position as well (``axis`` "token": (t,), pooled over the batch and the channels), which
-    is what the released code keeps of a transformer (spec 2.2, defect 3).
+    is what the released code keeps of a transformer (docs/provenance.md).
     """
 
     mean: Tensor
@@ -84,7 +84,7 @@ def batch_moments(x: Tensor) -> Moments:
 
 
 def pool_moments(parts: Iterable[Moments]) -> Moments:
-    """The exact moments of the union of all parts: mu = sum n_i mu_i / n, E[x^2] likewise, var = E[x^2] - mu^2 (spec 3.3).
+    """The exact moments of the union of all parts: mu = sum n_i mu_i / n, E[x^2] likewise, var = E[x^2] - mu^2.
 
     Computed in float64. Raises ValueError for an empty list, and for moments along different axes.
     """

@@ -53,7 +53,7 @@ class TokenNetwork(nn.Module):
             device: None: the pieces' own.
             moments: of every piece (:func:`measure_token_moments`), or none at all: then there are no KLs and no priors.
             direction: of the KL between the batch's and the stored statistics.
-            unit_features: the features are scaled to length 1, for targets that are (new classes without data, spec 3.7; texts).
+            unit_features: the features are scaled to length 1, for targets that are (new classes without data; texts).
 
         Raises:
             ValueError: there are moments, but not one for each piece.
@@ -83,7 +83,7 @@ class TokenNetwork(nn.Module):
     def run(
         self, x: Tensor, first: int = 0, last: int | None = None, context: Tensor | None = None, kept: Tensor | None = None
     ) -> tuple[Tensor, list[Tensor]]:
-        """Pieces ``first`` to ``last`` (exclusive) of ``x``: their output and the KLs of what blocks show inside (spec 3.7).
+        """Pieces ``first`` to ``last`` (exclusive) of ``x``: their output and the KLs of what blocks show inside.
 
         Args:
             context: (b, dq), handed to every piece.
@@ -92,7 +92,7 @@ class TokenNetwork(nn.Module):
         return self._with_kls(x, range(len(self.pieces))[first:last], context, kept, whole=False)
 
     def forward(self, x: Tensor, context: Tensor | None = None, kept: Tensor | None = None) -> tuple[Tensor, list[Tensor]]:
-        """What is optimised (b, ...) to features (b, d) and the KLs of the transformer blocks' inputs (spec 3.8).
+        """What is optimised (b, ...) to features (b, d) and the KLs of the transformer blocks' inputs.
 
         Args:
             kept: (b, k), the patches of each sample that go on once they are tokens, numbered from 0 row by row; None: all.

@@ -65,7 +65,7 @@ class _Sums:
 
 
 def measure_token_moments(pieces: Sequence[nn.Module], batches: Iterable[Sample], axis: Axis = "channel") -> list[TokenMoments]:
-    """The moments of every piece's input and of what the piece taps, over all batches together (spec 3.3).
+    """The moments of every piece's input and of what the piece taps, over all batches together.
 
     The pieces run in evaluation mode, without gradients, and are left in the mode they were in.
 
@@ -96,7 +96,7 @@ def measure_token_moments(pieces: Sequence[nn.Module], batches: Iterable[Sample]
 
 
 def pool_token_moments(parts: Iterable[Sequence[TokenMoments]]) -> list[TokenMoments]:
-    """The exact moments of the union of what each part was measured on: of one task after the other (spec 3.3).
+    """The exact moments of the union of what each part was measured on: of one task after the other.
 
     Raises:
         ValueError: the parts are not of the same network and axis, or there are none.

@@ -1,4 +1,4 @@
-"""The losses of the methods that replay, as pure functions on tensors (R-DFCIL; PMI; spec 3.9.2, 3.10)."""
+"""The losses of the methods that replay, as pure functions on tensors (R-DFCIL; PMI, Eq. 23 and Alg. 4)."""
 
 from __future__ import annotations
 

@@ -55,7 +55,7 @@ LARGEST_FEATURE = 1280
 
 @dataclass(frozen=True)
 class PmiClipOptions(SelectionOptions, ClipTrainingOptions):
-    """The appendix's values (App. I.2); ``code`` in ``models/config`` has the released ones where they differ (spec 2.1).
+    """The appendix's values (App. I.2); ``code`` in ``models/config`` has the released ones where they differ (docs/provenance.md).
 
     A method names its baseline's options before these: the baseline's values are the ones that count.
     """

@@ -91,7 +91,7 @@ class PmiRdfcilOptions(SelectionOptions, ReplayOptions):
     pmi_lr: float = option(0.8, "Adam's rate of each layer", above=0, source="PMI appendix I.1")
     pmi_alpha: float = option(1.6, "weight of the statistics of each layer", low=0, source="PMI appendix I.1; code: 80")
     pmi_prior: str = option(
-        "measured", "what is known of a layer's input", choices=("measured", "bn_affine"), source="[INF], spec 2.2; code: bn_affine"
+        "measured", "what is known of a layer's input", choices=("measured", "bn_affine"), source="[INF]; code: bn_affine"
     )
     pmi_boost: bool = option(False, "1: double the weight of a term that exceeds its first value", source="PMI released code: 1")
     stem_steps: int = option(10, "steps of the stem start", unit="steps", low=1, high=1_000_000, source="ours")

@@ -38,7 +38,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class ProjectedTaskOptions(PmiClipOptions):
-    """The released code's values for CIFAR-100; ``models/config`` has ImageNet-R's (spec 3.11)."""
+    """The released code's values for CIFAR-100; ``models/config`` has ImageNet-R's."""
 
     synthetic_last_task: bool = option(
         False, "1: learn the last task's classes from their texts and the classes before, without an image", source="PMI appendix I.3"

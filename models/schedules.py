@@ -1,4 +1,4 @@
-"""Learning rates: the stages of a ResNet method's epochs of one task (spec 3.9.3), and the course of a CLIP method's steps."""
+"""Learning rates: the stages of a ResNet method's epochs of one task, and the course of a CLIP method's steps."""
 
 from __future__ import annotations
 

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.distributions import Normal, kl_divergence
 
-FLOOR = 1e-8  # added to the synthetic variance (spec 3.3)
+FLOOR = 1e-8  # added to the synthetic variance
 
 
 def reference_kl(mean: Tensor, var: Tensor, real_mean: Tensor, real_var: Tensor, direction: str) -> Tensor:
@@ -62,7 +62,7 @@ def loop_uniformity(z: Tensor, temperature: float) -> float:
 def loop_selection(
     draw: Callable[[int], Tensor], embed: Callable[[Tensor], Tensor], n: int, ratio: float, steps: int, smallest: int
 ) -> Tensor:
-    """CFS before its moment correction, as the double loop of spec 3.6."""
+    """CFS before its moment correction, as a double loop."""
     per_round = max(n // steps, smallest)
     chosen = list(draw(min(per_round, n)))
     while len(chosen) < n:
@@ -102,7 +102,7 @@ def clip_losses(
     n_old: int,
     weights: dict[str, float],
 ) -> dict[str, Tensor]:
-    """The losses of a step of PMI on a CLIP (spec 3.10), and those of its texts where ``weights`` has them.
+    """The losses of a step of PMI on a CLIP, and those of its texts where ``weights`` has them.
 
     Args:
         real: features (b, d) and labels (b,) of new classes. old: features, labels and the teacher's logits of synthetic samples.

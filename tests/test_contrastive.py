@@ -77,7 +77,7 @@ class OneClass(nn.Module):
 
 
 def train_alone(model: OneClass, rows: Tensor, label: int, config: ContrastiveConfig) -> tuple[dict[str, Tensor], float]:
-    """The loop of spec 3.5 for one class: its final weights (or those of the lowest batch loss), and that loss."""
+    """The training loop for one class: its final weights (or those of the lowest batch loss), and that loss."""
     optimizer = (torch.optim.SGD if config.optimizer == "sgd" else torch.optim.Adam)(model.parameters(), lr=config.lr)
     size = min(config.batch, len(rows))
     best, lowest, loss = model.state_dict(), math.inf, torch.zeros(())

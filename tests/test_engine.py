@@ -66,7 +66,7 @@ def finished(config: InversionConfig, **changes: Any) -> Inversion:
 
 
 def naive_batch(number: int, targets: Tensor, steps: int, transforms: Transforms) -> tuple[Tensor, list[float]]:
-    """Full-model inversion (spec 3.8) by the loop that everybody writes first: hooks on every BatchNorm, in float64."""
+    """Full-model inversion by the loop that everybody writes first: hooks on every BatchNorm, in float64."""
     network = two_blocks().double()
     x = white_noise((len(targets), *SHAPE), seeded(0, "start", number, -1)).requires_grad_()
     optimizer = torch.optim.Adam([x], lr=0.15)

@@ -6,6 +6,7 @@ import ast
 import functools
 import json
 import os
+import re
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -225,3 +226,9 @@ def test_a_module_runs_no_text_and_trusts_no_pickle(path: Path) -> None:
 @pytest.mark.parametrize("path", FILES, ids=lambda path: str(path.relative_to(ROOT)))
 def test_a_name_says_what_is_inside(path: Path) -> None:
     assert path.stem not in ("helpers", "helper", "misc", "common", "util", "utils", "tools", "stuff")
+
+
+@pytest.mark.parametrize("path", FILES, ids=module_of)
+def test_sources_are_things_that_a_reader_can_look_up(path: Path) -> None:
+    """A paper's section, the authors' code, a page of docs/: not the notes that this was written from."""
+    assert not re.search(r"\bspec \d|\bbaselines \d|baselines\.md|engine\.md|pmi_cfs\.md", path.read_text(encoding="utf-8"))

@@ -110,7 +110,7 @@ def test_relations_of_equal_samples_have_a_finite_gradient() -> None:
 
 
 def test_both_sides_of_the_relations_receive_a_gradient() -> None:
-    """The teacher's projection is trained too (baselines 1.4)."""
+    """The teacher's projection is trained too (R-DFCIL's code)."""
     student, teacher = randn(5, 4).requires_grad_(), randn(5, 4, seed=1).requires_grad_()
     relational_distillation(student, teacher).backward()
     assert student.grad is not None and teacher.grad is not None and bool(student.grad.any()) and bool(teacher.grad.any())
@@ -118,7 +118,7 @@ def test_both_sides_of_the_relations_receive_a_gradient() -> None:
 
 # factors
 
-# baselines 1.4: classes in all, tasks, then ce / hkd / rkd of the first replay task and of the last one, with lambda_ce 0.5
+# R-DFCIL's code: classes in all, tasks, then ce / hkd / rkd of the first replay task and of the last one, with lambda_ce 0.5
 TABLE = [
     (100, 5, (0.6445, 0.5189, 1.7297), (0.3223, 1.0378, 3.4594)),
     (100, 10, (0.6934, 0.3877, 1.2925), (0.2311, 1.1632, 3.8774)),
@@ -127,14 +127,14 @@ TABLE = [
     (200, 10, (0.6445, 0.5189, 1.7297), (0.2148, 1.5567, 5.1891)),
     (200, 20, (0.6934, 0.3877, 1.2925), (0.1591, 1.6901, 5.6338)),
 ]
-# spec 3.9.2: classes, tasks, the task (from 0), then ce / hkd / rkd with lambda_ce 0.75
+# Worked out by hand: classes, tasks, the task (from 0), then ce / hkd / rkd with lambda_ce 0.75
 CHECK_VALUES = [
     (100, 10, 1, (1.040, 0.388, 1.292)),
     (100, 10, 9, (0.347, 1.163, 3.877)),
     (100, 20, 19, (0.267, 1.182, 3.939)),
     (200, 10, 9, (0.322, 1.557, 5.189)),
 ]
-# baselines B.1: ce of the last task with lambda_ce 0.75
+# R-DFCIL's code: ce of the last task with lambda_ce 0.75
 LAST_CE = [(100, 5, 0.4834), (100, 10, 0.3467), (100, 20, 0.2673), (200, 5, 0.4604), (200, 10, 0.3222), (200, 20, 0.2386)]
 
 

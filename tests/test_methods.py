@@ -303,7 +303,7 @@ def test_class_weights_come_from_the_whole_task(method: str) -> None:
         np.testing.assert_allclose(weight.numpy(), inverse / inverse.min(), rtol=1e-6)
 
 
-# With 3 new and 6 old classes a = log2(3/2 + 1) = 1.321928 and b = sqrt(6/3) = 1.414214 (spec 3.9.2).
+# With 3 new and 6 old classes a = log2(3/2 + 1) = 1.321928 and b = sqrt(6/3) = 1.414214.
 PLASTIC, STABLE = 1.242013, 1.869490  # (1 + 1/a) / b of the cross-entropies, a b of the distillations
 THIRD = {"n_classes": 9, "n_tasks": 3, "train_per_class": 8, "n_epochs": 2, "classifier_part": 0.5}
 LAMBDAS = {"lambda_ce": 0.6, "lambda_hkd": 0.3, "lambda_rkd": 0.4, "lambda_ft": 0.7}
@@ -326,7 +326,7 @@ def in_the_third_task(method: str, **flags: Any) -> tuple[Training, Any]:
 @pytest.mark.parametrize(("way", "hkd_scale"), [("plain", 1.0), ("unfreezing", 0.01)])
 @pytest.mark.parametrize("method", REPLAYING)
 def test_a_step_minimises_equation_23_as_a_sum(method: str, way: str, hkd_scale: float) -> None:
-    """In the released code's first stage, that of the new head, HKD has a hundredth of its weight (spec 3.9.3)."""
+    """In the released code's first stage, that of the new head, HKD has a hundredth of its weight."""
     training, model = in_the_third_task(method, **WAYS[way])
     inputs, labels, raw = next(training.shown.train_batches(2, 0, 16))
     images, old_labels, teacher_logits = model.draw_replay(16, 0, 0)

@@ -168,7 +168,7 @@ def test_gradient_of_the_whole_objective_equals_its_formula() -> None:
 
 
 def test_directional_tv_is_the_mean_length_of_difference_maps_in_four_directions() -> None:
-    """Against a loop over pixels (spec 3.8)."""
+    """Against a loop over pixels."""
     images = torch.randn(2, 3, 4, 5, generator=seeded(8))
     total = 0.0
     for down, across in ((1, 0), (0, 1), (1, 1), (1, -1)):

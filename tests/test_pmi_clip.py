@@ -193,7 +193,7 @@ LAMBDAS = {"lambda_ce": 0.7, "lambda_hkd": 0.3, "lambda_tkd": 0.2, "lambda_tft":
 @pytest.mark.parametrize("method", PMI)
 def test_a_step_minimises_the_losses_of_the_paper(method: str, task_factors: int, plastic: float, stable: float) -> None:
     """With 3 new and 6 old classes a = log2(3/2 + 1) = 1.321928 and b = sqrt(6/3) = 1.414214: CE is scaled by (1 + 1/a) / b, the
-    distillations by a b, the texts' cross-entropy not at all (spec 3.9.2, 3.10)."""
+    distillations by a b, the texts' cross-entropy not at all."""
     training = start(method, task_factors=task_factors, **THIRD, **LAMBDAS)
     for task in (0, 1):
         train_task(training, task).end_task(training.shown)
@@ -324,7 +324,7 @@ BY_SET: dict[tuple[str, str], dict[str, Any]] = {
     ("code", "seq-imagenet-r"): {"inv_alpha": 0.002, "pmi_alpha": 0.03, "inv_lr": 0.01, "cfs_ratio": 0.2, "cfs_boost": 50},
     ("code", "seq-cub200"): {"inv_alpha": 0.2, "pmi_alpha": 3.0, "inv_lr": 0.02, "cfs_ratio": 0.5, "cfs_boost": 20},
 }
-TABLE_9 = {  # spec 3.12: rate, epochs, optimiser; and for MoE-Adapters the weights of TKD and TFT
+TABLE_9 = {  # PMI's Table 9: rate, epochs, optimiser; and for MoE-Adapters the weights of TKD and TFT
     "pmi_vpt": {"seq-cifar100": (0.02, 5, "sgd"), "seq-imagenet-r": (0.01, 5, "sgd"), "seq-cub200": (0.02, 5, "sgd")},
     "pmi_codap": {"seq-cifar100": (0.1, 5, "sgd"), "seq-imagenet-r": (0.1, 5, "sgd"), "seq-cub200": (0.1, 5, "sgd")},
     "pmi_moe": {

@@ -104,7 +104,7 @@ def test_its_epochs_batches_and_rates_are_its_own() -> None:
 @pytest.mark.parametrize(("task_factors", "plastic", "stable"), [(1, 1.630930, 1.584963), (0, 1.0, 1.0)])
 @pytest.mark.parametrize("method", METHODS)
 def test_its_losses_have_weights_of_their_own(method: str, task_factors: int, plastic: float, stable: float) -> None:
-    """With 4 new and 4 old classes a = log2(4/2 + 1) = 1.584963 and b = 1; the texts' cross-entropy keeps its weight (spec 3.11)."""
+    """With 4 new and 4 old classes a = log2(4/2 + 1) = 1.584963 and b = 1; the texts' cross-entropy keeps its weight."""
     flags = {"n_classes": 8, "task_factors": task_factors, "lambda_ce": 0.7, "lambda_hkd": 0.9, "projection_hkd": 0.4, "replay_batch": 8}
     flags |= {"lambda_tkd": 0.9, "projection_tkd": 0.6, "lambda_tft": 0.05, "warmup_steps": 0, "n_epochs": 1, "train_per_class": 8}
     training, model = before_the_last_task(method, **flags)

@@ -186,7 +186,7 @@ def test_a_warm_up_of_no_epochs_is_left_out() -> None:
     assert [(stage.trains, stage.first, stage.epochs) for stage in stages] == [("last block and head", 0, 2), ("all", 2, 8)]
 
 
-# Every value of the presets. Sources: the JSON of spec 3.12 (paper), the register 2.1 (code), baselines B.1 (rdfcil).
+# Every value of the presets. Sources: PMI's appendix I (paper), the released code (code), R-DFCIL's code (rdfcil).
 
 SHARED = {"n_epochs": 200, "batch_size": 128, "lr": 0.1, "optim_mom": 0.9, "optim_wd": 5e-4, "rkd_dim": 128}
 LAMBDAS = {"lambda_hkd": 0.15, "lambda_rkd": 0.5}

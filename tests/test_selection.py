@@ -38,7 +38,7 @@ def test_matched_moments_are_exact() -> None:
 
 
 def test_shifting_before_scaling_would_miss_the_mean() -> None:
-    """The order of the released code (spec 2.2), so that a change back to it is noticed."""
+    """The order of the released code (docs/provenance.md), so that a change back to it is noticed."""
     samples, mean, std = torch.randn(40, D, generator=seeded(5)) + 0.3, torch.ones(D) * 3, torch.full((D,), 0.5)
     scale = std / samples.std(0, unbiased=False)
     released = (samples + (mean - samples.mean(0))) * scale

@@ -118,7 +118,7 @@ def values_by_hooks(network: ClipNetwork, x: Tensor) -> dict[str, np.ndarray]:
 
 @pytest.mark.parametrize("axis", ["channel", "token"])
 def test_moments_are_those_of_what_open_clips_modules_get(axis: Axis) -> None:
-    """Over uneven batches as over all at once; the map's are by channel always (spec 2.2, defect 3)."""
+    """Over uneven batches as over all at once; the map's are by channel always (docs/provenance.md)."""
     network, x = small_clip(), images(24)
     found = measure_token_moments(network.pieces()[1:], (network.pieces()[0](part) for part in x.split(10)), axis)
     seen = values_by_hooks(network, x)
@@ -274,7 +274,7 @@ def test_compiles_to_the_same() -> None:
 @pytest.mark.parametrize("axis", ["channel", "token"])
 @pytest.mark.parametrize("layer", [0, 1, 2, 3])
 def test_the_loss_of_a_layer_is_equation_26(layer: int, axis: Axis) -> None:
-    """The lowest layer's input, a map, has a prior too (spec 3.7)."""
+    """The lowest layer's input, a map, has a prior too."""
     network, config = small_clip(), PmiConfig(alpha=0.3, beta=0.7)
     stored, piece = moments(axis), small_clip().pieces()[layer + 1]
     copied = TokenNetwork(network.pieces()[1:], stored)

@@ -73,7 +73,7 @@ def settings(config: Any) -> dict[str, Any]:
     return {part.name: getattr(config, part.name) for part in fields(config)}
 
 
-# The CLIP track (spec 2.1, 3.6-3.8, 3.12; baselines B.2). Rows: statistics weight in PMI and through the whole model, rate of the latter.
+# The CLIP track (PMI's appendices C and I.2, the released code). Rows: statistics weight in PMI and through the whole model, its rate.
 
 CLIP = {
     ("paper", "seq-cifar100"): (0.002, 0.002, 0.1),
@@ -184,14 +184,14 @@ def test_the_inversion_of_a_task_without_images(
     ],
 )
 def test_the_selection_for_a_clip(method: str, preset: str, dataset: str, ratio: float, pool: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Five rounds of at least one feature, of a pool of 20 (50) times the five that are kept: spec 3.6."""
+    """Five rounds of at least one feature, of a pool of 20 (50) times the five that are kept."""
     heard = built(monkeypatch, method, preset, dataset)
     selected = heard.targets[0]
     assert selected["config"] == SelectionConfig(ratio=ratio, steps=5, smallest=1)
     assert selected["labels"].bincount().tolist() == [pool, pool] and selected["bank"] is heard.model.bank
 
 
-# The ResNet track (spec 2.1, 3.6-3.8, 3.12). `best` is ours, and is what its file says.
+# The ResNet track (PMI's appendices C and I.1, the released code). `best` is ours, and is what its file says.
 
 MEASURED, RELEASED = (
     PmiConfig(steps, 0.8, alpha, 1.0, prior, boost, last_at_lowest=False, lowest_steps=None, grids=())  # type: ignore[arg-type]
