@@ -39,7 +39,7 @@ def test_a_checkpoint_from_mid_inversion_is_for_its_own_run_alone(
         raise Interrupted(signal.SIGTERM)
 
     with monkeypatch.context() as patch:
-        patch.setattr(PmiRdfcil, "invert", two_steps)
+        patch.setattr(PmiRdfcil, "_all_steps", two_steps)
         code, folder = quick("pmi_rdfcil", tmp_path / "runs", "stopped")
     assert code == 143 and place_in(folder)[1]["inversion"]["report"]["steps"] == 2
     capsys.readouterr()
