@@ -10,7 +10,8 @@ from pathlib import Path
 from typing import Any
 
 from pmi_cl.catalogue import FAMILY, INSTALLED, Entry
-from pmi_cl.errors import UserError
+from pmi_cl.catalogue import KINDS as WORDS
+from pmi_cl.errors import UserError, unknown_name
 from pmi_cl.mammoth_flags import PREFIX, Flags, preset_names, settings
 from pmi_cl.mammoth_host import Mammoth, enter_mammoth, find_mammoth, quietly, spelled
 from pmi_cl.terminal import show
@@ -65,6 +66,18 @@ class Bridge:
         self._patch("utils.args", "add_configuration_args", self._configuration_args)
         self._patch("models.utils", "load_model_config", self._model_config)
         self._patch("backbone", "get_backbone", self._get_backbone)
+
+    def check_names(self, words: Sequence[str]) -> None:
+        """Raises UserError, with the nearest names, for a model, data set or backbone that neither has: Mammoth would print all names."""
+        for word, after in zip(words, [*words[1:], ""], strict=True):
+            flag, equals, value = word.partition("=")
+            kind, typed = flag.removeprefix("--"), value if equals else after
+            if flag != f"--{kind}" or kind not in KINDS or not typed or typed.startswith("--"):
+                continue
+            ours = [entry.name if spelled(entry.name) == name else name for name, entry in self.entries[kind].items()]
+            known = [*ours, *self.mammoth.names[kind]]
+            if spelled(typed) not in map(spelled, known):
+                raise unknown_name(WORDS[kind], typed, known)
 
     def _backbone(self, name: str) -> None:
         from pmi_cl.mammoth_data import HostedBackbone
@@ -199,6 +212,7 @@ def launch(argv: Sequence[str]) -> int:
         raise UserError("--mammoth_path is missing: give the folder of a Mammoth checkout")
     folder, here = find_mammoth(path), Path.cwd()
     bridge = register(folder, words)
+    bridge.check_names(words)
     words = _anchored(words, here, folder)
     sys.modules["utils.conf"].get_checkpoint_path(words[words.index("--checkpoint_path") + 1])  # before a module makes Mammoth's default
     sys.argv = [str(bridge.mammoth.folder / "main.py"), *words]

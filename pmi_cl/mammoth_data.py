@@ -31,7 +31,7 @@ class TaskData(ContinualDataset):
     """
 
     def __init__(self, dataset: Any, device: torch.device, seed: int) -> None:
-        """Raises UserError for a setting that our methods do not know."""
+        """Raises UserError for a setting that our methods do not know, or images that our networks do not take."""
         self.NAME = dataset.NAME
         if dataset.SETTING not in ("class-il", "task-il"):
             raise UserError(f"{self.NAME} is of the setting {dataset.SETTING}: pmi-cl's methods learn classes, class-il or task-il")
@@ -42,6 +42,8 @@ class TaskData(ContinualDataset):
         self.SIZE = tuple(dataset.SIZE)[-2:]
         normal = dataset.get_normalization_transform()
         self.MEAN, self.STD = (tuple(map(float, getattr(normal, name, getattr(dataset, name.upper(), ())))) for name in ("mean", "std"))
+        if len(self.MEAN) != 3:  # known before anything is downloaded
+            raise UserError(f"{self.NAME} does not normalise three channels: pmi-cl's networks take images with three")
         self._mean, self._std = torch.tensor(self.MEAN, device=device), torch.tensor(self.STD, device=device)
         self._own = self._mean[:, None, None], self._std[:, None, None]
         self.FLIP, self.PADDING = getattr(dataset, "FLIP", True), getattr(dataset, "PADDING", max(1, self.SIZE[0] // 8))

@@ -235,6 +235,14 @@ def test_a_mammoth_with_another_contract_and_one_whose_requirements_are_missing(
     assert "No module named 'a_package_that_nobody_has'" in line and "pip install -r" in line
 
 
+def test_a_data_set_without_three_channels_is_refused_before_it_is_fetched(read_only: Path, tmp_path: Path) -> None:
+    file = read_only / "datasets/seq_cifar100.py"
+    grey = file.read_text().replace("return transforms.Normalize(SeqNoise.MEAN, SeqNoise.STD)", "return None").replace("MEAN", "OTHER")
+    file.write_text(grey.replace("def get_data_loaders(self):", "def get_data_loaders(self):\n        raise SystemExit('fetched')\n"))
+    line = refused(tmp_path, "--mammoth_path", str(read_only), "--model", "pmi_rdfcil", "--dataset", "seq-cifar100", *FEW[2:])
+    assert line.endswith("seq-cifar100 does not normalise three channels: pmi-cl's networks take images with three")
+
+
 MISTAKES = {
     "--backbone resnet32": "--backbone resnet32 is Mammoth's: pmi_rdfcil inverts",
     "--backbone clip-tiny": "--backbone clip-tiny: pmi_rdfcil needs a backbone of kind resnet",
@@ -244,6 +252,9 @@ MISTAKES = {
     "--buffer_images 3": "--buffer_images 3: give at least 20",
     "--inv_steps 0": "--inv_steps: '0': it must be between 1 and",
     "--model_config bst": "invalid choice: 'bst'",
+    "--model pmi_rdfcli": "unknown model 'pmi_rdfcli': did you mean pmi_rdfcil",
+    "--dataset=seq-digist": "unknown data set 'seq-digist': did you mean seq-digits",
+    "--backbone pmi_resnet23": "unknown backbone 'pmi_resnet23': did you mean pmi-resnet32",
     "--flurb 1": "unrecognized arguments: --flurb 1",
     "--batch_size 1000": "has fewer images than a batch: give --drop_last 0",
     "--model pmi_vpt --synthetic_last_task 1": "Mammoth's loop hands out images: use pmi-cl itself",
