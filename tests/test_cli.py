@@ -203,6 +203,7 @@ def test_resume_takes_a_repeated_command_line(catalogue: Catalogue) -> None:
     ("flags", "message"),
     [
         (["--lr", "0.3"], "--lr 0.3: the run that goes on has 0.25; leave --lr out, or start a new run"),
+        (["--loadcheck", "x"], "--loadcheck x: the run that goes on has no --loadcheck; leave --loadcheck out, or start a new run"),
         (["--model", "finetune"], "--model finetune: the run that goes on has invert_it"),
         (["--lr", "nan"], "--lr nan: it must be a finite number"),
         (["--lrr", "1"], "unknown flag '--lrr'"),
