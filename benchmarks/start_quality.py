@@ -93,7 +93,7 @@ def _shuffled_pmi(bench: Workbench, way: Way, pmi: InversionConfig) -> Outcome:
 
 def _equal_budget(bench: Workbench, way: Way, base: InversionConfig, pmi: InversionConfig) -> Outcome:
     """White noise with as many full-model steps as PMI and its full-model stage are worth together."""
-    layers = sum(bench.inversion(pmi, Way("fp32")).costs) * pmi.pmi.steps
+    layers = sum(stage.cost * stage.steps for stage in bench.inversion(pmi, Way("fp32")).stages if stage.layer is not None)
     return _invert(bench, way, replace(base, steps=base.steps + round(layers)))
 
 

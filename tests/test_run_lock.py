@@ -31,10 +31,11 @@ trained = training.Training._train
 @pytest.fixture(scope="module", params=["last", "none"])
 def killed(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The folder of a run that died in its second task."""
+    runs = tmp_path_factory.mktemp("runs")
     with pytest.MonkeyPatch.context() as patch, pytest.raises(Killed):
         patch.setattr(training.Training, "_train", die_in_the_second_task)
-        quick("sgd", tmp_path_factory.mktemp("runs"), "killed", "--savecheck", request.param)
-    (folder,) = Path(tmp_path_factory.getbasetemp()).glob(f"runs{'01'[request.param == 'none']}/sgd/seq-digits/killed")
+        quick("sgd", runs, "killed", "--savecheck", request.param)
+    (folder,) = runs.glob("sgd/seq-digits/killed")
     return folder
 
 
