@@ -213,6 +213,7 @@ def launch(argv: Sequence[str]) -> int:
     folder, here = find_mammoth(path), Path.cwd()
     bridge = register(folder, words)
     bridge.check_names(words)
+    _refuse_doubled(words)
     words = _anchored(words, here, folder)
     sys.modules["utils.conf"].get_checkpoint_path(words[words.index("--checkpoint_path") + 1])  # before a module makes Mammoth's default
     sys.argv = [str(bridge.mammoth.folder / "main.py"), *words]
@@ -232,6 +233,14 @@ def _mammoth_path(argv: Sequence[str]) -> tuple[str | None, list[str]]:
         else:
             words.append(word)
     return path, words
+
+
+def _refuse_doubled(words: Sequence[str]) -> None:
+    """Raises UserError for a flag that is typed twice: Mammoth would end in a traceback."""
+    flags = [word.partition("=")[0] for word in words if word.startswith("--")]
+    twice = next((flag for place, flag in enumerate(flags) if flag in flags[:place]), None)
+    if twice:
+        raise UserError(f"{twice} is typed twice: give it once")
 
 
 def _anchored(words: Sequence[str], here: Path, folder: Path) -> list[str]:

@@ -257,6 +257,7 @@ MISTAKES = {
     "--backbone pmi_resnet23": "unknown backbone 'pmi_resnet23': did you mean pmi-resnet32",
     "--flurb 1": "unrecognized arguments: --flurb 1",
     "--batch_size 1000": "has fewer images than a batch: give --drop_last 0",
+    "--lr 0.1 --lr=0.2": "--lr is typed twice: give it once",
     "--model pmi_vpt --synthetic_last_task 1": "Mammoth's loop hands out images: use pmi-cl itself",
 }
 
@@ -267,7 +268,10 @@ host, *cases = sys.argv[1:]
 found = {}
 for words in cases:
     said = io.StringIO()
-    typed = ["mammoth", "--mammoth_path", host, "--model", "pmi_rdfcil", "--dataset", "seq-digits", "--num_workers", "0", *words.split()]
+    usual = {"--model": "pmi_rdfcil", "--dataset": "seq-digits", "--num_workers": "0"}
+    flags = {word.partition("=")[0] for word in words.split()}
+    given = [word for flag, value in usual.items() if flag not in flags for word in (flag, value)]  # Mammoth takes no flag twice
+    typed = ["mammoth", "--mammoth_path", host, *given, *words.split()]
     with contextlib.redirect_stderr(said), contextlib.redirect_stdout(io.StringIO()):
         try:
             code = main(typed)
