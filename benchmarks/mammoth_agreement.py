@@ -16,7 +16,6 @@ import itertools
 import json
 import math
 import os
-import pickle
 import re
 import statistics
 import subprocess
@@ -50,6 +49,8 @@ def main() -> int:
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--json", type=Path)
     args = parser.parse_args()
+    if args.json is not None and not args.json.parent.is_dir():
+        parser.error(f"--json {args.json}: there is no folder {args.json.parent}, make it first")
     if not args.mammoth_path or (args.data is None and "seq-cifar100" in args.datasets):
         parser.error("--mammoth_path and --data are needed: a Mammoth checkout, and the folder that holds cifar-100-python/")
     sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
@@ -60,7 +61,9 @@ def main() -> int:
         report["runs"].append(compare(args, dataset))
     print(json.dumps(report, indent=1))
     if args.json:
-        args.json.write_text(json.dumps(report, indent=1) + "\n")
+        from pmi_cl.utils.atomic import write_json
+
+        write_json(args.json, report)
     return 0
 
 
@@ -120,14 +123,15 @@ def process(args: argparse.Namespace, folder: Path, words: list[str]) -> str:
 def cut_down(data: Path, folder: Path) -> None:
     """The first classes of CIFAR-100 and the first images of each as files that torchvision reads."""
     from pmi_cl.benchmarks.mammoth_training import write_cifar
+    from pmi_cl.datasets.cifar100_files import read_file
 
     splits = {}
     for name, kept in (("train", KEPT), ("test", KEPT)):
-        content = pickle.loads((data / "cifar-100-python" / name).read_bytes(), encoding="latin1")
-        labels = content["fine_labels"]
+        content = read_file(data, name)
+        labels = content[b"fine_labels"]
         places = [[row for row, label in enumerate(labels) if label == wanted][:kept] for wanted in range(CLASSES)]
         rows = sorted(row for part in places for row in part)
-        splits[name] = content["data"][rows], [labels[row] for row in rows]
+        splits[name] = content[b"data"][rows], [labels[row] for row in rows]
     write_cifar(folder, splits)
 
 

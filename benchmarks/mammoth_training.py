@@ -43,6 +43,8 @@ def main() -> int:
     parser.add_argument("--json", type=Path)
     parser.add_argument("--child", nargs="+", help=argparse.SUPPRESS)
     args = parser.parse_args()
+    if args.json is not None and not args.json.parent.is_dir():
+        parser.error(f"--json {args.json}: there is no folder {args.json.parent}, make it first")
     if not args.mammoth_path:
         parser.error("--mammoth_path is missing: give the folder of a Mammoth checkout")
     sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
@@ -53,7 +55,9 @@ def main() -> int:
         report = {**surroundings(), "threads": args.threads, "training": training(args, folder), "start": start(args, folder)}
     print(json.dumps(report, indent=1))
     if args.json:
-        args.json.write_text(json.dumps(report, indent=1) + "\n")
+        from pmi_cl.utils.atomic import write_json
+
+        write_json(args.json, report)
     return 0
 
 

@@ -100,7 +100,12 @@ def continue_run(method: str, args: argparse.Namespace, deadline: float) -> bool
         code = run.wait(timeout=max(deadline - time.monotonic(), 1))
     except subprocess.TimeoutExpired:
         run.terminate()
-        code = run.wait(timeout=EXTRA_SECONDS)
+        try:
+            code = run.wait(timeout=EXTRA_SECONDS)
+        except subprocess.TimeoutExpired:  # far from a safe point: it goes on from its last checkpoint next time
+            run.kill()
+            run.wait()
+            code = 143
     if code not in (0, 143):
         raise SystemExit(f"{method} ended with exit code {code}")
     if code == 0:

@@ -14,6 +14,7 @@ import hashlib
 import statistics
 import subprocess
 import sys
+import time
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -56,7 +57,10 @@ def one_run(words: Sequence[str], runs: Path, seed: int) -> RunRecord:
     told = hashlib.sha256("\0".join([str(surroundings()["commit"]), *words]).encode()).hexdigest()[:8]  # other code makes other runs
     name = f"{told}-seed{seed}"
     record = next((RunRecord(path) for path in runs.glob(f"*/*/{name}")), None)
-    if record is None or record.read_results()["status"] != "finished":
+    if record is not None and not record.checkpoint.exists() and not finished(record):
+        record.folder.rename(record.folder.with_name(f"{name}-stopped-{time.time_ns()}"))  # it ended before its first checkpoint
+        record = None
+    if record is None or not finished(record):
         new = [*words, "--seed", str(seed), "--run_name", name, "--results_path", str(runs)]
         command = new if record is None else ["--resume", str(record.folder)]
         code = subprocess.run([sys.executable, "-m", "pmi_cl", *command]).returncode
@@ -64,6 +68,14 @@ def one_run(words: Sequence[str], runs: Path, seed: int) -> RunRecord:
             raise UserError(f"a run ended with exit code {code}: {' '.join(words)} --seed {seed}")
         record = next(RunRecord(path) for path in runs.glob(f"*/*/{name}"))
     return record
+
+
+def finished(record: RunRecord) -> bool:
+    """Whether the run has come to its end; one that was killed early has no results."""
+    try:
+        return bool(record.read_results()["status"] == "finished")
+    except FileNotFoundError:
+        return False
 
 
 def figures(results: Sequence[dict[str, Any]]) -> dict[str, Any]:

@@ -25,6 +25,8 @@ def main() -> int:
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--json", type=Path)
     args = parser.parse_args()
+    if args.json is not None and not args.json.parent.is_dir():
+        parser.error(f"--json {args.json}: there is no folder {args.json.parent}, make it first")
     waits: dict[str, list[float]] = {"import torch": [], "--help": [], "--list": [], "first step": []}
     for _ in range(args.rounds):  # interleaved, so that a busy moment hits all alike
         waits["import torch"].append(seconds([sys.executable, "-c", "import torch"]))
@@ -35,7 +37,10 @@ def main() -> int:
     report = {"medians": medians, "first_step_over_import_torch": medians["first step"] / medians["import torch"]}
     print(json.dumps(report, indent=1))
     if args.json:
-        args.json.write_text(json.dumps(report, indent=1))
+        sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+        from pmi_cl.utils.atomic import write_json
+
+        write_json(args.json, report)
     return 0
 
 

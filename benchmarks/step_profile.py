@@ -30,6 +30,8 @@ def main() -> int:
     parser.add_argument("--steps", type=int, default=20)
     parser.add_argument("--json", type=Path)
     args = parser.parse_args()
+    if args.json is not None and not args.json.parent.is_dir():
+        parser.error(f"--json {args.json}: there is no folder {args.json.parent}, make it first")
     sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
     import torch
 
@@ -40,7 +42,9 @@ def main() -> int:
     report = {**surroundings(), "backbone": args.backbone, "batch": args.batch, "threads": args.threads, **measure(step, args.steps)}
     print(json.dumps(report, indent=1))
     if args.json:
-        args.json.write_text(json.dumps(report, indent=1) + "\n")
+        from pmi_cl.utils.atomic import write_json
+
+        write_json(args.json, report)
     return 0
 
 

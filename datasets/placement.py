@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-import os
 from typing import TYPE_CHECKING
+
+from pmi_cl.memory import memory_of_the_machine
 
 if TYPE_CHECKING:
     import torch
     from torch import Tensor
 
-SHARE = 0.25  # of the memory that is free, for one split
+SHARE = 0.25  # of the memory that is free on a GPU, or that the CPU has at all, for one split
 WITHOUT_TELLING = 4 << 30  # bytes, where the system does not tell its memory
 
 
@@ -49,7 +50,5 @@ def budget(device: torch.device) -> int:
 
     if device.type == "cuda":
         return int(SHARE * torch.cuda.mem_get_info(device)[0])
-    names = getattr(os, "sysconf_names", {})
-    if "SC_PHYS_PAGES" not in names:
-        return WITHOUT_TELLING
-    return int(SHARE * os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"))
+    there = memory_of_the_machine()
+    return WITHOUT_TELLING if there is None else int(SHARE * there)

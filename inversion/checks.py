@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
-from torch import Tensor
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor, nn
 
 from pmi_cl.inversion.config import InversionConfig
+from pmi_cl.inversion.frozen import FrozenNetwork
 from pmi_cl.inversion.objectives import DirectionMatch, FeatureMatch
+from pmi_cl.inversion.pieces import in_evaluation_mode
 from pmi_cl.inversion.sparse import check_pruning
 from pmi_cl.inversion.token_network import Invertible, TokenNetwork
 
@@ -24,6 +29,8 @@ def check_given(config: InversionConfig, targets: Tensor | None, labels: Tensor 
         raise ValueError("FeatureMatch and DirectionMatch need targets (n, d): give them, or choose terms without")
     if targets is None and config.new_start().needs_targets:
         raise ValueError("PMI inverts target features: give targets, not labels alone")
+    if targets is not None and (targets.dim() != 2 or len(targets) == 0):
+        raise ValueError(f"targets must be one or more features (n, d), not of the shape {tuple(targets.shape)}")
     if labels is not None and (len(labels) == 0 or int(labels.min()) < 0):
         raise ValueError("labels must be one or more class numbers from 0")
     n = len(labels if targets is None else targets)  # type: ignore[arg-type]
@@ -43,6 +50,33 @@ def check_network(network: Invertible, config: InversionConfig, contexts: Tensor
         _check_made_alike(network, config)
     if config.pruning is not None:
         check_pruning(network, config)
+
+
+def check_copy(network: FrozenNetwork, pieces: Sequence[nn.Module], images: Tensor) -> None:
+    """Raises ValueError where the frozen copy does not compute what the pieces compute: tracing misses some in-place arithmetic."""
+    with torch.no_grad(), in_evaluation_mode(pieces):
+        expected = images
+        for piece in pieces:
+            expected = piece(expected)
+        found = network(images)[0]
+    if not torch.allclose(found, expected, rtol=1e-3, atol=1e-4):
+        raise ValueError(
+            "the frozen copy of the network differs from it; its forward changes tensors in place: write x = x + y, not x += y"
+        )
+
+
+def check_sizes(network: FrozenNetwork, images: Tensor, targets: Tensor | None, labels: Tensor | None) -> None:
+    """Targets (n, d) and labels (n,) are among what the network gives for ``images``. Raises ValueError."""
+    with torch.no_grad():
+        features = network(images)[0]
+    if targets is not None and targets.shape[1] != features.shape[1]:
+        raise ValueError(f"the targets have {targets.shape[1]} values each, the network's features {features.shape[1]}")
+    if labels is None or network.head is None:
+        return
+    with torch.no_grad():
+        classes = network.head(features).shape[1]
+    if int(labels.max()) >= classes:
+        raise ValueError(f"label {int(labels.max())} is none of the network's {classes} classes, which are counted from 0")
 
 
 def _check_made_alike(network: TokenNetwork, config: InversionConfig) -> None:

@@ -77,6 +77,7 @@ def _train_group(
     """Train the models of classes that have the same batch size and number of batches. Returns them with the last loss of each."""
     d, device = features[0].shape[1], features[0].device
     batch = min(config.batch, min(len(f) for f in features))
+    # of two classes (c, e), the stream that shuffles class c in epoch e: no harm, and what is published was made with it
     models = ContrastiveModels(len(classes), d, seeded(seed, "f_cont", *classes)).to(device)
     optimizer_class = torch.optim.SGD if config.optimizer == "sgd" else torch.optim.Adam
     optimizer = optimizer_class(models.parameters(), lr=config.lr)

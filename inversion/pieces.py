@@ -24,6 +24,11 @@ def in_evaluation_mode(modules: Iterable[nn.Module]) -> Iterator[None]:
             part.training = training
 
 
+def device_of(modules: Iterable[nn.Module]) -> torch.device:
+    """That of the first parameter; the first module may have none, as one that normalises images."""
+    return next(weight.device for module in modules for weight in module.parameters())
+
+
 def split_network(model: nn.Module, example: Tensor) -> tuple[list[nn.Module], nn.Module | None]:
     """The pieces of a network, bottom to top, and its classifier.
 

@@ -20,6 +20,7 @@ from pmi_cl.inversion.frozen import FrozenNetwork
 from pmi_cl.inversion.full_model import FullLoss
 from pmi_cl.inversion.image_space import ImageSpace
 from pmi_cl.inversion.objectives import Objective
+from pmi_cl.inversion.pieces import device_of
 from pmi_cl.inversion.pmi import LayerLoss
 from pmi_cl.inversion.sparse import Pruning
 from pmi_cl.inversion.spectrum import Spectrum
@@ -40,7 +41,7 @@ def frozen_network(pieces: Sequence[nn.Module] | TokenNetwork, head: nn.Module |
     """A frozen copy of ``pieces`` and ``head`` on the pieces' device, or the network itself where it comes frozen."""
     if isinstance(pieces, TokenNetwork):
         return pieces
-    device = next(pieces[0].parameters()).device
+    device = device_of(pieces)
     return FrozenNetwork(pieces, head, direction=config.direction, dtype=config.precision, device=device)
 
 

@@ -92,9 +92,10 @@ class Start:
 
 @dataclass(frozen=True)
 class FunctionStart(Start):
-    """Starts at what a function of the user's draws."""
+    """Starts at the images that a function of the user's draws."""
 
     function: Initialiser
+    draws_images = True
 
     def draw(self, shape: tuple[int, ...], moments: Moments | None, generator: torch.Generator) -> Tensor:
         """See :class:`Start`."""

@@ -79,6 +79,7 @@ class ContinualModel(nn.Module):
 
     NAME = ""
     COMPATIBILITY: ClassVar[tuple[str, ...]] = ("class-il", "task-il")
+    MEMORY: ClassVar[tuple[str, ...]] = ()  # options that shape what is kept of a task: a run that goes on with it must share them
     JOINT = False  # True: all tasks are shown at once, as one
     EVALUATION_BATCH = 500  # images that are evaluated together; a matter of memory alone
     Options: type = TrainingOptions

@@ -103,15 +103,19 @@ class InversionMixin(ContinualModel):
         """
         raise NotImplementedError
 
-    def inverted(self, name: str, inversion: Inversion, labels: Tensor, classes: range) -> SyntheticBuffer:
-        """Carry out an inversion, or go on with the one that was saved: samples to be replayed as ``labels`` (n,) among ``classes``."""
+    def inverted(self, name: str, inversion: Inversion, labels: Tensor, classes: range, rate: str = "inv_lr") -> SyntheticBuffer:
+        """Carry out an inversion, or go on with the one that was saved: samples to be replayed as ``labels`` (n,) among ``classes``.
+
+        Args:
+            rate: the option that sets the rate of its full-model stage.
+        """
         with self.host.phase("inversion"):
-            samples = self._all_steps(name, inversion)
+            samples = self._all_steps(name, inversion, rate)
             buffer = self.as_buffer(samples, labels, inversion.kept(), classes)
         self._close(name, samples, labels)
         return buffer
 
-    def _all_steps(self, name: str, inversion: Inversion) -> Tensor:
+    def _all_steps(self, name: str, inversion: Inversion, rate: str) -> Tensor:
         """Take every step of an inversion, or those that are left of one that was saved: its samples (n, ...)."""
         self.inversion = inversion
         if self._saved_inversion is not None:
@@ -123,7 +127,7 @@ class InversionMixin(ContinualModel):
                 self.host.scalars({f"inversion/{name}/{step.stage}": step.loss}, step.done)
                 self.host.safe_point()
         except NonFiniteInversion as error:
-            raise RunFailed(f"{error} (--{'pmi' if error.name.startswith('layer') else 'inv'}_lr)") from error
+            raise RunFailed(f"{error} (--{'pmi_lr' if error.name.startswith('layer') else rate})") from error
         return inversion.images()
 
     def _close(self, name: str, samples: Tensor, labels: Tensor) -> None:

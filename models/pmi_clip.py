@@ -17,7 +17,7 @@ from collections.abc import Iterator
 from contextlib import nullcontext
 from dataclasses import dataclass
 from types import SimpleNamespace
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any, ClassVar, cast
 
 import torch
 from torch import Tensor, nn
@@ -140,6 +140,7 @@ class PmiClip(InversionMixin, ClipModel):
         moments: of what enters each piece above the patch convolution, and of what its blocks show, pooled over the tasks.
     """
 
+    MEMORY: ClassVar[tuple[str, ...]] = ("cfs", "inv_axis")
     options: PmiClipOptions
 
     def __init__(self, *args: Any) -> None:

@@ -62,7 +62,7 @@ class PmiRdfcilOptions(SelectionOptions, ReplayOptions):
     inv_start: str = option(
         "pmi",
         "where the full-model stage starts: noise, stats, lowfreq, stem, pmi, or a start that a package of yours offers",
-        source="PMI appendix 3",
+        source="PMI Alg. 3",
     )
     inv_batch: int = option(4000, "images that are inverted together", unit="images", low=2, high=10_000_000, source="PMI released code")
     inv_steps: int = option(280, "steps of the full-model stage", unit="steps", low=1, high=1_000_000, source="PMI appendix I.1")
@@ -107,6 +107,7 @@ class PmiRdfcil(InversionMixin, ReplayTraining):
 
     NAME = "pmi_rdfcil"
     Options = PmiRdfcilOptions
+    MEMORY = ("cfs", "inv_colour")
     options: PmiRdfcilOptions
 
     def __init__(self, *args: Any) -> None:

@@ -67,6 +67,7 @@ class ProjectedTask(PmiClip):
         new: the synthetic samples of the last task.
     """
 
+    MEMORY = (*PmiClip.MEMORY, "synthetic_last_task")
     options: ProjectedTaskOptions
 
     def __init__(self, *args: Any) -> None:
@@ -112,7 +113,7 @@ class ProjectedTask(PmiClip):
             network = self.invertible(self.bare_moments, unit_features=True)
         name, labels = "new classes", labels + self.n_past_classes
         inversion = self.map_inversion(network, self.projection_config(), name, labels, targets)
-        self.new = self.inverted(name, inversion, labels, new)
+        self.new = self.inverted(name, inversion, labels, new, rate="projection_inv_lr")
 
     def projection_config(self) -> InversionConfig:
         """Make the settings of the old classes, with more weight on the statistics and no smoothness."""

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
+from pmi_cl.errors import RunFailed
 from pmi_cl.inversion.frozen import FrozenNetwork
 from pmi_cl.inversion.generator import Generator, GeneratorWeights, generator_loss
 from pmi_cl.inversion.pieces import in_evaluation_mode
@@ -85,6 +86,8 @@ class Rdfcil(ReplayTraining):
                 self.generator_step, self.steps_in_all = self.generator_step + 1, self.steps_in_all + 1
                 self.host.progress(f"task {self.current_task + 1} generator", self.generator_step, o.generator_steps, loss=loss.detach())
                 self.host.safe_point()
+            if not all(bool(weight.isfinite().all()) for weight in self.generator.parameters()):
+                raise RunFailed(f"the generator of task {self.current_task + 1} is not finite: try a smaller --generator_lr")
         self._show()
 
     def _new_generator(self) -> None:

@@ -28,7 +28,7 @@ class ReplayOptions(TrainingOptions):
 
     lambda_ce: float = option(
         0.75,
-        "weight of the local cross-entropy of later tasks; the first task's is plain",
+        "weight of the local cross-entropy of later tasks, and of that of the classifier's own stage; the first task's is plain",
         low=0,
         source="PMI released code (R-DFCIL: 0.5)",
     )

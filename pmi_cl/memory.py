@@ -1,10 +1,12 @@
-"""Measures the peak memory of this process, or of a CUDA device, since a mark that can be set anew."""
+"""Measures the peak memory of this process, or of a CUDA device, since a mark that can be set anew; and how much memory there is."""
 
 from __future__ import annotations
 
 import contextlib
+import os
 import re
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -58,3 +60,31 @@ def peak_resident_mib() -> float:
 
     used = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     return used / 2**20 if sys.platform == "darwin" else used / 1024
+
+
+def memory_of_the_machine(proc: Path = Path("/proc/self/cgroup"), groups: Path = Path("/sys/fs/cgroup")) -> int | None:
+    """Bytes that this process may use at the most: the machine's memory, or less where a container or a batch system sets a limit.
+
+    Args:
+        proc, groups: where Linux tells a process's control groups, and their limits.
+
+    Returns:
+        None where the system does not tell.
+    """
+    known = "SC_PHYS_PAGES" in getattr(os, "sysconf_names", {})
+    limits = [os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")] if known else []
+    for file in _limit_files(proc, groups):
+        with contextlib.suppress(OSError, ValueError):  # not there, or "max"
+            limits.append(int(file.read_text(encoding="ascii")))
+    return min(limits, default=None)
+
+
+def _limit_files(proc: Path, groups: Path) -> Iterator[Path]:
+    """Where a limit of any control group around this process would stand, in both versions of control groups."""
+    named = []
+    with contextlib.suppress(OSError):
+        named = [line.split(":", 2) for line in proc.read_text(encoding="utf-8").splitlines() if line.count(":") >= 2]
+    paths = {kinds: path for _, kinds, path in named}
+    for top, file, kind in ((groups, "memory.max", ""), (groups / "memory", "memory.limit_in_bytes", "memory")):
+        inner = Path(paths.get(kind, "/").lstrip("/"))
+        yield from (top / folder / file for folder in (inner, *inner.parents))

@@ -51,6 +51,16 @@ def test_runs_that_differ_in_their_seed_alone_share_a_row(tmp_path: Path) -> Non
     assert second[1:AVERAGE] == ["digits lr=0.3", "0", "50.00"]
 
 
+def test_runs_on_different_folders_of_images_are_of_different_protocols(tmp_path: Path) -> None:
+    for name, last in (("birds", 80.0), ("cars", 21.0)):
+        record(tmp_path / name, 0, last, data_dir=f"images/{name}")
+    found = comparisons(read_runs([tmp_path])[0])
+    assert {title.rpartition(" ")[2]: row.figure("class_il", "last") for title, (row,) in found.items()} == {
+        "images/birds": {0: 80.0},
+        "images/cars": {0: 21.0},
+    }
+
+
 def test_values_that_a_changed_preset_hides_are_named(tmp_path: Path) -> None:
     for seed in (0, 1):
         record(tmp_path / f"few{seed}", seed, 60.0, generator_steps=100, wd=1)

@@ -13,6 +13,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from pmi_cl.backbones.resnet_cifar import resnet20
+from pmi_cl.inversion.colour import Colour
 from pmi_cl.inversion.config import InversionConfig
 from pmi_cl.inversion.cost import input_shapes, layer_costs
 from pmi_cl.inversion.descent import NonFiniteInversion
@@ -174,6 +175,15 @@ def test_without_steps_the_images_are_the_start(start: Any, spectrum: float) -> 
     torch.testing.assert_close(images, expected, rtol=1e-4 if spectrum else 0, atol=1e-5 if spectrum else 0)
 
 
+@pytest.mark.parametrize("spectrum", [0.0, 0.5])
+def test_a_users_start_gives_images_also_where_another_space_is_optimised(spectrum: float) -> None:
+    drawn = torch.tensor([1.0, -1.0, 0.5]).view(1, 3, 1, 1).expand(4, *SHAPE)
+    config = InversionConfig(start=lambda shape, generator: drawn.clone(), steps=0, schedule="cosine", spectrum=spectrum)
+    mixed = torch.randn(3, 3, generator=seeded(1))
+    images = finished(config, n=4, colour=Colour.of(mixed @ mixed.T)).images()
+    torch.testing.assert_close(images, drawn, rtol=1e-4, atol=1e-4)
+
+
 # --- what it costs ------------------------------------------------------------------------------------------------------------
 
 
@@ -314,6 +324,8 @@ def test_a_state_is_not_touched_by_further_steps_nor_by_being_loaded() -> None:
         ("stem", {"input_moments": []}, "start 'stem' needs input_moments"),
         ("pmi", {"targets": None}, "PMI inverts target features"),
         ("noise", {"labels": torch.arange(9)}, "10 targets but 9 labels"),
+        ("noise", {"targets": torch.zeros(0, FEATURES), "labels": None}, r"one or more features \(n, d\)"),
+        ("noise", {"targets": torch.zeros(10)}, r"not of the shape \(10,\)"),
         ("noise", {"contexts": torch.zeros(10, 3)}, "take no context"),
     ],
 )

@@ -260,6 +260,31 @@ def test_the_users_model_is_left_as_it_was_also_when_the_inversion_fails(lr: flo
     assert facts(model) == before
 
 
+class ChangesInPlace(nn.Module):
+    """What tracing misses: a sum into a tensor that is looked at again."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        kept = x
+        x += x.mean()
+        return kept + x
+
+
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        ({"targets": torch.zeros(4, 1)}, "the targets have 1 values each, the network's features 8"),
+        ({"targets": torch.zeros(4, 8), "labels": torch.tensor([0, 1, 2, 4])}, "label 4 is none of the network's 4 classes"),
+        ({"labels": torch.arange(4), "pieces": [ChangesInPlace(), plain_network()[:5]], "head": None}, "changes tensors in place"),
+    ],
+)
+def test_what_does_not_fit_is_said_before_the_first_step(given: dict[str, Any], message: str) -> None:
+    seen: list[InversionStep] = []
+    config = InversionConfig(steps=2, terms=(StatisticsMatch(0.1),))
+    with pytest.raises(ValueError, match=message):
+        invert(plain_network(), image_shape=(3, 8, 8), config=config, progress=seen.append, **given)
+    assert seen == []
+
+
 def test_a_refused_model_is_left_as_it_was() -> None:
     model = PoolsOtherwise().train()
     model.layer1.eval()

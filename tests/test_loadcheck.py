@@ -32,7 +32,7 @@ def test_a_checkpoint_from_mid_inversion_is_for_its_own_run_alone(
 ) -> None:
     """A real one: the run is stopped after two steps of its inversion. Another run leaves it alone; its own goes on with it."""
 
-    def two_steps(self: PmiRdfcil, name: str, inversion: Inversion) -> None:
+    def two_steps(self: PmiRdfcil, name: str, inversion: Inversion, rate: str) -> None:
         self.inversion, steps = inversion, inversion.run()
         next(steps), next(steps)
         self.host.save()  # type: ignore[attr-defined]
@@ -97,3 +97,41 @@ def test_a_checkpoint_with_wrong_contents_is_refused(contents: str, kept: Path, 
     assert (code, out, err.count("\n")) == (2, "", 1), err
     assert err.startswith(f"pmi-cl: error: {tmp_path / 'wrong.pt'} ") and message in err
     assert [entry.name for entry in tmp_path.iterdir()] == ["wrong.pt"]
+
+
+OTHER_MEMORIES = [
+    ("pmi_rdfcil", "inv_colour", 1, 0),
+    ("pmi_rdfcil", "cfs", 1, 0),
+    ("pmi_rdfcil", "train_per_class", 16, 15),
+    ("pmi_vpt", "cfs", 1, 0),
+    ("pmi_vpt", "inv_axis", "channel", "token"),
+    ("pmi_vpt", "synthetic_last_task", 0, 1),
+]
+
+
+@pytest.mark.parametrize(("method", "flag", "value", "other"), OTHER_MEMORIES)
+def test_a_checkpoint_of_other_images_or_of_a_memory_of_another_kind_is_refused(
+    method: str, flag: str, value: Any, other: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    code, folder = quick(method, tmp_path / "runs", "first", **{flag: value, "savecheck": "task"})
+    assert code == 0
+    path = folder / "checkpoint-task1.pt"
+    capsys.readouterr()
+    assert quick(method, tmp_path / "others", "run", "--loadcheck", str(path), **{flag: other})[0] == 2
+    said = (
+        f"pmi-cl: error: {path} was written with {flag} {value}, this run has {flag} {other}: use the same as then, or another checkpoint"
+    )
+    assert capsys.readouterr().err == said + "\n"
+    assert not (tmp_path / "others").exists()
+
+
+def test_held_out_images_are_those_of_the_seed(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Under another seed, images that were trained on would be evaluated on."""
+    held = {"validation": 0.25, "savecheck": "task"}
+    code, folder = quick("sgd", tmp_path / "runs", "first", "--seed", "1", **held)
+    assert code == 0
+    path = str(folder / "checkpoint-task1.pt")
+    capsys.readouterr()
+    assert quick("sgd", tmp_path / "others", "run", "--loadcheck", path, "--seed", "2", **held)[0] == 2
+    assert "was written with seed 1, this run has seed 2" in capsys.readouterr().err
+    assert quick("sgd", tmp_path / "others", "run", "--loadcheck", path, "--seed", "1", **held)[0] == 0

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import os
+from pathlib import Path
+
 import numpy as np
 import pytest
 import torch
@@ -9,7 +12,7 @@ import torch
 from pmi_cl.inversion.config import InversionConfig
 from pmi_cl.inversion.invert import invert
 from pmi_cl.inversion.objectives import FeatureMatch
-from pmi_cl.memory import MemoryGauge, peak_resident_mib
+from pmi_cl.memory import MemoryGauge, memory_of_the_machine, peak_resident_mib
 from tests.small_networks import two_blocks
 
 MIB = 2**17  # float64
@@ -56,3 +59,24 @@ def test_on_a_gpu_its_own_memory_is_measured() -> None:
     before = gauge.peak_mib()
     torch.zeros(64 * 2**18, device="cuda")
     assert gauge.peak_mib() - before == pytest.approx(64, abs=4)
+
+
+@pytest.mark.parametrize(
+    ("groups", "limits"),
+    [
+        ("0::/job/step\n", {"job/memory.max": "1000000\n", "job/step/memory.max": "max\n"}),
+        ("0::/\n", {"memory.max": "1000000\n"}),
+        ("7:cpu:/x\n4:memory:/job\n0::/y\n", {"memory/job/memory.limit_in_bytes": "1000000\n", "y/memory.max": "2000000\n"}),
+    ],
+)
+def test_a_containers_limit_is_the_memory_that_there_is(groups: str, limits: dict[str, str], tmp_path: Path) -> None:
+    (tmp_path / "cgroup").write_text(groups)
+    for name, text in limits.items():
+        (tmp_path / "groups" / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / "groups" / name).write_text(text)
+    assert memory_of_the_machine(tmp_path / "cgroup", tmp_path / "groups") == 1_000_000
+
+
+def test_without_a_limit_it_is_the_machines() -> None:
+    nowhere = Path("/nowhere")
+    assert memory_of_the_machine(nowhere, nowhere) == os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")

@@ -50,27 +50,28 @@ def test_against_double_loops(tasks, kind):
     assert metrics.bwt(given) == pytest.approx(gained / (tasks - 1))
     assert metrics.average(given) == pytest.approx(summed / tasks)
     assert metrics.last(given) == pytest.approx(row_sum / tasks)
-    assert all(type(metrics.summary(given, 1.0)[name]) is float for name in ("last", "average", "forgetting", "bwt"))
+    assert all(type(metrics.summary(given, [1.0])[name]) is float for name in ("last", "average", "forgetting", "bwt"))
 
 
 def test_one_task():
-    assert metrics.summary([[88.5]], 88.5) == {
+    assert metrics.summary([[88.5]], [88.5]) == {
         "matrix": [[88.5]],
         "last": 88.5,
         "average": 88.5,
         "forgetting": 0.0,
         "bwt": 0.0,
         "micro_last": 88.5,
+        "micro_average": 88.5,
     }
 
 
 def test_joint_training_has_a_single_row_and_nothing_to_forget():
-    figures = metrics.summary([[90.0, 80.0, 100.0]], 91.0)
+    figures = metrics.summary([[90.0, 80.0, 100.0]], [91.0])
     assert (figures["last"], figures["average"], figures["forgetting"], figures["bwt"]) == (90.0, 90.0, 0.0, 0.0)
 
 
 def test_before_the_first_task_nothing_is_known():
-    figures = metrics.summary([], None)
+    figures = metrics.summary([], [])
     assert figures.pop("matrix") == []
     assert set(figures.values()) == {None}
 

@@ -24,8 +24,8 @@ def make_results(**changes):
         "seed": 3,
         "status": "finished",
         "precision": "fp32",
-        "class_il": metrics.summary([[90.0], [80.0, 70.0]], 75.1),
-        "task_il": metrics.summary([[90.0], [90.0, 95.0]], 92.4),
+        "class_il": metrics.summary([[90.0], [80.0, 70.0]], [90.0, 75.1]),
+        "task_il": metrics.summary([[90.0], [90.0, 95.0]], [90.0, 92.4]),
         "seconds": {"training": 1.5},
         "peak_memory_mib": {"training": 300.0},
         "inversion": records.inversion_figures({**INVERSION, "seconds": 10.0}),
@@ -41,7 +41,7 @@ def test_results_hold_exactly_the_agreed_keys(tmp_path):
     assert set(results) == head | {"seconds", "peak_memory_mib", "inversion", "versions", "commit", "hardware"}
     assert results["schema"] == 1
     for setting in ("class_il", "task_il"):
-        assert set(results[setting]) == {"matrix", "last", "average", "forgetting", "bwt", "micro_last"}
+        assert set(results[setting]) == {"matrix", "last", "average", "forgetting", "bwt", "micro_last", "micro_average"}
     assert results["inversion"] == {**INVERSION, "seconds_per_image": 0.5}
     assert set(results["versions"]) == {"python", "torch", "numpy", "open_clip_torch", "pmi_cl"}
     assert set(results["hardware"]) == {"processor", "cores", "threads", "gpus", "memory_mib"}
@@ -106,7 +106,7 @@ def test_same_figures_ignores_the_clock_and_the_machine_only():
     "change",
     [
         {"seed": 4},
-        {"class_il": metrics.summary([[90.0], [80.0, 70.0 + 1e-13]], 75.1)},
+        {"class_il": metrics.summary([[90.0], [80.0, 70.0 + 1e-13]], [90.0, 75.1])},
         {"inversion": records.inversion_figures({**INVERSION, "steps": 301, "seconds": 10.0})},
     ],
 )

@@ -139,7 +139,7 @@ def test_the_record_has_the_keys_of_its_schema(whole: tuple[Path, str, str]) -> 
     measured = {"backbone_weights", "class_il", "task_il", "seconds", "peak_memory_mib", "inversion", "versions", "commit", "hardware"}
     assert results.keys() == named.keys() | measured
     for setting in ("class_il", "task_il"):
-        assert results[setting].keys() == {"matrix", "last", "average", "forgetting", "bwt", "micro_last"}
+        assert results[setting].keys() == {"matrix", "last", "average", "forgetting", "bwt", "micro_last", "micro_average"}
     phases = {"training", "selection", "inversion", "statistics", "evaluation"}
     assert results["seconds"].keys() == results["peak_memory_mib"].keys() == phases
     assert all(value > 0 for value in (*results["seconds"].values(), *results["peak_memory_mib"].values()))
@@ -162,6 +162,7 @@ def test_the_figures_are_those_of_the_network_that_was_saved(whole: tuple[Path, 
         assert found["matrix"][1] == pytest.approx([100 * right[rows].mean() for rows in by_task])
         assert found["micro_last"] == pytest.approx(100 * right.mean())
         (first,), (old, new) = found["matrix"]
+        assert found["micro_average"] == pytest.approx((first + 100 * right.mean()) / 2)
         assert found["last"] == pytest.approx((old + new) / 2)
         assert found["average"] == pytest.approx((first + (old + new) / 2) / 2)
         assert found["forgetting"] == pytest.approx(first - old) and found["bwt"] == pytest.approx(old - first)

@@ -70,6 +70,17 @@ def test_runs_are_made_once(tmp_path: Path, capfd: pytest.CaptureFixture[str], m
     assert json.loads((tmp_path / "x.json").read_text()) == first
 
 
+def test_a_run_that_was_killed_before_its_first_checkpoint_is_made_anew(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PYTHONPATH", os.pathsep.join([str(Path(__file__).parents[1]), os.environ.get("PYTHONPATH", "")]))
+    words = ["--model", "sgd", "--dataset", "seq-digits", "--model_config", "smoke", "--tensorboard", "0", "--num_threads", "1"]
+    record = side_by_side.one_run(words, tmp_path, 0)
+    for name in ("results.json", "checkpoint.pt"):
+        (record.folder / name).unlink()
+    again = side_by_side.one_run(words, tmp_path, 0)
+    assert again.folder == record.folder and again.read_results()["status"] == "finished"
+    assert [path.name.startswith(f"{record.folder.name}-stopped-") for path in record.folder.parent.iterdir()].count(True) == 1
+
+
 def test_a_run_that_is_refused_ends_it(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
     words = ["--vary", "model", "pmi_vtp", "--seeds", "0", "--runs", str(tmp_path)]
     assert side_by_side.main([*words, "--", "--dataset", "seq-digits"]) == 2

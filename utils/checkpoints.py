@@ -115,7 +115,7 @@ def _check_contents(path: Path, state: Any, expected: Mapping[str, Any]) -> None
 
 
 def _named(name: str, value: Any) -> str:
-    text = str(value)
+    text = str(int(value) if isinstance(value, bool) else value)
     return f"{name} {text if len(text) <= 40 else text[:37] + '...'}"
 
 

@@ -11,10 +11,13 @@ from pathlib import Path
 from typing import Any
 
 QUIET = (
-    *("model", "dataset", "model_config", "seed", "results_path", "run_name", "base_path", "data_dir", "device", "num_threads"),
-    *("progress", "tensorboard", "savecheck", "checkpoint_minutes", "offline", "resume"),
+    *("model", "dataset", "model_config", "seed", "results_path", "run_name", "base_path", "device", "num_threads"),
+    *("progress", "non_verbose", "tensorboard", "savecheck", "checkpoint_minutes", "offline", "resume"),
 )
-PROTOCOL = ("n_classes", "class_order", "split", "class_ids", "train_per_class", "validation", "stop_after")  # beside data set and tasks
+PROTOCOL = (  # beside data set and tasks
+    *("n_classes", "class_order", "split", "class_ids", "train_per_class", "validation", "stop_after"),
+    *("data_dir", "test_fraction", "image_size"),
+)
 
 
 @dataclass(frozen=True)

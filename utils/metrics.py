@@ -55,16 +55,17 @@ def micro(correct: Sequence[int], total: Sequence[int]) -> float:
     return float(100.0 * sum(correct) / sum(total))
 
 
-def summary(matrix: Matrix, micro_last: float | None) -> dict[str, object]:
+def summary(matrix: Matrix, micros: Sequence[float]) -> dict[str, object]:
     """The figures of one setting as ``results.json`` holds them; all ``None`` while no task has ended.
 
     Args:
         matrix: see the module; may be empty.
-        micro_last: :func:`micro` after the last task.
+        micros: :func:`micro` after each task. PROOF's tables average these; ours and Mammoth's average the rows of the matrix.
     """
     rows = [[float(value) for value in row] for row in matrix]
     figures = {name: measure(rows) if rows else None for name, measure in _MEASURES.items()}
-    return {"matrix": rows, **figures, "micro_last": micro_last}
+    images = {"micro_last": micros[-1], "micro_average": _mean(micros)} if micros else {"micro_last": None, "micro_average": None}
+    return {"matrix": rows, **figures, **images}
 
 
 _MEASURES = {"last": last, "average": average, "forgetting": forgetting, "bwt": bwt}

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import contextlib
-import os
 from collections.abc import Callable, Iterator
 from types import SimpleNamespace
 from typing import TYPE_CHECKING
 
 from pmi_cl.errors import RunFailed, UserError
+from pmi_cl.memory import memory_of_the_machine
 
 if TYPE_CHECKING:
     import torch
@@ -78,6 +78,5 @@ def _memory_mib(device: torch.device) -> float | None:
         import torch
 
         return torch.cuda.mem_get_info(device)[1] / 2**20
-    if hasattr(os, "sysconf") and "SC_PHYS_PAGES" in os.sysconf_names:
-        return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**20
-    return None
+    there = memory_of_the_machine()
+    return None if there is None else there / 2**20

@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from pmi_cl.utils.arguments import Resolved
 
 ROOM_MIB = 128  # what any run may leave: two checkpoints of small networks, one a task if asked for, events and pictures
+IMAGES = ("train_per_class", "validation", "split", "image_size", "test_fraction")  # options that decide which images are learned
 _FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 
 
@@ -65,7 +66,11 @@ def check_backbone(network: ModuleType, args: SimpleNamespace) -> None:
 def identity(run: Resolved, dataset: type[ContinualDataset]) -> dict[str, Any]:
     """What a checkpoint and the run that goes on with it must share, as far as no data is needed to know it."""
     names = {"model": run.model.name, "dataset": run.dataset.name, "backbone": run.backbone.name}
-    return {**names, "n_tasks": dataset.n_tasks(run.args), "class_order": dataset.shown_classes(run.args)}
+    shown = {"n_tasks": dataset.n_tasks(run.args), "class_order": dataset.shown_classes(run.args)}
+    values = vars(run.args)
+    if values.get("validation"):  # the seed chose the images that are held out: under another they would have been trained on
+        shown["seed"] = values["seed"]
+    return {**names, **shown, **{name: values[name] for name in (*IMAGES, *run.model.load().MEMORY) if name in values}}
 
 
 def tasks_to_train(run: Resolved, n_tasks: int) -> int:

@@ -192,10 +192,10 @@ class _Run:
             raise UserError(f"{path} does not fit this method ({type(error).__name__}): give a checkpoint of the same run") from error
 
     def _finish(self) -> None:
-        """Leave the last task's checkpoint, or none where none was asked for, and the last results."""
+        """Leave the last results, then the last task's checkpoint, or none where none was asked for."""
+        self._write_results("finished")
         if self.args.savecheck == "none":
             self.record.checkpoint.unlink(missing_ok=True)
-        self._write_results("finished")
 
     def headline(self) -> str:
         """The last line: the last accuracy, as papers name it, and what else is compared."""
@@ -232,8 +232,8 @@ class _Run:
                 backbone_weights=self.weights,
                 status=status,
                 precision=str(inversion_dtype(self.args.precision, self.device)).removeprefix("torch."),
-                class_il=metrics.summary(training.class_il, training.micro.get("class_il")),
-                task_il=metrics.summary(training.task_il, training.micro.get("task_il")),
+                class_il=metrics.summary(training.class_il, training.micro["class_il"]),
+                task_il=metrics.summary(training.task_il, training.micro["task_il"]),
                 seconds=self.phases.seconds(),
                 peak_memory_mib=self.phases.peak_memory_mib(),
                 inversion=inversion_figures(self.model.inversion_figures()),

@@ -49,7 +49,7 @@ class Training:
         position: where it is.
         steps: how many were taken so far, over all tasks.
         class_il, task_il: the accuracy matrices so far.
-        micro: the micro-averaged accuracies after the newest task.
+        micro: for both settings, the accuracy over all images together after each task.
     """
 
     def __init__(
@@ -67,7 +67,7 @@ class Training:
         self.position, self.steps = Position(), 0
         self.class_il: list[list[float]] = []
         self.task_il: list[list[float]] = []
-        self.micro: dict[str, float] = {}
+        self.micro: dict[str, list[float]] = {"class_il": [], "task_il": []}
         self._seen, self._since = 0, time.perf_counter()
 
     @property
@@ -152,7 +152,8 @@ class Training:
             found = evaluate(self.model, self.dataset, seen, most_batches=DEBUG_STEPS if self.args.debug_mode else None)
         self.class_il.append(found.class_il)
         self.task_il.append(found.task_il)
-        self.micro = {"class_il": found.micro_class_il, "task_il": found.micro_task_il}
+        self.micro["class_il"].append(found.micro_class_il)
+        self.micro["task_il"].append(found.micro_task_il)
         self.position = Position(task + 1)
         self.after_task()
         self.host.safe_point()
@@ -167,7 +168,11 @@ class Training:
         """Go on where :meth:`state` was taken. Raises one of Python's errors where the contents are not those of such a state."""
         self._check(state)
         self.position, self.steps = Position(**state["position"]), state["steps"]
-        self.class_il, self.task_il, self.micro = state["class_il"], state["task_il"], dict(state["micro"])
+        self.class_il, self.task_il, self.micro = (
+            state["class_il"],
+            state["task_il"],
+            {name: list(state["micro"][name]) for name in ("class_il", "task_il")},
+        )
         self.model.load_state(state["method"])
 
     def _check(self, state: dict[str, Any]) -> None:
@@ -182,3 +187,5 @@ class Training:
                 raise ValueError("the accuracies are not those of the tasks before")
             if not all(isinstance(value, float) for row in matrix for value in row):
                 raise ValueError("an accuracy is no number")
+        if any(len(values) != len(state["class_il"]) for values in state["micro"].values()):
+            raise ValueError("the accuracies over all images are not those of the tasks before")
