@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import itertools
 import os
 import runpy
 import sys
@@ -12,9 +14,10 @@ from typing import Any
 from pmi_cl.catalogue import FAMILY, INSTALLED, Entry
 from pmi_cl.catalogue import KINDS as WORDS
 from pmi_cl.errors import UserError, unknown_name
-from pmi_cl.mammoth_flags import PREFIX, Flags, preset_names, settings
+from pmi_cl.mammoth_flags import PREFIX, UNUSED, Flags, preset_names, settings
 from pmi_cl.mammoth_host import Mammoth, enter_mammoth, find_mammoth, quietly, spelled
 from pmi_cl.terminal import show
+from pmi_cl.utils.presets import OWN_FILES
 
 KINDS = ("backbone", "dataset", "model")
 USAGE = f"""\
@@ -35,12 +38,15 @@ class Bridge:
 
     Attributes:
         mammoth: the checkout.
+        here: the folder that was the current one before Mammoth was imported.
+        folders: where data, results and checkpoints go if nothing is said.
         entries: ours, by kind and by the name that they have in Mammoth.
         flags: the flags of each of them, by kind and name.
     """
 
-    def __init__(self, mammoth: Mammoth) -> None:
-        self.mammoth = mammoth
+    def __init__(self, mammoth: Mammoth, here: Path) -> None:
+        self.mammoth, self.here = mammoth, here
+        self.folders = default_folders(mammoth.folder, here)
         self.entries = {kind: {self._name(entry): entry for entry in _entries(kind)} for kind in KINDS}
         self.flags = {
             kind: {name: Flags(entry, mammoth.flags) for name, entry in entries.items()} for kind, entries in self.entries.items()
@@ -64,20 +70,25 @@ class Bridge:
                 for name in self.entries[kind]:
                     makers[kind](name)
         self._patch("utils.args", "add_configuration_args", self._configuration_args)
+        self._patch("utils.args", "add_management_args", self._management_args)
         self._patch("models.utils", "load_model_config", self._model_config)
         self._patch("backbone", "get_backbone", self._get_backbone)
 
     def check_names(self, words: Sequence[str]) -> None:
         """Raises UserError, with the nearest names, for a model, data set or backbone that neither has: Mammoth would print all names."""
-        for word, after in zip(words, [*words[1:], ""], strict=True):
-            flag, equals, value = word.partition("=")
-            kind, typed = flag.removeprefix("--"), value if equals else after
-            if flag != f"--{kind}" or kind not in KINDS or not typed or typed.startswith("--"):
-                continue
+        for _, kind, typed in _typed_names(words):
             ours = [entry.name if spelled(entry.name) == name else name for name, entry in self.entries[kind].items()]
             known = [*ours, *self.mammoth.names[kind]]
             if spelled(typed) not in map(spelled, known):
                 raise unknown_name(WORDS[kind], typed, known)
+
+    def as_registered(self, words: Sequence[str]) -> list[str]:
+        """The words with the names of ours as Mammoth has them: it compares those of backbones letter by letter."""
+        found = list(words)
+        for place, kind, typed in _typed_names(words):
+            if spelled(typed) in self.entries[kind]:
+                found[place] = found[place].removesuffix(typed) + spelled(typed)
+        return found
 
     def _backbone(self, name: str) -> None:
         from pmi_cl.mammoth_data import HostedBackbone
@@ -129,8 +140,17 @@ class Bridge:
         model = self.entries["model"].get(spelled(args.model))
         for action in parser._actions:
             if model and action.dest == "model_config":
-                action.type, action.choices = str, preset_names(model)
-                action.help = f"Preset of {model.name}; default: its choice for the data set; none: no preset."
+                action.type, action.choices = str, None  # an unknown one gets the nearest names where presets are read
+                action.metavar = f"{{{','.join(preset_names(model))}}}"
+                action.help = (
+                    f"Preset of {model.name}; default: its choice for the data set; none: no preset; or a file of yours, MINE.yaml."
+                )
+
+    def _management_args(self, original: Callable[..., Any], parser: Any) -> None:
+        """Mammoth's default folders are relative to its checkout, where it works: ours are where the user is."""
+        original(parser)
+        for action in parser._actions:
+            action.default = self.folders.get(action.dest, action.default)
 
     def _model_config(self, original: Callable[..., Any], args: Any, buffer_size: int | None = None) -> dict[str, Any]:
         """The preset of one of our methods as Mammoth's yaml files would say it."""
@@ -141,9 +161,12 @@ class Bridge:
         typed = self.entries["backbone"].get(spelled(args.backbone or ""))
         values = settings(flags.entry, args.dataset, ours, args.model_config, typed.name if typed else None)
         backbone = self._name(INSTALLED.find("backbone", values["backbone"]))
-        config: dict[str, Any] = {"backbone": backbone, "drop_last": True, "lr_scheduler": None}
+        config: dict[str, Any] = {"backbone": backbone, "drop_last": True, "lr": 0.0}  # a method that trains nothing has no rate
+        config |= {name: UNUSED[name][0] for name in ("lr_scheduler", "lr_milestones")}  # in place of a data set's own
         for part in (flags, self.flags["dataset"].get(dataset), self.flags["backbone"][backbone]):
             config |= {part.names[spec.name]: values[spec.name] for spec in part.given} if part else {}
+        if getattr(args, "loadcheck", None):  # what the checkpoint was made with counts more than a preset
+            config = {name: value for name, value in config.items() if getattr(args, name, None) is None}
         return config
 
     def _get_backbone(self, original: Callable[..., Any], args: Any) -> Any:
@@ -155,6 +178,18 @@ class Bridge:
 
         name = spelled(args.backbone)
         return promised_backbone(self.entries["backbone"].get(name), args.backbone, model, self.flags["backbone"].get(name), args)
+
+
+def _typed_names(words: Sequence[str]) -> list[tuple[int, str, str]]:
+    """Where a method, data set or backbone is named: the place of the word, the kind, and the name."""
+    found = []
+    for place, word in enumerate(words):
+        flag, equals, value = word.partition("=")
+        kind, at = flag.removeprefix("--"), place if equals else place + 1
+        typed = value if equals else "".join(words[at : at + 1])
+        if flag == f"--{kind}" and kind in KINDS and typed and not typed.startswith("--"):
+            found.append((at, kind, typed))
+    return found
 
 
 def _returning(value: Any) -> Callable[[Any], Any]:
@@ -183,10 +218,11 @@ def register(mammoth_path: str | Path | None = None, wanted: Sequence[str] = ())
     from pmi_cl.torchvision_shim import ensure_torchvision
 
     ensure_torchvision()
+    here = Path.cwd()  # importing Mammoth makes its checkout the current folder
     mammoth = enter_mammoth(find_mammoth(mammoth_path or _importable()), wanted)
     models = mammoth.models
     if not hasattr(models, "pmi_cl_bridge"):
-        models.pmi_cl_bridge = Bridge(mammoth)
+        models.pmi_cl_bridge = Bridge(mammoth, here)
         models.pmi_cl_bridge.register()
     return models.pmi_cl_bridge
 
@@ -208,50 +244,71 @@ def launch(argv: Sequence[str]) -> int:
     if not named and (not words or set(words) & {"-h", "--help"}):
         show(USAGE)
         return 0
-    if path is None:
+    if not path:
         raise UserError("--mammoth_path is missing: give the folder of a Mammoth checkout")
-    folder, here = find_mammoth(path), Path.cwd()
+    folder = find_mammoth(path)
     bridge = register(folder, words)
     bridge.check_names(words)
-    _refuse_doubled(words)
-    words = _anchored(words, here, folder)
+    _check_flags(words)
+    words = _anchored(bridge.as_registered(words), bridge.here, bridge.folders)
     sys.modules["utils.conf"].get_checkpoint_path(words[words.index("--checkpoint_path") + 1])  # before a module makes Mammoth's default
     sys.argv = [str(bridge.mammoth.folder / "main.py"), *words]
     sys.dont_write_bytecode = True
-    runpy.run_path(sys.argv[0], run_name="__main__")
+    made = folder / "checkpoints"
+    there_before = made.exists()
+    try:
+        runpy.run_path(sys.argv[0], run_name="__main__")
+    finally:
+        if not there_before:
+            with contextlib.suppress(OSError):  # with --savecheck Mammoth makes it and puts nothing there
+                made.rmdir()
     return 0
 
 
-def _mammoth_path(argv: Sequence[str]) -> tuple[str | None, list[str]]:
-    """The value of ``--mammoth_path``, or of MAMMOTH_PATH, and the other words."""
-    words, path = [], os.environ.get("MAMMOTH_PATH")
-    rest = iter(argv)
-    for word in rest:
+def _mammoth_path(argv: Sequence[str]) -> tuple[str, list[str]]:
+    """The value of ``--mammoth_path``, or of MAMMOTH_PATH; empty where there is none. And the other words."""
+    words, path = [], os.environ.get("MAMMOTH_PATH", "")
+    rest = list(argv)
+    while rest:
+        word = rest.pop(0)
         name, equals, value = word.partition("=")
-        if name == "--mammoth_path":
-            path = value if equals else next(rest, None)
-        else:
+        if spelled(name) != "--mammoth-path":
             words.append(word)
+        elif equals:
+            path = value
+        else:
+            path = rest.pop(0) if rest and not rest[0].startswith("--") else ""
     return path, words
 
 
-def _refuse_doubled(words: Sequence[str]) -> None:
-    """Raises UserError for a flag that is typed twice: Mammoth would end in a traceback."""
+def _check_flags(words: Sequence[str]) -> None:
+    """Raises UserError for a flag that is typed twice, which Mammoth answers with a traceback, and for ours that has another name here."""
     flags = [word.partition("=")[0] for word in words if word.startswith("--")]
     twice = next((flag for place, flag in enumerate(flags) if flag in flags[:place]), None)
     if twice:
         raise UserError(f"{twice} is typed twice: give it once")
+    if "--class_order" in flags:
+        raise UserError(f"--class_order: say --{PREFIX}class_order for a data set of ours, or Mammoth's own --custom_class_order")
 
 
-def _anchored(words: Sequence[str], here: Path, folder: Path) -> list[str]:
+def default_folders(checkout: Path, here: Path) -> dict[str, str]:
+    """Where things go that no flag says, by flag: into the folder where the user is; data sets where the checkout has some already."""
+    data = checkout / "data" if (checkout / "data").is_dir() else here / "data"
+    return {"base_path": str(data), "results_path": str(here / "data/results"), "checkpoint_path": str(here / "checkpoints")}
+
+
+def _anchored(words: Sequence[str], here: Path, folders: dict[str, str]) -> list[str]:
     """The words with absolute paths, and with Mammoth's default folders where none are typed: Mammoth works inside its checkout."""
     flags: list[str] = []
     for word in words:
         name, equals, value = word.partition("=")
-        flags += [name, value] if equals and name[2:] in PATHS else [word]
-    for place, word in enumerate(flags[:-1]):
-        if word[2:] in PATHS and word.startswith("--") and "://" not in flags[place + 1]:
-            flags[place + 1] = str(here / Path(flags[place + 1]).expanduser())
-    data = folder / "data" if (folder / "data").is_dir() else here / "data"
-    defaults = {"base_path": data, "results_path": here / "data/results", "checkpoint_path": here / "checkpoints"}
-    return [*flags, *(word for name, at in defaults.items() if f"--{name}" not in flags for word in (f"--{name}", str(at)))]
+        flags += [name, value] if equals and _is_path(name, value) else [word]
+    for place, (flag, value) in enumerate(itertools.pairwise(flags)):
+        if _is_path(flag, value):
+            flags[place + 1] = str(here / Path(value).expanduser())
+    return [*flags, *(word for name, at in folders.items() if f"--{name}" not in flags for word in (f"--{name}", at))]
+
+
+def _is_path(flag: str, value: str) -> bool:
+    own_preset = flag == "--model_config" and value.lower().endswith(OWN_FILES)
+    return own_preset or (flag.startswith("--") and flag[2:] in PATHS and "://" not in value)

@@ -123,6 +123,9 @@ class Pictures(torch.utils.data.Dataset[tuple[Any, ...]]):
     """Images in the shape in which Mammoth wants the two splits of a data set: ``data`` and ``targets`` as arrays, PIL transforms."""
 
     def __init__(self, data: Any, targets: Any, transform: Callable[[Any], Tensor], train: bool) -> None:
+        from torchvision.transforms import ToTensor
+
+        self.not_aug_transform = ToTensor()  # iCaRL's replay looks for it
         self.data, self.targets, self.transform, self.train = data, targets, transform, train
 
     def __len__(self) -> int:
@@ -131,12 +134,11 @@ class Pictures(torch.utils.data.Dataset[tuple[Any, ...]]):
     def __getitem__(self, row: int) -> tuple[Any, ...]:
         """(augmented, label, plain) and, where a method has left logits, these; (image, label) for the test."""
         from PIL import Image
-        from torchvision.transforms.functional import to_tensor
 
         image, label = Image.fromarray(self.data[row]), self.targets[row]
         if not self.train:
             return self.transform(image), label
-        item = self.transform(image), label, to_tensor(image)
+        item = self.transform(image), label, self.not_aug_transform(image)
         return (*item, self.logits[row]) if hasattr(self, "logits") else item
 
 
@@ -236,10 +238,10 @@ class HostedBackbone:
 
     def __init__(self, num_classes: int, **own: Any) -> None:
         super().__init__()
+        if self.ENTRY.constants.get("KIND", "resnet") != "resnet":
+            raise UserError(f"--backbone {self.ENTRY.name} has no classifier: it serves pmi-cl's methods only")
         with global_seed(torch.initial_seed(), "network"):
             self.body: Any = build_backbone(self.ENTRY, run_arguments(self.FLAGS.values(own)))
-        if not hasattr(self.body, "head"):
-            raise UserError(f"--backbone {self.ENTRY.name} has no classifier: it serves pmi-cl's methods only")
         self.num_classes, self.feature_dim = int(num_classes), self.body.feature_dim
         self.classifier = nn.Linear(self.feature_dim, self.num_classes)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import ast
 import logging
 from collections.abc import Callable, Collection, Mapping, Sequence
 from types import SimpleNamespace
@@ -22,6 +23,10 @@ OF_DATASETS = ("n_tasks", "n_classes", "train_per_class", "offline")  # and thos
 UNUSED = {
     "fitting_mode": ("epochs", "its schedule counts epochs"),
     "lr_scheduler": (None, f"it has a schedule of its own, --{PREFIX}lr_milestones"),
+    "lr_milestones": ([], f"say --{PREFIX}lr_milestones, in parts of n_epochs"),
+    "sched_multistep_lr_gamma": (0.1, "say --lr_gamma"),
+    "scheduler_mode": ("epoch", "its schedule counts epochs"),
+    "n_iters": (None, "its schedule counts epochs"),
     "optimizer": ("sgd", "it trains with SGD"),
     "optim_nesterov": (False, "leave it out"),
     "label_perc": (1, "every image needs its label"),
@@ -63,7 +68,7 @@ class Flags:
     def values(self, given: Mapping[str, Any]) -> dict[str, Any]:
         """The option values in Mammoth's arguments, by option. Raises UserError for one that is not allowed."""
         named = {spec: self.names[spec.name] for spec in self.specs}
-        return {spec.name: convert(spec, given[flag], f"--{flag} {given[flag]}") for spec, flag in named.items() if flag in given}
+        return {spec.name: convert(spec, _value(given[flag]), f"--{flag} {given[flag]}") for spec, flag in named.items() if flag in given}
 
 
 def reader(spec: OptionSpec) -> Callable[[Any], Any]:
@@ -71,11 +76,21 @@ def reader(spec: OptionSpec) -> Callable[[Any], Any]:
 
     def read(word: Any) -> Any:
         try:
-            return convert(spec, word, f"'{word}'")
+            return convert(spec, _value(word), f"'{word}'")
         except UserError as error:
             raise argparse.ArgumentTypeError(str(error)) from error
 
     return read
+
+
+def _value(word: Any) -> Any:
+    """What was typed; Mammoth's checkpoints have a tuple as its text, "(0.6, 0.75)"."""
+    if not (isinstance(word, str) and word.startswith("(")):
+        return word
+    try:
+        return ast.literal_eval(word)
+    except (ValueError, SyntaxError):
+        return word
 
 
 class _Many(argparse.Action):
@@ -112,16 +127,24 @@ def settings(model: Entry, dataset: str, ours: Entry | None, preset: str | None,
     Raises:
         UserError: an unknown preset.
     """
-    presets = presets_of(model.name, INSTALLED)
+    presets = presets_of(model.name, INSTALLED, preset)
     entry = ours or Entry("dataset", _section(presets, dataset), "Mammoth", "", "", (), {"DEFAULTS": {"backbone": "resnet32"}})
     flags = {} if preset in (None, "default", "base") else {"model_config": str(preset)}
     flags |= {"backbone": backbone} if backbone else {}
     network = INSTALLED.find("backbone", str(chosen_backbone(flags, presets, model, entry)))
-    values, sources = decide(all_specs(model, entry, network), flags, presets, model, entry)
-    moved = [name for name in OF_DATASETS if ours is None and sources[name].startswith("preset")]
-    if moved:
-        logging.warning("pmi-cl: %s, which the preset sets, is no flag of %s", ", ".join(moved), dataset)
+    specs = all_specs(model, entry, network)
+    of_ours = () if ours else _data_options({spec.name for spec in specs})  # a preset may speak of them; Mammoth's data set has none
+    values, sources = decide((*specs, *of_ours), flags, presets, model, entry)
+    moved = [name for name in (*OF_DATASETS, *(spec.name for spec in of_ours)) if ours is None and sources[name].startswith("preset")]
+    for name in moved:
+        logging.warning("pmi-cl: the preset's %s %s does not count: %s is Mammoth's data set", name, values[name], dataset)
     return {**values, "backbone": network.name}
+
+
+def _data_options(known: Collection[str]) -> tuple[OptionSpec, ...]:
+    """The options of all data sets of ours, by name, but for those that are known otherwise."""
+    found = {spec.name: spec for entry in INSTALLED.entries("dataset") for spec in entry.options if spec.name not in known}
+    return tuple(found.values())
 
 
 def _section(presets: PresetFile, dataset: str) -> str:
@@ -135,12 +158,12 @@ def preset_names(model: Entry) -> Sequence[str]:
     return ("default", *presets_of(model.name, INSTALLED).presets, "none")
 
 
-def refuse_unused(model: Entry, args: Any) -> None:
+def refuse_unused(flags: Flags, args: Any) -> None:
     """Raises UserError for a flag of Mammoth's that the method would ignore."""
-    known = {spec.name for spec in model.options}
+    known = set(flags.names.values())
     for name, (neutral, instead) in UNUSED.items():
         if name not in known and getattr(args, name, neutral) not in (neutral, None):
-            raise UserError(f"--{name} {getattr(args, name)} does nothing for {model.name}: {instead}")
+            raise UserError(f"--{name} {getattr(args, name)} does nothing for {flags.entry.name}: {instead}")
 
 
 def run_arguments(given: Mapping[str, Any]) -> SimpleNamespace:

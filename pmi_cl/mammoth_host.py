@@ -66,7 +66,7 @@ def find_mammoth(path: str | Path) -> Path:
     folder = Path(path).expanduser().resolve()
     missing = [name for name in FILES if not (folder / name).is_file()]
     if missing:
-        raise UserError(f"--mammoth_path {path} is no checkout of Mammoth (it lacks {missing[0]}): give the folder that holds its main.py")
+        raise UserError(f"{path} is no checkout of Mammoth (it lacks {missing[0]}): give the folder that holds its main.py")
     return folder
 
 

@@ -41,6 +41,7 @@ class HostedMethod:
         method: the method itself; its network is ``net``. It is no submodule: Mammoth saves ``net`` and, as extra state, the method's own.
         data: the images of the task at hand, as the method knows data sets.
         batches: those of the epoch, where the data set is one of ours.
+        within: whether a task has begun that has not ended.
     """
 
     ENTRY: Entry
@@ -48,6 +49,7 @@ class HostedMethod:
     NAME: str
     method: Any = None
     batches: Iterator[tuple[Tensor, Tensor, Tensor]] | None = None
+    within = False
     # of Mammoth's class, behind this one
     args: Any
     net: Any
@@ -58,7 +60,7 @@ class HostedMethod:
     epoch_iteration: int
 
     def __init__(self, backbone: Promised, loss: Any, args: Any, transform: Any, dataset: Any = None) -> None:
-        refuse_unused(self.ENTRY, args)
+        refuse_unused(self.FLAGS, args)
         super().__init__(backbone, loss, copy.copy(args), transform, dataset)  # type: ignore[call-arg]
         options = {**backbone.options, **self.FLAGS.values(vars(args)), "backbone": backbone.entry.name}
         options["seed"] = random.SystemRandom().randrange(2**32) if args.seed is None else args.seed
@@ -98,6 +100,7 @@ class HostedMethod:
         self.method.grow()
         if self._skips():
             return
+        self.within = True
         self.data.show(self.current_task, dataset.train_loader)
         self.method.check_data(self.data)
         self.method.begin_task(self.data)
@@ -134,7 +137,7 @@ class HostedMethod:
         """Let the method measure statistics and what else it keeps, and the task's images go."""
         if not self._skips():
             self.method.end_task(self.data)
-            self.opt = self.method.opt
+            self.opt, self.within = self.method.opt, False
         self.data.forget()
 
     def forward(self, x: Tensor, *task: Any) -> Tensor:
@@ -144,11 +147,16 @@ class HostedMethod:
 
     def get_extra_state(self) -> dict[str, Any]:
         """The method's state, for Mammoth's checkpoints."""
-        return self.method.state()
+        return {"method": self.method.state(), "within": self.within}
 
     def set_extra_state(self, state: dict[str, Any]) -> None:
-        """Take up :meth:`get_extra_state`."""
-        self.method.load_state(state)
+        """Take up :meth:`get_extra_state`. Raises UserError where the run would not start with the task after the checkpoint's."""
+        task, start, file = state["method"]["task"] + 1, self.args.start_from or 0, f"--loadcheck {self.args.loadcheck}"
+        if state["within"]:
+            raise UserError(f"{file} was written within task {task}: give one of the end of a task, which --savecheck task keeps")
+        if start != task and not self.args.inference_only:
+            raise UserError(f"{file} holds {task} task(s), and --start_from is {start}: say --start_from {task}")
+        self.method.load_state(state["method"])
 
 
 class MammothHost(NullHost):

@@ -94,6 +94,42 @@ def test_a_run_goes_on_from_a_checkpoint_of_its_middle(host: Path, tmp_path: Pat
     assert raw(mammoth(tmp_path, host, *words, *shown))[-1][:2] == first[-1]
 
 
+def test_a_checkpoint_brings_its_settings(host: Path, tmp_path: Path) -> None:
+    """Nothing is typed again, and the preset does not come back; the next tasks end as if the run had not been stopped."""
+    words = ["--model", "pmi_rdfcil", "--dataset", "seq-digits", *SMALL, "--lr", "0.05", "--stop_after", "2", "--savecheck", "task"]
+    whole = raw(mammoth(tmp_path, host, *words))
+    (first,) = (tmp_path / "checkpoints").glob("*_0.pt")
+    assert raw(mammoth(tmp_path, host, "--loadcheck", str(first), "--start_from", "1", "--stop_after", "2"))[-1] == whole[-1]
+    for typed, said in (("2", "--start_from is 2: say --start_from 1"), (None, "--start_from is 0: say --start_from 1")):
+        more = ["--start_from", typed] if typed else []
+        assert said in refused(tmp_path, "--mammoth_path", str(host), "--loadcheck", str(first), *more)
+
+
+def test_every_preset_of_every_method_is_one_for_mammoths_data_sets() -> None:
+    from pmi_cl.catalogue import INSTALLED
+    from pmi_cl.mammoth_flags import preset_names, settings
+
+    for entry in INSTALLED.entries("model"):
+        for preset in preset_names(entry):
+            for dataset in ("seq-cifar100", "seq-cifar10"):
+                assert settings(entry, dataset, None, preset)["backbone"]
+
+
+def test_a_preset_of_ones_own(host: Path, tmp_path: Path) -> None:
+    """By a path that is meant from here."""
+    (tmp_path / "mine.yaml").write_text("lr: 0.0625\nlr_milestones: [0.25]\n")
+    code = """
+import sys
+from pmi_cl.mammoth import launch, register
+register(sys.argv[1])
+import utils.training
+utils.training.train = lambda model, dataset, args: print(args.lr, args.pmi_lr_milestones, args.base_path)
+launch(["--mammoth_path", *sys.argv[1:]])
+"""
+    words = ["--model", "pmi-sgd", "--dataset", "seq-digits", "--model_config=mine.yaml", *FEW]
+    assert python(tmp_path, code, str(host), *words).startswith("0.0625 (0.25,) ")
+
+
 def test_a_method_of_ours_on_a_data_set_of_mammoths(host: Path, tmp_path: Path, request: pytest.FixtureRequest) -> None:
     words = [
         "--model",
@@ -123,6 +159,14 @@ def test_what_mammoth_does_to_its_data_reaches_our_methods(tmp_path: Path) -> No
     words = ["--model", "pmi-sgd", *FEW[2:], "--permute_classes", "1", "--enable_other_metrics", "1"]
     for dataset in ("seq-cifar100", "seq-digits"):
         assert [len(row) for row in raw(mammoth(tmp_path, STAND_IN, *words, "--dataset", dataset))] == [1, 2, 3, 4, 5]
+
+
+@pytest.mark.skipif(REAL is None, reason="needs MAMMOTH_PATH")
+@pytest.mark.parametrize("model", ["icarl", "er", "ewc_on", "lwf"])
+def test_methods_of_mammoths_that_look_into_a_data_set(model: str, tmp_path: Path) -> None:
+    more = {"icarl": ["--buffer_size", "50"], "er": ["--buffer_size", "50"], "ewc_on": ["--e_lambda", "10", "--gamma", "1"]}
+    text = mammoth(tmp_path, Path(str(REAL)), "--model", model, "--dataset", "seq-digits", *more.get(model, []), *FEW)
+    assert len(ACCURACY.findall(text)) == 5
 
 
 @pytest.mark.parametrize("model", ["pmi-sgd", "rdfcil", "zsclip", "vpt", "pmi_moe"])
@@ -209,6 +253,24 @@ print(sorted({{"pmi-rdfcil", "seq-digits", "pmi-resnet32", "pmi-seq-cifar100", "
     assert python(tmp_path, code) == "['pmi-rdfcil', 'pmi-resnet32', 'pmi-seq-cifar100', 'pmi-sgd', 'seq-digits']"
 
 
+def test_a_script_leaves_its_results_where_it_is(host: Path, tmp_path: Path) -> None:
+    """Importing Mammoth makes its checkout the current folder."""
+    code = """
+import sys
+from pmi_cl.mammoth import register
+register(sys.argv.pop(1))
+sys.argv[0] = "main.py"
+import main
+from utils.training import train
+train(*main.initialize())
+print("done")
+"""
+    before = {path for path in host.rglob("*") if path.name != "__pycache__" and path.parent.name != "__pycache__"}
+    assert python(tmp_path, code, str(host), "--model", "pmi-sgd", "--dataset", "seq-digits", *FEW, "--stop_after", "1") == "done"
+    assert (tmp_path / "data/results/class-il/seq-digits/pmi_sgd/logs.pyd").is_file()
+    assert {path for path in host.rglob("*") if path.name != "__pycache__" and path.parent.name != "__pycache__"} == before
+
+
 # Mistakes: one line, exit code 2.
 
 
@@ -222,7 +284,8 @@ def refused(folder: Path, *words: str) -> str:
 
 def test_a_folder_that_is_not_mammoth(tmp_path: Path) -> None:
     assert "is no checkout of Mammoth (it lacks main.py)" in refused(tmp_path, "--mammoth_path", ".", "--model", "sgd")
-    assert "--mammoth_path is missing" in refused(tmp_path, "--model", "sgd")
+    for words in ([], ["--mammoth_path="], ["--mammoth-path", "--lr", "1"]):
+        assert "--mammoth_path is missing" in refused(tmp_path, *words, "--model", "sgd")
 
 
 def test_a_mammoth_with_another_contract_and_one_whose_requirements_are_missing(read_only: Path, tmp_path: Path) -> None:
@@ -251,7 +314,11 @@ MISTAKES = {
     "--n_tasks 3": "--n_tasks 3 does not divide the 10 classes",
     "--buffer_images 3": "--buffer_images 3: give at least 20",
     "--inv_steps 0": "--inv_steps: '0': it must be between 1 and",
-    "--model_config bst": "invalid choice: 'bst'",
+    "--model_config bst": "unknown preset 'bst': did you mean best",
+    "--lr_milestones 1 2": "--lr_milestones [1, 2] does nothing for pmi_rdfcil: say --pmi_lr_milestones",
+    "--class_order np1993": "--class_order: say --pmi_class_order",
+    "--model sgd --backbone clip:ViT-B-32": "--backbone clip:ViT-B-32 has no classifier",
+    "--model vpt --backbone clip:vit-b-32 --precision fp64": "argument --precision",
     "--model pmi_rdfcli": "unknown model 'pmi_rdfcli': did you mean pmi_rdfcil",
     "--dataset=seq-digist": "unknown data set 'seq-digist': did you mean seq-digits",
     "--backbone pmi_resnet23": "unknown backbone 'pmi_resnet23': did you mean pmi-resnet32",

@@ -33,7 +33,10 @@ def parse_args():
     cmd = sys.argv[1:]
     parser = argparse.ArgumentParser(allow_abbrev=False, add_help=False)
     parser.add_argument("--loadcheck")
-    add_initial_args(parser)
+    file = parser.parse_known_args(cmd)[0].loadcheck
+    saved = torch.load(file, map_location="cpu", weights_only=True)["args"] if file and os.path.exists(file) else {}
+    add_initial_args(parser, strict=not saved)
+    parser.set_defaults(**saved)
     args = parser.parse_known_args(cmd)[0]
     add_configuration_args(parser, args)
     config = load_configs(parser, cmd)
@@ -54,6 +57,8 @@ def parse_args():
             elif not isinstance(action.default, (list, tuple)) or action.type not in (list, tuple):
                 action.default = [action.type(value) for value in action.default]
     args = parser.parse_args(cmd)
+    if args.savecheck:
+        os.makedirs("checkpoints", exist_ok=True)
     if args.seed is not None:
         torch.manual_seed(args.seed)
     return args

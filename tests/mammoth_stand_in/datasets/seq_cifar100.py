@@ -15,7 +15,7 @@ class Noise:
         colours = np.random.RandomState(0).randint(0, 200, (10, 1, 1, 3))
         self.targets = np.repeat(np.arange(10), count)
         self.data = (colours[self.targets] + random.randint(0, 56, (10 * count, 16, 16, 3))).astype(np.uint8)
-        self.transform, self.train = transform, train
+        self.transform, self.not_aug_transform, self.train = transform, transforms.ToTensor(), train
 
     def __len__(self):
         return len(self.targets)
@@ -23,7 +23,7 @@ class Noise:
     def __getitem__(self, row):
         image = Image.fromarray(self.data[row])
         item = self.transform(image), self.targets[row]
-        return (*item, transforms.ToTensor()(image)) if self.train else item
+        return (*item, self.not_aug_transform(image)) if self.train else item
 
 
 class SeqNoise(ContinualDataset):

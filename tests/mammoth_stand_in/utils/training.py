@@ -47,7 +47,9 @@ def log(args, free, told, task, names):
 
 def save(args, model, task, results):
     path = os.path.join(get_checkpoint_path(), f"{args.ckpt_name or 'run'}_{task}.pt")
-    torch.save({"model": model.state_dict(), "optimizer": model.opt.state_dict(), "results": results}, path)
+    plain = {name: value if isinstance(value, int | float | str | list | None) else str(value) for name, value in vars(args).items()}
+    plain.pop("device")
+    torch.save({"model": model.state_dict(), "optimizer": model.opt.state_dict(), "results": results, "args": plain}, path)
 
 
 def load(args, model):

@@ -38,6 +38,7 @@ class ContinualDataset:
 
 def store_masked_loaders(train, test, setting):
     setting.c_task += 1
+    assert hasattr(train, "not_aug_transform"), "a replay would take images of another layout"
     start, end = setting.get_offsets()
     loaders = []
     for part, shuffle in ((train, True), (test, False)):
