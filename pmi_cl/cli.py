@@ -33,7 +33,7 @@ def main(argv: Sequence[str] | None = None, catalogue: Catalogue = INSTALLED) ->
     open_closed_streams()
     before_torch()
     try:
-        return _command(sys.argv[1:] if argv is None else argv, catalogue)
+        return _command(sys.argv[1:] if argv is None else argv, catalogue, ends_process=argv is None)
     except (UserError, RunFailed) as error:
         tell(f"pmi-cl: error: {' '.join(str(error).splitlines())}")
         return error.exit_code
@@ -46,7 +46,7 @@ def main(argv: Sequence[str] | None = None, catalogue: Catalogue = INSTALLED) ->
         return PIPE_CLOSED
 
 
-def _command(argv: Sequence[str], catalogue: Catalogue) -> int:
+def _command(argv: Sequence[str], catalogue: Catalogue, ends_process: bool = False) -> int:
     if argv and argv[0] == "mammoth":
         from pmi_cl.mammoth import launch
 
@@ -68,7 +68,7 @@ def _command(argv: Sequence[str], catalogue: Catalogue) -> int:
             raise unknown_name("command", rest[0], [*commands, "mammoth"])
         return commands[rest[0]](rest[1:], catalogue)
     else:
-        return _start(rest, "--check" in asked, catalogue)
+        return _start(rest, "--check" in asked, catalogue, ends_process)
     return 0
 
 
@@ -82,12 +82,12 @@ def _not_installed(error: ModuleNotFoundError) -> int:
     return UserError.exit_code
 
 
-def _start(argv: Sequence[str], check_only: bool, catalogue: Catalogue) -> int:
+def _start(argv: Sequence[str], check_only: bool, catalogue: Catalogue, ends_process: bool) -> int:
     resolved = resolve(argv, catalogue)
     if not check_only:
         from pmi_cl.utils.runner import run  # imports torch: only now, when nothing that was typed is wrong
 
-        return run(resolved)
+        return run(resolved, ends_process)
     from pmi_cl.utils.preflight import preflight
 
     preflight(resolved)

@@ -360,7 +360,7 @@ def test_a_python_without_our_requirements_is_told_what_to_do(words: list[str], 
 
 
 def test_a_missing_module_of_our_own_is_a_fault(monkeypatch: pytest.MonkeyPatch) -> None:
-    def broken(argv: object, catalogue: object) -> int:
+    def broken(*given: object, **named: object) -> int:
         raise ModuleNotFoundError("No module named 'pmi_cl.gone'", name="pmi_cl.gone")
 
     monkeypatch.setattr(cli, "_command", broken)

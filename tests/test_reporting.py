@@ -185,6 +185,43 @@ def test_switched_off_it_writes_nothing(tmp_path):
     assert not any(tmp_path.iterdir())
 
 
+# a limit on a file's size stands for a full disk: the first events fit, the others do not
+FULL = """
+import resource, sys
+from pathlib import Path
+import numpy as np
+from pmi_cl.utils.tensorboard import EventWriter
+resource.setrlimit(resource.RLIMIT_FSIZE, (3000, 3000))
+events = EventWriter(Path(sys.argv[1]), buffered=2)
+for step in range(400):
+    events.scalars({"loss": 1.0}, step)
+    if step % 100 == 0:
+        events.image("noise", np.random.default_rng(0).integers(0, 256, (64, 64, 3), np.uint8), step)
+events.close()
+"""
+
+
+def test_a_disk_that_takes_no_more_events_is_told_in_one_line(tmp_path):
+    done = subprocess.run([sys.executable, "-c", FULL, str(tmp_path)], capture_output=True, text=True, check=False)
+    told = f"cannot write TensorBoard's events into {tmp_path} (File too large): the run goes on without them\n"
+    assert (done.returncode, done.stderr) == (0, told)
+
+
+@pytest.mark.parametrize("first", ["scalars", "image"])
+def test_events_that_have_no_place_are_left_out(tmp_path, capsys, first):
+    taken = tmp_path / "file"
+    taken.touch()
+    events = EventWriter(taken, buffered=1)
+    for step in (1, 2):
+        if first == "scalars":
+            events.scalars({"loss": 1.0}, step)
+        else:
+            events.image("grid", np.zeros((2, 2, 3), np.uint8), step)
+    events.close()
+    (line,) = capsys.readouterr().err.splitlines()
+    assert "the run goes on without them" in line
+
+
 # pictures
 
 

@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import io
 import os
+import resource
+import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
 
 from pmi_cl.utils.progress import Progress
-from tests.test_runs import QUICK, ROOT, folder_of, results_in, words_of
+from tests.test_runs import QUICK, ROOT, SLOW, folder_of, launch, results_in, wait_for_phase, words_of
 
 
 def shell(command: str, **environment: str) -> subprocess.CompletedProcess[bytes]:
@@ -34,6 +37,33 @@ def test_a_run_whose_lines_nobody_can_read_is_finished(tmp_path: Path) -> None:
     done = shell(f"PMI {' '.join(words)} >/dev/full 2>&-", PYTHONIOENCODING="ascii")
     assert done.returncode == 0
     assert results_in(folder_of(tmp_path, "sgd", "Läufe"))["status"] == "finished"
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_behind_the_last_line_does_not_change_the_exit_code(tmp_path: Path, number: signal.Signals) -> None:
+    """Python takes a while to end: the run is finished and recorded then."""
+    words = [*words_of("sgd", **{**QUICK, "train_per_class": 8}), "--results_path", str(tmp_path), "--run_name", "run"]
+    with launch(words) as process:
+        assert process.stdout is not None
+        while b"last class-IL accuracy" not in process.stdout.readline():
+            assert process.poll() is None
+        while process.poll() is None:
+            process.send_signal(number)
+            time.sleep(0.01)
+        assert process.stderr is not None and process.stderr.read() == b""
+    assert process.returncode == 0
+
+
+@pytest.mark.skipif(not hasattr(resource, "prlimit"), reason="the limit of another process is Linux's to change")
+def test_a_disk_that_fills_up_in_mid_run_is_one_line_each_for_events_and_record(tmp_path: Path) -> None:
+    words = [*words_of("sgd", **{**SLOW, "n_epochs": 20}), "--results_path", str(tmp_path), "--run_name", "run", "--progress", "1"]
+    with launch([*words, "--tensorboard", "1"]) as process:
+        wait_for_phase(process, "training")
+        resource.prlimit(process.pid, resource.RLIMIT_FSIZE, (2000, 2000))  # no file grows beyond it
+        said = process.communicate()[1].decode().split("\r")[-1].splitlines()
+    assert process.returncode == 2
+    told = [line for line in said if line.startswith(("cannot write", "pmi-cl: error"))]
+    assert len(told) <= 2 and told[-1].startswith("pmi-cl: error: cannot write ") and not any("Traceback" in line for line in said)
 
 
 def test_ascii_is_enough_for_a_name_beyond_it(tmp_path: Path) -> None:

@@ -31,8 +31,14 @@ class Interrupts:
         requested: the number of the signal that asked to stop, or ``None``.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, to_the_end: bool = False) -> None:
+        """
+        Args:
+            to_the_end: the process ends soon after the body; once :meth:`nothing_left` was called, signals change nothing there either.
+        """
         self.requested: int | None = None
+        self._to_the_end = to_the_end
+        self._nothing_left = False
         self._old: dict[int, Any] = {}
 
     def __enter__(self) -> Interrupts:
@@ -46,11 +52,21 @@ class Interrupts:
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
         for number, handler in self._old.items():
+            if self._nothing_left and self._to_the_end:
+                # Python needs a third of a second to end: a signal then must not make a failure of a run that is recorded as finished
+                signal.signal(number, signal.SIG_IGN)
+                continue
             # None: the handler was not set by Python and cannot be set from here
             signal.signal(number, signal.SIG_DFL if handler is None else handler)
         self._old.clear()
 
+    def nothing_left(self) -> None:
+        """All that a signal could ask for is being done: what comes from now on changes nothing."""
+        self._nothing_left = True
+
     def _note(self, number: int, frame: FrameType | None) -> None:
+        if self._nothing_left:
+            return
         if self.requested is not None and number == signal.SIGINT:
             raise KeyboardInterrupt
         if self.requested is None:

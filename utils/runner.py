@@ -33,8 +33,11 @@ if TYPE_CHECKING:
     from pmi_cl.utils.training import Training
 
 
-def run(resolved: Resolved) -> int:
+def run(resolved: Resolved, ends_process: bool = False) -> int:
     """Carry out a run; returns the exit code: 0, or 128 + the number of the signal that stopped it.
+
+    Args:
+        ends_process: nothing comes after it in this process; signals are ignored then once the run's end is recorded.
 
     Raises:
         UserError: what is wrong with the arguments, the data or the machine, before anything is written.
@@ -46,7 +49,7 @@ def run(resolved: Resolved) -> int:
     with told_in_one_line(args):
         dataset: ContinualDataset = resolved.dataset.load()(args, device, progress.update)
         model = build_model(resolved, dataset)
-    with Interrupts() as interrupts, contextlib.ExitStack() as held:
+    with Interrupts(ends_process) as interrupts, contextlib.ExitStack() as held:
         return _Run(resolved, model, dataset, device, progress, interrupts, held).carry_out()
 
 
@@ -172,6 +175,7 @@ class _Run:
             self._finish()
         except Interrupted as interrupted:
             self._write_results("interrupted")
+            self.interrupts.nothing_left()
             return interrupted
         except BaseException:
             with contextlib.suppress(Exception):  # a full disk or a lost device stands in the way of this, too; what is told is the cause
@@ -193,6 +197,7 @@ class _Run:
 
     def _finish(self) -> None:
         """Leave the last results, then the last task's checkpoint, or none where none was asked for."""
+        self.interrupts.nothing_left()
         self._write_results("finished")
         if self.args.savecheck == "none":
             self.record.checkpoint.unlink(missing_ok=True)
