@@ -113,7 +113,7 @@ def test_differences_are_paired_by_seed(tmp_path: Path) -> None:
         if seed < 2:
             record(tmp_path / f"vpt{seed}", seed, better, model="vpt")
     sgd, vpt = rows_below(tmp_path)
-    assert differences(vpt, sgd) == {"last, %": [11.0, 9.0], "average, %": [11.0, 9.0]}
+    assert differences(vpt, sgd) == {"last, %": {0: 11.0, 1: 9.0}, "average, %": {0: 11.0, 1: 9.0}}
     table = cells([sgd, vpt], sgd)
     assert table[0][-2:] == ["last - sgd digits", "average - sgd digits"]
     assert table[1][-2:] == ["", ""] and table[2][-2] == f"+10.00 ± {statistics.stdev([11, 9]):.2f}"
@@ -141,6 +141,7 @@ def test_what_is_no_record_is_passed_over_by_name(tmp_path: Path, capsys: pytest
         (["{runs}", "--format", "xls"], "choose from markdown, latex, csv"),
         (["{runs}", "--plot", "x.gif"], "one of the endings .png, .pdf, .svg"),
         (["{runs}", "--against", "sdg"], "unknown method in the table 'sdg': did you mean sgd?"),
+        (["{runs}", "--against", "sdg", "--format", "csv"], "unknown method in the table 'sdg': did you mean sgd?"),
         (["{runs}", "--against", "sgd"], "2 rows have that method, write the settings too, as in 'sgd digits'"),
     ],
 )
@@ -162,6 +163,20 @@ def test_csv_has_every_run_as_numbers(tmp_path: Path, capsys: pytest.CaptureFixt
         ("0", 60.0, str(tmp_path / "s0")),
         ("1", 61.0, str(tmp_path / "s1")),
     ]
+
+
+def test_csv_has_the_differences_of_every_seed(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    for seed in (0, 1):
+        record(tmp_path / f"sgd{seed}", seed, 60.0 + seed)
+    record(tmp_path / "vpt", 1, 70.0, model="vpt")
+    assert main(["compare", str(tmp_path), "--format", "csv", "--against", "sgd"]) == 0
+    lines = list(csv.DictReader(io.StringIO(capsys.readouterr().out)))
+    assert [(line["method"], line["seed"], line["last - sgd digits"]) for line in lines] == [
+        ("sgd", "0", ""),
+        ("sgd", "1", ""),
+        ("vpt", "1", "9.0"),
+    ]
+    assert lines[-1]["average - sgd digits"] == "9.0" and lines[-1]["run"] == str(tmp_path / "vpt")
 
 
 def test_latex_escapes_what_latex_reads(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -191,3 +206,32 @@ def test_the_plot_shows_the_mean_over_tasks_seen_and_its_deviation(tmp_path: Pat
     assert list(line.get_ydata()) == [90.0, 65.0]
     heights = band.get_paths()[0].vertices[:, 1]
     assert (heights.min(), heights.max()) == pytest.approx((65 - statistics.stdev([60, 70]), 90.0))
+
+
+def test_the_legend_tells_every_two_rows_apart(tmp_path: Path) -> None:
+    """What all rows of a method were told is left out, and nothing is cut."""
+    from pmi_cl.utils.comparison_plot import LONGEST, accuracy_over_tasks
+
+    long = {f"option_with_a_long_name_{number}": 1 for number in range(5)}
+    for place, last_option in enumerate((1, 2)):
+        record(tmp_path / f"s{place}", 0, 60.0, **long, z_last=last_option)
+    record(tmp_path / "vpt", 0, 60.0, model="vpt")
+    for path in tmp_path.rglob("args.json"):
+        path.write_text(path.read_text().replace("preset digits", "flag"))
+    texts = accuracy_over_tasks({"all": rows_below(tmp_path)}).axes[0].get_legend().get_texts()  # type: ignore[union-attr]
+    assert [text.get_text() for text in texts] == ["sgd z_last=1", "sgd z_last=2", "vpt"]
+    record(tmp_path / "other", 0, 60.0, **{name.replace("long", "strange"): 2 for name in long})
+    path = tmp_path / "other" / "args.json"
+    path.write_text(path.read_text().replace("preset digits", "flag"))
+    texts = accuracy_over_tasks({"all": rows_below(tmp_path)}).axes[0].get_legend().get_texts()  # type: ignore[union-attr]
+    shown = [text.get_text() for text in texts]
+    assert len(set(shown)) == 4 and all(len(line) <= LONGEST for text in shown for line in text.split("\n"))
+    assert not any("…" in text for text in shown) and sum("z_last=" in text for text in shown) == 2
+
+
+def test_a_plot_that_cannot_be_written_says_what_to_type(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    record(tmp_path / "runs", 0, 60.0)
+    (tmp_path / "x.png").mkdir()
+    assert main(["compare", str(tmp_path), "--plot", str(tmp_path / "x.png")]) == 2
+    said = capsys.readouterr().err
+    assert "choose another --plot" in said and "--results_path" not in said

@@ -18,6 +18,7 @@ from pmi_cl.catalogue import INSTALLED
 from pmi_cl.cli import main
 from pmi_cl.datasets.input_form import InputForm
 from pmi_cl.utils.invert_command import new_folder, resolve_invert
+from pmi_cl.utils.invert_options import MOST_ROWS
 from pmi_cl.utils.measured_images import measured_images
 from pmi_cl.utils.step_pictures import step_grid, work_curves
 from tests.child_processes import processor_seconds
@@ -45,6 +46,16 @@ def test_leaves_a_grid_for_each_arm_the_curves_and_the_record(tmp_path: Path, ca
             assert np.asarray(picture).std() > 10
     said = capsys.readouterr().out
     assert "PMI + full model: cosine" in said and "full model alone: cosine" in said and str(folder) in said
+
+
+def test_that_not_all_images_are_shown_is_said(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["invert", "--help"]) == 0
+    assert f"the first {MOST_ROWS} are shown" in " ".join(capsys.readouterr().out.split())
+    for images, said in ((MOST_ROWS, ""), (MOST_ROWS + 4, " (the first 16 of 20 are shown)")):
+        folder = tmp_path / str(images)
+        words = ["--pmi_steps", "1", "--steps", "1", "--pictures", "2", "--dataset", "none", "--progress", "0"]
+        assert main(["invert", *PROMPT, *words, "--images", str(images), "--output", str(folder)]) == 0
+        assert capsys.readouterr().out.splitlines()[-1] == f"pictures: {folder}{said}"
 
 
 def test_both_arms_do_the_same_work_on_the_same_text(tmp_path: Path) -> None:
@@ -168,12 +179,12 @@ def test_out_of_memory_is_one_line(tmp_path: Path, monkeypatch: pytest.MonkeyPat
 
 
 def test_a_grid_has_a_column_for_each_shot_and_a_row_for_each_image() -> None:
-    shots = [(step, torch.full((2, 3, 4, 4), step / 10)) for step in (0, 5, 10)]
+    shots = [(step, torch.full((2, 3, 4, 4), step / 10)) for step in (0, 1, 10)]
     figure = step_grid(shots, "a $strange$ text")
-    assert [axes.get_title() for axes in figure.axes[:3]] == ["0 steps", "5 steps", "10 steps"]
+    assert [axes.get_title() for axes in figure.axes[:3]] == ["0 steps", "1 step", "10 steps"]
     assert len(figure.axes) == 6 and figure.get_suptitle() == "a $strange$ text"
     shown = [float(axes.images[0].get_array().mean()) for axes in figure.axes]  # type: ignore[union-attr]
-    assert shown == pytest.approx([0, 0.5, 1, 0, 0.5, 1])
+    assert shown == pytest.approx([0, 0.1, 1, 0, 0.1, 1])
 
 
 def test_curves_are_named_and_over_their_own_x() -> None:

@@ -278,6 +278,7 @@ def test_curves_are_drawn_on_a_log_scale_where_they_can_be():
     figure = pictures.loss_curves({"stem": [3.0, 1.0], "head": [2.0, 0.5]}, "inversion")
     assert figure.axes[0].get_yscale() == "log" and len(figure.axes[0].lines) == 2
     assert pictures.loss_curves({"stem": [1.0, 0.0]}, "inversion").axes[0].get_yscale() == "linear"
+    assert all(float(place).is_integer() for place in figure.axes[0].get_xticks())  # there is no half step
 
 
 def test_a_png_is_what_was_drawn(tmp_path):

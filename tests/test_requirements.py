@@ -1,10 +1,13 @@
-"""What is said to be tested is what is asked for: the bounds in setup.cfg, and the two files of exact versions."""
+"""What is said to be tested is what is asked for: the bounds in setup.cfg, the two files of exact versions, what the archive holds."""
 
 from __future__ import annotations
 
 import configparser
 import re
+import subprocess
 from pathlib import Path
+
+import pytest
 
 ROOT = Path(__file__).resolve().parent.parent
 NOT_TESTED_OLD = {"build", "ruff", "mypy", "types-pyyaml", "types-tqdm"}  # tools for developing, never needed to run anything
@@ -44,3 +47,16 @@ def test_ci_has_a_version_of_everything_within_the_bounds() -> None:
     for name, bound in bounds().items():
         assert name in installed, f"{name} is not in constraints.txt"
         assert not bound or padded(installed[name]) >= padded(bound)
+
+
+def test_the_source_archive_holds_everything_but_what_serves_the_checkout() -> None:
+    """Its tests can be collected only with their helpers, and read the docs, the records and the benchmarks, too."""
+    if not (ROOT / ".git").exists():
+        pytest.skip("only a checkout knows what is its own")
+    listed = subprocess.run(["git", "-C", str(ROOT), "ls-files"], capture_output=True, text=True, check=True).stdout.splitlines()
+    lines = [line.split() for line in (ROOT / "MANIFEST.in").read_text(encoding="utf-8").splitlines() if not line.startswith("#")]
+    held = {name for word, *names in lines if word in ("include", "graft") for name in names}
+    held |= {"README.md", "LICENSE", "pyproject.toml", "setup.cfg"}  # setuptools takes these, and the packages, by itself
+    held |= {"pmi_cl", "backbones", "datasets", "inversion", "models", "utils"}
+    assert {path.split("/")[0] for path in listed} - held == {".ci", ".gitignore"}
+    assert all((ROOT / name).exists() for name in held)

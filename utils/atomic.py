@@ -13,10 +13,13 @@ from typing import IO, Any
 from pmi_cl.errors import UserError
 
 
-def write_atomically(path: Path, write: Callable[[IO[bytes]], object]) -> None:
+def write_atomically(path: Path, write: Callable[[IO[bytes]], object], flag: str = "--results_path") -> None:
     """Calls ``write(file)`` on a temporary file in the same folder, forces it to the disk, then renames it to ``path``.
 
     The temporary name is always the same one, so what a killed process left is overwritten by the next write.
+
+    Args:
+        flag: what decides where ``path`` lies: the error names it.
 
     Raises:
         UserError: the disk is full, or the folder cannot be written to. ``path`` is as it was.
@@ -30,16 +33,16 @@ def write_atomically(path: Path, write: Callable[[IO[bytes]], object]) -> None:
         temporary.replace(path)
         _sync_folder(path.parent)
     except OSError as error:
-        raise UserError(f"cannot write {path} ({error.strerror or error}): make room or choose another --results_path") from error
+        raise UserError(f"cannot write {path} ({error.strerror or error}): make room or choose another {flag}") from error
     finally:
         with contextlib.suppress(OSError):
             temporary.unlink()
 
 
-def write_json(path: Path, content: Mapping[str, Any]) -> None:
+def write_json(path: Path, content: Mapping[str, Any], flag: str = "--results_path") -> None:
     """Writes ``content`` as indented JSON, atomically; NaN and infinity, which JSON lacks, become null."""
     text = json.dumps(_jsonable(content), indent=2, allow_nan=False, ensure_ascii=False) + "\n"
-    write_atomically(path, lambda file: file.write(text.encode()))
+    write_atomically(path, lambda file: file.write(text.encode()), flag)
 
 
 def _jsonable(value: Any) -> Any:

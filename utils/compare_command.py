@@ -78,15 +78,15 @@ def _parse(argv: Sequence[str], catalogue: Catalogue) -> tuple[list[Path], Compa
 
 
 def _text(tables: Mapping[str, list[Row]], options: CompareOptions) -> str:
+    found: dict[str, Row | None] = {}
+    if options.against is not None:
+        found = {protocol: _against(rows, options.against) for protocol, rows in tables.items()}
+        if not any(found.values()):
+            raise unknown_name("method in the table", options.against, {row.method for rows in tables.values() for row in rows})
     if options.format == "csv":
-        return comma_separated(tables)
+        return comma_separated(tables, found)
     lay_out = latex if options.format == "latex" else markdown
-    if options.against is None:
-        return lay_out({protocol: cells(rows) for protocol, rows in tables.items()})
-    found = {protocol: _against(rows, options.against) for protocol, rows in tables.items()}
-    if not any(found.values()):
-        raise unknown_name("method in the table", options.against, {row.method for rows in tables.values() for row in rows})
-    return lay_out({protocol: cells(rows, found[protocol]) for protocol, rows in tables.items()})
+    return lay_out({protocol: cells(rows, found.get(protocol)) for protocol, rows in tables.items()})
 
 
 def _against(rows: Sequence[Row], name: str) -> Row | None:

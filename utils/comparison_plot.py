@@ -16,7 +16,9 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-LONGEST = 50  # letters of a label
+LONGEST = 50  # letters of a line of a label
+LINE = 0.16  # height in inches of a line of the legend
+PANEL = 4.2  # height in inches of a protocol without many labels
 
 
 def accuracy_over_tasks(tables: Mapping[str, Sequence[Row]]) -> Figure:
@@ -26,11 +28,13 @@ def accuracy_over_tasks(tables: Mapping[str, Sequence[Row]]) -> Figure:
     """
     from matplotlib.figure import Figure
 
-    figure = Figure(figsize=(10, 4.2 * len(tables)), dpi=120, layout="constrained")
-    panels = figure.subplots(len(tables), 1, squeeze=False)
-    for axes, (protocol, rows) in zip(panels[:, 0], tables.items(), strict=True):
-        for place, row in enumerate(rows):
-            _draw(axes, row, f"C{place % 10}", ("o", "s", "^", "D")[place // 10 % 4])
+    named = [labels(rows) for rows in tables.values()]
+    heights = [max(PANEL, LINE * sum(label.count("\n") + 1 for label in labels_here) + 1) for labels_here in named]
+    figure = Figure(figsize=(10, sum(heights)), dpi=120, layout="constrained")
+    panels = figure.subplots(len(tables), 1, squeeze=False, height_ratios=heights)
+    for axes, (protocol, rows), labels_here in zip(panels[:, 0], tables.items(), named, strict=True):
+        for place, (row, label) in enumerate(zip(rows, labels_here, strict=True)):
+            _draw(axes, row, label, f"C{place % 10}", ("o", "s", "^", "D")[place // 10 % 4])
         axes.set_title(textwrap.fill(protocol, 110), fontsize=9, loc="left")
         axes.set(xlabel="after task", ylabel="accuracy on the tasks seen, %")
         axes.xaxis.get_major_locator().set_params(integer=True)
@@ -39,9 +43,17 @@ def accuracy_over_tasks(tables: Mapping[str, Sequence[Row]]) -> Figure:
     return figure
 
 
-def _draw(axes: Axes, row: Row, colour: str, marker: str) -> None:
+def labels(rows: Sequence[Row]) -> list[str]:
+    """Each row's method and those of its settings that another row of the method has not, in as many lines as they need."""
+    words = [row.settings.split() for row in rows]
+    alike = {method: [told for row, told in zip(rows, words, strict=True) if row.method == method] for method in {r.method for r in rows}}
+    shared = {method: set.intersection(*map(set, told)) for method, told in alike.items()}
+    named = [" ".join([row.method, *(w for w in told if w not in shared[row.method])]) for row, told in zip(rows, words, strict=True)]
+    return ["\n".join(textwrap.wrap(name, LONGEST, subsequent_indent="  ", break_on_hyphens=False)) for name in named]
+
+
+def _draw(axes: Axes, row: Row, label: str, colour: str, marker: str) -> None:
     curves = row.curve()
-    label = row.name if len(row.name) <= LONGEST else row.name[: LONGEST - 1] + "…"
     means = [statistics.mean(values) for values in zip(*curves, strict=True)]
     if len(means) == 1:
         axes.axhline(means[0], color=colour, linestyle="--", label=label)
@@ -59,5 +71,5 @@ def save_figure(figure: Figure, path: Path) -> None:
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise UserError(f"cannot make the folder {path.parent} ({error.strerror}): choose another file") from error
-    write_atomically(path, lambda file: figure.savefig(file, format=path.suffix.lower().lstrip(".")))
+        raise UserError(f"cannot make the folder {path.parent} ({error.strerror}): choose another --plot") from error
+    write_atomically(path, lambda file: figure.savefig(file, format=path.suffix.lower().lstrip(".")), "--plot")

@@ -23,12 +23,20 @@ def figures(row: Row) -> dict[str, dict[int, float]]:
     return {**{title: row.figure(*where) for title, where in FIGURES.items()}, "minutes": row.minutes()}
 
 
-def differences(row: Row, other: Row) -> dict[str, list[float]]:
-    """Accuracies of ``row`` minus those of ``other``, for each seed that both have, by the title of the column."""
+PAIRED = ("last, %", "average, %")  # the figures whose differences are shown
+
+
+def titles_of_differences(name: str) -> list[str]:
+    """Of the columns with the differences to the row of that name."""
+    return [f"{title.rstrip(', %')} - {name}" for title in PAIRED]
+
+
+def differences(row: Row, other: Row) -> dict[str, dict[int, float]]:
+    """Accuracies of ``row`` minus those of ``other`` by seed, for each that both have, by the title of the column."""
     found = {}
-    for title in ("last, %", "average, %"):
+    for title in PAIRED:
         mine, theirs = (each.figure(*FIGURES[title]) for each in (row, other))
-        found[title] = [mine[seed] - theirs[seed] for seed in mine if seed in theirs]
+        found[title] = {seed: mine[seed] - theirs[seed] for seed in mine if seed in theirs}
     return found
 
 
@@ -47,11 +55,11 @@ def cells(rows: Sequence[Row], against: Row | None = None) -> list[list[str]]:
         against: the row that the others are compared with, seed by seed; None: no such columns.
     """
     titles = ["method", "settings", "seeds", *FIGURES, "minutes"]
-    lines = [titles + ([f"{title.rstrip(', %')} - {against.name}" for title in ("last, %", "average, %")] if against else [])]
+    lines = [titles + (titles_of_differences(against.name) if against else [])]
     for row in rows:
         values = [spread(list(found.values())) for found in figures(row).values()]
         gaps = differences(row, against) if against is not None and row is not against else {}
-        paired = [spread(gaps.get(title, []), "+") for title in ("last, %", "average, %")] if against else []
+        paired = [spread(list(gaps.get(title, {}).values()), "+") for title in PAIRED] if against else []
         lines.append([row.method, row.settings, " ".join(map(str, row.runs)), *values, *paired])
     return _without_empty_columns(lines)
 
@@ -90,16 +98,22 @@ def _escaped(text: str) -> str:
     return text.replace("±", r"$\pm$")
 
 
-def comma_separated(tables: Mapping[str, list[Row]]) -> str:
-    """A line for each protocol, row and seed, with every figure as a number: for a spreadsheet or pandas."""
+def comma_separated(tables: Mapping[str, list[Row]], against: Mapping[str, Row | None] | None = None) -> str:
+    """A line for each protocol, row and seed, with every figure as a number: for a spreadsheet or pandas.
+
+    Args:
+        against: for each protocol the row that the others are compared with, if it has one; None: no such columns.
+    """
     buffer = io.StringIO()
     writer = csv.writer(buffer, lineterminator="\n")
-    writer.writerow(["protocol", "method", "settings", "seed", *FIGURES, "minutes", "run"])
+    names = sorted({row.name for row in (against or {}).values() if row is not None})
+    paired = titles_of_differences(" or ".join(names)) if against else []
+    writer.writerow(["protocol", "method", "settings", "seed", *FIGURES, "minutes", *paired, "run"])
     for protocol, rows in tables.items():
+        other = (against or {}).get(protocol)
         for row in rows:
-            found = figures(row)
+            gaps = differences(row, other) if other is not None and row is not other else {}
+            columns = [*figures(row).values(), *(gaps.get(title, {}) for title in PAIRED if against)]
             for seed, run in row.runs.items():
-                writer.writerow(
-                    [protocol, row.method, row.settings, seed, *(by_seed.get(seed, "") for by_seed in found.values()), run.path]
-                )
+                writer.writerow([protocol, row.method, row.settings, seed, *(by_seed.get(seed, "") for by_seed in columns), run.path])
     return buffer.getvalue().rstrip("\n")

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pmi_cl.options import option
 
 RECORD = "invert.json"  # what it leaves beside the pictures
+MOST_ROWS = 16  # of a picture: as many images are shown
 
 
 @dataclass(frozen=True)
@@ -16,7 +17,7 @@ class InvertOptions:
     prompt: str | None = option(None, 'the text, in quotes: "a photo of the digit 5."; required')
     output: str | None = option(None, "folder of the pictures, made where it lacks; none: runs/invert/ and the text")
     backbone: str = option("clip-tiny", "a CLIP: clip-tiny, clip-vit-b-16 or another that --list names")
-    images: int = option(4, "pictures of the text, inverted together", unit="images", low=1, high=1000)
+    images: int = option(4, "pictures of the text, inverted together; the first 16 are shown", unit="images", low=1, high=1000)
     steps: int = option(600, "full-model steps after PMI", unit="steps", source="App. I.2", low=1, high=1_000_000)
     pmi_steps: int = option(200, "PMI steps of each layer", unit="steps", source="App. I.2", low=1, high=1_000_000)
     lr: float = option(0.1, "rate of both stages", source="App. I.2", above=0, high=1000)

@@ -98,6 +98,7 @@ def loss_curves(losses: Mapping[str, Sequence[float]], title: str) -> Figure:
     if all(value > 0 for values in losses.values() for value in values):
         axes.set_yscale("log")
     axes.set_xlabel("step")
+    axes.xaxis.get_major_locator().set_params(integer=True)
     axes.set_ylabel("loss")
     axes.set_title(title, fontsize=11)
     axes.grid(alpha=0.3)
@@ -115,12 +116,12 @@ def pixels(figure: Figure) -> np.ndarray:
     return np.asarray(canvas.buffer_rgba())[..., :3].copy()
 
 
-def save_png(picture: np.ndarray, path: Path) -> None:
+def save_png(picture: np.ndarray, path: Path, flag: str = "--results_path") -> None:
     """Writes (h, w, 3) uint8 as a PNG, atomically, making the folder where it lacks. Raises UserError if the disk does not let it."""
     from PIL import Image
 
     path.parent.mkdir(parents=True, exist_ok=True)
-    write_atomically(path, lambda file: Image.fromarray(picture).save(file, format="png"))
+    write_atomically(path, lambda file: Image.fromarray(picture).save(file, format="png"), flag)
 
 
 def _tiles(images: torch.Tensor) -> np.ndarray:

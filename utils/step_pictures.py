@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from pmi_cl.utils.invert_options import MOST_ROWS
 from pmi_cl.utils.pictures import pixels, save_png
 
 if TYPE_CHECKING:
@@ -15,24 +16,24 @@ if TYPE_CHECKING:
 
 _DPI = 100
 _TILE = 1.3  # inches
-_MOST_ROWS = 16
+FLAG = "--output"  # what decides where the pictures lie
 
 
 def save_steps(path: Path, shots: Sequence[tuple[int, Tensor]], title: str) -> None:
     """Writes :func:`step_grid` as a PNG."""
-    save_png(pixels(step_grid(shots, title)), path)
+    save_png(pixels(step_grid(shots, title)), path, FLAG)
 
 
 def save_curves(path: Path, curves: Mapping[str, tuple[Sequence[float], Sequence[float]]], across: str, up: str) -> None:
     """Writes :func:`work_curves` as a PNG."""
-    save_png(pixels(work_curves(curves, across, up)), path)
+    save_png(pixels(work_curves(curves, across, up)), path, FLAG)
 
 
 def step_grid(shots: Sequence[tuple[int, Tensor]], title: str) -> Figure:
-    """A column for each shot (steps done, images in [0, 1] (n, 3, h, w)) under its number of steps, a row for each image."""
+    """A column for each shot (steps done, images in [0, 1] (n, 3, h, w)) under its steps, a row for each of the first images."""
     from matplotlib.figure import Figure
 
-    rows = min(len(shots[0][1]), _MOST_ROWS)
+    rows = min(len(shots[0][1]), MOST_ROWS)
     figure = Figure(figsize=(_TILE * len(shots), _TILE * rows + 0.7), dpi=_DPI, layout="constrained")
     axes = figure.subplots(rows, len(shots), squeeze=False)
     for column, (step, images) in enumerate(shots):
@@ -40,7 +41,7 @@ def step_grid(shots: Sequence[tuple[int, Tensor]], title: str) -> Figure:
             place = axes[row][column]
             place.imshow(images[row].permute(1, 2, 0).numpy(), interpolation="nearest")
             place.set_axis_off()
-        axes[0][column].set_title(f"{step} steps", fontsize=9)
+        axes[0][column].set_title(f"{step} step{'s' * (step != 1)}", fontsize=9)
     letters = max(20, int(_TILE * len(shots) * _DPI / 8))
     figure.suptitle("\n".join(textwrap.wrap(title, letters)), fontsize=10, parse_math=False)
     return figure

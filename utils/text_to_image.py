@@ -28,7 +28,7 @@ from pmi_cl.seeding import global_seed
 from pmi_cl.terminal import show
 from pmi_cl.utils import step_pictures
 from pmi_cl.utils.atomic import write_json
-from pmi_cl.utils.invert_options import RECORD
+from pmi_cl.utils.invert_options import MOST_ROWS, RECORD
 from pmi_cl.utils.measured_images import check_images, measured_images
 from pmi_cl.utils.preflight import check_backbone, check_writable, pick_device
 from pmi_cl.utils.progress import Progress
@@ -159,11 +159,12 @@ def text_to_image(args: SimpleNamespace, catalogue: Catalogue) -> None:
         step_pictures.save_steps(folder / f"{name}.png", arm.shots, f'{arm.name}: "{args.prompt}"')
     curves = {arm.name: (arm.work, arm.losses) for arm in done}
     step_pictures.save_curves(folder / "losses.png", curves, "step-equivalents (PMI's counted in)", "loss through the whole model")
-    write_json(folder / RECORD, _record(args, studio, done))
+    write_json(folder / RECORD, _record(args, studio, done), step_pictures.FLAG)
     for arm in done:
         work = arm.figures["step_equivalents"]
         show(f"{arm.name}: cosine {arm.cosine:.3f} with the text after {work:.0f} step-equivalents, {arm.figures['seconds']:.1f} s\n")
-    show(f"pictures: {folder}\n")
+    shown = f" (the first {MOST_ROWS} of {args.images} are shown)" if args.images > MOST_ROWS else ""
+    show(f"pictures: {folder}{shown}\n")
 
 
 def _record(args: SimpleNamespace, studio: Studio, done: list[Arm]) -> dict[str, Any]:
