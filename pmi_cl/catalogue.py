@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import importlib
+import re
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -63,7 +64,7 @@ class Catalogue:
 
     Attributes:
         outside: a kind to the entry points of other packages.
-        broken: by kind and name, what is wrong with an entry of another package that cannot be used.
+        broken: by kind and name, what is wrong with a file, or with an entry of another package, that cannot be used.
     """
 
     def __init__(self, folders: Sequence[str | Path], outside: Callable[[str], Sequence[Extension]] = lambda kind: ()) -> None:
@@ -73,18 +74,39 @@ class Catalogue:
         self._entries: dict[str, tuple[Entry, ...]] = {}
 
     def entries(self, kind: str) -> tuple[Entry, ...]:
-        """All entries of a kind, by name. Raises UserError for a file that cannot be read or a name that is taken twice."""
+        """All entries of a kind that can be used, by name; what is wrong with others is in ``broken``: they stop nothing else."""
         if kind not in self._entries:
             found: dict[str, Entry] = {}
-            for source in self._sources(f"{kind}s", "BACKBONES" if kind == "backbone" else "NAME"):
-                for entry in self._backbones(source) if kind == "backbone" else self._classes(kind, source):
-                    other = found.setdefault(canonical(entry.name), entry)
-                    if other is not entry:
-                        raise UserError(f"{source.path}: the {KINDS[kind]} name '{entry.name}' is taken by {other.module}: choose another")
+            mark = "BACKBONES" if kind == "backbone" else "NAME"
+            for stem, path in self._files(f"{kind}s", mark).items():
+                try:
+                    source = self.reader.source(f"pmi_cl.{kind}s.{stem}")
+                    assert source is not None
+                    made = list(self._backbones(source) if kind == "backbone" else self._classes(kind, source))
+                except UserError as error:
+                    for name in _names_in(path, mark) or [stem]:
+                        self._break(kind, name, f"the {KINDS[kind]} '{name}' cannot be used: {error}", found)
+                    continue
+                for entry in made:
+                    self._take_up(entry, path, found)
             for extension in self.outside(kind):
                 self._add(extension, found)
             self._entries[kind] = tuple(found[name] for name in sorted(found))
         return self._entries[kind]
+
+    def _take_up(self, entry: Entry, path: Path, found: dict[str, Entry]) -> None:
+        """Of two files with one name nobody can say which was meant."""
+        other = found.get(canonical(entry.name))
+        if other is not None:
+            theirs = self.reader.source(other.module)
+            both = f"{theirs.path if theirs else other.module} and {path}"
+            self._break(entry.kind, entry.name, f"the {KINDS[entry.kind]} name '{entry.name}' is taken twice, by {both}: change one", found)
+        elif canonical(entry.name) not in self.broken[entry.kind]:
+            found[canonical(entry.name)] = entry
+
+    def _break(self, kind: str, name: str, fault: str, found: dict[str, Entry]) -> None:
+        found.pop(canonical(name), None)
+        self.broken[kind].setdefault(canonical(name), UserError(fault))
 
     def _add(self, extension: Extension, found: dict[str, Entry]) -> None:
         """Take up an entry of another package, or note what is wrong with it: one bad package must not stop the rest."""
@@ -144,13 +166,11 @@ class Catalogue:
         paths += [source.path.with_name(f"{model}.yaml")] if source else []
         return next((path for path in paths if path.is_file()), None)
 
-    def _sources(self, folder: str, mark: str) -> Iterator[Source]:
+    def _files(self, folder: str, mark: str) -> dict[str, Path]:
         """The modules of a folder in which ``mark`` stands; parsing all the others would take most of the time of ``--list``."""
-        names = {path.stem for root in self.reader.folders for path in (root / folder).glob("[!_]*.py") if _holds(path, mark)}
-        for name in sorted(names):
-            source = self.reader.source(f"pmi_cl.{folder}.{name}")
-            if source:
-                yield source
+        roots = reversed(self.reader.folders)  # of two files with one name the first folder's counts
+        found = {path.stem: path for root in roots for path in (root / folder).glob("[!_]*.py") if _holds(path, mark)}
+        return dict(sorted(found.items()))
 
     def _classes(self, kind: str, source: Source, *nodes: ast.ClassDef | ast.FunctionDef) -> Iterator[Entry]:
         for node in nodes or source.definitions.values():
@@ -177,6 +197,18 @@ def _holds(path: Path, mark: str) -> bool:
         return mark.encode() in path.read_bytes()
     except OSError:
         return True  # the reader says what is wrong with it
+
+
+def _names_in(path: Path, mark: str) -> list[str]:
+    """What a file that cannot be parsed seems to define: who chooses that is told what is wrong with the file."""
+    try:
+        text = path.read_text(encoding="utf-8", errors="replace")
+    except OSError:
+        return []
+    if mark == "NAME":
+        return re.findall(r"""^\s+NAME\b[^=\n]*=\s*["']([^"'\n]+)""", text, re.MULTILINE)
+    written = re.search(r"^BACKBONES\b[^{]*\{([^}]*)", text, re.MULTILINE)
+    return re.findall(r"""["']([^"'\n]+)["']\s*:""", written[1]) if written else []
 
 
 def _member(family: Entry, name: str) -> Entry:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import importlib
 import inspect
+import re
 import time
 import typing
 from pathlib import Path
@@ -14,6 +15,8 @@ import pytest
 
 from pmi_cl.catalogue import INSTALLED, KINDS, Catalogue, Entry, OptionSpec, entries
 from pmi_cl.errors import UserError
+from pmi_cl.help_text import listing
+from pmi_cl.utils.presets import presets_of
 from pmi_cl.utils.run_options import GROUPS, RunOptions
 from tests.sample_registry import write_registry
 
@@ -102,7 +105,8 @@ def test_unknown_name_gives_the_nearest(catalogue: Catalogue, kind: str, typed: 
         ("class A(:\n    NAME = 'a'", r"new\.py:1: "),
         ("NAME = \0", r"new\.py"),
         ("class A:\n    NAME = 'a' * 2", r"new\.py:2: write a literal"),
-        ("class A:\n    NAME = 'finetune'", r"'finetune' is taken by pmi_cl\.models\.finetune"),
+        ("class A:\n    NAME = 'finetune'", r"'finetune' is taken twice, by .*finetune\.py and .*new\.py: change one"),
+        ("class A:\n    NAME = 'Finetune'", r"'Finetune' is taken twice, by .*finetune\.py and .*new\.py: change one"),
         ("class A:\n    NAME = 'a'\n    Options = Missing", r"new\.py:3: Options must name a dataclass"),
         ("class O:\n    x: int = 3\nclass A:\n    NAME = 'a'\n    Options = O", r"new\.py:2: x: make the field with option"),
         ("class O:\n    x: int = option(1 + len('a'), 'h')\nclass A:\n    NAME = 'a'\n    Options = O", r"new\.py:2: write a literal"),
@@ -110,11 +114,40 @@ def test_unknown_name_gives_the_nearest(catalogue: Catalogue, kind: str, typed: 
         ("class O:\n    x: int = option(1, 'h', lowest=1)\nclass A:\n    NAME = 'a'\n    Options = O", r"new\.py:2: .*lowest"),
     ],
 )
-def test_a_file_that_cannot_be_read_is_named_with_its_line(tmp_path: Path, source: str, fault: str) -> None:
+def test_a_file_that_cannot_be_read_is_named_with_its_line_and_stops_nothing_else(tmp_path: Path, source: str, fault: str) -> None:
+    catalogue = write_registry(tmp_path)
+    before = {entry.name for entry in catalogue.entries("model")}
     catalogue = write_registry(tmp_path)
     (tmp_path / "models" / "new.py").write_text(source)
+    left = {entry.name for entry in catalogue.entries("model")}
+    ((name, error),) = catalogue.broken["model"].items()
+    assert left == before - {name} and re.search(fault, str(error))
+    assert name in listing(catalogue)
     with pytest.raises(UserError, match=fault):
-        catalogue.entries("model")
+        catalogue.find("model", name.upper())
+
+
+def test_a_broken_file_is_listed_by_the_names_that_it_has(tmp_path: Path) -> None:
+    catalogue = write_registry(tmp_path)
+    (tmp_path / "models" / "new.py").write_text("class A:\n    NAME = 'one'\nclass B(:\n    NAME: str = 'two_words'\n")
+    (tmp_path / "models" / "aaa.py").write_text("class A:\n    NAME = 'finetune'\n")  # before the one that has it
+    (tmp_path / "datasets" / "own.py").write_text("class A:\n    NAME = 'seq-own'\n    return return\n")
+    (tmp_path / "backbones" / "own.py").write_text("BACKBONES = {'own': 'own', 'wide': 'missing'}\ndef own():\n    pass\n")
+    for kind, names in (("model", {"one", "two-words", "finetune"}), ("dataset", {"seq-own"}), ("backbone", {"own", "wide"})):
+        assert catalogue.entries(kind) and set(catalogue.broken[kind]) == names
+    with pytest.raises(UserError, match=r"'finetune' is taken twice, by .*aaa\.py and .*finetune\.py"):
+        catalogue.find("model", "finetune")
+
+
+def test_presets_may_have_a_section_for_a_data_set_whose_file_is_broken(tmp_path: Path) -> None:
+    catalogue = write_registry(tmp_path)
+    (entry, *_) = catalogue.entries("dataset")
+    (tmp_path / "models" / "config" / "finetune.yaml").write_text(f"mine:\n  {entry.name}: {{lr: 0.5}}\n")
+    catalogue = Catalogue([tmp_path])
+    path = tmp_path / Path(*entry.module.split(".")[1:]).with_suffix(".py")
+    path.write_text(path.read_text() + "\n)\n")
+    assert entry.name in catalogue.broken["dataset"] or entry.name not in [other.name for other in catalogue.entries("dataset")]
+    assert list(presets_of("finetune", catalogue).presets) == ["mine"]
 
 
 def test_run_options_are_read_as_imported() -> None:

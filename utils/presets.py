@@ -58,7 +58,7 @@ def presets_of(model: str, catalogue: Catalogue, requested: str | None = None) -
     Raises:
         UserError: a file that cannot be read, or is of the wrong shape.
     """
-    datasets = [entry.name for entry in catalogue.entries("dataset")]
+    datasets = [*(entry.name for entry in catalogue.entries("dataset")), *catalogue.broken["dataset"]]
     if requested is not None and requested.lower().endswith(OWN_FILES):
         return _own_file(requested, datasets)
     path = catalogue.preset_path(model)
