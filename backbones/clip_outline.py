@@ -24,19 +24,22 @@ class ClipOutline:
         width: of the image tower.
         context_length: the most tokens of a text, its start and end included.
         tokenizer: what makes token numbers of texts.
+        grid: the side of the map of patches; 0: not known.
     """
 
     name: str
     width: int
     context_length: int
     tokenizer: Tokenizer
+    grid: int = 0
 
     @classmethod
     def of(cls, name: str, config: Mapping[str, Any], tokenizer: Tokenizer) -> ClipOutline:
         """That of an open_clip model, from its configuration in open_clip's own form."""
         parts = open_clip_module("model")
         vision, text = parts.CLIPVisionCfg(**config["vision_cfg"]), parts.CLIPTextCfg(**config["text_cfg"])
-        return cls(name, int(vision.width), int(text.context_length), tokenizer)
+        sides = [size[0] if isinstance(size, tuple | list) else size for size in (vision.image_size, vision.patch_size)]
+        return cls(name, int(vision.width), int(text.context_length), tokenizer, sides[0] // sides[1])
 
     def tokenize(self, texts: Sequence[str]) -> Tensor:
         """Texts to token numbers (n, context_length), int64.

@@ -34,6 +34,11 @@ def check_files(base_path: Path, offline: bool) -> None:
         raise UserError(f"{base_path / FOLDER} lacks {', '.join(_missing(base_path))} of CIFAR-100: {by_hand}")
 
 
+def files_present(base_path: Path) -> bool:
+    """Whether nothing has to be fetched or unpacked."""
+    return not _missing(base_path)
+
+
 def ensure_files(base_path: Path, offline: bool, progress: ByteProgress | None = None) -> None:
     """Makes the files present: unpacks the archive if it lies in ``base_path``, else downloads it first. Raises UserError."""
     check_files(base_path, offline)

@@ -6,6 +6,7 @@ import copy
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from pathlib import Path
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
@@ -120,6 +121,11 @@ class ContinualDataset(ABC):
     @abstractmethod
     def check_data(cls, args: SimpleNamespace) -> None:
         """Raises UserError if data is missing and cannot be fetched, or is plainly damaged. Reads little; needs no torch."""
+
+    @classmethod
+    def missing_files(cls, args: SimpleNamespace) -> list[tuple[str, Path]]:
+        """What a run will fetch before it starts: (address, where it is put). Needs no torch."""
+        return []
 
     @classmethod
     def total_classes(cls, args: SimpleNamespace) -> int:

@@ -87,6 +87,13 @@ class ListedImages(ContinualDataset):
         if all(download.present(base_path) for download in cls.downloads(args)):
             cls.listing(args)
 
+    @classmethod
+    def missing_files(cls, args: SimpleNamespace) -> list[tuple[str, Path]]:
+        """The downloads that are neither unpacked nor lie in the folder of the data."""
+        base_path = Path(select(DataArguments, vars(args)).base_path)
+        places = [(download.url, base_path / download.file) for download in cls.downloads(args) if not download.present(base_path)]
+        return [(url, file) for url, file in places if not file.is_file()]
+
     def load(self, args: SimpleNamespace, progress: ProgressCallback | None) -> RawData:
         """Opens the decoded images; fetches and decodes them first where that was not done yet."""
         import torch

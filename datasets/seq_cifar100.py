@@ -7,7 +7,7 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
-from pmi_cl.datasets.cifar100_files import check_files, ensure_files, read_file
+from pmi_cl.datasets.cifar100_files import ARCHIVE, URL, check_files, ensure_files, files_present, read_file
 from pmi_cl.datasets.continual_dataset import ContinualDataset, DataArguments, DatasetOptions, ProgressCallback, RawData
 from pmi_cl.datasets.downloads import in_mebibytes
 from pmi_cl.datasets.selection import Split
@@ -65,6 +65,12 @@ class SeqCifar100(ContinualDataset):
         """Compares the sizes of the files; their checksums are looked at when they are loaded."""
         arguments = select(DataArguments, vars(args))
         check_files(Path(arguments.base_path), arguments.offline)
+
+    @classmethod
+    def missing_files(cls, args: SimpleNamespace) -> list[tuple[str, Path]]:
+        """The archive, where neither it nor what is in it is there."""
+        base_path = Path(select(DataArguments, vars(args)).base_path)
+        return [] if files_present(base_path) or (base_path / ARCHIVE).is_file() else [(URL, base_path / ARCHIVE)]
 
     def load(self, args: SimpleNamespace, progress: ProgressCallback | None) -> RawData:
         """Reads the three files, whose checksums must be right; fetches them if they are missing and ``offline`` is off."""

@@ -153,6 +153,11 @@ class PmiClip(InversionMixin, ClipModel):
         super().check(args, outline)
         if list(args.pmi_grids) != sorted(set(args.pmi_grids)):
             raise UserError(f"--pmi_grids {','.join(map(str, args.pmi_grids))}: give them from the coarsest to the finest")
+        side = getattr(outline.network, "grid", 0)
+        if side and args.pmi_grids and args.pmi_grids[-1] > side:
+            fitting = ",".join(str(grid) for grid in args.pmi_grids if grid <= side) or "none"
+            typed = ",".join(map(str, args.pmi_grids))
+            raise UserError(f"--pmi_grids {typed}: the map of {args.backbone} is {side} x {side}: say --pmi_grids {fitting}")
         if args.inversion == "smi" and args.inv_axis == "token":
             raise UserError("--inversion smi drops tokens, and --inv_axis token keeps statistics of each: say --inv_axis channel")
 

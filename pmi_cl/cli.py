@@ -94,6 +94,8 @@ def _start(argv: Sequence[str], check_only: bool, catalogue: Catalogue, ends_pro
     if resolved.args.n_tasks is None:  # only the disk tells how many classes there are
         resolved.args.n_tasks, resolved.sources["n_tasks"] = resolved.dataset.load().n_tasks(resolved.args), "data set"
     show(table(resolved.args, resolved.sources))
+    for address, path in resolved.dataset.load().missing_files(resolved.args):
+        tell(f"the run will first fetch {address} into {path}")
     return 0
 
 

@@ -13,6 +13,7 @@ from typing import Any
 
 import pytest
 
+from pmi_cl.cli import main
 from pmi_cl.datasets import downloads, seq_tinyimg
 from pmi_cl.datasets.downloads import Download
 from pmi_cl.datasets.seq_tinyimg import SeqTinyImageNet
@@ -49,6 +50,16 @@ def quietly(done: int, total: int) -> None:
 
 def below(folder: Path) -> dict[str, bytes]:
     return {path.relative_to(folder).as_posix(): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+
+
+def test_a_check_says_what_a_run_will_fetch(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    for dataset, file in (("seq-cifar100", "cifar-100-python.tar.gz"), ("seq-tinyimg", "tiny-imagenet-200.zip")):
+        words = ["--model", "sgd", "--dataset", dataset, "--base_path", str(tmp_path), "--results_path", str(tmp_path / "runs"), "--check"]
+        assert main(words) == 0
+        (line,) = capsys.readouterr().err.splitlines()
+        assert line.startswith("the run will first fetch http") and line.endswith(f"{file} into {tmp_path / file}")
+        (tmp_path / file).touch()
+        assert main(words) == 0 and capsys.readouterr().err == ""
 
 
 @pytest.mark.parametrize("make", [zipped, tarred])

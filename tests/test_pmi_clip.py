@@ -22,6 +22,7 @@ from pmi_cl.models.continual_model import RunOutline
 from pmi_cl.models.pmi_clip import FEATURES, LARGEST_FEATURE, LARGEST_MAP, MAP_VALUES, PmiClip
 from pmi_cl.seeding import seeded
 from pmi_cl.utils.arguments import resolve
+from pmi_cl.utils.preflight import preflight
 from pmi_cl.utils.training import Training
 from tests.slow_references import clip_losses
 from tests.small_clips import small_clip
@@ -280,6 +281,14 @@ def test_grids_of_a_preset_can_be_taken_back() -> None:
     words = ["--model", "pmi_vpt", "--dataset", "seq-cifar100", "--model_config", "code"]
     assert resolve(words).args.pmi_grids == (2, 4, 8, 14)
     assert resolve([*words, "--pmi_grids", "none"]).args.pmi_grids == ()
+
+
+def test_a_grid_finer_than_the_map_is_refused() -> None:
+    """clip-tiny's is 4 x 4; what a preset has is no exception, as it would be optimised for nothing."""
+    preflight(resolve(words_of("pmi_vpt", pmi_grids="2,4")))
+    for grids, fitting in (("9", "none"), ("2,4,8,14", "2,4")):
+        with pytest.raises(UserError, match=f"--pmi_grids {grids}: the map of clip-tiny is 4 x 4: say --pmi_grids {fitting}$"):
+            preflight(resolve(words_of("pmi_vpt", pmi_grids=grids)))
 
 
 def test_grids_become_finer() -> None:

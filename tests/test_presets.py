@@ -183,6 +183,8 @@ def test_a_file_of_the_users_own_is_a_preset(tmp_path: Path, text: str, lr: floa
         ("a: {seq-hunderd: {lr: 1}}", "mine.yaml: preset a: unknown section 'seq-hunderd'"),
         ("a: {all: {lr: 0}}", "mine.yaml: lr 0: it must be above 0"),
         ("lr: [1, 2", "mine.yaml is not readable as YAML, line "),
+        ("lr: 1\nsteps: 3\nlr: 2", "mine.yaml is not readable as YAML, line 3: the key 'lr' is given twice: keep one"),
+        ("a: {all: {lr: 1, lr: 2}}", "mine.yaml is not readable as YAML, line 1: the key 'lr' is given twice: keep one"),
         ("- lr", "mine.yaml: write it as 'name: value' lines"),
         ("", "mine.yaml: write it as 'name: value' lines"),
         (None, "cannot read mine.yaml (No such file or directory)"),

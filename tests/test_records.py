@@ -1,6 +1,7 @@
 """Run folders, args.json and results.json: nothing overwritten, nothing half written, everything there."""
 
 import json
+import os
 import re
 import resource
 import subprocess
@@ -91,6 +92,8 @@ def test_a_run_is_found_by_name_by_place_and_by_path(tmp_path):
         find_run(tmp_path, "one")
     with pytest.raises(UserError, match="did you mean sgd/seq-digits/two"):
         find_run(tmp_path, "sgd/seq-digits/twoo")
+    with pytest.raises(UserError, match="did you mean sgd/seq-digits/two"):
+        find_run(tmp_path, "twoo")
     with pytest.raises(UserError, match="no run below"):
         find_run(tmp_path / "nowhere", "one")
 
@@ -164,3 +167,17 @@ def test_the_commit_is_the_checkouts_own_even_inside_a_git_hook(tmp_path, monkey
 def test_records_are_read_without_torch():
     code = "import sys, pmi_cl.utils.records, pmi_cl.utils.checkpoints; sys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+def test_of_many_runs_an_error_names_a_few(tmp_path):
+    for place, number in enumerate((3, 1, 4, 0, 2)):
+        folder = RunRecord.create(tmp_path, "sgd", "seq-digits", 0, f"run-{number}").folder
+        (folder / "args.json").write_text("{}")
+        os.utime(folder, (place, place))
+    with pytest.raises(UserError) as caught:
+        find_run(tmp_path, "nothere")
+    assert str(caught.value) == (
+        "unknown run 'nothere': the newest of 5 are sgd/seq-digits/run-2, sgd/seq-digits/run-0, sgd/seq-digits/run-4"
+    )
+    with pytest.raises(UserError, match=r"did you mean (sgd/seq-digits/run-\d( or |\?)){3}$"):
+        find_run(tmp_path, "run-9")

@@ -287,6 +287,12 @@ def test_a_png_is_what_was_drawn(tmp_path):
     assert np.array_equal(np.asarray(Image.open(tmp_path / "new" / "m.png")), picture)
 
 
+def test_a_picture_whose_folder_cannot_be_made_is_a_users_matter(tmp_path):
+    (tmp_path / "file").touch()
+    with pytest.raises(UserError, match=r"cannot make the folder .*choose another --output"):
+        pictures.save_png(np.zeros((2, 2, 3), np.uint8), tmp_path / "file" / "pictures" / "m.png", "--output")
+
+
 # seconds and memory
 
 

@@ -367,6 +367,8 @@ def test_a_finished_run_that_is_resumed_says_its_figures_again(kept: Path, resul
     assert main(["--results_path", str(results_path), "--resume", "kept", "--non_verbose", "1"]) == 0
     assert capsys.readouterr().out == headline_of(before)
     assert same_figures(before, results_in(kept))
+    assert main(["--results_path", str(results_path), "--resume", "kept", "--progress", "0"]) == 0
+    assert "already finished" in capsys.readouterr().out
 
 
 class Bomb:

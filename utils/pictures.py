@@ -11,6 +11,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from pmi_cl.errors import UserError
 from pmi_cl.utils.atomic import write_atomically
 
 if TYPE_CHECKING:
@@ -88,6 +89,7 @@ def loss_curves(losses: Mapping[str, Sequence[float]], title: str) -> Figure:
     """
     from matplotlib import colormaps
     from matplotlib.figure import Figure
+    from matplotlib.ticker import MaxNLocator
 
     figure = Figure(figsize=(8, 4.5), dpi=_DPI, layout="constrained")
     axes = figure.add_subplot()
@@ -98,7 +100,7 @@ def loss_curves(losses: Mapping[str, Sequence[float]], title: str) -> Figure:
     if all(value > 0 for values in losses.values() for value in values):
         axes.set_yscale("log")
     axes.set_xlabel("step")
-    axes.xaxis.get_major_locator().set_params(integer=True)
+    axes.xaxis.set_major_locator(MaxNLocator(integer=True))
     axes.set_ylabel("loss")
     axes.set_title(title, fontsize=11)
     axes.grid(alpha=0.3)
@@ -120,7 +122,10 @@ def save_png(picture: np.ndarray, path: Path, flag: str = "--results_path") -> N
     """Writes (h, w, 3) uint8 as a PNG, atomically, making the folder where it lacks. Raises UserError if the disk does not let it."""
     from PIL import Image
 
-    path.parent.mkdir(parents=True, exist_ok=True)
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise UserError(f"cannot make the folder {path.parent} ({error.strerror}): make room or choose another {flag}") from error
     write_atomically(path, lambda file: Image.fromarray(picture).save(file, format="png"), flag)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -94,9 +95,8 @@ def _read(path: Path, datasets: Collection[str]) -> PresetFile:
 def _document(path: Path) -> dict[str, Any]:
     import yaml  # here, so that a Python without it gets as far as saying so
 
-    quick_loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)  # ten times as fast where PyYAML has it; as safe
     try:
-        document = yaml.load(path.read_text(encoding="utf-8"), quick_loader)
+        document = yaml.load(path.read_text(encoding="utf-8"), _loader())
     except OSError as error:
         raise UserError(f"cannot read {path} ({error.strerror})") from error
     except yaml.MarkedYAMLError as error:
@@ -105,6 +105,25 @@ def _document(path: Path) -> dict[str, Any]:
     except (yaml.YAMLError, ValueError) as error:
         raise UserError(f"{path} is not readable as YAML: {error}") from error
     return _mapping(document, str(path))
+
+
+@functools.cache
+def _loader() -> Any:
+    """YAML's safe loader that refuses a key given twice, of which it would silently take the last."""
+    import yaml
+
+    class Once(getattr(yaml, "CSafeLoader", yaml.SafeLoader)):  # type: ignore[misc]  # in C ten times as fast, where PyYAML has it
+        """It sees every mapping of a document."""
+
+        def construct_mapping(self, node: Any, deep: bool = False) -> Any:
+            seen = set()
+            for key, _ in node.value if isinstance(node, yaml.MappingNode) else ():
+                if isinstance(key, yaml.ScalarNode) and key.value in seen:
+                    raise yaml.constructor.ConstructorError(None, None, f"the key '{key.value}' is given twice: keep one", key.start_mark)
+                seen.add(str(key.value))
+            return super().construct_mapping(node, deep)
+
+    return Once
 
 
 def _base(path: Path, base: Any, datasets: Collection[str]) -> dict[str, Preset]:

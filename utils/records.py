@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import difflib
 import importlib.metadata
 import json
 import os
@@ -10,7 +11,7 @@ import platform
 import subprocess
 import sys
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +20,7 @@ from pmi_cl.errors import UserError, unknown_name
 from pmi_cl.utils.atomic import write_json
 
 SCHEMA = 1
+_FEW = 3  # runs that an error names
 # Synthetic images kept; steps of any kind over all batches; the same in full forward plus backward passes to the input; the passes, one
 # each a step, through whatever part of the network was optimised.
 _INVERSION = {"images": 0, "steps": 0, "step_equivalents": 0.0, "forward_passes": 0, "backward_passes": 0}
@@ -102,8 +104,22 @@ def find_run(results_path: str | Path, run: str) -> RunRecord:
     if not folders:
         raise UserError(f"there is no run below {root}: say where it is with --results_path, or give --resume the path of its folder")
     if not named:
-        raise unknown_name("run", run, [str(folder.relative_to(root)) for folder in folders])
+        raise _unknown_run(run, root, folders)
     return RunRecord(named[0])
+
+
+def _unknown_run(run: str, root: Path, folders: Sequence[Path]) -> UserError:
+    """The nearest runs, by their place or their name alone; else the newest few, as there may be hundreds."""
+    places = {str(folder.relative_to(root)): folder for folder in folders}
+    named = {folder.name: place for place, folder in places.items()}
+    near = difflib.get_close_matches(run, named, n=_FEW, cutoff=0.5)
+    if difflib.get_close_matches(run, places, n=1, cutoff=0.5):
+        return unknown_name("run", run, places)
+    if near:
+        return UserError(f"unknown run '{run}': did you mean {' or '.join(named[name] for name in near)}?")
+    newest = sorted(places, key=lambda place: places[place].stat().st_mtime, reverse=True)[:_FEW]
+    count = f"the newest of {len(places)} are" if len(places) > _FEW else "choose from"
+    return UserError(f"unknown run '{run}': {count} {', '.join(newest)}")
 
 
 def build_results(

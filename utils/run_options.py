@@ -28,8 +28,8 @@ class RunOptions:
     backbone: str | None = option(None, "the network; none: the data set's own")
     model_config: str | None = option(
         None,
-        "preset of the method, or a file of yours: MINE.yaml, with lines 'option: value'; not given: the method's choice for the data set; "
-        "none: no preset",
+        "preset of the method, or a file of yours: MINE.yaml, with lines 'option: value' or with one preset in it; not given: the method's "
+        "choice for the data set; none: no preset",
     )
     n_tasks: int | None = option(
         None, "equal parts that the classes are split into; none: the data set's own number", unit="tasks", low=1, high=100_000

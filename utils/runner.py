@@ -160,6 +160,8 @@ class _Run:
         self._say(
             f"{self.record.folder}: {self.identity['model']} on {self.identity['dataset']}, {self.dataset.N_TASKS} tasks, {self.device}"
         )
+        if self.args.resume and self.training.position.task >= self.training.last_task:
+            self._say("already finished: there is nothing left to train; its figures again")
         stopped = self._train()
         if stopped is not None:
             tell(f"{stopped}; go on with: --resume {self.record.folder}")
