@@ -20,7 +20,7 @@ SAME = ("lr", "batch_size", "n_epochs", "optim_mom", "optim_wd", "optimizer", "s
 OF_METHODS = ("precision", "compile")  # options of a run that reach the method itself
 OF_DATASETS = ("n_tasks", "n_classes", "train_per_class", "offline")  # and those that reach the data set
 # Mammoth's flags that a method of ours would ignore, what they must then be, and what to use.
-UNUSED = {
+UNUSED: dict[str, tuple[Any, str]] = {
     "fitting_mode": ("epochs", "its schedule counts epochs"),
     "lr_scheduler": (None, f"it has a schedule of its own, --{PREFIX}lr_milestones"),
     "lr_milestones": ([], f"say --{PREFIX}lr_milestones, in parts of n_epochs"),
