@@ -117,9 +117,9 @@ class PmiRdfcil(InversionMixin, ReplayTraining):
 
     @classmethod
     def check(cls, args: SimpleNamespace, outline: RunOutline) -> None:
-        """Refuse too few samples for the statistics of every class, and a roll all around an image. Raises UserError."""
+        """Refuse too few samples for a class's statistics, a roll all around an image, starts and terms that are none. Raises UserError."""
         super().check(args, outline)
-        check_named(args.inv_start, args.inv_terms)
+        check_named(args.inv_start, args.inv_terms, outline.image_size or 32)
         if outline.image_size is not None and args.inv_roll >= outline.image_size:
             raise UserError(f"--inv_roll {args.inv_roll}: the images have {outline.image_size} pixels a side, give fewer")
         least = 2 * outline.n_classes

@@ -11,7 +11,10 @@ from pathlib import Path
 
 import pytest
 
+from pmi_cl.errors import UserError
+from pmi_cl.extensions import extensions
 from pmi_cl.inversion import plugins
+from pmi_cl.models.inversion_parts import check_named
 
 ROOT = Path(__file__).resolve().parent.parent
 # page -> the module that its template becomes, and how long it may be in lines that are not empty
@@ -126,9 +129,49 @@ def test_an_inversion_takes_its_start_and_a_term_from_a_package(site: Path) -> N
         (["--inv_start", "gray"], "unknown start of the inversion 'gray': did you mean grey?"),
         (["--inv_terms", "shown=much"], "--inv_terms shown=much: write NAME or NAME=WEIGHT"),
         (["--inv_terms", "showm"], "unknown term of the inversion 'showm': did you mean shown?"),
+        (["--inv_terms", "grey", "--check"], "--inv_terms grey: the part of an inversion 'grey' of the package my-package cannot be used"),
     ):
         refused = command(site, *words, *flags)
         assert refused.returncode == 2 and said in refused.stderr
+
+
+PARTS = "def start(shape, generator):\n    return generator\n\n\ndef short(weight):\n    return weight\n"
+NO_PARTS = {
+    "--inv_start lost": "broken.lost:start: ModuleNotFoundError: No module named 'not_there'",
+    "--inv_terms lost": "broken.lost:start: ModuleNotFoundError: No module named 'not_there'",
+    "--inv_start started": "no start, called with (1, 3, 32, 32) and a generator it gives a Generator, not images of that shape",
+    "--inv_start shown": "no start, called with (1, 3, 32, 32) and a generator it ends with TypeError: ",
+    "--inv_terms grey": "no term, called with the weight 1 it ends with TypeError: ",
+    "--inv_terms short=2": "no term, called with the weight 2 it gives a float, which cannot be called",
+}
+
+
+@pytest.mark.parametrize("typed", NO_PARTS)
+def test_what_is_no_part_of_an_inversion_is_refused_before_the_first_task(typed: str, site: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    points = "[pmi_cl.inversion]\nlost = broken.lost:start\nstarted = broken.parts:start\nshort = broken.parts:short\n"
+    install(site, "broken", {"lost": "import not_there\n", "parts": PARTS}, points)
+    monkeypatch.syspath_prepend(str(site))
+    extensions.cache_clear()
+    flag, word = typed.split()
+    try:
+        with pytest.raises(UserError) as caught:
+            check_named(*((word, ()) if flag == "--inv_start" else ("noise", (word,))), side=32)
+    finally:
+        extensions.cache_clear()
+        for name in [name for name in sys.modules if name.split(".")[0] in ("broken", "my_package")]:
+            del sys.modules[name]
+    said = str(caught.value)
+    assert said.startswith(f"{typed}: the part of an inversion '{word.partition('=')[0]}' of the package ") and NO_PARTS[typed] in said
+    assert "\n" not in said
+
+
+def test_trying_a_start_leaves_the_random_numbers_as_they_were(site: Path) -> None:
+    (site / "my_package/inversion.py").write_text("import torch\n\n\ndef grey(shape, generator):\n    return torch.randn(shape)\n")
+    program = "import torch; from pmi_cl.models.inversion_parts import check_named as c; a = torch.get_rng_state(); c('grey', ()); "
+    ended = "print(torch.equal(a, torch.get_rng_state()))"
+    environment = {**os.environ, "PYTHONPATH": f"{site}{os.pathsep}{ROOT}"}
+    done = subprocess.run([sys.executable, "-c", program + ended], env=environment, capture_output=True, text=True, check=False)
+    assert done.stdout == "True\n", done.stderr
 
 
 FAILING = "from pmi_cl.models.sgd import Sgd\nimport not_there\n\n\nclass Failing(Sgd):\n    NAME = 'failing'\n"
