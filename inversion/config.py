@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Literal
+from numbers import Integral, Real
+from typing import Any, Literal, get_args
 
 import torch
 
@@ -61,6 +63,25 @@ class InversionConfig:
     precision: torch.dtype = torch.float32
     compiled: bool = False
 
+    def __post_init__(self) -> None:
+        """Refuse settings that would fail at a step, or be taken for others without a word. Raises ValueError, which names the setting."""
+        _check_whole(self, "steps", 0)
+        _check_whole(self, "stem_steps", 0)
+        _check_whole(self, "batch", 1)
+        if self.schedule_steps is not None:
+            _check_whole(self, "schedule_steps", 1)
+        _check(self, "lr", _is_finite(self.lr) and self.lr > 0, "a finite number above 0")
+        _check(self, "beta2", _is_finite(self.beta2) and 0 <= self.beta2 < 1, "a number from 0 to below 1")
+        _check(self, "spectrum", _is_finite(self.spectrum) and self.spectrum >= 0, "a finite number from 0")
+        _check(self, "schedule", self.schedule in get_args(Schedule), f"one of {', '.join(get_args(Schedule))}")
+        _check(self, "direction", self.direction in get_args(Direction), f"one of {', '.join(get_args(Direction))}")
+        terms_fit = isinstance(self.terms, Sequence) and len(self.terms) > 0 and all(map(callable, self.terms))
+        _check(self, "terms", terms_fit, "a tuple of one or more terms, such as (CrossEntropy(0.1),)")
+        _check(self, "transforms", isinstance(self.transforms, Transforms), "Transforms(...); Transforms() changes nothing")
+        _check(self, "pmi", isinstance(self.pmi, PmiConfig), "PmiConfig(...)")
+        floating = isinstance(self.precision, torch.dtype) and self.precision.is_floating_point
+        _check(self, "precision", floating, "torch.float32 or torch.bfloat16")
+
     def new_start(self) -> Start:
         """The object that ``start`` stands for. Raises ValueError where there is no start of that name."""
         return make_start(self.start, self.pmi, self.stem_steps)
@@ -68,6 +89,20 @@ class InversionConfig:
     def full_rate(self, step: int) -> float:
         """The learning rate of step ``step`` of the full-model stage."""
         return learning_rate(self.schedule, self.lr, step, self.schedule_steps or self.steps)
+
+
+def _is_finite(value: Any) -> bool:
+    return isinstance(value, Real) and not isinstance(value, bool) and math.isfinite(value)
+
+
+def _check_whole(config: InversionConfig, name: str, low: int) -> None:
+    value = getattr(config, name)
+    _check(config, name, isinstance(value, Integral) and not isinstance(value, bool) and int(value) >= low, f"a whole number from {low}")
+
+
+def _check(config: InversionConfig, name: str, fits: bool, wanted: str) -> None:
+    if not fits:
+        raise ValueError(f"{name}={getattr(config, name)!r}: give {wanted}")
 
 
 def learning_rate(schedule: Schedule, lr: float, step: int, steps: int) -> float:

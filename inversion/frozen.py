@@ -127,9 +127,11 @@ def freeze_piece(piece: nn.Module, direction: Direction) -> fx.GraphModule:
     Raises:
         ValueError: the piece cannot be traced (its forward branches on values).
     """
-    piece = copy.deepcopy(piece).double().eval().requires_grad_(False)
+    piece, tracer = copy.deepcopy(piece).double().eval().requires_grad_(False), _BatchNormTracer()
+    # a layer of torch's is traced as a call, not through its forward, which branches on shapes
+    root = nn.Sequential(piece) if tracer.is_leaf_module(piece, "") else piece
     try:
-        traced = fx.GraphModule(piece, _BatchNormTracer().trace(piece))
+        traced = fx.GraphModule(root, tracer.trace(root))
     except (fx.proxy.TraceError, TypeError) as error:
         name = type(piece).__name__
         raise ValueError(f"{name} cannot be traced for inversion ({error}); pass pieces whose forward does not branch on values") from error

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from pmi_cl.inversion.checks import check_copy, check_sizes
+from pmi_cl.inversion.checks import check_call, check_copy, check_pieces, check_sizes
 from pmi_cl.inversion.colour import Colour
 from pmi_cl.inversion.config import InversionConfig
 from pmi_cl.inversion.cost import InversionReport
@@ -70,7 +70,7 @@ def invert(
         image_shape: (channels, height, width) of the images to make.
         model: is not changed; only ``pieces`` and ``head`` are looked at where they are given.
         targets: (n, d) features for ``FeatureMatch``. Targets, labels or both are given.
-        labels: (n,) class numbers for ``CrossEntropy``.
+        labels: (n,) whole class numbers, of any type of integer, for ``CrossEntropy``.
         config: the appendix's settings where it is not given; without targets, cross-entropy takes the place of the feature's distance.
         pieces: modules whose composition maps images to features (n, d), where the network cannot be cut along its children
             (:func:`pmi_cl.inversion.pieces.split_network`).
@@ -82,16 +82,18 @@ def invert(
         progress: called with every step; the engine itself prints nothing.
 
     Raises:
-        ValueError: the network cannot be cut or traced, targets or labels do not fit it, or a start needs moments that are not there; says
-            which.
+        ValueError: the network cannot be cut or traced, an argument or a setting is none, targets or labels do not fit the network, a term
+            looks at what it has not, or a start needs moments that are not there; says which.
         NonFiniteInversion: the loss stayed non-finite at a quarter of the rate; names the layer.
     """
     label_only = (CrossEntropy(), StatisticsMatch(0.1))
     config = config or (InversionConfig() if targets is not None else InversionConfig(terms=label_only))
-    device = device_of(pieces or [model])
+    check_call(model, image_shape, pieces, head)
+    device = device_of([model] if pieces is None else pieces)
     example = torch.randn(2, *image_shape, generator=seeded(seed, "example")).to(device)
     if pieces is None:
         pieces, head = split_network(model, example)
+    check_pieces(pieces, head, example)
     MemoryGauge(device).reset()
     inversion = Inversion(
         pieces, head, config, image_shape=image_shape, targets=targets, labels=labels, input_moments=input_moments, colour=colour, seed=seed
@@ -124,6 +126,7 @@ def judge(
         contexts: (n, dq), for a network whose pieces take one.
     """
     targets, labels, contexts = (None if given is None else given.to(images.device) for given in (targets, labels, contexts))
+    labels = None if labels is None else labels.long()
     sums: dict[str, float] = {}
     with torch.no_grad():
         for rows in even_batches(len(images), batch):

@@ -81,6 +81,7 @@ class Problem:
         check_network(self.network, config, contexts)
         self.device = device = next(self.network.parameters()).device
         self.targets, self.labels, self.contexts = (None if given is None else given.to(device) for given in (targets, labels, contexts))
+        self.labels = None if self.labels is None else self.labels.long()  # cross-entropy takes no int32
         self.n = len(labels if targets is None else targets)  # type: ignore[arg-type]
         self.batches = even_batches(self.n, config.batch)
         self.space = ImageSpace(colour, Spectrum.of(*image_shape[1:], config.spectrum) if config.spectrum else None).to(device)

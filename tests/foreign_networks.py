@@ -64,6 +64,84 @@ class CifarResNet(nn.Module):
         return self.linear(x)
 
 
+def conv_layers(channels_in: int, channels: int) -> list[nn.Module]:
+    """Convolution, BatchNorm, ReLU, pooling: plain layers."""
+    return [nn.Conv2d(channels_in, channels, 3, padding=1), nn.BatchNorm2d(channels), nn.ReLU(inplace=True), nn.MaxPool2d(2)]
+
+
+class LayersThenPooling(nn.Module):
+    """The usual ConvNet: no stem, its layers in one container, then a pooling and a linear classifier."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.features = nn.Sequential(*conv_layers(3, 8), *conv_layers(8, 16))
+        self.pool = nn.AdaptiveAvgPool2d(1)
+        self.fc = nn.Linear(16, 4)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.fc(torch.flatten(self.pool(self.features(x)), 1))
+
+
+class StagesOfLayers(nn.Module):
+    """A stem with its own ReLU and another pooling, stages of plain layers, a pooling between two of them, another in ``forward``."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.stem = nn.Conv2d(3, 8, 3, padding=1)
+        self.act = nn.LeakyReLU()
+        self.layer1 = nn.Sequential(nn.Conv2d(8, 8, 1), nn.BatchNorm2d(8), nn.ReLU())
+        self.shrink = nn.AvgPool2d(2)
+        self.layer2 = nn.Sequential(nn.Conv2d(8, 16, 1), nn.BatchNorm2d(16), nn.ReLU())
+        self.fc = nn.Linear(16, 4)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.layer2(self.shrink(self.layer1(self.act(self.stem(x)))))
+        return self.fc(x.mean(dim=(2, 3)))
+
+
+class FlattensInside(nn.Module):
+    """The pooling and the flattening are layers of the body."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        blocks = [nn.Sequential(*conv_layers(3, 8)), nn.Sequential(*conv_layers(8, 16))]
+        self.body = nn.Sequential(*blocks, nn.AdaptiveAvgPool2d(1), nn.Flatten())
+        self.fc = nn.Linear(16, 4)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.fc(self.body(x))
+
+
+class ClassifierOfLayers(nn.Module):
+    """A classifier of several layers in a container, as a VGG's; flattened in ``forward``."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.features = nn.Sequential(*conv_layers(3, 8))
+        self.avgpool = nn.AdaptiveAvgPool2d(2)
+        self.classifier = nn.Sequential(nn.Linear(32, 16), nn.ReLU(), nn.Dropout(), nn.Linear(16, 4))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.classifier(self.avgpool(self.features(x)).flatten(1))
+
+
+class InAWrapper(nn.Module):
+    """One child, which is the network."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.net = stages_in_a_row()
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.net(x)
+
+
+def stages_in_a_row() -> nn.Sequential:
+    """Containers, pooling and classifier in one ``nn.Sequential``."""
+    stages = [nn.Sequential(*conv_layers(3, 8)), nn.Sequential(*conv_layers(8, 16))]
+    return nn.Sequential(*stages, nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(16, 4))
+
+
 def cifar_resnet20() -> CifarResNet:
     """Untrained, 20 layers."""
     return CifarResNet(3)

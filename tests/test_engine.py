@@ -336,7 +336,7 @@ def test_what_is_missing_is_named(start: Any, changes: dict[str, Any], message: 
 
 def test_a_network_in_one_piece_has_no_stem() -> None:
     network = torch.nn.Sequential(*two_blocks().pieces())
-    config = replace(EVERYTHING, start="stem")
+    config = replace(EVERYTHING, start="stem", terms=(FeatureMatch(),))
     with pytest.raises(ValueError, match="two pieces"):
         Inversion([network], None, config, image_shape=SHAPE, targets=torch.zeros(2, FEATURES), input_moments=moments()[:1])
 
