@@ -119,6 +119,11 @@ def _has_statistics(module: nn.Module) -> bool:
     return isinstance(module, nn.modules.batchnorm._BatchNorm) and module.running_mean is not None
 
 
+def keeps_statistics(network: nn.Module) -> bool:
+    """Whether there is a BatchNorm with running statistics in it, without which nothing is tapped."""
+    return any(map(_has_statistics, network.modules()))
+
+
 def freeze_piece(piece: nn.Module, direction: Direction) -> fx.GraphModule:
     """One piece as a graph that maps its input to (output, list of KLs), a KL for every BatchNorm with running statistics.
 

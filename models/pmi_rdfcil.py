@@ -23,6 +23,7 @@ from pmi_cl.inversion.buffer import SyntheticBuffer
 from pmi_cl.inversion.colour import Colour, channel_covariance
 from pmi_cl.inversion.config import InversionConfig, Schedule
 from pmi_cl.inversion.engine import Inversion
+from pmi_cl.inversion.frozen import keeps_statistics
 from pmi_cl.inversion.gaussians import fit_gaussians
 from pmi_cl.inversion.labels import draw_labels
 from pmi_cl.inversion.objectives import CrossEntropy, FeatureMatch, StatisticsMatch, Term, TotalVariation
@@ -127,7 +128,12 @@ class PmiRdfcil(InversionMixin, ReplayTraining):
             raise UserError(f"--buffer_images {args.buffer_images}: give at least {least}, two for each of {outline.n_classes} classes")
 
     def check_data(self, dataset: ContinualDataset) -> None:
-        """Refuse a class with fewer than two images. Raises UserError."""
+        """Refuse a network without the statistics that are to be matched, and a class with fewer than two images. Raises UserError."""
+        if self.options.inv_alpha and not keeps_statistics(self.net):
+            raise UserError(
+                f"--inv_alpha {self.options.inv_alpha:g} weighs the running statistics of BatchNorms, and the backbone has none: "
+                "give --inv_alpha 0 or another --backbone"
+            )
         labels, counts = dataset.train.labels.unique(return_counts=True)
         few = labels[counts < 2].tolist()
         if few:

@@ -5,15 +5,17 @@ from __future__ import annotations
 import copy
 import functools
 import json
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from pmi_cl.cli import main
+from pmi_cl.errors import UserError
 from pmi_cl.inversion.pieces import in_evaluation_mode
 from pmi_cl.models.continual_model import ContinualModel
 from pmi_cl.models.losses import hard_distillation, local_cross_entropy, relational_distillation
@@ -515,6 +517,15 @@ def test_pmi_refuses_a_buffer_that_is_too_small(tmp_path: Path, capsys: pytest.C
     assert main(argv) == 2
     assert capsys.readouterr().err == "pmi-cl: error: --buffer_images 19: give at least 20, two for each of 10 classes\n"
     assert not (tmp_path / "runs").exists()
+
+
+def test_pmi_refuses_to_match_statistics_that_the_network_does_not_keep() -> None:
+    for alpha in (0.1, 0):
+        training = start("pmi_rdfcil", inv_alpha=alpha)
+        for norm in (m for m in training.model.net.modules() if isinstance(m, nn.BatchNorm2d)):
+            norm.running_mean = norm.running_var = None
+        with pytest.raises(UserError, match=r"^--inv_alpha 0\.1 weighs .*give --inv_alpha 0 or") if alpha else nullcontext():
+            training.model.check_data(training.dataset)
 
 
 def test_rdfcil_counts_the_steps_of_all_its_generators() -> None:
