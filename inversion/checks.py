@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from pmi_cl.inversion.config import InversionConfig
 from pmi_cl.inversion.frozen import FrozenNetwork, StatisticsTap
 from pmi_cl.inversion.objectives import CrossEntropy, DirectionMatch, FeatureMatch, StatisticsMatch
-from pmi_cl.inversion.pieces import in_evaluation_mode
+from pmi_cl.inversion.pieces import run_through
 from pmi_cl.inversion.sparse import check_pruning
 from pmi_cl.inversion.token_network import Invertible, TokenNetwork
 
@@ -105,12 +105,7 @@ def check_network(network: Invertible, config: InversionConfig, contexts: Tensor
 def check_pieces(pieces: Sequence[nn.Module], head: nn.Module | None, images: Tensor) -> None:
     """Raises ValueError where the pieces do not take the images, or do not end in what the head takes."""
     try:
-        with torch.no_grad(), in_evaluation_mode([*pieces, *([] if head is None else [head])]):
-            value = images.clone()
-            for piece in pieces:
-                value = piece(value)
-            if head is not None:
-                head(value)
+        run_through([*pieces, *([] if head is None else [head])], images)
     except Exception as error:  # whatever somebody's module does
         taken = f"images of the shape {tuple(images.shape[1:])} do not go through pieces and head ({error})"
         raise ValueError(f"{taken}: look at image_shape, and at the order of the pieces") from error
@@ -118,10 +113,8 @@ def check_pieces(pieces: Sequence[nn.Module], head: nn.Module | None, images: Te
 
 def check_copy(network: FrozenNetwork, pieces: Sequence[nn.Module], images: Tensor) -> None:
     """Raises ValueError where the frozen copy does not compute what the pieces compute: tracing misses some in-place arithmetic."""
-    with torch.no_grad(), in_evaluation_mode(pieces):
-        expected = images
-        for piece in pieces:
-            expected = piece(expected)
+    expected = run_through(pieces, images)
+    with torch.no_grad():
         found = network(images)[0]
     if not torch.allclose(found, expected, rtol=1e-3, atol=1e-4):
         raise ValueError(

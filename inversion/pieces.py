@@ -30,6 +30,16 @@ def device_of(modules: Iterable[nn.Module]) -> torch.device:
     return next((weight.device for module in modules for weight in module.parameters()), torch.device("cpu"))
 
 
+@torch.no_grad()
+def run_through(layers: Sequence[nn.Module], images: Tensor) -> Tensor:
+    """What the layers, one after the other and in evaluation mode, make of a copy of the images: a layer in place would change them."""
+    value = images.clone()
+    with in_evaluation_mode(layers):
+        for layer in layers:
+            value = layer(value)
+    return value
+
+
 def split_network(model: nn.Module, example: Tensor) -> tuple[list[nn.Module], nn.Module | None]:
     """The pieces of a network, bottom to top, and its classifier.
 
@@ -61,12 +71,8 @@ def split_network(model: nn.Module, example: Tensor) -> tuple[list[nn.Module], n
 
 def _difference(pieces: list[nn.Module], head: nn.Module | None, example: Tensor, expected: Tensor) -> str | None:
     """None where the pieces give what is expected, else why they cannot be run; empty where they give something else."""
-    layers = pieces if head is None else [*pieces, head]
-    value = example.clone()  # a layer in place would change it for the next cut
     try:
-        with torch.no_grad(), in_evaluation_mode(layers):
-            for layer in layers:
-                value = layer(value)
+        value = run_through(pieces if head is None else [*pieces, head], example)
         same = value.shape == expected.shape and torch.allclose(value, expected, rtol=1e-4, atol=1e-5)
     except Exception as error:  # whatever somebody's module does
         return str(error).strip().partition("\n")[0]
@@ -77,8 +83,7 @@ def _logits(model: nn.Module, example: Tensor) -> Tensor:
     """What the network gives; raises ValueError where it is not one tensor of finite numbers."""
     shape, name = tuple(example.shape[1:]), type(model).__name__
     try:
-        with torch.no_grad(), in_evaluation_mode([model]):
-            found = model(example.clone())
+        found = run_through([model], example)
     except Exception as error:  # whatever somebody's module does
         raise ValueError(f"{name} does not take images of the shape {shape} ({error}): give image_shape=... as it was trained") from error
     if not isinstance(found, Tensor):

@@ -306,6 +306,7 @@ def _anchored(words: Sequence[str], here: Path, folders: dict[str, str]) -> list
     for place, (flag, value) in enumerate(itertools.pairwise(flags)):
         if _is_path(flag, value):
             flags[place + 1] = str(here / Path(value).expanduser())
+    # typed, they count more than those of a checkpoint
     return [*flags, *(word for name, at in folders.items() if f"--{name}" not in flags for word in (f"--{name}", at))]
 
 

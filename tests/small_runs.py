@@ -30,6 +30,20 @@ RESNET_METHODS = [name for name in METHODS if name not in CLIP_METHODS]
 BACKBONE = {method: "clip-tiny" if method in CLIP_METHODS else "resnet20" for method in METHODS}  # the smallest that users can name
 
 DATA = {"n_classes": 6, "n_tasks": 3, "train_per_class": 24}
+# Whatever pmi_rdfcil can do besides.
+EXTRAS = {
+    "replay_augment": 1,
+    "lambda_all": 0.5,
+    "joint_batches": 1,
+    "pmi_boost": 1,
+    "pmi_prior": "bn_affine",
+    "inv_keep_best": 1,
+    "inv_colour": 1,
+    "inv_roll": 1,
+    "inv_noise": 0.1,
+    "cont_optimizer": "adam",
+    "cont_keep_best": 1,
+}
 # One set for all methods: what a method does not have is left out.
 SIZES = {
     **DATA,

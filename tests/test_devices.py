@@ -20,6 +20,7 @@ from tests.pretend_device import GPU, PretendGpu, on_cpu
 from tests.pretend_rules import WrongDevice
 from tests.small_runs import (
     BACKBONE,
+    EXTRAS,
     METHODS,
     StoppingHost,
     differences,
@@ -29,20 +30,7 @@ from tests.small_runs import (
 )
 
 SHORT = {"n_epochs": 2, "classifier_part": 0.5, "cont_epochs": 2, "generator_steps": 2, "inv_batch": 24, "pmi_steps": 1}
-EVERYTHING = {
-    "replay_augment": 1,
-    "lambda_all": 0.5,
-    "joint_batches": 1,
-    "pmi_boost": 1,
-    "pmi_prior": "bn_affine",
-    "pmi_steps": 3,
-    "inv_keep_best": 1,
-    "inv_colour": 1,
-    "inv_roll": 1,
-    "inv_noise": 0.1,
-    "cont_optimizer": "adam",
-    "cont_keep_best": 1,
-}
+EVERYTHING = {**EXTRAS, "pmi_steps": 3}
 SMI = {"inversion": "smi", "inv_steps": 6}
 CASES: list[tuple[str, dict[str, Any]]] = [
     *((method, {}) for method in METHODS),

@@ -27,6 +27,7 @@ from tests.slow_references import numpy_moments
 from tests.small_runs import (
     BACKBONE,
     CLIP_METHODS,
+    EXTRAS,
     METHODS,
     RESNET_METHODS,
     StoppingHost,
@@ -53,20 +54,7 @@ WAYS: dict[str, dict[str, Any]] = {
         "train_old_heads": 0,
         "n_epochs": 5,
     },
-    "every extra": {
-        "replay_augment": 1,
-        "lambda_all": 0.5,
-        "joint_batches": 1,
-        "later_lr": 0.02,
-        "pmi_boost": 1,
-        "pmi_prior": "bn_affine",
-        "inv_keep_best": 1,
-        "inv_colour": 1,
-        "inv_roll": 1,
-        "inv_noise": 0.1,
-        "cont_optimizer": "adam",
-        "cont_keep_best": 1,
-    },
+    "every extra": {**EXTRAS, "later_lr": 0.02},
 }
 CASES = [(method, way) for method in METHODS for way, flags in WAYS.items() if flags.keys() <= options_of(method)]
 # Long enough to learn something: two tasks of two digits.

@@ -53,13 +53,17 @@ def test_a_run_that_dies_has_lost_no_task(killed: Path, tmp_path: Path, capsys: 
 
 
 def test_a_record_that_may_only_be_read_is_not_locked(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def denied(*_: object) -> None:
+    seen: list[str] = []
+
+    def denied(path: Path, *_: object) -> None:
+        seen.append(path.name)
         raise PermissionError
 
     (tmp_path / "args.json").write_text("{}")
     monkeypatch.setattr(Path, "open", denied)
-    with run_lock(tmp_path):
-        pass
+    with run_lock(tmp_path), run_lock(tmp_path):
+        seen.append("body")
+    assert seen == ["args.json", "args.json", "body"]
 
 
 def test_the_lock_goes_with_its_body(tmp_path: Path) -> None:

@@ -78,11 +78,16 @@ def test_without_stderr_a_mistake_still_has_its_code() -> None:
 
 def test_progress_goes_on_when_its_terminal_has_gone() -> None:
     class Gone(io.StringIO):
+        tried = 0
+
         def write(self, text: str) -> int:
+            self.tried += 1
             raise OSError(5, "Input/output error")
 
     for mode in ("auto", "1"):
-        progress = Progress(mode, Gone(), line_seconds=0)
+        terminal = Gone()
+        progress = Progress(mode, terminal, line_seconds=0)
         for done in range(1, 4):
             progress.update("training", done, 3)
         progress.close()
+        assert terminal.tried == 1 if mode == "auto" else terminal.tried > 0  # lines give up; tqdm tries again at the phase's end
