@@ -191,6 +191,7 @@ import resource, sys
 from pathlib import Path
 import numpy as np
 from pmi_cl.utils.tensorboard import EventWriter
+from tests.fresh_memory import touch
 resource.setrlimit(resource.RLIMIT_FSIZE, (3000, 3000))
 events = EventWriter(Path(sys.argv[1]), buffered=2)
 for step in range(400):
@@ -333,12 +334,11 @@ def test_peak_memory_belongs_to_the_phase_that_used_it():
     with phases.phase("small"):
         pass
     with phases.phase("large"):
-        block = np.ones(200 * 2**17)  # 200 MiB
-        del block
+        touch(200)
     with phases.phase("after"):
         pass
     peak = phases.peak_memory_mib()
-    assert peak["large"] - peak["small"] > 120  # less than 200: memory that was free again may have counted before
+    assert peak["large"] - peak["small"] > 180  # the system counts pages in batches
     assert peak["after"] - peak["small"] < 20 or peak["after"] == pytest.approx(peak["large"], rel=0.05)  # no mark to reset here
 
 
