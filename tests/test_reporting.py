@@ -24,6 +24,7 @@ from pmi_cl.utils.interrupts import Interrupted, Interrupts
 from pmi_cl.utils.progress import Progress
 from pmi_cl.utils.resources import Phases
 from pmi_cl.utils.tensorboard import EventWriter
+from tests.fresh_memory import touch
 
 
 class Costly:
@@ -191,7 +192,6 @@ import resource, sys
 from pathlib import Path
 import numpy as np
 from pmi_cl.utils.tensorboard import EventWriter
-from tests.fresh_memory import touch
 resource.setrlimit(resource.RLIMIT_FSIZE, (3000, 3000))
 events = EventWriter(Path(sys.argv[1]), buffered=2)
 for step in range(400):
