@@ -46,7 +46,9 @@ class MixtureOfAdapters(nn.Module):
 
     NOISE_FLOOR = 1e-2
 
-    def __init__(self, width: int, experts: int = 2, top_k: int = 2, bottleneck: int = 64, dropout: float = 0.1) -> None:
+    def __init__(
+        self, width: int, experts: int = 2, top_k: int = 2, bottleneck: int = 64, dropout: float = 0.1
+    ) -> None:
         super().__init__()
         if not 1 <= top_k <= experts:
             raise ValueError(f"{top_k} of {experts} experts cannot be chosen")

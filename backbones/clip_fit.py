@@ -53,7 +53,9 @@ def check_fit(shapes: Shapes, model: str, path: Path, others: Mapping[str, str])
     if found == expected:
         return
     if any(name.startswith("vision_model.") for name in found):
-        raise UserError(f"{path} is in the form of the library transformers: give open_clip's file, open_clip_model.safetensors")
+        raise UserError(
+            f"{path} is in the form of the library transformers: give open_clip's file, open_clip_model.safetensors"
+        )
     both = [name for name in expected if found.get(name, expected[name]) != expected[name]]
     differing = [f"{name} is {_sides(found[name])}, not {_sides(expected[name])}" for name in both]
     lacking = [f"it lacks {name}" for name in expected if name not in found]

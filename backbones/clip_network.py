@@ -159,13 +159,17 @@ def plain_towers(model: Any, name: str) -> tuple[Any, Any]:
         "its image tower pools by attention": getattr(visual, "attn_pool", None) is None,
         "its image tower does not end at the class token": getattr(visual, "pool_type", "tok") == "tok",
         "it takes images that are not square": _is_square(getattr(visual, "image_size", 0)),
-        "its text tower is not open_clip's own": hasattr(text, "token_embedding") and getattr(text, "cls_emb", None) is None,
+        "its text tower is not open_clip's own": hasattr(text, "token_embedding")
+        and getattr(text, "cls_emb", None) is None,
         "its text tower does not end at the end-of-text token": pool == "argmax",
-        "its transformer blocks are changed ones": _has_plain_blocks(visual, transformer) and _has_plain_blocks(text, transformer),
+        "its transformer blocks are changed ones": _has_plain_blocks(visual, transformer)
+        and _has_plain_blocks(text, transformer),
     }
     wrong = next((reason for reason, fits in checks.items() if not fits), None)
     if wrong is not None:
-        raise UserError(f"{name} cannot be taken apart: {wrong}; choose clip-vit-b-16, clip-vit-b-32, clip-vit-l-14 or clip-tiny")
+        raise UserError(
+            f"{name} cannot be taken apart: {wrong}; choose clip-vit-b-16, clip-vit-b-32, clip-vit-l-14 or clip-tiny"
+        )
     return visual, text
 
 

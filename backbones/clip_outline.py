@@ -52,5 +52,7 @@ class ClipOutline:
         for text, last in zip(texts, tokens[:-1, -1], strict=True):
             if last != padding:
                 shown = text if len(text) <= 60 else f"{text[:57]}..."
-                raise UserError(f"the text '{shown}' is longer than the {self.context_length} tokens that {self.name} reads: shorten it")
+                raise UserError(
+                    f"the text '{shown}' is longer than the {self.context_length} tokens that {self.name} reads: shorten it"
+                )
         return tokens[:-1, :-1].long()

@@ -27,7 +27,9 @@ class PatchConv(nn.Module):
         size = self.image_size
         if tuple(x.shape[1:]) != (3, size, size):
             given = " x ".join(str(side) for side in x.shape[1:])
-            raise UserError(f"this CLIP takes images of 3 x {size} x {size}, not {given}: present the data set in its input form")
+            raise UserError(
+                f"this CLIP takes images of 3 x {size} x {size}, not {given}: present the data set in its input form"
+            )
         return self.conv(x)
 
     @torch.no_grad()
@@ -73,7 +75,9 @@ class BlockPiece(nn.Module):
         self.prefix: nn.Module | None = None
         self.adapter: nn.Module | None = None
 
-    def forward(self, x: Tensor, context: Tensor | None = None, tap: Tap | None = None, mask: Tensor | None = None) -> Tensor:
+    def forward(
+        self, x: Tensor, context: Tensor | None = None, tap: Tap | None = None, mask: Tensor | None = None
+    ) -> Tensor:
         """Tokens (b, n, width) to tokens (b, n, width).
 
         Args:

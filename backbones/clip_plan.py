@@ -49,7 +49,9 @@ def plan_of(args: SimpleNamespace) -> Plan:
     asked = {"auto": None, "quick": True, "exact": False}[args.clip_gelu]
     if asked is not None and demanded is not None and asked != demanded:
         other = f"clip:{model}{QUICK if asked else ''}"
-        raise UserError(f"--clip_gelu {args.clip_gelu}: {args.backbone} has {ACTIVATIONS[demanded]}; say --backbone {other}")
+        raise UserError(
+            f"--clip_gelu {args.clip_gelu}: {args.backbone} has {ACTIVATIONS[demanded]}; say --backbone {other}"
+        )
     return Plan(args.backbone, model, demanded if asked is None else asked, args.clip_weights)
 
 
@@ -93,7 +95,9 @@ def decide_activation(plan: Plan, trained_with: bool | None, weights: str) -> bo
         UserError: the network that was asked for has another activation, or nobody knows which one it should have.
     """
     if trained_with is None and plan.quick_gelu is None:
-        raise UserError(f"{weights} do not say their activation: add --clip_gelu quick (OpenAI's, MetaCLIP's, DFN's) or --clip_gelu exact")
+        raise UserError(
+            f"{weights} do not say their activation: add --clip_gelu quick (OpenAI's, MetaCLIP's, DFN's) or --clip_gelu exact"
+        )
     if trained_with is None:
         return bool(plan.quick_gelu)
     if plan.quick_gelu is not None and plan.quick_gelu != trained_with:

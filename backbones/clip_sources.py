@@ -16,11 +16,15 @@ from typing import Any
 from pmi_cl.backbones.clip_plan import Plan, published, tag_of
 from pmi_cl.backbones.open_clip_library import open_clip_module
 from pmi_cl.backbones.weight_files import EXTENSIONS
-from pmi_cl.digests import digest_of
 from pmi_cl.errors import UserError
-from pmi_cl.web import answer
+from pmi_cl.machine.digests import digest_of
+from pmi_cl.machine.web import answer
 
-HUB_NAMES = ("open_clip_model.safetensors", "open_clip_pytorch_model.safetensors", "open_clip_pytorch_model.bin")  # best first
+HUB_NAMES = (
+    "open_clip_model.safetensors",
+    "open_clip_pytorch_model.safetensors",
+    "open_clip_pytorch_model.bin",
+)  # best first
 CONFIG_NAME = "open_clip_config.json"
 TIMEOUT = 3.0  # seconds that a server is given to answer at all
 

@@ -13,8 +13,8 @@ from torch import Tensor
 from pmi_cl.backbones.clip_network import ClipNetwork
 from pmi_cl.backbones.clip_outline import ClipOutline
 from pmi_cl.backbones.open_clip_library import open_clip_module
-from pmi_cl.digests import digest_of
 from pmi_cl.errors import UserError
+from pmi_cl.machine.digests import digest_of
 from pmi_cl.seeding import global_seed, seeded
 
 BACKBONES = {"clip-tiny": "clip_tiny"}
@@ -81,7 +81,9 @@ def _stored_parameters(model: Any) -> dict[str, Tensor]:
     from safetensors.torch import load_file
 
     try:
-        stored = {name: value.float() if value.is_floating_point() else value for name, value in load_file(WEIGHTS).items()}
+        stored = {
+            name: value.float() if value.is_floating_point() else value for name, value in load_file(WEIGHTS).items()
+        }
     except SafetensorError as error:
         raise UserError(f"{WEIGHTS} is damaged ({error}): install pmi-cl again") from error
     table: Tensor = model.token_embedding.weight.detach().clone()

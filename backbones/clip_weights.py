@@ -12,7 +12,7 @@ from pmi_cl.backbones.clip_plan import MODELS, QUICK, Plan, decide_activation, p
 from pmi_cl.backbones.clip_sources import Source, check_reachable, fetch, find_source
 from pmi_cl.backbones.open_clip_library import open_clip_module
 from pmi_cl.backbones.weight_files import check_file, read_state
-from pmi_cl.digests import digest_of
+from pmi_cl.machine.digests import digest_of
 
 if TYPE_CHECKING:
     from pmi_cl.backbones.clip_network import ClipNetwork
@@ -60,10 +60,14 @@ def load(args: SimpleNamespace, names: Mapping[str, str]) -> ClipNetwork:
     """
     plan = plan_of(args)
     if plan.weights == RANDOM:
-        return _network(plan, new_model(plan.model, plan.quick_gelu is not False), plan.quick_gelu is not False, {"tag": RANDOM}, {})
+        return _network(
+            plan, new_model(plan.model, plan.quick_gelu is not False), plan.quick_gelu is not False, {"tag": RANDOM}, {}
+        )
     source = find_source(plan, args)
     path = source.path or fetch(plan, source, args)
-    state = {as_open_clip(name): value for name, value in read_state(path, is_openais).items() if name not in NOT_WEIGHTS}
+    state = {
+        as_open_clip(name): value for name, value in read_state(path, is_openais).items() if name not in NOT_WEIGHTS
+    }
     check_fit({name: tuple(value.shape) for name, value in state.items()}, plan.model, path, names)
     quick = decide_activation(plan, source.quick_gelu, _called(source))
     model = new_model(plan.model, quick)
@@ -72,12 +76,16 @@ def load(args: SimpleNamespace, names: Mapping[str, str]) -> ClipNetwork:
     return _network(plan, model, quick, {"tag": source.tag, "file": path.name, "sha256": digest_of(path)}, source.entry)
 
 
-def _network(plan: Plan, model: Any, quick: bool, record: Mapping[str, str | None], entry: Mapping[str, Any]) -> ClipNetwork:
+def _network(
+    plan: Plan, model: Any, quick: bool, record: Mapping[str, str | None], entry: Mapping[str, Any]
+) -> ClipNetwork:
     from pmi_cl.backbones.clip_network import ClipNetwork
 
     whole = {**record, "model": plan.model + (QUICK if quick else "")}
     form = {key: entry[key] for key in ("mean", "std") if key in entry}
-    return ClipNetwork(model, open_clip_module().get_tokenizer(plan.model), name=plan.backbone, weights_record=whole, **form).eval()
+    return ClipNetwork(
+        model, open_clip_module().get_tokenizer(plan.model), name=plan.backbone, weights_record=whole, **form
+    ).eval()
 
 
 def is_openais(digest: str) -> bool:

@@ -20,7 +20,9 @@ class GrowingHead(nn.Module):
         self.feature_dim, self.std = feature_dim, std
         self.tasks = nn.ModuleList()
         self.place: Tensor
-        self.register_buffer("place", torch.empty(0), persistent=False)  # moves with the network: where heads go, also the first ones
+        self.register_buffer(
+            "place", torch.empty(0), persistent=False
+        )  # moves with the network: where heads go, also the first ones
 
     @property
     def sizes(self) -> list[int]:
@@ -49,6 +51,8 @@ class GrowingHead(nn.Module):
         saved = [key for key in state_dict if key.startswith(f"{prefix}tasks.")]
         sizes = {int(key[len(prefix) :].split(".")[1]): state_dict[key].shape[0] for key in saved}
         if sizes and self.sizes != [sizes[task] for task in sorted(sizes)]:
-            heads = [nn.Linear(self.feature_dim, sizes[task], bias=False, device=self.place.device) for task in sorted(sizes)]
+            heads = [
+                nn.Linear(self.feature_dim, sizes[task], bias=False, device=self.place.device) for task in sorted(sizes)
+            ]
             self.tasks = nn.ModuleList(heads)
         super()._load_from_state_dict(state_dict, prefix, *args)

@@ -6,7 +6,7 @@ import importlib
 from types import ModuleType
 
 from pmi_cl.errors import UserError
-from pmi_cl.torchvision_shim import ensure_torchvision
+from pmi_cl.machine.torchvision_shim import ensure_torchvision
 
 
 def open_clip_module(name: str = "") -> ModuleType:
@@ -19,4 +19,6 @@ def open_clip_module(name: str = "") -> ModuleType:
     try:
         return importlib.import_module(f"open_clip.{name}" if name else "open_clip")
     except ModuleNotFoundError as error:
-        raise UserError(f"CLIP backbones need {error.name}, which is not installed: pip install 'open_clip_torch>=2.32'") from error
+        raise UserError(
+            f"CLIP backbones need {error.name}, which is not installed: pip install 'open_clip_torch>=2.32'"
+        ) from error

@@ -70,7 +70,9 @@ class PromptPool(nn.Module):
     def __init__(self, length: int, width: int, per_task: int) -> None:
         super().__init__()
         if length < 2 or length % 2:
-            raise ValueError(f"a prompt of CODA-Prompt is half keys, half values: {length} is not an even number above zero")
+            raise ValueError(
+                f"a prompt of CODA-Prompt is half keys, half values: {length} is not an even number above zero"
+            )
         self.length, self.width, self.per_task = length, width, per_task
         self.prompts, self.keys, self.attentions = nn.ParameterList(), nn.ParameterList(), nn.ParameterList()
 
@@ -85,9 +87,17 @@ class PromptPool(nn.Module):
         New parameters: an optimiser has to be built afterwards.
         """
         self.requires_grad_(False)
-        shapes = ((self.prompts, (self.length, self.width)), (self.keys, (self.width,)), (self.attentions, (self.width,)))
+        shapes = (
+            (self.prompts, (self.length, self.width)),
+            (self.keys, (self.width,)),
+            (self.attentions, (self.width,)),
+        )
         for tensors, shape in shapes:
-            old = torch.cat([tensor.flatten(1) for tensor in tensors]) if len(tensors) else torch.zeros(0, math.prod(shape))
+            old = (
+                torch.cat([tensor.flatten(1) for tensor in tensors])
+                if len(tensors)
+                else torch.zeros(0, math.prod(shape))
+            )
             new = orthogonal_to(old, self.per_task, generator)
             tensors.append(nn.Parameter(new.view(self.per_task, *shape).to(device)))
 

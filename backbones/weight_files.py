@@ -8,9 +8,9 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from pmi_cl.digests import digest_of
 from pmi_cl.errors import UserError
-from pmi_cl.tensor_files import DamagedFile, is_whole_archive, read_tensors
+from pmi_cl.machine.digests import digest_of
+from pmi_cl.machine.tensor_files import DamagedFile, is_whole_archive, read_tensors
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -47,7 +47,11 @@ def form_of(path: Path) -> str:
             start = file.read(9)
         if start[:4] == b"PK\x03\x04":
             with zipfile.ZipFile(path) as archive:
-                return "torchscript" if any("/code/" in name or name.endswith("constants.pkl") for name in archive.namelist()) else "zip"
+                return (
+                    "torchscript"
+                    if any("/code/" in name or name.endswith("constants.pkl") for name in archive.namelist())
+                    else "zip"
+                )
     except zipfile.BadZipFile:
         raise _truncated(path) from None
     except OSError as error:
@@ -86,8 +90,16 @@ def read_state(path: Path, trusted: Trusted) -> dict[str, Tensor]:
     """
     check_file(path, trusted)
     form = form_of(path)
-    content = _from_safetensors(path) if form == "safetensors" else _from_torchscript(path) if form == "torchscript" else _from_torch(path)
-    state = content["state_dict"] if isinstance(content, dict) and isinstance(content.get("state_dict"), dict) else content
+    content = (
+        _from_safetensors(path)
+        if form == "safetensors"
+        else _from_torchscript(path)
+        if form == "torchscript"
+        else _from_torch(path)
+    )
+    state = (
+        content["state_dict"] if isinstance(content, dict) and isinstance(content.get("state_dict"), dict) else content
+    )
     import torch
 
     if not isinstance(state, dict) or not state or not all(isinstance(value, torch.Tensor) for value in state.values()):

@@ -15,7 +15,7 @@ from pmi_cl.backbones import resnet_cifar
 from pmi_cl.backbones.resnet_cifar import ResNetCifar
 from pmi_cl.datasets.seq_cifar100 import SeqCifar100
 from pmi_cl.seeding import seeded
-from pmi_cl.utils import checkpoints
+from pmi_cl.utils.records import checkpoints
 
 CLASSES = 10
 CLASS_ORDER = "np1993"  # the ten classes are the first of this order, as in the prototypes' measurements
@@ -50,13 +50,20 @@ class Judge:
 def load_cifar(folder: Path, images: int, offline: bool = False) -> SeqCifar100:
     """The ten classes as one task, ``images`` training images of each. Raises UserError when the files are missing or damaged."""
     args = SimpleNamespace(
-        base_path=str(folder), offline=offline, n_classes=CLASSES, n_tasks=1, class_order=CLASS_ORDER, train_per_class=images
+        base_path=str(folder),
+        offline=offline,
+        n_classes=CLASSES,
+        n_tasks=1,
+        class_order=CLASS_ORDER,
+        train_per_class=images,
     )
     SeqCifar100.check(args)
     return SeqCifar100(args, "cpu")
 
 
-def obtain_judge(data: SeqCifar100, settings: JudgeSettings, seed: int, folder: Path, say: Callable[[str], None]) -> Judge:
+def obtain_judge(
+    data: SeqCifar100, settings: JudgeSettings, seed: int, folder: Path, say: Callable[[str], None]
+) -> Judge:
     """The network of this seed: from ``folder`` where it was trained before, else trained and left there."""
     named = {"network": "judge", "seed": seed, **asdict(settings)}
     path = folder / f"{settings.backbone}-{settings.epochs}-epochs-{settings.images}-images-seed-{seed}.pt"
@@ -89,11 +96,15 @@ def _new_network(backbone: str, seed: int) -> ResNetCifar:
     return network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
 
 
-def _train(network: ResNetCifar, data: SeqCifar100, settings: JudgeSettings, seed: int, say: Callable[[str], None]) -> None:
+def _train(
+    network: ResNetCifar, data: SeqCifar100, settings: JudgeSettings, seed: int, say: Callable[[str], None]
+) -> None:
     """SGD with Nesterov's momentum over random crops and mirror images."""
     network.train()
     steps = settings.epochs * (len(data.train.labels) // settings.batch)
-    optimizer = torch.optim.SGD(network.parameters(), lr=settings.lr, momentum=0.9, nesterov=True, weight_decay=settings.weight_decay)
+    optimizer = torch.optim.SGD(
+        network.parameters(), lr=settings.lr, momentum=0.9, nesterov=True, weight_decay=settings.weight_decay
+    )
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, settings.lr, total_steps=steps, pct_start=0.2)
     for epoch in range(settings.epochs):
         for step, rows in enumerate(_shuffled(len(data.train.labels), settings.batch, seed, epoch)):
@@ -104,7 +115,9 @@ def _train(network: ResNetCifar, data: SeqCifar100, settings: JudgeSettings, see
             optimizer.step()
             schedule.step()
         if (epoch + 1) % 10 == 0 or epoch + 1 == settings.epochs:
-            say(f"network of seed {seed}: epoch {epoch + 1} of {settings.epochs}, training loss {float(loss.detach()):.3f}")
+            say(
+                f"network of seed {seed}: epoch {epoch + 1} of {settings.epochs}, training loss {float(loss.detach()):.3f}"
+            )
 
 
 def _shuffled(count: int, batch: int, seed: int, epoch: int) -> list[Tensor]:

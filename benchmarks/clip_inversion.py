@@ -16,8 +16,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from pmi_cl.catalogue import INSTALLED
 from pmi_cl.errors import UserError
+from pmi_cl.registry.catalogue import INSTALLED
 
 MEMORY_IMAGES = 20  # the released code's batch of the full-model stage
 RATIOS = (
@@ -32,15 +32,25 @@ def parse(argv: Sequence[str] | None = None) -> argparse.Namespace:
     """The command line. Raises UserError for values that cannot be."""
     parser = argparse.ArgumentParser(prog="benchmarks/clip_inversion.py", description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--json", type=Path, metavar="FILE", help="also write everything that was measured to FILE")
-    parser.add_argument("--backbone", default="clip-vit-b-16", help="any CLIP backbone, with random weights (default: %(default)s)")
-    parser.add_argument("--images", type=int, default=8, help="inverted together, of the step times (default: %(default)s)")
+    parser.add_argument(
+        "--backbone", default="clip-vit-b-16", help="any CLIP backbone, with random weights (default: %(default)s)"
+    )
+    parser.add_argument(
+        "--images", type=int, default=8, help="inverted together, of the step times (default: %(default)s)"
+    )
     parser.add_argument("--threads", type=int, default=1, help="of torch (default: %(default)s)")
     parser.add_argument("--device", default="auto", help="cpu, cuda or auto (default: %(default)s)")
-    parser.add_argument("--rounds", type=int, default=5, help="the loops take turns so often; times are medians (default: %(default)s)")
+    parser.add_argument(
+        "--rounds", type=int, default=5, help="the loops take turns so often; times are medians (default: %(default)s)"
+    )
     parser.add_argument("--compile", action="store_true", help="also measure the compiled step")
-    parser.add_argument("--whole", action="store_true", help="also run the three recipes to the end on --images images (hours on a CPU)")
+    parser.add_argument(
+        "--whole", action="store_true", help="also run the three recipes to the end on --images images (hours on a CPU)"
+    )
     parser.add_argument("--quick", action="store_true", help="clip-tiny and few rounds: only to see that it runs")
-    parser.add_argument("--memory-only", action="store_true", help=argparse.SUPPRESS)  # what a fresh process is asked for
+    parser.add_argument(
+        "--memory-only", action="store_true", help=argparse.SUPPRESS
+    )  # what a fresh process is asked for
     args = parser.parse_args(argv)
     if args.images < 1 or args.threads < 1 or args.rounds < 1:
         raise UserError("--images, --threads and --rounds: give at least 1")
@@ -58,8 +68,8 @@ def run(args: argparse.Namespace) -> dict[str, Any]:
     import torch
 
     from pmi_cl.benchmarks import clip_steps
-    from pmi_cl.utils.preflight import pick_device
-    from pmi_cl.utils.records import surroundings
+    from pmi_cl.machine.device import pick_device
+    from pmi_cl.utils.records.run_record import surroundings
 
     torch.set_num_threads(args.threads)
     device = pick_device(args.device)
@@ -79,7 +89,17 @@ def _memory_in_a_fresh_process(args: argparse.Namespace) -> dict[str, Any]:
     """What the steps' measurement holds would count otherwise."""
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "memory.json"
-        words = ["--memory-only", "--backbone", args.backbone, "--device", args.device, "--threads", str(args.threads), "--json", str(path)]
+        words = [
+            "--memory-only",
+            "--backbone",
+            args.backbone,
+            "--device",
+            args.device,
+            "--threads",
+            str(args.threads),
+            "--json",
+            str(path),
+        ]
         subprocess.run([sys.executable, str(Path(__file__).resolve()), *words], check=True, stdout=subprocess.DEVNULL)
         found: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
         return found
@@ -93,16 +113,24 @@ def say(line: str) -> None:
 def report(record: dict[str, Any]) -> str:
     """The record as tables for people."""
     lines = [f"{record['settings']['backbone']}, {record['settings']['images']} images, {record['settings']['device']}"]
-    lines += [f"  {name:<28} {row['seconds_per_image'] * 1e3:10.2f} ms per image" for name, row in record["loops"].items()]
+    lines += [
+        f"  {name:<28} {row['seconds_per_image'] * 1e3:10.2f} ms per image" for name, row in record["loops"].items()
+    ]
     lines += [f"{words}: {record['ratios'][name]:.3f}" for name, words in RATIOS if name in record["ratios"]]
     lines += [
         f"{name}: {row['seconds_per_image']:.1f} s per image, {row['step_equivalents']:.0f} step-equivalents"
         for name, row in record["recipes"].items()
     ]
-    lines.append(f"memory of {record['memory']['images']} samples in fp32: {record['memory']['peak_mib'] / 1024:.2f} GiB")
+    lines.append(
+        f"memory of {record['memory']['images']} samples in fp32: {record['memory']['peak_mib'] / 1024:.2f} GiB"
+    )
     if "matmul" in record:
-        lines.append(f"share of the measured bf16 matmul peak: {record['matmul']['share']:.2f} of {record['matmul']['tflops']:.0f} TFLOP/s")
-    lines += [f"whole {name}: {row['seconds_per_image']:.2f} s per image" for name, row in record.get("whole", {}).items()]
+        lines.append(
+            f"share of the measured bf16 matmul peak: {record['matmul']['share']:.2f} of {record['matmul']['tflops']:.0f} TFLOP/s"
+        )
+    lines += [
+        f"whole {name}: {row['seconds_per_image']:.2f} s per image" for name, row in record.get("whole", {}).items()
+    ]
     return "\n".join(lines)
 
 
@@ -114,7 +142,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         if not args.memory_only:
             print(report(record))
         if args.json is not None:
-            from pmi_cl.utils.atomic import write_json
+            from pmi_cl.utils.records.atomic import write_json
 
             write_json(args.json, record)
     except UserError as error:

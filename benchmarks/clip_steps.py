@@ -16,18 +16,18 @@ from torch import Tensor, nn
 
 from pmi_cl.backbones.clip_network import ClipNetwork
 from pmi_cl.benchmarks.running import Clock, take_turns
-from pmi_cl.catalogue import INSTALLED
 from pmi_cl.inversion.config import InversionConfig
-from pmi_cl.inversion.cost import operations
-from pmi_cl.inversion.descent import Descent
-from pmi_cl.inversion.engine import Inversion
+from pmi_cl.inversion.engine.cost import operations
+from pmi_cl.inversion.engine.descent import Descent
+from pmi_cl.inversion.engine.engine import Inversion
+from pmi_cl.inversion.features.token_statistics import TokenMoments, measure_token_moments
+from pmi_cl.inversion.networks.token_network import TokenNetwork
 from pmi_cl.inversion.objectives import DirectionalTV, FeatureMatch, StatisticsMatch
-from pmi_cl.inversion.pmi import LayerLoss, PmiConfig
-from pmi_cl.inversion.sparse import PruningConfig, patches_left
 from pmi_cl.inversion.starts import matched_noise
-from pmi_cl.inversion.token_network import TokenNetwork
-from pmi_cl.inversion.token_statistics import TokenMoments, measure_token_moments
-from pmi_cl.memory import MemoryGauge
+from pmi_cl.inversion.ways.pmi import LayerLoss, PmiConfig
+from pmi_cl.inversion.ways.sparse import PruningConfig, patches_left
+from pmi_cl.machine.memory import MemoryGauge
+from pmi_cl.registry.catalogue import INSTALLED
 from pmi_cl.seeding import seeded
 
 PMI_STEPS, FULL_STEPS = 200, 600  # of each piece, and of the whole afterwards (App. I.2)
@@ -70,19 +70,27 @@ class ClipBench:
         key = (dtype, statistics)
         if key not in self._towers:
             moments = self.moments if statistics else ()
-            self._towers[key] = TokenNetwork(self.network.pieces()[1:], moments, dtype=dtype, device=self.targets.device)
+            self._towers[key] = TokenNetwork(
+                self.network.pieces()[1:], moments, dtype=dtype, device=self.targets.device
+            )
         return self._towers[key]
 
     def inversion(self, config: InversionConfig, dtype: torch.dtype) -> Inversion:
         """Of all targets at once."""
         config, shape = replace(config, batch=self.images, precision=dtype), self.start.shape[1:]
-        return Inversion(self.frozen(dtype), None, config, image_shape=(shape[0], shape[1], shape[2]), targets=self.targets)
+        return Inversion(
+            self.frozen(dtype), None, config, image_shape=(shape[0], shape[1], shape[2]), targets=self.targets
+        )
 
 
 def prepare(backbone: str, images: int, device: torch.device) -> ClipBench:
     """Build the CLIP with random weights and measure statistics over random images."""
     options = SimpleNamespace(
-        backbone=INSTALLED.find("backbone", backbone).name, clip_weights="random", clip_gelu="auto", base_path="data", offline=True
+        backbone=INSTALLED.find("backbone", backbone).name,
+        clip_weights="random",
+        clip_gelu="auto",
+        base_path="data",
+        offline=True,
     )
     torch.manual_seed(0)
     network = INSTALLED.load("backbone", backbone)(options).eval().requires_grad_(False).to(device)
@@ -214,9 +222,20 @@ def _recipes(bench: ClipBench, seconds: dict[str, float], left: list[int]) -> di
     smi_seconds = smi_at[0] * full
     for number, patches in enumerate(left):
         smi_seconds += (smi_at[number + 1] - smi_at[number]) * seconds[f"smi {patches} patches bf16"]
-    totals = {"pmi": PMI_STEPS * seconds["pmi sweep bf16"] + FULL_STEPS * full, "full": ALONE_STEPS * full, "smi": smi_seconds}
-    equivalents = {"pmi": float(PMI_STEPS + FULL_STEPS), "full": float(ALONE_STEPS), "smi": _smi_equivalents(bench, left)}
-    return {name: {"seconds_per_image": totals[name] / bench.images, "step_equivalents": equivalents[name]} for name in totals}
+    totals = {
+        "pmi": PMI_STEPS * seconds["pmi sweep bf16"] + FULL_STEPS * full,
+        "full": ALONE_STEPS * full,
+        "smi": smi_seconds,
+    }
+    equivalents = {
+        "pmi": float(PMI_STEPS + FULL_STEPS),
+        "full": float(ALONE_STEPS),
+        "smi": _smi_equivalents(bench, left),
+    }
+    return {
+        name: {"seconds_per_image": totals[name] / bench.images, "step_equivalents": equivalents[name]}
+        for name in totals
+    }
 
 
 def _smi_equivalents(bench: ClipBench, left: list[int]) -> float:
@@ -278,9 +297,13 @@ def run_recipes(bench: ClipBench, share: float, say: Callable[[str], None]) -> d
 def _shortened(config: InversionConfig, share: float) -> InversionConfig:
     pruning = config.pruning
     if pruning is not None:
-        pruning = replace(pruning, at=tuple(max(round(step * share), number) for number, step in enumerate(pruning.at, 1)))
+        pruning = replace(
+            pruning, at=tuple(max(round(step * share), number) for number, step in enumerate(pruning.at, 1))
+        )
     steps = max(round(config.pmi.steps * share), 1)
-    return replace(config, steps=max(round(config.steps * share), 1), pruning=pruning, pmi=replace(config.pmi, steps=steps))
+    return replace(
+        config, steps=max(round(config.steps * share), 1), pruning=pruning, pmi=replace(config.pmi, steps=steps)
+    )
 
 
 def _last(steps: Iterator[Any]) -> Tensor:

@@ -13,8 +13,8 @@ from pmi_cl.benchmarks.running import Clock, Way
 from pmi_cl.benchmarks.step_time import naive_loop
 from pmi_cl.benchmarks.workbench import IMAGE_SHAPE, Workbench, warm_up
 from pmi_cl.inversion.config import InversionConfig
-from pmi_cl.inversion.pmi import PmiConfig
 from pmi_cl.inversion.starts import STARTS, white_noise
+from pmi_cl.inversion.ways.pmi import PmiConfig
 from pmi_cl.seeding import seeded
 
 PATIENCE = 3  # a start that needs more than so many times the naive loop's steps is given up
@@ -47,7 +47,11 @@ def measure(bench: Workbench, ways: list[Way], alpha: float, say: Callable[[str]
             say(f"equal loss, alpha {alpha:g}: {name}, {way.name}")
             rows.append({"start": name, "way": way.name, **_run(bench, way, config, noise, naive, aims, alpha)})
     reached = [asdict(_first(naive, aim) or naive[-1]) for aim in aims]
-    return {"alpha": alpha, "naive": {**reached[-1], "reached": reached, "curve": [asdict(point) for point in naive]}, "rows": rows}
+    return {
+        "alpha": alpha,
+        "naive": {**reached[-1], "reached": reached, "curve": [asdict(point) for point in naive]},
+        "rows": rows,
+    }
 
 
 def _starts(bench: Workbench, way: Way, alpha: float) -> dict[str, InversionConfig]:
@@ -75,7 +79,13 @@ def _naive_curve(bench: Workbench, noise: Tensor, alpha: float) -> list[Point]:
 
 
 def _run(
-    bench: Workbench, way: Way, config: InversionConfig, noise: Tensor, naive: list[Point], aims: list[float], alpha: float
+    bench: Workbench,
+    way: Way,
+    config: InversionConfig,
+    noise: Tensor,
+    naive: list[Point],
+    aims: list[float],
+    alpha: float,
 ) -> dict[str, Any]:
     """One start until the last aim is reached or patience is lost, and what it took beside what the naive loop took."""
     inversion = bench.inversion(config, way)
@@ -101,7 +111,11 @@ def _ratios(naive: Sequence[Point], curve: Sequence[Point], aim: float) -> dict[
     slow, fast = _first(naive, aim), _first(curve, aim)
     if slow is None or fast is None:
         return {"loss_to_reach": aim, "ratio": None, "wall_ratio": None}
-    return {"loss_to_reach": aim, "ratio": slow.cpu_seconds / fast.cpu_seconds, "wall_ratio": slow.wall_seconds / fast.wall_seconds}
+    return {
+        "loss_to_reach": aim,
+        "ratio": slow.cpu_seconds / fast.cpu_seconds,
+        "wall_ratio": slow.wall_seconds / fast.wall_seconds,
+    }
 
 
 def _first(curve: Sequence[Point], loss: float) -> Point | None:

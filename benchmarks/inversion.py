@@ -22,17 +22,36 @@ def parse(argv: Sequence[str] | None = None) -> argparse.Namespace:
     """The command line. Raises UserError for values that cannot be."""
     parser = argparse.ArgumentParser(prog="benchmarks/inversion.py", description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--json", type=Path, metavar="FILE", help="also write everything that was measured to FILE")
-    parser.add_argument("--parts", default=",".join(PARTS), help="which to run, separated by commas (default: %(default)s)")
     parser.add_argument(
-        "--starts", default="", help="of the part starts, only rows whose names begin so, separated by commas (default: all)"
+        "--parts", default=",".join(PARTS), help="which to run, separated by commas (default: %(default)s)"
     )
-    parser.add_argument("--images", type=int, help="synthetic images, optimised together, a multiple of 10 (default: 200)")
+    parser.add_argument(
+        "--starts",
+        default="",
+        help="of the part starts, only rows whose names begin so, separated by commas (default: all)",
+    )
+    parser.add_argument(
+        "--images", type=int, help="synthetic images, optimised together, a multiple of 10 (default: 200)"
+    )
     parser.add_argument("--threads", type=int, default=1, help="of torch (default: %(default)s)")
-    parser.add_argument("--seed", type=int, default=0, help="of targets and starts; the networks' are 0 and 1 (default: %(default)s)")
-    parser.add_argument("--data", type=Path, default=Path("data"), help="holds cifar-100-python; fetched if absent (default: %(default)s)")
+    parser.add_argument(
+        "--seed", type=int, default=0, help="of targets and starts; the networks' are 0 and 1 (default: %(default)s)"
+    )
+    parser.add_argument(
+        "--data",
+        type=Path,
+        default=Path("data"),
+        help="holds cifar-100-python; fetched if absent (default: %(default)s)",
+    )
     parser.add_argument("--offline", action="store_true", help="never fetch CIFAR-100")
-    parser.add_argument("--work", type=Path, default=Path("runs/benchmarks"), help="keeps the trained networks (default: %(default)s)")
-    parser.add_argument("--quick", action="store_true", help="a minute in all, on small networks hardly trained: only to see that it runs")
+    parser.add_argument(
+        "--work", type=Path, default=Path("runs/benchmarks"), help="keeps the trained networks (default: %(default)s)"
+    )
+    parser.add_argument(
+        "--quick",
+        action="store_true",
+        help="a minute in all, on small networks hardly trained: only to see that it runs",
+    )
     args = parser.parse_args(argv)
     args.parts = [part.strip() for part in args.parts.split(",")]
     if unknown := [part for part in args.parts if part not in PARTS]:
@@ -58,7 +77,7 @@ def run(args: argparse.Namespace) -> dict[str, Any]:
     from pmi_cl.benchmarks import equal_loss, start_quality, step_time
     from pmi_cl.benchmarks.running import ways_of_running
     from pmi_cl.benchmarks.workbench import ALPHA, PRINTED_ALPHA, QUICK, Size, prepare
-    from pmi_cl.utils.records import surroundings
+    from pmi_cl.utils.records.run_record import surroundings
 
     torch.set_num_threads(args.threads)
     size = QUICK if args.quick else Size()
@@ -76,7 +95,9 @@ def run(args: argparse.Namespace) -> dict[str, Any]:
         first_and_last = list(dict.fromkeys([ways[0], ways[-1]]))
         printed = equal_loss.measure(bench, first_and_last, PRINTED_ALPHA, say)
         record["equal_loss"] = [printed, equal_loss.measure(bench, ways[-1:], ALPHA, say)]
-        record["equal_loss_ratio"] = {row["start"]: row["ratio"] for row in printed["rows"] if row["way"] == ways[-1].name}
+        record["equal_loss_ratio"] = {
+            row["start"]: row["ratio"] for row in printed["rows"] if row["way"] == ways[-1].name
+        }
     if "starts" in args.parts:
         record["starts"] = start_quality.measure(bench, ways[-1], say, args.starts.split(",") if args.starts else ())
     return record
@@ -91,7 +112,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         record = run(args)
         print(report(record))
         if args.json is not None:
-            from pmi_cl.utils.atomic import write_json
+            from pmi_cl.utils.records.atomic import write_json
 
             write_json(args.json, record)
     except UserError as error:

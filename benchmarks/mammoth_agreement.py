@@ -42,7 +42,9 @@ RAW = re.compile(r"^\tRaw accuracy values: Class-IL (\[[^]]*\])", re.MULTILINE)
 def main() -> int:
     """Run and print."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--mammoth_path", default=os.environ.get("MAMMOTH_PATH"), help="a checkout of aimagelab/mammoth")
+    parser.add_argument(
+        "--mammoth_path", default=os.environ.get("MAMMOTH_PATH"), help="a checkout of aimagelab/mammoth"
+    )
     parser.add_argument("--data", type=Path, help="holds cifar-100-python/")
     parser.add_argument("--datasets", nargs="+", default=list(SETTINGS), choices=list(SETTINGS))
     parser.add_argument("--seeds", nargs="+", type=int, default=[0, 1, 2])
@@ -52,16 +54,23 @@ def main() -> int:
     if args.json is not None and not args.json.parent.is_dir():
         parser.error(f"--json {args.json}: there is no folder {args.json.parent}, make it first")
     if not args.mammoth_path or (args.data is None and "seq-cifar100" in args.datasets):
-        parser.error("--mammoth_path and --data are needed: a Mammoth checkout, and the folder that holds cifar-100-python/")
+        parser.error(
+            "--mammoth_path and --data are needed: a Mammoth checkout, and the folder that holds cifar-100-python/"
+        )
     sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
-    from pmi_cl.utils.records import surroundings
+    from pmi_cl.utils.records.run_record import surroundings
 
-    report: dict[str, Any] = {**surroundings(), "threads": args.threads, "mammoth": mammoth_commit(args.mammoth_path), "runs": []}
+    report: dict[str, Any] = {
+        **surroundings(),
+        "threads": args.threads,
+        "mammoth": mammoth_commit(args.mammoth_path),
+        "runs": [],
+    }
     for dataset in args.datasets:
         report["runs"].append(compare(args, dataset))
     print(json.dumps(report, indent=1))
     if args.json:
-        from pmi_cl.utils.atomic import write_json
+        from pmi_cl.utils.records.atomic import write_json
 
         write_json(args.json, report)
     return 0
@@ -72,7 +81,10 @@ def compare(args: argparse.Namespace, dataset: str) -> dict[str, Any]:
     rows: dict[str, Any] = {"dataset": dataset, "settings": SETTINGS[dataset], "ours only": OURS[dataset], "seeds": {}}
     for seed in args.seeds:
         with tempfile.TemporaryDirectory() as folder:
-            found = {"ours": ours(args, dataset, seed, Path(folder)), "in mammoth": in_mammoth(args, dataset, seed, Path(folder))}
+            found = {
+                "ours": ours(args, dataset, seed, Path(folder)),
+                "in mammoth": in_mammoth(args, dataset, seed, Path(folder)),
+            }
         last = {side: round(statistics.mean(matrix[-1]), 2) for side, matrix in found.items()}
         rows["seeds"][seed] = {"last": last, "matrix": found}
         print(dataset, seed, last, file=sys.stderr, flush=True)
@@ -92,9 +104,18 @@ def same(ours: list[list[float]], mammoth: list[list[float]]) -> bool:
 
 def ours(args: argparse.Namespace, dataset: str, seed: int, folder: Path) -> list[list[float]]:
     """The class-IL matrix of our own runner."""
-    words = [*SETTINGS[dataset].split(), *OURS[dataset].split(), "--seed", str(seed), "--num_threads", str(args.threads)]
+    words = [
+        *SETTINGS[dataset].split(),
+        *OURS[dataset].split(),
+        "--seed",
+        str(seed),
+        "--num_threads",
+        str(args.threads),
+    ]
     data = ["--base_path", str(args.data), "--offline", "1"] if args.data else []
-    process(args, folder, ["-m", "pmi_cl", *words, *data, "--run_name", "own", "--savecheck", "none", "--tensorboard", "0"])
+    process(
+        args, folder, ["-m", "pmi_cl", *words, *data, "--run_name", "own", "--savecheck", "none", "--tensorboard", "0"]
+    )
     (record,) = folder.glob("runs/*/*/own/results.json")
     return json.loads(record.read_text())["class_il"]["matrix"]
 
@@ -106,7 +127,9 @@ def in_mammoth(args: argparse.Namespace, dataset: str, seed: int, folder: Path) 
     folders = {"base_path": "data", "results_path": "results", "checkpoint_path": "checkpoints"}
     words = [*SETTINGS[dataset].split(), "--seed", str(seed), "--num_workers", "0", "--non_verbose", "1"]
     words += [word for flag, name in folders.items() for word in (f"--{flag}", str(folder / name))]
-    text = process(args, folder, [str(Path(__file__).resolve()), "--child", args.mammoth_path, dataset, str(args.threads), *words])
+    text = process(
+        args, folder, [str(Path(__file__).resolve()), "--child", args.mammoth_path, dataset, str(args.threads), *words]
+    )
     return [ast.literal_eval(row) for row in RAW.findall(text)]
 
 
@@ -114,7 +137,9 @@ def process(args: argparse.Namespace, folder: Path, words: list[str]) -> str:
     """What a Python process prints, which has to go well."""
     root = str(Path(__file__).resolve().parent.parent)
     environment = {**os.environ, "OMP_NUM_THREADS": str(args.threads), "OMP_WAIT_POLICY": "PASSIVE", "PYTHONPATH": root}
-    done = subprocess.run([sys.executable, *words], cwd=folder, env=environment, capture_output=True, text=True, check=False)
+    done = subprocess.run(
+        [sys.executable, *words], cwd=folder, env=environment, capture_output=True, text=True, check=False
+    )
     if done.returncode:
         raise SystemExit(f"{' '.join(words)}: {done.stdout[-2000:]}{done.stderr[-4000:]}")
     return done.stdout + done.stderr
@@ -123,7 +148,7 @@ def process(args: argparse.Namespace, folder: Path, words: list[str]) -> str:
 def cut_down(data: Path, folder: Path) -> None:
     """The first classes of CIFAR-100 and the first images of each as files that torchvision reads."""
     from pmi_cl.benchmarks.mammoth_training import write_cifar
-    from pmi_cl.datasets.cifar100_files import read_file
+    from pmi_cl.datasets.files.cifar100_files import read_file
 
     splits = {}
     for name, kept in (("train", KEPT), ("test", KEPT)):
@@ -147,7 +172,8 @@ def run_child(argv: list[str]) -> int:
     import torch
 
     from pmi_cl.benchmarks.mammoth_training import take_any_cifar
-    from pmi_cl.mammoth import launch, register
+    from pmi_cl.mammoth import register
+    from pmi_cl.mammoth.launch import launch
 
     torch.set_num_threads(int(threads))
     torch.set_num_threads = lambda nthreads: None  # Mammoth's main.py sets two

@@ -34,7 +34,9 @@ MAMMOTH_FLAGS = ("--num_workers", "0", "--non_verbose", "1", "--optim_mom", "0.9
 def main() -> int:
     """Measure and print."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--mammoth_path", default=os.environ.get("MAMMOTH_PATH"), help="a checkout of aimagelab/mammoth")
+    parser.add_argument(
+        "--mammoth_path", default=os.environ.get("MAMMOTH_PATH"), help="a checkout of aimagelab/mammoth"
+    )
     parser.add_argument("--networks", nargs="+", default=NETWORKS, choices=NETWORKS)
     parser.add_argument("--batches", nargs="+", type=int, default=(32, 128))
     parser.add_argument("--threads", type=int, default=2)
@@ -48,14 +50,19 @@ def main() -> int:
     if not args.mammoth_path:
         parser.error("--mammoth_path is missing: give the folder of a Mammoth checkout")
     sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
-    from pmi_cl.utils.records import surroundings
+    from pmi_cl.utils.records.run_record import surroundings
 
     with tempfile.TemporaryDirectory() as folder:
         fabricate(Path(folder))
-        report = {**surroundings(), "threads": args.threads, "training": training(args, folder), "start": start(args, folder)}
+        report = {
+            **surroundings(),
+            "threads": args.threads,
+            "training": training(args, folder),
+            "start": start(args, folder),
+        }
     print(json.dumps(report, indent=1))
     if args.json:
-        from pmi_cl.utils.atomic import write_json
+        from pmi_cl.utils.records.atomic import write_json
 
         write_json(args.json, report)
     return 0
@@ -74,8 +81,12 @@ def training(args: argparse.Namespace, folder: str) -> list[dict[str, Any]]:
             for clock in ("cpu", "wall"):
                 steps = {side: statistics.median(run[clock] for run in runs) for side, runs in found.items()}
                 row[f"{clock}_ms_a_step"] = {side: round(1000 * value, 2) for side, value in steps.items()}
-                row[f"{clock}_ratio"] = {side: round(steps["mammoth"] / value, 3) for side, value in steps.items() if side in SIDES[2:]}
-            row["images_per_second"] = {side: round(1000 * batch / value, 1) for side, value in row["wall_ms_a_step"].items()}
+                row[f"{clock}_ratio"] = {
+                    side: round(steps["mammoth"] / value, 3) for side, value in steps.items() if side in SIDES[2:]
+                }
+            row["images_per_second"] = {
+                side: round(1000 * batch / value, 1) for side, value in row["wall_ms_a_step"].items()
+            }
             rows.append(row)
             print(json.dumps(row), file=sys.stderr, flush=True)
     return rows
@@ -83,18 +94,23 @@ def training(args: argparse.Namespace, folder: str) -> list[dict[str, Any]]:
 
 def start(args: argparse.Namespace, folder: str) -> dict[str, Any]:
     """Seconds from the interpreter's start to the end of the first step, and of ``--help`` for a method and a data set."""
-    found: dict[str, list[dict[str, float]]] = {f"{what}, {side}": [] for what in ("first step", "help") for side in ("mammoth", "ours")}
+    found: dict[str, list[dict[str, float]]] = {
+        f"{what}, {side}": [] for what in ("first step", "help") for side in ("mammoth", "ours")
+    }
     for _ in range(args.rounds):
         for side in ("mammoth", "ours"):
             name = "mammoth, its own" if side == "mammoth" else side
             found[f"first step, {side}"].append(child(args, folder, name, "resnet32", 32, what="first"))
             found[f"help, {side}"].append(child(args, folder, name, "resnet32", 32, what="help"))
     return {
-        name: {clock: round(statistics.median(run[clock] for run in runs), 2) for clock in ("cpu", "wall")} for name, runs in found.items()
+        name: {clock: round(statistics.median(run[clock] for run in runs), 2) for clock in ("cpu", "wall")}
+        for name, runs in found.items()
     }
 
 
-def child(args: argparse.Namespace, folder: str, side: str, network: str, batch: int, what: str = "train") -> dict[str, float]:
+def child(
+    args: argparse.Namespace, folder: str, side: str, network: str, batch: int, what: str = "train"
+) -> dict[str, float]:
     """One process: what it says about itself in its last line."""
     flags = ["--mammoth_path", args.mammoth_path, "--threads", str(args.threads), "--seconds", str(args.seconds)]
     words = [side, network, str(batch), what, str(time.time())]
@@ -112,7 +128,10 @@ def fabricate(folder: Path) -> None:
     import numpy
 
     counts = {"train": 50_000, "test": 10_000}
-    pixels = {name: numpy.random.default_rng(0).integers(0, 256, (count, 3072), dtype=numpy.uint8) for name, count in counts.items()}
+    pixels = {
+        name: numpy.random.default_rng(0).integers(0, 256, (count, 3072), dtype=numpy.uint8)
+        for name, count in counts.items()
+    }
     write_cifar(folder, {name: (pixels[name], [row % 100 for row in range(count)]) for name, count in counts.items()})
 
 
@@ -123,7 +142,10 @@ def write_cifar(folder: Path, splits: dict[str, tuple[Any, list[int]]]) -> None:
     for name, (pixels, labels) in splits.items():
         content = {"data": pixels, "fine_labels": labels, "coarse_labels": labels, "filenames": [""] * len(labels)}
         (target / name).write_bytes(pickle.dumps(content, protocol=4))
-    meta = {"fine_label_names": [str(label) for label in range(100)], "coarse_label_names": [str(label) for label in range(100)]}
+    meta = {
+        "fine_label_names": [str(label) for label in range(100)],
+        "coarse_label_names": [str(label) for label in range(100)],
+    }
     (target / "meta").write_bytes(pickle.dumps(meta, protocol=4))
 
 
@@ -204,7 +226,12 @@ def run_child(argv: list[str]) -> int:
         else:
             backbone = network if side.endswith("own") else f"pmi-{network}"
             own = what != "train"
-            mammoths(watch, flags["--mammoth_path"], ["--model", "sgd", "--backbone", backbone, *common, *MAMMOTH_FLAGS, *help_only], own)
+            mammoths(
+                watch,
+                flags["--mammoth_path"],
+                ["--model", "sgd", "--backbone", backbone, *common, *MAMMOTH_FLAGS, *help_only],
+                own,
+            )
     except Enough:
         return 0
     except SystemExit:
@@ -221,7 +248,7 @@ def ours(watch: Watch, words: list[str]) -> None:
 
     if "--help" not in words:
         from pmi_cl.datasets.seq_cifar100 import SeqCifar100
-        from pmi_cl.models.sgd import Sgd
+        from pmi_cl.models.resnet.sgd import Sgd
 
         SeqCifar100.check_data = classmethod(lambda cls, args: None)  # type: ignore[method-assign, assignment]
         SeqCifar100.load = fabricated_load  # type: ignore[method-assign, assignment]
@@ -238,17 +265,20 @@ def fabricated_load(dataset: Any, args: Any, progress: Any) -> Any:
 
     folder = Path("data/CIFAR100/cifar-100-python")
     parts = [pickle.loads((folder / name).read_bytes()) for name in ("train", "test")]
-    splits = [Split(torch.from_numpy(part["data"]).view(-1, 3, 32, 32), torch.tensor(part["fine_labels"])) for part in parts]
+    splits = [
+        Split(torch.from_numpy(part["data"]).view(-1, 3, 32, 32), torch.tensor(part["fine_labels"])) for part in parts
+    ]
     return RawData(splits[0], splits[1], [str(label) for label in range(100)])
 
 
 def mammoths(watch: Watch, path: str, words: list[str], own: bool) -> None:
     """Mammoth's ``main.py`` on the fabricated images; ``own``: without anything of ours in it but what lets it be imported."""
-    from pmi_cl.mammoth import launch, register
+    from pmi_cl.mammoth import register
+    from pmi_cl.mammoth.launch import launch
 
     here = Path.cwd()  # Mammoth changes it
     if own:
-        from pmi_cl import mammoth
+        from pmi_cl.mammoth import bridge as mammoth
 
         mammoth.Bridge.register = lambda self: None  # type: ignore[method-assign]
     register(path, words)
@@ -256,7 +286,14 @@ def mammoths(watch: Watch, path: str, words: list[str], own: bool) -> None:
     base = sys.modules["models.utils.continual_model"].ContinualModel
     base.meta_observe = watch.around(base.meta_observe)
     folders = {"base_path": "data", "results_path": "results", "checkpoint_path": "checkpoints"}
-    launch(["--mammoth_path", path, *(word for flag, name in folders.items() for word in (f"--{flag}", f"{here}/{name}")), *words])
+    launch(
+        [
+            "--mammoth_path",
+            path,
+            *(word for flag, name in folders.items() for word in (f"--{flag}", f"{here}/{name}")),
+            *words,
+        ]
+    )
 
 
 if __name__ == "__main__":

@@ -38,14 +38,18 @@ class NaiveInversion:
         images: what is optimised (b, 3, h, w).
     """
 
-    def __init__(self, network: ResNetCifar, start: Tensor, targets: Tensor, *, lr: float, alpha: float, beta2: float = 0.999) -> None:
+    def __init__(
+        self, network: ResNetCifar, start: Tensor, targets: Tensor, *, lr: float, alpha: float, beta2: float = 0.999
+    ) -> None:
         """
         Args:
             network: copied, as NCHW; its type of number decides the precision (``network.double()`` gives the exact gradients).
             start: the first images. targets: (b, d).
         """
         self.network = copy.deepcopy(network).to(memory_format=torch.contiguous_format).eval()  # type: ignore[call-overload]
-        self._hooks = [_BatchNormHook(module) for module in self.network.modules() if isinstance(module, nn.BatchNorm2d)]
+        self._hooks = [
+            _BatchNormHook(module) for module in self.network.modules() if isinstance(module, nn.BatchNorm2d)
+        ]
         self._targets, self._alpha = targets, alpha
         self.images = start.contiguous(memory_format=torch.contiguous_format).clone().requires_grad_()
         self._optimizer = torch.optim.Adam([self.images], lr=lr, betas=(0.9, beta2))

@@ -27,11 +27,15 @@ def main(argv: Sequence[str] | None = None) -> int:
     args.out.mkdir(parents=True, exist_ok=True)
     deadline = time.monotonic() + 60 * args.minutes
     if "inversion" in args.parts and not (args.out / "inversion.json").exists():
-        from pmi_cl.utils.atomic import write_json
+        from pmi_cl.utils.records.atomic import write_json
 
         write_json(args.out / "inversion.json", inversion_speed(args))
     for method in METHODS:
-        if method in args.parts and not (args.out / f"{method}.json").exists() and not continue_run(method, args, deadline):
+        if (
+            method in args.parts
+            and not (args.out / f"{method}.json").exists()
+            and not continue_run(method, args, deadline)
+        ):
             print("time is up: call again with the same arguments to go on")
             return 75
     print("everything is done:", *sorted(path.name for path in args.out.glob("*.json")))
@@ -60,20 +64,24 @@ def inversion_speed(args: argparse.Namespace) -> dict[str, object]:
 
     from pmi_cl.backbones.resnet_cifar import resnet32
     from pmi_cl.inversion.config import InversionConfig
-    from pmi_cl.inversion.engine import Inversion
-    from pmi_cl.inversion.pieces import measure_input_moments
-    from pmi_cl.inversion.precision import inversion_dtype
+    from pmi_cl.inversion.engine.engine import Inversion
+    from pmi_cl.inversion.engine.precision import inversion_dtype
+    from pmi_cl.inversion.networks.pieces import measure_input_moments
+    from pmi_cl.machine.device import pick_device
     from pmi_cl.seeding import global_seed, seeded
-    from pmi_cl.utils.preflight import pick_device
-    from pmi_cl.utils.records import surroundings
+    from pmi_cl.utils.records.run_record import surroundings
 
     device = pick_device(args.device)
     with global_seed(args.seed, "protocol"):
         network = resnet32().to(device).eval()
-    moments = measure_input_moments(network.pieces(), [torch.randn(512, 3, 32, 32, generator=seeded(args.seed)).to(device)])
+    moments = measure_input_moments(
+        network.pieces(), [torch.randn(512, 3, 32, 32, generator=seeded(args.seed)).to(device)]
+    )
     targets = torch.randn(args.images, network.feature_dim, generator=seeded(args.seed, "targets"))
     config = InversionConfig(start="pmi", precision=inversion_dtype("auto", device), compiled=device.type == "cuda")
-    inversion = Inversion(network.pieces(), None, config, image_shape=(3, 32, 32), targets=targets, input_moments=moments)
+    inversion = Inversion(
+        network.pieces(), None, config, image_shape=(3, 32, 32), targets=targets, input_moments=moments
+    )
     started = time.perf_counter()
     for step in inversion.run():
         if step.done % 100 == 0:
@@ -94,7 +102,16 @@ def continue_run(method: str, args: argparse.Namespace, deadline: float) -> bool
     else:
         shutil.rmtree(folder, ignore_errors=True)  # a run that stopped before its first checkpoint
         named = ["--model", method, "--dataset", "seq-cifar100", "--n_tasks", "10", "--model_config", args.preset]
-        command = [*named, "--seed", str(args.seed), "--run_name", f"seed{args.seed}", "--checkpoint_minutes", "3", *shared]
+        command = [
+            *named,
+            "--seed",
+            str(args.seed),
+            "--run_name",
+            f"seed{args.seed}",
+            "--checkpoint_minutes",
+            "3",
+            *shared,
+        ]
     run = subprocess.Popen([sys.executable, "-m", "pmi_cl", *command])
     try:
         code = run.wait(timeout=max(deadline - time.monotonic(), 1))

@@ -91,7 +91,9 @@ def _equal_loss(size: Row, measured: Row) -> str:
         f"MSE + {measured['alpha']:g} KL: time to the naive loop's loss after {size['naive_steps']} steps from N(0,1), judged in fp32 "
         f"every {size['judge_every']} steps; judging and first steps (compiling) not counted"
     )
-    earlier = {f"at {point['steps']}": (f"ratio_{number}", 1.0, 2) for number, point in enumerate(naive["reached"][:-1])}
+    earlier = {
+        f"at {point['steps']}": (f"ratio_{number}", 1.0, 2) for number, point in enumerate(naive["reached"][:-1])
+    }
     rows = [("naive", naive)]
     for row in measured["rows"]:
         ratios = {f"ratio_{number}": ratio["ratio"] for number, ratio in enumerate(row["ratios"])}
@@ -110,7 +112,9 @@ def _starts(record: Row) -> str:
     return _table(title, "start", ((row["start"], row) for row in rows), _START_COLUMNS)
 
 
-def _table(title: str, first: str, rows: Iterable[tuple[str, Row]], columns: Mapping[str, tuple[str, float, int]]) -> str:
+def _table(
+    title: str, first: str, rows: Iterable[tuple[str, Row]], columns: Mapping[str, tuple[str, float, int]]
+) -> str:
     """Columns by heading: (key, factor, decimals; -n for n significant digits in scientific notation). What a row lacks is a dash."""
     lines = [[first, *columns]]
     for name, row in rows:

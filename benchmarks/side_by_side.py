@@ -20,9 +20,9 @@ from pathlib import Path
 from typing import Any
 
 from pmi_cl.errors import UserError
-from pmi_cl.utils.atomic import write_json
-from pmi_cl.utils.comparison import read_runs
-from pmi_cl.utils.records import RunRecord, surroundings
+from pmi_cl.utils.records.atomic import write_json
+from pmi_cl.utils.records.run_record import RunRecord, surroundings
+from pmi_cl.utils.reports.comparison import read_runs
 
 
 def parse(argv: Sequence[str] | None = None) -> argparse.Namespace:
@@ -30,16 +30,22 @@ def parse(argv: Sequence[str] | None = None) -> argparse.Namespace:
     words = list(sys.argv[1:] if argv is None else argv)
     cut = words.index("--") if "--" in words else len(words)
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--vary", nargs="+", required=True, metavar=("FLAG", "VALUE"), help="a flag of pmi-cl, and its values")
+    parser.add_argument(
+        "--vary", nargs="+", required=True, metavar=("FLAG", "VALUE"), help="a flag of pmi-cl, and its values"
+    )
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
-    parser.add_argument("--pairs", nargs="*", default=[], metavar="VALUE:VALUE", help="differences by seed; default: each to the first")
+    parser.add_argument(
+        "--pairs", nargs="*", default=[], metavar="VALUE:VALUE", help="differences by seed; default: each to the first"
+    )
     parser.add_argument("--runs", type=Path, default=Path("runs/side_by_side"), help="where the runs go")
     parser.add_argument("--json", type=Path, help="also write the figures to this file")
     args = parser.parse_args(words[:cut])
     args.words, args.flag, args.values = words[cut + 1 :], args.vary[0].removeprefix("--"), args.vary[1:]
     if not args.values:
         raise UserError(f"--vary {args.flag}: give the values, too")
-    args.pairs = [tuple(pair.split(":")) for pair in args.pairs] or [(value, args.values[0]) for value in args.values[1:]]
+    args.pairs = [tuple(pair.split(":")) for pair in args.pairs] or [
+        (value, args.values[0]) for value in args.values[1:]
+    ]
     for pair in args.pairs:
         if len(pair) != 2 or not set(pair) <= set(args.values):
             raise UserError(f"--pairs {':'.join(pair)}: write two of {', '.join(args.values)} with a colon between")
@@ -54,11 +60,15 @@ def one_run(words: Sequence[str], runs: Path, seed: int) -> RunRecord:
     Raises:
         UserError: the run ended with an error, which it has told.
     """
-    told = hashlib.sha256("\0".join([str(surroundings()["commit"]), *words]).encode()).hexdigest()[:8]  # other code makes other runs
+    told = hashlib.sha256("\0".join([str(surroundings()["commit"]), *words]).encode()).hexdigest()[
+        :8
+    ]  # other code makes other runs
     name = f"{told}-seed{seed}"
     record = next((RunRecord(path) for path in runs.glob(f"*/*/{name}")), None)
     if record is not None and not record.checkpoint.exists() and not finished(record):
-        record.folder.rename(record.folder.with_name(f"{name}-stopped-{time.time_ns()}"))  # it ended before its first checkpoint
+        record.folder.rename(
+            record.folder.with_name(f"{name}-stopped-{time.time_ns()}")
+        )  # it ended before its first checkpoint
         record = None
     if record is None or not finished(record):
         new = [*words, "--seed", str(seed), "--run_name", name, "--results_path", str(runs)]
@@ -95,7 +105,10 @@ def figures(results: Sequence[dict[str, Any]]) -> dict[str, Any]:
 
 def report(record: dict[str, Any]) -> str:
     """Markdown: a row for each value, then the paired differences; mean and standard deviation over the seeds (ddof 1)."""
-    lines = [f"| {record['flag']} | last, % | average, % | forgetting | last task, % | minutes | s per image |", "|" + "---|" * 7]
+    lines = [
+        f"| {record['flag']} | last, % | average, % | forgetting | last task, % | minutes | s per image |",
+        "|" + "---|" * 7,
+    ]
     for value, found in record["figures"].items():
         cells = [spread(found[name]) for name in ("last", "average", "forgetting", "last_task")]
         pace = f"{statistics.mean(found['seconds_per_image']):.2f}" if found["synthetic"] else ""
@@ -130,7 +143,10 @@ def main(argv: Sequence[str] | None = None) -> int:
         for value in args.values:
             records = [one_run([f"--{args.flag}", value, *args.words], args.runs, seed) for seed in args.seeds]
             results = [record.read_results() for record in records]
-            found[value], last = {**figures(results), "protocol": read_runs([records[0].folder])[0][0].protocol}, results[-1]
+            found[value], last = (
+                {**figures(results), "protocol": read_runs([records[0].folder])[0][0].protocol},
+                results[-1],
+            )
         shared = {name: last[name] for name in ("versions", "commit", "hardware")}
         command = {"flag": args.flag, "values": args.values, "words": args.words, "seeds": args.seeds}
         record = {"schema": 1, **command, "pairs": args.pairs, "figures": found, **shared}

@@ -15,9 +15,9 @@ from pmi_cl.benchmarks.running import Clock, Way
 from pmi_cl.benchmarks.workbench import ALPHA, IMAGE_SHAPE, Workbench, warm_up
 from pmi_cl.inversion.config import InversionConfig
 from pmi_cl.inversion.objectives import CrossEntropy, FeatureMatch, StatisticsMatch, TotalVariation
-from pmi_cl.inversion.pmi import PmiConfig
 from pmi_cl.inversion.starts import white_noise
 from pmi_cl.inversion.transforms import Transforms
+from pmi_cl.inversion.ways.pmi import PmiConfig
 from pmi_cl.seeding import seeded
 
 
@@ -47,7 +47,9 @@ def measure(bench: Workbench, way: Way, say: Callable[[str], None], only: Sequen
         "pmi": partial(budget, pmi),
         "control: pmi, targets shuffled in the PMI stage": partial(_shuffled_pmi, bench, way, pmi),
         "control: noise, pmi's step-equivalents": partial(_equal_budget, bench, way, base, pmi),
-        "noise, label only (cross-entropy)": partial(budget, replace(base, terms=(CrossEntropy(), StatisticsMatch(ALPHA)))),
+        "noise, label only (cross-entropy)": partial(
+            budget, replace(base, terms=(CrossEntropy(), StatisticsMatch(ALPHA)))
+        ),
         "best": partial(budget, best_settings(base)),
         "best, label only (cross-entropy)": partial(budget, _label_only(best_settings(base))),
     }
@@ -71,7 +73,9 @@ def _label_only(config: InversionConfig) -> InversionConfig:
     return replace(config, terms=(CrossEntropy(), *config.terms[1:]))
 
 
-def _invert(bench: Workbench, way: Way, config: InversionConfig, *, start: Tensor | None = None, targets: Tensor | None = None) -> Outcome:
+def _invert(
+    bench: Workbench, way: Way, config: InversionConfig, *, start: Tensor | None = None, targets: Tensor | None = None
+) -> Outcome:
     inversion = bench.inversion(config, way, start=start, targets=targets)
     if config.steps:
         warm_up(inversion, white_noise((bench.size.images, *IMAGE_SHAPE), seeded(bench.seed, "warm-up")))
@@ -93,7 +97,9 @@ def _shuffled_pmi(bench: Workbench, way: Way, pmi: InversionConfig) -> Outcome:
 
 def _equal_budget(bench: Workbench, way: Way, base: InversionConfig, pmi: InversionConfig) -> Outcome:
     """White noise with as many full-model steps as PMI and its full-model stage are worth together."""
-    layers = sum(stage.cost * stage.steps for stage in bench.inversion(pmi, Way("fp32")).stages if stage.layer is not None)
+    layers = sum(
+        stage.cost * stage.steps for stage in bench.inversion(pmi, Way("fp32")).stages if stage.layer is not None
+    )
     return _invert(bench, way, replace(base, steps=base.steps + round(layers)))
 
 
@@ -113,7 +119,9 @@ def _seen_by_the_networks(bench: Workbench, images: Tensor) -> dict[str, float]:
     """Of A and B: the share of images that get the label they were made for; of B also the mean log-probability of that label."""
     with torch.no_grad():
         logits = {name: judge.network(images) for name, judge in (("a", bench.inverted), ("b", bench.judge))}
-    agreement = {f"agreement_{name}": float((found.argmax(1) == bench.labels).float().mean()) for name, found in logits.items()}
+    agreement = {
+        f"agreement_{name}": float((found.argmax(1) == bench.labels).float().mean()) for name, found in logits.items()
+    }
     return {**agreement, "log_probability_b": -float(F.cross_entropy(logits["b"], bench.labels))}
 
 

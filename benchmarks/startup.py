@@ -38,7 +38,7 @@ def main() -> int:
     print(json.dumps(report, indent=1))
     if args.json:
         sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
-        from pmi_cl.utils.atomic import write_json
+        from pmi_cl.utils.records.atomic import write_json
 
         write_json(args.json, report)
     return 0
@@ -70,7 +70,9 @@ def first_step(data: str) -> float:
     with tempfile.TemporaryDirectory() as folder:
         began = time.perf_counter()
         run = subprocess.Popen(
-            [sys.executable, "-m", "pmi_cl", *flags, "--results_path", folder], stdout=subprocess.DEVNULL, stderr=subprocess.PIPE
+            [sys.executable, "-m", "pmi_cl", *flags, "--results_path", folder],
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.PIPE,
         )
         assert run.stderr is not None
         seen = b""

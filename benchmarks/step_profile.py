@@ -35,14 +35,20 @@ def main() -> int:
     sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
     import torch
 
-    from pmi_cl.utils.records import surroundings
+    from pmi_cl.utils.records.run_record import surroundings
 
     torch.set_num_threads(args.threads)
     step = training_step(args.backbone, args.batch)
-    report = {**surroundings(), "backbone": args.backbone, "batch": args.batch, "threads": args.threads, **measure(step, args.steps)}
+    report = {
+        **surroundings(),
+        "backbone": args.backbone,
+        "batch": args.batch,
+        "threads": args.threads,
+        **measure(step, args.steps),
+    }
     print(json.dumps(report, indent=1))
     if args.json:
-        from pmi_cl.utils.atomic import write_json
+        from pmi_cl.utils.records.atomic import write_json
 
         write_json(args.json, report)
     return 0
@@ -52,8 +58,8 @@ def training_step(backbone: str, batch: int) -> Callable[[], None]:
     """A step of our fine-tuning on ``batch`` random images of 32x32 pixels and ten classes."""
     import torch
 
-    from pmi_cl.catalogue import INSTALLED
-    from pmi_cl.models.momentum_sgd import MomentumSGD
+    from pmi_cl.models.training.momentum_sgd import MomentumSGD
+    from pmi_cl.registry.catalogue import INSTALLED
 
     net = INSTALLED.load("backbone", backbone)()
     net.head.grow(10, torch.Generator().manual_seed(0))

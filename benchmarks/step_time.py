@@ -80,5 +80,9 @@ def _distances(name: str, one: Tensor, other: Tensor) -> dict[str, float]:
     """|g - h| / |h| of all images together and of the median image, and the share of images where it is at most 1e-4."""
     difference, size = (one.double() - other.double()).flatten(1).norm(dim=1), other.double().flatten(1).norm(dim=1)
     by_image = difference / size
-    figures = {"": difference.norm() / size.norm(), "_median_image": by_image.median(), "_within_1e-4": (by_image <= 1e-4).double().mean()}
+    figures = {
+        "": difference.norm() / size.norm(),
+        "_median_image": by_image.median(),
+        "_within_1e-4": (by_image <= 1e-4).double().mean(),
+    }
     return {f"to_{name}{kind}": float(value) for kind, value in figures.items()}

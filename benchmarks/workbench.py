@@ -13,17 +13,19 @@ from pmi_cl.benchmarks.cifar_judges import CLASSES, Judge, JudgeSettings, load_c
 from pmi_cl.benchmarks.running import Clock, Way
 from pmi_cl.datasets.seq_cifar100 import SeqCifar100
 from pmi_cl.inversion.config import InversionConfig
-from pmi_cl.inversion.engine import Inversion
-from pmi_cl.inversion.frozen import FrozenNetwork
-from pmi_cl.inversion.gaussians import fit_gaussians
+from pmi_cl.inversion.engine.engine import Inversion
+from pmi_cl.inversion.features.gaussians import fit_gaussians
+from pmi_cl.inversion.features.statistics import Moments
 from pmi_cl.inversion.invert import judge
+from pmi_cl.inversion.networks.frozen import FrozenNetwork
+from pmi_cl.inversion.networks.pieces import measure_input_moments
 from pmi_cl.inversion.objectives import CrossEntropy, FeatureMatch, Objective, StatisticsMatch, TotalVariation
-from pmi_cl.inversion.pieces import measure_input_moments
-from pmi_cl.inversion.statistics import Moments
 from pmi_cl.seeding import seeded
 
 IMAGE_SHAPE = (3, 32, 32)
-PRINTED_ALPHA = 1.6  # weight of the statistics (App. I.1), and the objective of the prototype's measurement of time to a loss
+PRINTED_ALPHA = (
+    1.6  # weight of the statistics (App. I.1), and the objective of the prototype's measurement of time to a loss
+)
 ALPHA = 0.1  # the same divided by the 16 blocks: the engine's default for the full-model stage (docs/provenance.md)
 
 
@@ -51,7 +53,13 @@ class Size:
 
 
 QUICK = Size(
-    images=20, judges=JudgeSettings("resnet20", epochs=1, images=50), full_steps=10, pmi_steps=2, naive_steps=10, rounds=3, block=2
+    images=20,
+    judges=JudgeSettings("resnet20", epochs=1, images=50),
+    full_steps=10,
+    pmi_steps=2,
+    naive_steps=10,
+    rounds=3,
+    block=2,
 )
 
 
@@ -77,7 +85,9 @@ class Workbench:
     size: Size
     seed: int
 
-    def inversion(self, config: InversionConfig, way: Way, *, start: Tensor | None = None, targets: Tensor | None = None) -> Inversion:
+    def inversion(
+        self, config: InversionConfig, way: Way, *, start: Tensor | None = None, targets: Tensor | None = None
+    ) -> Inversion:
         """An inversion that has taken no step; ``start``: images to begin with, in place of what ``config`` would begin with."""
         if way.compiled:
             torch.compiler.reset()  # else torch falls back to eager silently once it has compiled eight networks
@@ -105,7 +115,12 @@ class Workbench:
         """The float32 judge's figures: MSE to the targets, KL, cross-entropy and total variation, none of them weighted."""
         objective = Objective((FeatureMatch(), StatisticsMatch(1.0), CrossEntropy(), TotalVariation(1.0)))
         parts = judge(self.reference, objective, images, self.targets, self.labels, batch=len(images))
-        names = {"mse": "FeatureMatch", "kl": "StatisticsMatch", "cross_entropy": "CrossEntropy", "tv": "TotalVariation"}
+        names = {
+            "mse": "FeatureMatch",
+            "kl": "StatisticsMatch",
+            "cross_entropy": "CrossEntropy",
+            "tv": "TotalVariation",
+        }
         return {name: parts[term] for name, term in names.items()}
 
     def loss(self, images: Tensor, alpha: float = ALPHA) -> float:
@@ -127,7 +142,9 @@ def warm_up(inversion: Inversion, start: Tensor) -> float:
     return clock.wall
 
 
-def prepare(data_folder: Path, work: Path, size: Size, seed: int, offline: bool, say: Callable[[str], None]) -> Workbench:
+def prepare(
+    data_folder: Path, work: Path, size: Size, seed: int, offline: bool, say: Callable[[str], None]
+) -> Workbench:
     """Load CIFAR-100, obtain A and B, measure A's statistics over the training images, and draw the targets."""
     data = load_cifar(data_folder, size.judges.images, offline)
     inverted, judging = (obtain_judge(data, size.judges, number, work, say) for number in (0, 1))

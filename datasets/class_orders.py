@@ -10,9 +10,112 @@ from pmi_cl.errors import UserError
 
 # The order that Continual-CLIP, MoE-Adapters4CL, ZSCL and GIFT use on CIFAR-100. No seed is known that makes it.
 _CONTINUALCLIP = (
-    *(87, 0, 52, 58, 44, 91, 68, 97, 51, 15, 94, 92, 10, 72, 49, 78, 61, 14, 8, 86, 84, 96, 18, 24, 32, 45, 88, 11, 4, 67, 69, 66, 77, 47),
-    *(79, 93, 29, 50, 57, 83, 17, 81, 41, 12, 37, 59, 25, 20, 80, 73, 1, 28, 6, 46, 62, 82, 53, 9, 31, 75, 38, 63, 33, 74, 27, 22, 36, 3),
-    *(16, 21, 60, 19, 70, 90, 89, 43, 5, 42, 65, 76, 40, 30, 23, 85, 2, 95, 56, 48, 71, 64, 98, 13, 99, 7, 34, 55, 54, 26, 35, 39),
+    *(
+        87,
+        0,
+        52,
+        58,
+        44,
+        91,
+        68,
+        97,
+        51,
+        15,
+        94,
+        92,
+        10,
+        72,
+        49,
+        78,
+        61,
+        14,
+        8,
+        86,
+        84,
+        96,
+        18,
+        24,
+        32,
+        45,
+        88,
+        11,
+        4,
+        67,
+        69,
+        66,
+        77,
+        47,
+    ),
+    *(
+        79,
+        93,
+        29,
+        50,
+        57,
+        83,
+        17,
+        81,
+        41,
+        12,
+        37,
+        59,
+        25,
+        20,
+        80,
+        73,
+        1,
+        28,
+        6,
+        46,
+        62,
+        82,
+        53,
+        9,
+        31,
+        75,
+        38,
+        63,
+        33,
+        74,
+        27,
+        22,
+        36,
+        3,
+    ),
+    *(
+        16,
+        21,
+        60,
+        19,
+        70,
+        90,
+        89,
+        43,
+        5,
+        42,
+        65,
+        76,
+        40,
+        30,
+        23,
+        85,
+        2,
+        95,
+        56,
+        48,
+        71,
+        64,
+        98,
+        13,
+        99,
+        7,
+        34,
+        55,
+        54,
+        26,
+        35,
+        39,
+    ),
 )
 
 
@@ -58,14 +161,18 @@ def _numpy_permutation(seed: int, n_classes: int) -> list[int]:
 
 def _continualclip(n_classes: int) -> list[int]:
     if n_classes != len(_CONTINUALCLIP):
-        raise UserError(f"class order continualclip lists {len(_CONTINUALCLIP)} classes, here are {n_classes}: use np1993 or seed:<n>")
+        raise UserError(
+            f"class order continualclip lists {len(_CONTINUALCLIP)} classes, here are {n_classes}: use np1993 or seed:<n>"
+        )
     return list(_CONTINUALCLIP)
 
 
 def _seed(rule: str) -> int:
     text = rule.removeprefix("seed:")
     if not text.isdecimal() or int(text) >= 2**32:
-        raise UserError(f"class order '{rule}': write seed:<n> with a whole number from 0 to 4294967295, e.g. seed:1993")
+        raise UserError(
+            f"class order '{rule}': write seed:<n> with a whole number from 0 to 4294967295, e.g. seed:1993"
+        )
     return int(text)
 
 
@@ -73,7 +180,9 @@ def _listed(rule: str, n_classes: int) -> list[int]:
     try:
         order = [int(part) for part in rule.split(",")]
     except ValueError:
-        raise UserError(f"class order '{rule}': write whole numbers separated by commas, each of 0..{n_classes - 1} once") from None
+        raise UserError(
+            f"class order '{rule}': write whole numbers separated by commas, each of 0..{n_classes - 1} once"
+        ) from None
     wrong = {
         "lacks": sorted(set(range(n_classes)) - set(order)),
         "repeats": sorted({k for k in order if order.count(k) > 1}),

@@ -30,7 +30,8 @@ class DatasetOptions:
     """The flags of every data set."""
 
     class_order: str = option(
-        "natural", "natural, rdfcil0, rdfcil1, rdfcil2, np1993, continualclip, seed:<n>, or every class id separated by commas"
+        "natural",
+        "natural, rdfcil0, rdfcil1, rdfcil2, np1993, continualclip, seed:<n>, or every class id separated by commas",
     )
 
 
@@ -81,9 +82,13 @@ class ContinualDataset(ABC):
     TEMPLATES: tuple[str, ...] = ("a photo of a {}.",)  # whose features are averaged for the evaluation
     DEFAULTS: ClassVar[dict[str, Any]] = {"backbone": "resnet32"}
     Options: type[DatasetOptions] = DatasetOptions
-    fingerprint = ""  # of the user's own files, which a resumed run must find again; empty where a checksum fixes the data
+    fingerprint = (
+        ""  # of the user's own files, which a resumed run must find again; empty where a checksum fixes the data
+    )
 
-    def __init__(self, args: SimpleNamespace, device: torch.device | str, progress: ProgressCallback | None = None) -> None:
+    def __init__(
+        self, args: SimpleNamespace, device: torch.device | str, progress: ProgressCallback | None = None
+    ) -> None:
         """
         Args:
             args: the run's arguments; see :class:`DataArguments` and ``Options`` for those that are read.
@@ -171,7 +176,9 @@ class ContinualDataset(ABC):
         n_tasks = cls.default_tasks(n_classes) if wanted is None else wanted
         if n_tasks < 1 or n_classes % n_tasks:
             divisors = [str(n) for n in range(1, n_classes + 1) if n_classes % n == 0]
-            raise UserError(f"--n_tasks {n_tasks} does not divide the {n_classes} classes of {cls.NAME}: choose from {', '.join(divisors)}")
+            raise UserError(
+                f"--n_tasks {n_tasks} does not divide the {n_classes} classes of {cls.NAME}: choose from {', '.join(divisors)}"
+            )
         return n_tasks
 
     def _selected(self, raw: RawData, arguments: DataArguments) -> tuple[PlacedSplit, PlacedSplit]:
@@ -250,7 +257,9 @@ class ContinualDataset(ABC):
         crops = augmentation.draw_crops(len(images), self.PADDING, self.FLIP, generator)
         return augmentation.crop_and_flip(floats, crops, self.PADDING)
 
-    def plain_batches(self, task: int, split: Literal["train", "test"] = "train", batch_size: int = 256) -> Iterator[tuple[Tensor, Tensor]]:
+    def plain_batches(
+        self, task: int, split: Literal["train", "test"] = "train", batch_size: int = 256
+    ) -> Iterator[tuple[Tensor, Tensor]]:
         """All (normalised images, labels) of a task, in the order of the split, not augmented; the last batch may be short."""
         source = self.train if split == "train" else self.test
         for rows in self._indices[split][task].split(batch_size):
@@ -261,7 +270,9 @@ class ContinualDataset(ABC):
         images = len(self.train_indices(task))
         return images // batch_size or min(images, 1)
 
-    def train_batches(self, task: int, epoch: int, batch_size: int, start: int = 0) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
+    def train_batches(
+        self, task: int, epoch: int, batch_size: int, start: int = 0
+    ) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
         """The shuffled, augmented batches of one epoch (:meth:`steps_per_epoch`), from step ``start`` on.
 
         The order depends on (seed, task, epoch) and each augmentation on (seed, task, epoch, step), so a run that resumes
@@ -276,15 +287,23 @@ class ContinualDataset(ABC):
         rows = self.train_indices(task)
         shuffle = torch.randperm(len(rows), generator=seeded(self.seed, "order", task, epoch))
         rows = rows[shuffle.to(self.device, non_blocking=True)]
-        places = rows.to(self.train.images.device)  # here once: asked of a GPU batch by batch, it would be waited for at every step
+        places = rows.to(
+            self.train.images.device
+        )  # here once: asked of a GPU batch by batch, it would be waited for at every step
         for step in range(start, self.steps_per_epoch(task, batch_size)):
             batch = slice(step * batch_size, (step + 1) * batch_size)
             images = self.train.pixels(places[batch])
-            yield self.augment(images, seeded(self.seed, "augment", task, epoch, step)), self.train.labels[rows[batch]], images
+            yield (
+                self.augment(images, seeded(self.seed, "augment", task, epoch, step)),
+                self.train.labels[rows[batch]],
+                images,
+            )
 
 
 def _check_amounts(arguments: DataArguments) -> None:
     if not 0 <= arguments.validation < 1:
-        raise UserError(f"--validation {arguments.validation:g}: give a part of the training images, at least 0 and below 1")
+        raise UserError(
+            f"--validation {arguments.validation:g}: give a part of the training images, at least 0 and below 1"
+        )
     if arguments.train_per_class is not None and arguments.train_per_class < 1:
         raise UserError(f"--train_per_class {arguments.train_per_class}: give at least 1 image")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from pmi_cl.memory import memory_of_the_machine
+from pmi_cl.machine.memory import memory_of_the_machine
 
 if TYPE_CHECKING:
     import torch

@@ -78,7 +78,9 @@ def hold_out(labels: Tensor, classes: Iterable[int], fraction: float, seed: int)
         count = math.ceil(round(fraction * len(rows), 9))  # rounded first: 0.07 * 100 is a little more than 7
         if count and count == len(rows):
             amount, advice = (
-                ("the only training image", "say --validation 0") if count == 1 else (f"all {count} training images", "give less")
+                ("the only training image", "say --validation 0")
+                if count == 1
+                else (f"all {count} training images", "give less")
             )
             raise UserError(f"--validation {fraction:g} would hold out {amount} of a class: {advice}")
         shuffled = rows[torch.randperm(len(rows), generator=seeded(seed, "validation", label))]

@@ -7,9 +7,9 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
-from pmi_cl.datasets.cifar100_files import ARCHIVE, URL, check_files, ensure_files, files_present, read_file
 from pmi_cl.datasets.continual_dataset import ContinualDataset, DataArguments, DatasetOptions, ProgressCallback, RawData
-from pmi_cl.datasets.downloads import in_mebibytes
+from pmi_cl.datasets.files.cifar100_files import ARCHIVE, URL, check_files, ensure_files, files_present, read_file
+from pmi_cl.datasets.files.downloads import in_mebibytes
 from pmi_cl.datasets.selection import Split
 from pmi_cl.options import option, select
 

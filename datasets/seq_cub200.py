@@ -7,10 +7,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from types import SimpleNamespace
 
-from pmi_cl.datasets import cub_files
 from pmi_cl.datasets.continual_dataset import DataArguments, DatasetOptions
-from pmi_cl.datasets.downloads import Download
-from pmi_cl.datasets.listed_images import ListedImages, Listing, refuse_other_split
+from pmi_cl.datasets.files import cub_files
+from pmi_cl.datasets.files.downloads import Download
+from pmi_cl.datasets.files.listed_images import ListedImages, Listing, refuse_other_split
 from pmi_cl.options import option, select
 
 ARCHIVE = Download(cub_files.URL, "md5:97eceeb196236b17998738112f37df78", "CUB_200_2011.tgz", cub_files.FOLDER)
@@ -21,15 +21,21 @@ class CubOptions(DatasetOptions):
     """The flags of ``seq-cub200``."""
 
     class_order: str = option(
-        "np1993", "np1993, rdfcil0, natural, seed:<n>, or every class id separated by commas", source="PROOF, PMI's CLIP track"
+        "np1993",
+        "np1993, rdfcil0, natural, seed:<n>, or every class id separated by commas",
+        source="PROOF, PMI's CLIP track",
     )
     split: str = option(
         "official",
         "official: 5,994 training images; proof: the folders cub/train and cub/test of PROOF, 9,430 training images",
         choices=("official", "proof"),
     )
-    allow_other_split: bool = option(False, "1: take folders that are not PROOF's split (not comparable with its figures)")
-    image_size: int = option(224, "side of the square that each image becomes", unit="pixels", low=8, high=1024, source="PROOF")
+    allow_other_split: bool = option(
+        False, "1: take folders that are not PROOF's split (not comparable with its figures)"
+    )
+    image_size: int = option(
+        224, "side of the square that each image becomes", unit="pixels", low=8, high=1024, source="PROOF"
+    )
 
 
 class SeqCub200(ListedImages):
@@ -74,4 +80,6 @@ def _is_proof(args: SimpleNamespace) -> bool:
 
 
 def _root(args: SimpleNamespace) -> Path:
-    return Path(select(DataArguments, vars(args)).base_path) / (cub_files.PROOF_FOLDER if _is_proof(args) else cub_files.FOLDER)
+    return Path(select(DataArguments, vars(args)).base_path) / (
+        cub_files.PROOF_FOLDER if _is_proof(args) else cub_files.FOLDER
+    )

@@ -8,8 +8,8 @@ from types import SimpleNamespace
 
 from pmi_cl.datasets.augmentation import mean_and_std
 from pmi_cl.datasets.continual_dataset import ContinualDataset, DatasetOptions, ProgressCallback, RawData
-from pmi_cl.datasets.image_files import fingerprint
-from pmi_cl.datasets.image_folder import check_images, class_names, list_images, read_images
+from pmi_cl.datasets.files.image_files import fingerprint
+from pmi_cl.datasets.files.image_folder import check_images, class_names, list_images, read_images
 from pmi_cl.datasets.selection import Split
 from pmi_cl.errors import UserError
 from pmi_cl.options import option, select
@@ -19,8 +19,12 @@ from pmi_cl.options import option, select
 class FolderOptions(DatasetOptions):
     """The flags of ``seq-folder``."""
 
-    data_dir: str | None = option(None, "folder that holds a folder for each class, or train/ and test/ with those; required")
-    test_fraction: float = option(0.2, "part of each class that is tested on, where there is no train/ and test/", above=0, high=0.9)
+    data_dir: str | None = option(
+        None, "folder that holds a folder for each class, or train/ and test/ with those; required"
+    )
+    test_fraction: float = option(
+        0.2, "part of each class that is tested on, where there is no train/ and test/", above=0, high=0.9
+    )
     image_size: int = option(32, "side of the square that each image becomes", unit="pixels", low=8, high=512)
 
 

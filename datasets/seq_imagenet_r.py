@@ -7,10 +7,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from types import SimpleNamespace
 
-from pmi_cl.datasets import imagenet_r_files as files
 from pmi_cl.datasets.continual_dataset import DataArguments, DatasetOptions
-from pmi_cl.datasets.downloads import Download
-from pmi_cl.datasets.listed_images import ListedImages, Listing, refuse_other_split
+from pmi_cl.datasets.files import imagenet_r_files as files
+from pmi_cl.datasets.files.downloads import Download
+from pmi_cl.datasets.files.listed_images import ListedImages, Listing, refuse_other_split
 from pmi_cl.errors import UserError
 from pmi_cl.options import option, select
 
@@ -20,7 +20,9 @@ class ImageNetROptions(DatasetOptions):
     """The flags of ``seq-imagenet-r``."""
 
     class_order: str = option(
-        "np1993", "np1993, rdfcil0, natural, seed:<n>, or every class id separated by commas", source="PROOF, PMI's CLIP track"
+        "np1993",
+        "np1993, rdfcil0, natural, seed:<n>, or every class id separated by commas",
+        source="PROOF, PMI's CLIP track",
     )
     split: str = option(
         "coda",
@@ -28,10 +30,16 @@ class ImageNetROptions(DatasetOptions):
         choices=("coda", "proof", "rapf"),
     )
     class_ids: str = option(
-        "folders", "what a class id is: its folder's place (PROOF, PMI), or coda: CODA-Prompt's own numbers", choices=("folders", "coda")
+        "folders",
+        "what a class id is: its folder's place (PROOF, PMI), or coda: CODA-Prompt's own numbers",
+        choices=("folders", "coda"),
     )
-    allow_other_split: bool = option(False, "1: take folders that are not PROOF's split (not comparable with its figures)")
-    image_size: int = option(224, "side of the square that each image becomes", unit="pixels", low=8, high=1024, source="PROOF")
+    allow_other_split: bool = option(
+        False, "1: take folders that are not PROOF's split (not comparable with its figures)"
+    )
+    image_size: int = option(
+        224, "side of the square that each image becomes", unit="pixels", low=8, high=1024, source="PROOF"
+    )
 
 
 class SeqImageNetR(ListedImages):
@@ -61,8 +69,12 @@ class SeqImageNetR(ListedImages):
         """The official archive and the lists; PROOF's archive cannot be fetched without a browser."""
         split, root = _options(args).split, _base_path(args) / files.FOLDER
         if split != "proof" and (root / "train").is_dir():
-            raise UserError(f"{root} has PROOF's folders train/ and test/, which --split {split} is not for: use --split proof")
-        return {"coda": (files.ARCHIVE, *files.CODA_LISTS), "rapf": (files.ARCHIVE, files.RAPF_LIST), "proof": ()}[split]
+            raise UserError(
+                f"{root} has PROOF's folders train/ and test/, which --split {split} is not for: use --split proof"
+            )
+        return {"coda": (files.ARCHIVE, *files.CODA_LISTS), "rapf": (files.ARCHIVE, files.RAPF_LIST), "proof": ()}[
+            split
+        ]
 
     @classmethod
     def listing(cls, args: SimpleNamespace) -> Listing:
@@ -85,7 +97,9 @@ class SeqImageNetR(ListedImages):
 def _options(args: SimpleNamespace) -> ImageNetROptions:
     options = select(ImageNetROptions, vars(args))
     if options.class_ids == "coda" and options.split != "coda":
-        raise UserError(f"--class_ids coda: only CODA-Prompt's lists have its numbers, not --split {options.split}; use --split coda")
+        raise UserError(
+            f"--class_ids coda: only CODA-Prompt's lists have its numbers, not --split {options.split}; use --split coda"
+        )
     return options
 
 

@@ -8,15 +8,18 @@ from pathlib import Path
 from types import SimpleNamespace
 
 from pmi_cl.datasets.continual_dataset import DataArguments, DatasetOptions
-from pmi_cl.datasets.downloads import Download
-from pmi_cl.datasets.image_files import ImageList, images_below, refuse_missing
-from pmi_cl.datasets.listed_images import ListedImages, Listing
+from pmi_cl.datasets.files.downloads import Download
+from pmi_cl.datasets.files.image_files import ImageList, images_below, refuse_missing
+from pmi_cl.datasets.files.listed_images import ListedImages, Listing
 from pmi_cl.errors import UserError
 from pmi_cl.options import option, select
 
 FOLDERS = ("tiny-imagenet-200", "tiny-imagenet200")  # the archive's, and R-DFCIL's name for it
 ARCHIVE = Download(
-    "http://cs231n.stanford.edu/tiny-imagenet-200.zip", "md5:90528d7ca1a48142e341f4ef8d21d0de", "tiny-imagenet-200.zip", FOLDERS[0]
+    "http://cs231n.stanford.edu/tiny-imagenet-200.zip",
+    "md5:90528d7ca1a48142e341f4ef8d21d0de",
+    "tiny-imagenet-200.zip",
+    FOLDERS[0],
 )
 SIDE = 64
 AGAIN = "unpack the archive again"
@@ -97,7 +100,9 @@ def _names(root: Path, wnids: Sequence[str]) -> list[str]:
     words = dict(line.split("\t", 1) for line in _lines(root / "words.txt") if "\t" in line)
     unnamed = [wnid for wnid in wnids if wnid not in words]
     if unnamed:
-        raise UserError(f"{root / 'words.txt'} has no name for {', '.join(unnamed[:3])}: take the file of {ARCHIVE.url}")
+        raise UserError(
+            f"{root / 'words.txt'} has no name for {', '.join(unnamed[:3])}: take the file of {ARCHIVE.url}"
+        )
     return [words[wnid].partition(",")[0].strip() for wnid in wnids]
 
 

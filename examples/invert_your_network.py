@@ -24,7 +24,7 @@ from pmi_cl.inversion.config import InversionConfig
 from pmi_cl.inversion.invert import invert
 from pmi_cl.inversion.objectives import CrossEntropy, StatisticsMatch, TotalVariation
 from pmi_cl.inversion.transforms import Transforms
-from pmi_cl.torchvision_shim import ensure_torchvision
+from pmi_cl.machine.torchvision_shim import ensure_torchvision
 
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)  # ImageNet's, which most published networks normalise with
 
@@ -52,7 +52,9 @@ def load_weights(model: nn.Module, path: Path) -> None:
     """Weights as they are published: with "module." before the names, or without the counters of newer versions."""
     saved = torch.load(path, map_location="cpu", weights_only=True)
     saved = saved.get("state_dict", saved)
-    counters = {k: v for k, v in model.state_dict().items() if k.endswith("num_batches_tracked")}  # older files lack them
+    counters = {
+        k: v for k, v in model.state_dict().items() if k.endswith("num_batches_tracked")
+    }  # older files lack them
     model.load_state_dict({**counters, **{k.removeprefix("module."): v for k, v in saved.items()}})
 
 
@@ -73,7 +75,9 @@ def check(model: nn.Module, args: argparse.Namespace) -> None:
     except RuntimeError as error:
         refuse(f"--size {args.size}: the network does not take such images ({error})")
     if not 0 <= min(args.classes) <= max(args.classes) < outputs:
-        refuse(f"--classes {max(args.classes)}: the network has {outputs} outputs, give numbers from 0 to {outputs - 1}")
+        refuse(
+            f"--classes {max(args.classes)}: the network has {outputs} outputs, give numbers from 0 to {outputs - 1}"
+        )
     if not args.out.absolute().parent.is_dir() or args.out.is_dir():
         refuse(f"--out {args.out}: give a file in a folder that exists")
     if args.out.suffix.lower() not in Image.registered_extensions():
@@ -116,7 +120,9 @@ def main() -> None:
         recognised = 100 * float((model(result.images).argmax(dim=1) == labels).float().mean())
     save_grid(result.images, args.per_class, args.out)
     report = result.report
-    print(f"{report.images} images, {report.steps} steps, {report.seconds:.1f} s; the network recognises {recognised:.0f} %: {args.out}")
+    print(
+        f"{report.images} images, {report.steps} steps, {report.seconds:.1f} s; the network recognises {recognised:.0f} %: {args.out}"
+    )
 
 
 if __name__ == "__main__":

@@ -10,12 +10,12 @@ from typing import Any, Literal, get_args
 
 import torch
 
+from pmi_cl.inversion.features.statistics import Direction
 from pmi_cl.inversion.objectives import FeatureMatch, StatisticsMatch, Term
-from pmi_cl.inversion.pmi import PmiConfig
-from pmi_cl.inversion.sparse import PruningConfig
 from pmi_cl.inversion.starts import Initialiser, Start, StartName, make_start
-from pmi_cl.inversion.statistics import Direction
 from pmi_cl.inversion.transforms import Transforms
+from pmi_cl.inversion.ways.pmi import PmiConfig
+from pmi_cl.inversion.ways.sparse import PruningConfig
 
 Schedule = Literal["constant", "cosine", "released"]
 
@@ -77,7 +77,9 @@ class InversionConfig:
         _check(self, "direction", self.direction in get_args(Direction), f"one of {', '.join(get_args(Direction))}")
         terms_fit = isinstance(self.terms, Sequence) and len(self.terms) > 0 and all(map(callable, self.terms))
         _check(self, "terms", terms_fit, "a tuple of one or more terms, such as (CrossEntropy(0.1),)")
-        _check(self, "transforms", isinstance(self.transforms, Transforms), "Transforms(...); Transforms() changes nothing")
+        _check(
+            self, "transforms", isinstance(self.transforms, Transforms), "Transforms(...); Transforms() changes nothing"
+        )
         _check(self, "pmi", isinstance(self.pmi, PmiConfig), "PmiConfig(...)")
         floating = isinstance(self.precision, torch.dtype) and self.precision.is_floating_point
         _check(self, "precision", floating, "torch.float32 or torch.bfloat16")
@@ -97,7 +99,12 @@ def _is_finite(value: Any) -> bool:
 
 def _check_whole(config: InversionConfig, name: str, low: int) -> None:
     value = getattr(config, name)
-    _check(config, name, isinstance(value, Integral) and not isinstance(value, bool) and int(value) >= low, f"a whole number from {low}")
+    _check(
+        config,
+        name,
+        isinstance(value, Integral) and not isinstance(value, bool) and int(value) >= low,
+        f"a whole number from {low}",
+    )
 
 
 def _check(config: InversionConfig, name: str, fits: bool, wanted: str) -> None:

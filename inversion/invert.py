@@ -8,19 +8,19 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from pmi_cl.inversion.checks import check_call, check_copy, check_pieces, check_sizes
-from pmi_cl.inversion.colour import Colour
 from pmi_cl.inversion.config import InversionConfig
-from pmi_cl.inversion.cost import InversionReport
-from pmi_cl.inversion.engine import Inversion
-from pmi_cl.inversion.frozen import FrozenNetwork
+from pmi_cl.inversion.engine.checks import check_call, check_copy, check_pieces, check_sizes
+from pmi_cl.inversion.engine.cost import InversionReport
+from pmi_cl.inversion.engine.engine import Inversion
+from pmi_cl.inversion.engine.problem import even_batches
+from pmi_cl.inversion.engine.stages import InversionStep
+from pmi_cl.inversion.features.statistics import Moments
+from pmi_cl.inversion.networks.frozen import FrozenNetwork
+from pmi_cl.inversion.networks.pieces import device_of, split_network
+from pmi_cl.inversion.networks.token_network import Invertible
 from pmi_cl.inversion.objectives import Batch, CrossEntropy, Objective, StatisticsMatch
-from pmi_cl.inversion.pieces import device_of, split_network
-from pmi_cl.inversion.problem import even_batches
-from pmi_cl.inversion.stages import InversionStep
-from pmi_cl.inversion.statistics import Moments
-from pmi_cl.inversion.token_network import Invertible
-from pmi_cl.memory import MemoryGauge
+from pmi_cl.inversion.parts.colour import Colour
+from pmi_cl.machine.memory import MemoryGauge
 from pmi_cl.seeding import seeded
 
 
@@ -56,7 +56,7 @@ def invert(
     """Synthesise images that give the target features, or that the network classifies as the labels.
 
     The model itself is not changed: the engine works on a frozen copy with its BatchNorms folded. The mark of the peak memory is set
-    anew (:class:`pmi_cl.memory.MemoryGauge`), so that the report's is this call's.
+    anew (:class:`pmi_cl.machine.memory.MemoryGauge`), so that the report's is this call's.
 
     Example:
         >>> layers = [nn.Conv2d(3, 8, 3), nn.BatchNorm2d(8), nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(8, 2)]
@@ -73,11 +73,11 @@ def invert(
         labels: (n,) whole class numbers, of any type of integer, for ``CrossEntropy``.
         config: the appendix's settings where it is not given; without targets, cross-entropy takes the place of the feature's distance.
         pieces: modules whose composition maps images to features (n, d), where the network cannot be cut along its children
-            (:func:`pmi_cl.inversion.pieces.split_network`).
+            (:func:`pmi_cl.inversion.networks.pieces.split_network`).
         head: the classifier on top of the ``pieces``.
         input_moments: of every piece's input, for the starts ``stats``, ``stem`` and ``pmi``
-            (:func:`pmi_cl.inversion.pieces.measure_input_moments`).
-        colour: optimise in the colour space of real images (:meth:`pmi_cl.inversion.colour.Colour.of`).
+            (:func:`pmi_cl.inversion.networks.pieces.measure_input_moments`).
+        colour: optimise in the colour space of real images (:meth:`pmi_cl.inversion.parts.colour.Colour.of`).
         seed: of all random numbers.
         progress: called with every step; the engine itself prints nothing.
 
@@ -96,7 +96,15 @@ def invert(
     check_pieces(pieces, head, example)
     MemoryGauge(device).reset()
     inversion = Inversion(
-        pieces, head, config, image_shape=image_shape, targets=targets, labels=labels, input_moments=input_moments, colour=colour, seed=seed
+        pieces,
+        head,
+        config,
+        image_shape=image_shape,
+        targets=targets,
+        labels=labels,
+        input_moments=input_moments,
+        colour=colour,
+        seed=seed,
     )
     network = FrozenNetwork(pieces, head, direction=config.direction, device=device)
     check_copy(network, pieces, example)
@@ -125,7 +133,9 @@ def judge(
         batch: most images whose statistics are compared together; the batches are even, and the terms averaged over them by their size.
         contexts: (n, dq), for a network whose pieces take one.
     """
-    targets, labels, contexts = (None if given is None else given.to(images.device) for given in (targets, labels, contexts))
+    targets, labels, contexts = (
+        None if given is None else given.to(images.device) for given in (targets, labels, contexts)
+    )
     labels = None if labels is None else labels.long()
     sums: dict[str, float] = {}
     with torch.no_grad():
@@ -133,7 +143,12 @@ def judge(
             part = images[rows]
             features, kls = network(part, None if contexts is None else contexts[rows])
             taken = Batch(
-                part, features, kls, None if targets is None else targets[rows], None if labels is None else labels[rows], network.head
+                part,
+                features,
+                kls,
+                None if targets is None else targets[rows],
+                None if labels is None else labels[rows],
+                network.head,
             )
             for name, value in objective.parts(taken).items():
                 sums[name] = sums.get(name, 0.0) + float(value) * len(part) / len(images)

@@ -9,9 +9,9 @@ import torch
 from torch import Tensor
 
 from pmi_cl.errors import unknown_name
-from pmi_cl.extensions import Extension, extensions
 from pmi_cl.inversion.objectives import Term
 from pmi_cl.inversion.starts import STARTS
+from pmi_cl.registry.extensions import Extension, extensions
 
 
 def start_named(name: str) -> Any:
@@ -41,7 +41,9 @@ def check_start(name: str, side: int = 8) -> None:
     except Exception as error:  # whatever somebody's function does
         raise offered.fault(f"no start, called with {shape} and a generator it ends with {_one_line(error)}") from error
     if not isinstance(drawn, Tensor) or tuple(drawn.shape) != shape:
-        given = f"a tensor of the shape {tuple(drawn.shape)}" if isinstance(drawn, Tensor) else f"a {type(drawn).__name__}"
+        given = (
+            f"a tensor of the shape {tuple(drawn.shape)}" if isinstance(drawn, Tensor) else f"a {type(drawn).__name__}"
+        )
         raise offered.fault(f"no start, called with {shape} and a generator it gives {given}, not images of that shape")
 
 
@@ -59,7 +61,9 @@ def check_term(name: str, weight: float = 1.0) -> None:
     except Exception as error:  # whatever somebody's class does
         raise offered.fault(f"no term, called with the weight {weight:g} it ends with {_one_line(error)}") from error
     if not callable(term):
-        raise offered.fault(f"no term, called with the weight {weight:g} it gives a {type(term).__name__}, which cannot be called")
+        raise offered.fault(
+            f"no term, called with the weight {weight:g} it gives a {type(term).__name__}, which cannot be called"
+        )
 
 
 def _one_line(error: Exception) -> str:

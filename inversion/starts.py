@@ -10,12 +10,14 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from pmi_cl.inversion.pmi import PmiConfig, bn_affine_moments, seen_at
-from pmi_cl.inversion.statistics import Moments
+from pmi_cl.inversion.features.statistics import Moments
+from pmi_cl.inversion.ways.pmi import PmiConfig, bn_affine_moments, seen_at
 
 StartName = Literal["noise", "stats", "lowfreq", "stem", "pmi"]
 STARTS: tuple[StartName, ...] = get_args(StartName)
-Initialiser = Callable[[tuple[int, ...], torch.Generator], Tensor]  # (shape (b, c, h, w), CPU generator) -> images on the CPU
+Initialiser = Callable[
+    [tuple[int, ...], torch.Generator], Tensor
+]  # (shape (b, c, h, w), CPU generator) -> images on the CPU
 
 
 def white_noise(shape: tuple[int, ...], generator: torch.Generator) -> Tensor:
@@ -220,7 +222,9 @@ def make_start(start: StartName | Initialiser, pmi: PmiConfig, stem_steps: int) 
     """
     if callable(start):
         return FunctionStart(start)
-    made = {own.name: own for own in (Start(), StatisticsStart(), LowFrequencyStart(), StemStart(stem_steps), PmiStart(pmi))}
+    made = {
+        own.name: own for own in (Start(), StatisticsStart(), LowFrequencyStart(), StemStart(stem_steps), PmiStart(pmi))
+    }
     if start not in made:
         raise ValueError(f"unknown start '{start}': choose from {', '.join(STARTS)}")
     return made[start]

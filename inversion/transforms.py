@@ -34,7 +34,9 @@ class Transforms:
         if self.flip and (bits >> 40) & 1:
             x = x.flip(-1)
         if self.noise:
-            x = x + self.noise * torch.randn(x.shape, generator=seeded(seed, "noise", *keys)).to(x.device, non_blocking=True)
+            x = x + self.noise * torch.randn(x.shape, generator=seeded(seed, "noise", *keys)).to(
+                x.device, non_blocking=True
+            )
         return x
 
     def __bool__(self) -> bool:

@@ -13,8 +13,8 @@ from torch import Tensor, nn
 
 from pmi_cl.errors import UserError
 from pmi_cl.models.host import Host, NullHost
-from pmi_cl.models.momentum_sgd import MomentumSGD
-from pmi_cl.models.schedules import milestone_epochs
+from pmi_cl.models.training.momentum_sgd import MomentumSGD
+from pmi_cl.models.training.schedules import milestone_epochs
 from pmi_cl.options import option, select
 from pmi_cl.seeding import seeded
 
@@ -27,7 +27,9 @@ class TrainingOptions:
     """What every method may be told about its optimiser."""
 
     n_epochs: int = option(200, "epochs of each task", unit="epochs", low=1, high=100_000, source="PMI appendix I.1")
-    batch_size: int = option(128, "real images of a step", unit="images", low=2, high=1_000_000, source="PMI released code; R-DFCIL")
+    batch_size: int = option(
+        128, "real images of a step", unit="images", low=2, high=1_000_000, source="PMI released code; R-DFCIL"
+    )
     lr: float = option(0.1, "learning rate of SGD", above=0, source="PMI appendix I.1")
     optim_mom: float = option(0.9, "momentum of SGD", low=0, high=1, source="PMI released code; R-DFCIL")
     optim_wd: float = option(5e-4, "weight decay of SGD", low=0, source="PMI released code; R-DFCIL (CIFAR-100)")
@@ -38,7 +40,9 @@ class TrainingOptions:
         high=1,
         source="PMI appendix I.1",
     )
-    lr_gamma: float = option(0.5, "what the rate is multiplied by at each milestone", above=0, high=1, source="PMI appendix I.1")
+    lr_gamma: float = option(
+        0.5, "what the rate is multiplied by at each milestone", above=0, high=1, source="PMI appendix I.1"
+    )
 
 
 @dataclass(frozen=True)
@@ -79,7 +83,9 @@ class ContinualModel(nn.Module):
 
     NAME = ""
     COMPATIBILITY: ClassVar[tuple[str, ...]] = ("class-il", "task-il")
-    MEMORY: ClassVar[tuple[str, ...]] = ()  # options that shape what is kept of a task: a run that goes on with it must share them
+    MEMORY: ClassVar[
+        tuple[str, ...]
+    ] = ()  # options that shape what is kept of a task: a run that goes on with it must share them
     JOINT = False  # True: all tasks are shown at once, as one
     EVALUATION_BATCH = 500  # images that are evaluated together; a matter of memory alone
     Options: type = TrainingOptions
@@ -163,7 +169,9 @@ class ContinualModel(nn.Module):
         passed = sum(epoch >= milestone for milestone in milestone_epochs(options.n_epochs, options.lr_milestones))
         self.set_rate(options.lr * options.lr_gamma**passed)
 
-    def observe(self, inputs: Tensor, labels: Tensor, not_aug_inputs: Tensor, epoch: int = 0, step: int = 0) -> dict[str, Tensor]:
+    def observe(
+        self, inputs: Tensor, labels: Tensor, not_aug_inputs: Tensor, epoch: int = 0, step: int = 0
+    ) -> dict[str, Tensor]:
         """Take one step on a batch of the current task, by :meth:`descend`.
 
         Args:
@@ -223,7 +231,11 @@ class ContinualModel(nn.Module):
 
     def state(self) -> dict[str, Any]:
         """Give everything that the method needs to go on, as tensors and plain data."""
-        return {"task": self.current_task, "net": self.net.state_dict(), "opt": None if self.opt is None else self.opt.state_dict()}
+        return {
+            "task": self.current_task,
+            "net": self.net.state_dict(),
+            "opt": None if self.opt is None else self.opt.state_dict(),
+        }
 
     def load_state(self, state: dict[str, Any]) -> None:
         """Take up :meth:`state`. Raises one of Python's errors where it is not that of this method and these tasks."""

@@ -9,13 +9,13 @@ import torch
 from torch import Tensor
 
 from pmi_cl.errors import RunFailed
-from pmi_cl.inversion.buffer import SyntheticBuffer
 from pmi_cl.inversion.config import InversionConfig
-from pmi_cl.inversion.contrastive import ContrastiveBank, ContrastiveConfig, train_contrastive
-from pmi_cl.inversion.cost import InversionReport
-from pmi_cl.inversion.descent import NonFiniteInversion
-from pmi_cl.inversion.engine import Inversion
-from pmi_cl.inversion.gaussians import ClassGaussians
+from pmi_cl.inversion.engine.cost import InversionReport
+from pmi_cl.inversion.engine.descent import NonFiniteInversion
+from pmi_cl.inversion.engine.engine import Inversion
+from pmi_cl.inversion.features.contrastive import ContrastiveBank, ContrastiveConfig, train_contrastive
+from pmi_cl.inversion.features.gaussians import ClassGaussians
+from pmi_cl.inversion.ways.buffer import SyntheticBuffer
 from pmi_cl.models.continual_model import ContinualModel
 from pmi_cl.options import option
 from pmi_cl.seeding import mix
@@ -27,13 +27,25 @@ SHOWN = 10  # pictures of each class
 class SelectionOptions:
     """How features are selected: the same for every network (App. I.1, I.2)."""
 
-    cfs: bool = option(True, "1: contrastive feature selection; 0: plain Gaussian samples, the ablation", source="PMI appendix; Table 5")
-    cfs_ratio: float = option(0.5, "part of the candidates that a round selects", low=0.001, high=1, source="PMI appendix I")
-    cont_epochs: int = option(200, "epochs of each contrastive model", unit="epochs", low=1, high=100_000, source="PMI appendix I")
+    cfs: bool = option(
+        True,
+        "1: contrastive feature selection; 0: plain Gaussian samples, the ablation",
+        source="PMI appendix; Table 5",
+    )
+    cfs_ratio: float = option(
+        0.5, "part of the candidates that a round selects", low=0.001, high=1, source="PMI appendix I"
+    )
+    cont_epochs: int = option(
+        200, "epochs of each contrastive model", unit="epochs", low=1, high=100_000, source="PMI appendix I"
+    )
     cont_lr: float = option(0.01, "learning rate of the contrastive models", above=0, source="PMI appendix I")
-    cont_optimizer: str = option("sgd", "optimiser of the contrastive models", choices=("sgd", "adam"), source="PMI appendix I; code: adam")
+    cont_optimizer: str = option(
+        "sgd", "optimiser of the contrastive models", choices=("sgd", "adam"), source="PMI appendix I; code: adam"
+    )
     cont_keep_best: bool = option(
-        False, "1: of a contrastive model, keep the weights of the lowest batch loss; 0: the last", source="PMI appendix I; code: 1"
+        False,
+        "1: of a contrastive model, keep the weights of the lowest batch loss; 0: the last",
+        source="PMI appendix I; code: 1",
     )
 
 
@@ -103,7 +115,9 @@ class InversionMixin(ContinualModel):
         """
         raise NotImplementedError
 
-    def inverted(self, name: str, inversion: Inversion, labels: Tensor, classes: range, rate: str = "inv_lr") -> SyntheticBuffer:
+    def inverted(
+        self, name: str, inversion: Inversion, labels: Tensor, classes: range, rate: str = "inv_lr"
+    ) -> SyntheticBuffer:
         """Carry out an inversion, or go on with the one that was saved: samples to be replayed as ``labels`` (n,) among ``classes``.
 
         Args:
@@ -135,7 +149,10 @@ class InversionMixin(ContinualModel):
         assert self.inversion is not None
         report = self.inversion.report
         self.host.scalars({"inversion/images per second": report.images / max(report.seconds, 1e-9)}, self.current_task)
-        self.host.curves(f"inversion/{name}", {entry["stage"]: entry["losses"].tolist() for entry in report.losses if entry["batch"] == 0})
+        self.host.curves(
+            f"inversion/{name}",
+            {entry["stage"]: entry["losses"].tolist() for entry in report.losses if entry["batch"] == 0},
+        )
         rows = torch.cat([(labels == label).nonzero().flatten()[:SHOWN] for label in labels.unique().tolist()])
         self.host.images(f"synthetic/{name}", self.dataset.denormalise(self.pictures(samples[rows])), labels[rows])
         self.bill, self.inversion = self.bill + report, None

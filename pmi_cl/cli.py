@@ -6,15 +6,15 @@ import sys
 from collections.abc import Mapping, Sequence
 
 import pmi_cl
-from pmi_cl.catalogue import INSTALLED, KINDS, Catalogue, Entry
 from pmi_cl.errors import RunFailed, UserError, unknown_name
 from pmi_cl.help_text import listing, overview, own_flags, section, table
-from pmi_cl.terminal import give_up_stdout, open_closed_streams, show, tell
-from pmi_cl.utils import compare_command as compare
-from pmi_cl.utils import invert_command as invert
-from pmi_cl.utils.arguments import CONTROLS, LONG_DASHES, all_specs, resolve, run_specs, scan
-from pmi_cl.utils.presets import chosen_backbone, decide, presets_of
-from pmi_cl.utils.process_settings import before_torch
+from pmi_cl.machine.process_settings import before_torch
+from pmi_cl.machine.terminal import give_up_stdout, open_closed_streams, show, tell
+from pmi_cl.registry.catalogue import INSTALLED, KINDS, Catalogue, Entry
+from pmi_cl.utils.arguments.command_line import CONTROLS, LONG_DASHES, all_specs, resolve, run_specs, scan
+from pmi_cl.utils.arguments.presets import chosen_backbone, decide, presets_of
+from pmi_cl.utils.commands import compare
+from pmi_cl.utils.commands.invert import command as invert
 
 INTERRUPTED = 130
 PIPE_CLOSED = 141
@@ -41,14 +41,16 @@ def main(argv: Sequence[str] | None = None, catalogue: Catalogue = INSTALLED) ->
         return _not_installed(error)
     except KeyboardInterrupt:
         return INTERRUPTED
-    except BrokenPipeError:  # `pmi-cl --list | head`: the interpreter must not flush into the closed pipe on its way out
+    except (
+        BrokenPipeError
+    ):  # `pmi-cl --list | head`: the interpreter must not flush into the closed pipe on its way out
         give_up_stdout()
         return PIPE_CLOSED
 
 
 def _command(argv: Sequence[str], catalogue: Catalogue, ends_process: bool = False) -> int:
     if argv and argv[0] == "mammoth":
-        from pmi_cl.mammoth import launch
+        from pmi_cl.mammoth.launch import launch
 
         return launch(argv[1:])
     words = ["--help" if word == "-h" else word for word in argv]
@@ -85,10 +87,10 @@ def _not_installed(error: ModuleNotFoundError) -> int:
 def _start(argv: Sequence[str], check_only: bool, catalogue: Catalogue, ends_process: bool) -> int:
     resolved = resolve(argv, catalogue)
     if not check_only:
-        from pmi_cl.utils.runner import run  # imports torch: only now, when nothing that was typed is wrong
+        from pmi_cl.utils.run.runner import run  # imports torch: only now, when nothing that was typed is wrong
 
         return run(resolved, ends_process)
-    from pmi_cl.utils.preflight import preflight
+    from pmi_cl.utils.run.preflight import preflight
 
     preflight(resolved)
     if resolved.args.n_tasks is None:  # only the disk tells how many classes there are

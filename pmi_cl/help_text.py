@@ -8,11 +8,11 @@ from types import SimpleNamespace
 from typing import Any
 
 import pmi_cl
-from pmi_cl.catalogue import KINDS, Catalogue, Entry, OptionSpec
 from pmi_cl.errors import UserError
-from pmi_cl.utils.option_values import bounds
-from pmi_cl.utils.presets import PresetFile, presets_of
-from pmi_cl.utils.run_options import GROUPS
+from pmi_cl.registry.catalogue import KINDS, Catalogue, Entry, OptionSpec
+from pmi_cl.utils.arguments.option_values import bounds
+from pmi_cl.utils.arguments.presets import PresetFile, presets_of
+from pmi_cl.utils.arguments.run_options import GROUPS
 
 WIDTH = 100
 LONGEST_ALIGNED = 40  # a longer value, such as a class order, moves its own row's source only
@@ -45,12 +45,16 @@ def overview(run_specs: Sequence[OptionSpec]) -> str:
     return "\n".join([START, *groups])
 
 
-def own_flags(entries: Iterable[Entry], values: Mapping[str, Any], sources: Mapping[str, str], catalogue: Catalogue) -> str:
+def own_flags(
+    entries: Iterable[Entry], values: Mapping[str, Any], sources: Mapping[str, str], catalogue: Catalogue
+) -> str:
     """The text of ``--help`` with a model or a data set: their own flags, with the values that a run without flags would have."""
     parts = []
     for entry in entries:
         title = f"{KINDS[entry.kind]} {entry.name}: {entry.summary}"
-        parts.append(section(title, entry.options, values, sources) if entry.options else f"{title}\n  (no flags of its own)\n")
+        parts.append(
+            section(title, entry.options, values, sources) if entry.options else f"{title}\n  (no flags of its own)\n"
+        )
         presets = _preset_rows(presets_of(entry.name, catalogue)) if entry.kind == "model" else []
         if presets:
             parts.append("\n".join(["presets (--model_config)", *_aligned(presets)]) + "\n")
@@ -60,7 +64,10 @@ def own_flags(entries: Iterable[Entry], values: Mapping[str, Any], sources: Mapp
 
 
 def section(
-    title: str, specs: Sequence[OptionSpec], values: Mapping[str, Any] | None = None, sources: Mapping[str, str] | None = None
+    title: str,
+    specs: Sequence[OptionSpec],
+    values: Mapping[str, Any] | None = None,
+    sources: Mapping[str, str] | None = None,
 ) -> str:
     """A heading and a row for each flag. ``values`` and ``sources``: what presets and data set put over the options' own defaults."""
     rows = []
@@ -118,7 +125,9 @@ def listing(catalogue: Catalogue) -> str:
     blocks += ["\n".join(["parts of an inversion (--inv_start, --inv_terms)", *_aligned(parts)])] if parts else []
     models = [entry.name for entry in catalogue.entries("model")]
     width = max(map(len, models), default=0)
-    rows = [(f"{model:<{width}}  {name}", about) for model in models for name, about in _readable_presets(model, catalogue)]
+    rows = [
+        (f"{model:<{width}}  {name}", about) for model in models for name, about in _readable_presets(model, catalogue)
+    ]
     blocks.append("\n".join(["presets (--model_config)", *_aligned(rows)]))
     return "\n\n".join(blocks) + "\n"
 
@@ -138,7 +147,10 @@ def _origin(entry: Entry) -> str:
 def _preset_rows(file: PresetFile) -> list[tuple[str, str]]:
     """(name, what it is and where it is the default) of each preset."""
     defaults = {name: file.default_for(name) for name in file.presets}
-    return [(name, (f"[{defaults[name]}] " if defaults[name] else "") + preset.about) for name, preset in file.presets.items()]
+    return [
+        (name, (f"[{defaults[name]}] " if defaults[name] else "") + preset.about)
+        for name, preset in file.presets.items()
+    ]
 
 
 def _aligned(rows: Sequence[tuple[str, str]]) -> list[str]:
@@ -146,7 +158,10 @@ def _aligned(rows: Sequence[tuple[str, str]]) -> list[str]:
         return ["  (none)"]
     width = max(len(name) for name, _ in rows)
     indent = " " * (width + 4)
-    lines = [textwrap.wrap(text, WIDTH, initial_indent=f"  {name:<{width}}  ", subsequent_indent=indent) for name, text in rows]
+    lines = [
+        textwrap.wrap(text, WIDTH, initial_indent=f"  {name:<{width}}  ", subsequent_indent=indent)
+        for name, text in rows
+    ]
     return [line for (name, _), wrapped in zip(rows, lines, strict=True) for line in wrapped or [f"  {name}"]]
 
 

@@ -1,7 +1,7 @@
 """How a method, data set, backbone or run declares what it may be told: default, unit, bounds and source of each value.
 
 An ``Options`` class is a frozen dataclass whose fields are made by :func:`option` with literal arguments. Literal, because the
-command reads them from the source text (:mod:`pmi_cl.catalogue`), so that ``--help`` need not import torch.
+command reads them from the source text (:mod:`pmi_cl.registry.catalogue`), so that ``--help`` need not import torch.
 """
 
 from __future__ import annotations
@@ -35,7 +35,15 @@ def option(
         low, high: inclusive bounds of a number.
         above: exclusive lower bound of a number.
     """
-    metadata = {"help": help, "unit": unit, "source": source, "choices": choices, "low": low, "above": above, "high": high}
+    metadata = {
+        "help": help,
+        "unit": unit,
+        "source": source,
+        "choices": choices,
+        "low": low,
+        "above": above,
+        "high": high,
+    }
     return dataclasses.field(default=default, metadata=metadata)
 
 

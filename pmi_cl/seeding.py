@@ -42,7 +42,9 @@ def global_seed(seed: int, *keys: int | str, device: torch.device | None = None)
 
     gpus = [device] if device is not None and device.type == "cuda" else []
     with torch.random.fork_rng(gpus, device_type="cuda"):
-        torch.default_generator.manual_seed(mix(seed, *keys))  # torch.manual_seed would seed every GPU, and nothing put them back
+        torch.default_generator.manual_seed(
+            mix(seed, *keys)
+        )  # torch.manual_seed would seed every GPU, and nothing put them back
         for gpu in gpus:
             with torch.cuda.device(gpu):
                 torch.cuda.manual_seed(mix(seed, *keys))

@@ -26,7 +26,9 @@ def cifar100_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
     if kept and all((Path(kept) / "cifar-100-python" / name).exists() for name in ("train", "test", "meta")):
         return Path(kept)
     if not UNPACK.exists():
-        pytest.skip(f"no CIFAR-100: set PMI_CL_TEST_DATA to a folder with cifar-100-python/ ({UNPACK} is not here either)")
+        pytest.skip(
+            f"no CIFAR-100: set PMI_CL_TEST_DATA to a folder with cifar-100-python/ ({UNPACK} is not here either)"
+        )
     folder = Path(kept) if kept else tmp_path_factory.mktemp("data")
     subprocess.run([sys.executable, str(UNPACK), str(folder), "cifar100"], check=True, stdout=subprocess.DEVNULL)
     return folder

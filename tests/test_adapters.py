@@ -38,7 +38,9 @@ def test_an_adapter_is_its_formula() -> None:
         torch.nn.init.normal_(adapter.up.weight)
     x = tokens()
     hidden = (x.numpy() @ adapter.down.weight.detach().numpy().T).clip(0)
-    np.testing.assert_allclose(adapter(x).detach(), 0.3 * hidden @ adapter.up.weight.detach().numpy().T, rtol=1e-4, atol=1e-6)
+    np.testing.assert_allclose(
+        adapter(x).detach(), 0.3 * hidden @ adapter.up.weight.detach().numpy().T, rtol=1e-4, atol=1e-6
+    )
 
 
 def test_gates_are_those_of_a_slow_loop() -> None:
@@ -94,7 +96,9 @@ def test_training_repeats_itself_under_one_seed_only() -> None:
 
 
 def test_both_towers_of_vit_b_16_have_the_papers_number_of_parameters() -> None:
-    count = {width: sum(parameter.numel() for parameter in MixtureOfAdapters(width).parameters()) for width in (768, 512)}
+    count = {
+        width: sum(parameter.numel() for parameter in MixtureOfAdapters(width).parameters()) for width in (768, 512)
+    }
     assert 12 * count[768] + 12 * count[512] == 4_027_392
 
 

@@ -54,7 +54,9 @@ def test_crops_equal_a_loop_over_images(padding: int, flip: bool) -> None:
     images = normalise(pixels(40), MEAN, STD)
     crops = draw_crops(40, padding, flip, seeded(1))
     result = crop_and_flip(images, crops, padding)
-    expected = numpy.stack([slow_crop(image, *crop, padding) for image, crop in zip(images.numpy(), crops.tolist(), strict=True)])
+    expected = numpy.stack(
+        [slow_crop(image, *crop, padding) for image, crop in zip(images.numpy(), crops.tolist(), strict=True)]
+    )
     numpy.testing.assert_array_equal(result.numpy(), expected)
     assert result.is_contiguous(memory_format=torch.channels_last)
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from pmi_cl.inversion.buffer import SyntheticBuffer
+from pmi_cl.inversion.ways.buffer import SyntheticBuffer
 from pmi_cl.seeding import seeded
 
 COUNTS = {0: 3, 2: 40, 5: 7}  # labels need not be consecutive
@@ -16,7 +16,9 @@ def a_buffer() -> SyntheticBuffer:
     labels = torch.repeat_interleave(torch.tensor(list(COUNTS)), torch.tensor(list(COUNTS.values())))
     labels = labels[torch.randperm(50, generator=seeded(0))]
     rows = torch.arange(50).float()
-    return SyntheticBuffer(rows[:, None, None, None].expand(-1, 3, 2, 2).clone(), labels, rows[:, None].expand(-1, 4).clone())
+    return SyntheticBuffer(
+        rows[:, None, None, None].expand(-1, 3, 2, 2).clone(), labels, rows[:, None].expand(-1, 4).clone()
+    )
 
 
 @pytest.mark.parametrize("n", [1, 2, 3, 8, 90, 128])
@@ -59,4 +61,6 @@ def test_a_buffer_made_of_a_state_is_the_same() -> None:
     assert len(again) == 50 and set(buffer.state()) == {"images", "labels", "logits"}
     for name, value in buffer.state().items():
         assert torch.equal(again.state()[name], value)
-    assert all(torch.equal(one, other) for one, other in zip(buffer.draw(9, seeded(0)), again.draw(9, seeded(0)), strict=True))
+    assert all(
+        torch.equal(one, other) for one, other in zip(buffer.draw(9, seeded(0)), again.draw(9, seeded(0)), strict=True)
+    )

@@ -13,12 +13,12 @@ from typing import Any
 
 import pytest
 
-from pmi_cl.catalogue import INSTALLED, KINDS, Catalogue, Entry, OptionSpec, entries
 from pmi_cl.errors import UserError
 from pmi_cl.help_text import listing
-from pmi_cl.utils.presets import presets_of
-from pmi_cl.utils.run_options import GROUPS, RunOptions
-from tests.sample_registry import write_registry
+from pmi_cl.registry.catalogue import INSTALLED, KINDS, Catalogue, Entry, OptionSpec, entries
+from pmi_cl.utils.arguments.presets import presets_of
+from pmi_cl.utils.arguments.run_options import GROUPS, RunOptions
+from tests.support.sample_registry import write_registry
 
 REGISTERED = [pytest.param(entry, id=f"{kind}-{entry.name}") for kind in KINDS for entry in entries(kind)]
 
@@ -31,7 +31,10 @@ def catalogue(tmp_path: Path) -> Catalogue:
 def as_imported(options_class: type) -> list[OptionSpec]:
     """The option declarations of an imported dataclass, in the form of the static reading."""
     hints = typing.get_type_hints(options_class)
-    names = {hint: hint.__name__ if isinstance(hint, type) and not typing.get_args(hint) else str(hint) for hint in hints.values()}
+    names = {
+        hint: hint.__name__ if isinstance(hint, type) and not typing.get_args(hint) else str(hint)
+        for hint in hints.values()
+    }
     fields = dataclasses.fields(options_class)
     return [OptionSpec(field.name, names[hints[field.name]], field.default, **field.metadata) for field in fields]
 
@@ -52,11 +55,22 @@ def test_summary_is_the_first_line_of_the_docstring(catalogue: Catalogue) -> Non
 
 def test_options_follow_inheritance_across_modules(catalogue: Catalogue) -> None:
     entry = catalogue.find("model", "invert_it")
-    assert [spec.name for spec in entry.options] == ["lr", "n_epochs", "batch_size", "steps", "milestones", "start", "shift", "cfs"]
+    assert [spec.name for spec in entry.options] == [
+        "lr",
+        "n_epochs",
+        "batch_size",
+        "steps",
+        "milestones",
+        "start",
+        "shift",
+        "cfs",
+    ]
     by_name = {spec.name: spec for spec in entry.options}
     assert by_name["lr"] == OptionSpec("lr", "float", 0.1, "learning rate", source="paper, Table 1", above=0)
     assert by_name["n_epochs"] == OptionSpec("n_epochs", "int", 7, "other passes", unit="epochs", low=1)
-    assert by_name["milestones"] == OptionSpec("milestones", "tuple[int, ...]", (48, 80), "where the rate falls", unit="epochs")
+    assert by_name["milestones"] == OptionSpec(
+        "milestones", "tuple[int, ...]", (48, 80), "where the rate falls", unit="epochs"
+    )
     assert by_name["steps"].optional and by_name["steps"].scalar == "int"
 
 
@@ -66,7 +80,12 @@ def test_a_class_without_options_has_those_of_its_base(catalogue: Catalogue) -> 
 
 def test_constants_are_inherited_literals(catalogue: Catalogue) -> None:
     hundred, folder = (catalogue.find("dataset", name).constants for name in ("seq-hundred", "seq-folder"))
-    assert (hundred["N_CLASSES"], hundred["N_TASKS"], hundred["DEFAULTS"], hundred["SIZE"]) == (100, 10, {"backbone": "net-big"}, (32, 32))
+    assert (hundred["N_CLASSES"], hundred["N_TASKS"], hundred["DEFAULTS"], hundred["SIZE"]) == (
+        100,
+        10,
+        {"backbone": "net-big"},
+        (32, 32),
+    )
     assert "MEAN" not in hundred and "N_CLASSES" not in folder and folder["N_TASKS"] is None
 
 
@@ -93,7 +112,9 @@ def test_spelling_of_names(catalogue: Catalogue, typed: str) -> None:
     assert catalogue.find("model", typed).name == "invert_it"
 
 
-@pytest.mark.parametrize(("kind", "typed", "near"), [("model", "finetun", "finetune"), ("dataset", "seq-hunderd", "seq-hundred")])
+@pytest.mark.parametrize(
+    ("kind", "typed", "near"), [("model", "finetun", "finetune"), ("dataset", "seq-hunderd", "seq-hundred")]
+)
 def test_unknown_name_gives_the_nearest(catalogue: Catalogue, kind: str, typed: str, near: str) -> None:
     with pytest.raises(UserError, match=f"unknown {KINDS[kind]} '{typed}'.*{near}"):
         catalogue.find(kind, typed)
@@ -108,13 +129,27 @@ def test_unknown_name_gives_the_nearest(catalogue: Catalogue, kind: str, typed: 
         ("class A:\n    NAME = 'finetune'", r"'finetune' is taken twice, by .*finetune\.py and .*new\.py: change one"),
         ("class A:\n    NAME = 'Finetune'", r"'Finetune' is taken twice, by .*finetune\.py and .*new\.py: change one"),
         ("class A:\n    NAME = 'a'\n    Options = Missing", r"new\.py:3: Options must name a dataclass"),
-        ("class O:\n    x: int = 3\nclass A:\n    NAME = 'a'\n    Options = O", r"new\.py:2: x: make the field with option"),
-        ("class O:\n    x: int = option(1 + len('a'), 'h')\nclass A:\n    NAME = 'a'\n    Options = O", r"new\.py:2: write a literal"),
-        ("class O:\n    x: list = option(1, 'h')\nclass A:\n    NAME = 'a'\n    Options = O", r"new\.py:2: x: the type list"),
-        ("class O:\n    x: int = option(1, 'h', lowest=1)\nclass A:\n    NAME = 'a'\n    Options = O", r"new\.py:2: .*lowest"),
+        (
+            "class O:\n    x: int = 3\nclass A:\n    NAME = 'a'\n    Options = O",
+            r"new\.py:2: x: make the field with option",
+        ),
+        (
+            "class O:\n    x: int = option(1 + len('a'), 'h')\nclass A:\n    NAME = 'a'\n    Options = O",
+            r"new\.py:2: write a literal",
+        ),
+        (
+            "class O:\n    x: list = option(1, 'h')\nclass A:\n    NAME = 'a'\n    Options = O",
+            r"new\.py:2: x: the type list",
+        ),
+        (
+            "class O:\n    x: int = option(1, 'h', lowest=1)\nclass A:\n    NAME = 'a'\n    Options = O",
+            r"new\.py:2: .*lowest",
+        ),
     ],
 )
-def test_a_file_that_cannot_be_read_is_named_with_its_line_and_stops_nothing_else(tmp_path: Path, source: str, fault: str) -> None:
+def test_a_file_that_cannot_be_read_is_named_with_its_line_and_stops_nothing_else(
+    tmp_path: Path, source: str, fault: str
+) -> None:
     catalogue = write_registry(tmp_path)
     before = {entry.name for entry in catalogue.entries("model")}
     catalogue = write_registry(tmp_path)
@@ -132,8 +167,14 @@ def test_a_broken_file_is_listed_by_the_names_that_it_has(tmp_path: Path) -> Non
     (tmp_path / "models" / "new.py").write_text("class A:\n    NAME = 'one'\nclass B(:\n    NAME: str = 'two_words'\n")
     (tmp_path / "models" / "aaa.py").write_text("class A:\n    NAME = 'finetune'\n")  # before the one that has it
     (tmp_path / "datasets" / "own.py").write_text("class A:\n    NAME = 'seq-own'\n    return return\n")
-    (tmp_path / "backbones" / "own.py").write_text("BACKBONES = {'own': 'own', 'wide': 'missing'}\ndef own():\n    pass\n")
-    for kind, names in (("model", {"one", "two-words", "finetune"}), ("dataset", {"seq-own"}), ("backbone", {"own", "wide"})):
+    (tmp_path / "backbones" / "own.py").write_text(
+        "BACKBONES = {'own': 'own', 'wide': 'missing'}\ndef own():\n    pass\n"
+    )
+    for kind, names in (
+        ("model", {"one", "two-words", "finetune"}),
+        ("dataset", {"seq-own"}),
+        ("backbone", {"own", "wide"}),
+    ):
         assert catalogue.entries(kind) and set(catalogue.broken[kind]) == names
     with pytest.raises(UserError, match=r"'finetune' is taken twice, by .*aaa\.py and .*finetune\.py"):
         catalogue.find("model", "finetune")
@@ -146,12 +187,14 @@ def test_presets_may_have_a_section_for_a_data_set_whose_file_is_broken(tmp_path
     catalogue = Catalogue([tmp_path])
     path = tmp_path / Path(*entry.module.split(".")[1:]).with_suffix(".py")
     path.write_text(path.read_text() + "\n)\n")
-    assert entry.name in catalogue.broken["dataset"] or entry.name not in [other.name for other in catalogue.entries("dataset")]
+    assert entry.name in catalogue.broken["dataset"] or entry.name not in [
+        other.name for other in catalogue.entries("dataset")
+    ]
     assert list(presets_of("finetune", catalogue).presets) == ["mine"]
 
 
 def test_run_options_are_read_as_imported() -> None:
-    assert list(INSTALLED.options("pmi_cl.utils.run_options", "RunOptions")) == as_imported(RunOptions)
+    assert list(INSTALLED.options("pmi_cl.utils.arguments.run_options", "RunOptions")) == as_imported(RunOptions)
 
 
 def test_every_run_option_is_in_one_group() -> None:
@@ -182,7 +225,9 @@ def test_registered_classes_are_read_as_imported(entry: Entry) -> None:
 
 @pytest.mark.parametrize("name", [entry.name for entry in entries("dataset")])
 def test_data_set_defaults_are_options_of_someone(name: str) -> None:
-    known = {spec.name for entry in entries("model") for spec in entry.options} | {field.name for field in dataclasses.fields(RunOptions)}
+    known = {spec.name for entry in entries("model") for spec in entry.options} | {
+        field.name for field in dataclasses.fields(RunOptions)
+    }
     own = {spec.name for spec in INSTALLED.find("dataset", name).options}
     assert set(INSTALLED.find("dataset", name).constants.get("DEFAULTS", {})) <= known | own
 

@@ -10,9 +10,15 @@ import pytest
 import torch
 
 from pmi_cl.errors import UserError
-from pmi_cl.utils import checkpoints
+from pmi_cl.utils.records import checkpoints
 
-IDENTITY = {"model": "pmi_rdfcil", "dataset": "seq-digits", "n_tasks": 5, "class_order": [3, 1, 2, 0], "backbone": "resnet32"}
+IDENTITY = {
+    "model": "pmi_rdfcil",
+    "dataset": "seq-digits",
+    "n_tasks": 5,
+    "class_order": [3, 1, 2, 0],
+    "backbone": "resnet32",
+}
 
 
 class Bomb:
@@ -32,7 +38,16 @@ def saved(tmp_path):
     return path
 
 
-DTYPES = [torch.float64, torch.float32, torch.bfloat16, torch.float16, torch.int64, torch.int32, torch.uint8, torch.bool]
+DTYPES = [
+    torch.float64,
+    torch.float32,
+    torch.bfloat16,
+    torch.float16,
+    torch.int64,
+    torch.int32,
+    torch.uint8,
+    torch.bool,
+]
 
 
 @pytest.mark.parametrize("dtype", DTYPES)
@@ -53,7 +68,16 @@ def test_nan_infinity_and_minus_zero_survive(tmp_path):
 
 
 def test_plain_data_comes_back_equal_and_of_the_same_types(tmp_path):
-    state = {"i": 2**70, "f": 0.1, "s": "zwölf", "n": None, "b": True, "l": [1, [2.0, None]], "t": (0.9, 0.999), "d": {0: {"x": []}}}
+    state = {
+        "i": 2**70,
+        "f": 0.1,
+        "s": "zwölf",
+        "n": None,
+        "b": True,
+        "l": [1, [2.0, None]],
+        "t": (0.9, 0.999),
+        "d": {0: {"x": []}},
+    }
     checkpoints.save(tmp_path / "c.pt", state)
     back = checkpoints.load(tmp_path / "c.pt", {})
     assert back.pop("format") == checkpoints.FORMAT
@@ -110,7 +134,14 @@ def test_the_right_checkpoint_is_loaded(saved):
 
 @pytest.mark.parametrize(
     ("name", "value"),
-    [("model", "sgd"), ("dataset", "seq-cifar100"), ("n_tasks", 10), ("class_order", [0, 1, 2, 3]), ("backbone", "resnet20"), ("new", 1)],
+    [
+        ("model", "sgd"),
+        ("dataset", "seq-cifar100"),
+        ("n_tasks", 10),
+        ("class_order", [0, 1, 2, 3]),
+        ("backbone", "resnet20"),
+        ("new", 1),
+    ],
 )
 def test_a_checkpoint_of_another_run_is_refused(saved, name, value):
     with pytest.raises(UserError, match=f"{name}.*this run has {name}"):

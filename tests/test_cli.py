@@ -11,14 +11,14 @@ import pytest
 
 import pmi_cl
 from pmi_cl import cli
-from pmi_cl.catalogue import INSTALLED, Catalogue, Entry, OptionSpec, entries
 from pmi_cl.cli import main
 from pmi_cl.errors import UserError
-from pmi_cl.utils.arguments import Resolved, resolve
-from pmi_cl.utils.presets import presets_of
-from pmi_cl.utils.resumed_arguments import changes
-from tests.child_processes import processor_seconds
-from tests.sample_registry import write_registry
+from pmi_cl.registry.catalogue import INSTALLED, Catalogue, Entry, OptionSpec, entries
+from pmi_cl.utils.arguments.command_line import Resolved, resolve
+from pmi_cl.utils.arguments.presets import presets_of
+from pmi_cl.utils.arguments.resumed_arguments import changes
+from tests.support.child_processes import processor_seconds
+from tests.support.sample_registry import write_registry
 
 RUN = ["--model", "invert_it", "--dataset", "seq-hundred"]
 PROMPTS = ["--model", "prompts", "--dataset", "seq-hundred"]
@@ -34,10 +34,16 @@ def catalogue(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Catalogue:
 
 
 def test_resolves_names_values_and_sources(catalogue: Catalogue) -> None:
-    resolved = resolve(["--model", "INVERT-IT", "--dataset=seq_hundred", "--lr", "0.5", "--shift", "-1e-1", "--device", "1"], catalogue)
+    resolved = resolve(
+        ["--model", "INVERT-IT", "--dataset=seq_hundred", "--lr", "0.5", "--shift", "-1e-1", "--device", "1"], catalogue
+    )
     args = resolved.args
     assert (args.model, args.dataset, args.backbone) == ("invert_it", "seq-hundred", "net-big")
-    assert (resolved.model.name, resolved.dataset.name, resolved.backbone.attribute) == ("invert_it", "seq-hundred", "big")
+    assert (resolved.model.name, resolved.dataset.name, resolved.backbone.attribute) == (
+        "invert_it",
+        "seq-hundred",
+        "big",
+    )
     assert (args.lr, args.shift, args.device, args.n_tasks, args.class_order) == (0.5, -0.1, "cuda:1", 10, "default")
     assert (resolved.sources["lr"], resolved.sources["n_tasks"]) == ("flag", "data set")
     assert set(vars(args)) == set(resolved.sources)
@@ -45,7 +51,11 @@ def test_resolves_names_values_and_sources(catalogue: Catalogue) -> None:
 
 def test_the_backbones_options_are_resolved(catalogue: Catalogue) -> None:
     resolved = resolve([*PROMPTS, "--backbone", "VIT:two_1", "--weights", "mine"], catalogue)
-    assert (resolved.args.backbone, resolved.args.weights, resolved.backbone.attribute) == ("vit:Two-1", "mine", "any_vit")
+    assert (resolved.args.backbone, resolved.args.weights, resolved.backbone.attribute) == (
+        "vit:Two-1",
+        "mine",
+        "any_vit",
+    )
     assert (resolved.sources["backbone"], resolved.sources["weights"]) == ("flag", "flag")
     again = record(resolved, "one")
     assert resolve(["--resume", str(again)], catalogue).args.weights == "mine"
@@ -57,7 +67,8 @@ def test_a_tuple_is_typed_with_commas_or_blanks(catalogue: Catalogue, typed: lis
 
 
 @pytest.mark.parametrize(
-    ("n_tasks", "n_classes"), [("1", None), ("4", None), ("5", None), ("20", None), ("50", None), ("100", None), ("3", "9")]
+    ("n_tasks", "n_classes"),
+    [("1", None), ("4", None), ("5", None), ("20", None), ("50", None), ("100", None), ("3", "9")],
 )
 def test_n_tasks_that_divide_are_taken(catalogue: Catalogue, n_tasks: str, n_classes: str | None) -> None:
     flags = ["--n_tasks", n_tasks] + (["--n_classes", n_classes] if n_classes else [])
@@ -80,14 +91,23 @@ MISTAKES = [
     (["--model", "finetune", "--dataset", "seq-hunderd"], "unknown data set 'seq-hunderd': did you mean seq-hundred"),
     ([*RUN, "--backbone", "net-bog"], "unknown backbone 'net-bog': did you mean net-big"),
     ([*RUN, "--backbone", "none"], "--backbone is missing: choose a backbone from net-big, net-small, vit-b, vit:NAME"),
-    ([*RUN, "--backbone", "vit-b"], "--backbone vit-b: invert_it needs a backbone of kind resnet: choose from net-big, net-small"),
-    ([*PROMPTS, "--backbone", "net-big"], "--backbone net-big: prompts needs a backbone of kind vit: choose from vit-b, vit:NAME"),
+    (
+        [*RUN, "--backbone", "vit-b"],
+        "--backbone vit-b: invert_it needs a backbone of kind resnet: choose from net-big, net-small",
+    ),
+    (
+        [*PROMPTS, "--backbone", "net-big"],
+        "--backbone net-big: prompts needs a backbone of kind vit: choose from vit-b, vit:NAME",
+    ),
     ([*PROMPTS, "--backbone", "vit:Two"], "unknown backbone 'vit:Two': did you mean vit:Two-1"),
     ([*PROMPTS, "--weight", "x"], "unknown flag '--weight': did you mean --weights"),
     ([*RUN, "--weights", "x"], "--weights is no flag of this run: it belongs to vit-b, vit:NAME"),
     ([*RUN, "--model_config", "papper"], "unknown preset 'papper': did you mean paper?"),
     ([*RUN, "--model_config", "wrong-key"], "unknown key 'n_epoch': did you mean n_epochs"),
-    (["--model", "finetune", "--dataset", "seq-hundred", "--model_config", "paper"], "unknown preset 'paper': choose from none"),
+    (
+        ["--model", "finetune", "--dataset", "seq-hundred", "--model_config", "paper"],
+        "unknown preset 'paper': choose from none",
+    ),
     ([*RUN, "--n_tasks", "7"], "--n_tasks 7: 100 classes do not split into 7 equal tasks; try 5 or 10"),
     ([*RUN, "--n_tasks", "1000"], "--n_tasks 1000: 100 classes do not split into 1000 equal tasks; try 100"),
     ([*RUN, "--n_tasks", "0"], "--n_tasks 0: it must be between 1 and 100000"),
@@ -121,14 +141,20 @@ MISTAKES = [
     ([*RUN, "--run_name", "../x"], "--run_name ../x: it must be the plain name of a folder"),
     ([*RUN, "--run_name", "a,b"], "it must be the plain name of a folder, of letters, digits, blanks and . - _ + = @"),
     ([*RUN, "--run_name", "x" * 300], "it has 300 letters, too many for a folder; at most 240"),
-    *[([*RUN, "--device", bad], f"--device {bad}: write auto, cpu, cuda, cuda:N or N") for bad in ("gpu", "cuda:", "0,1", "cuda:-1", "-1")],
+    *[
+        ([*RUN, "--device", bad], f"--device {bad}: write auto, cpu, cuda, cuda:N or N")
+        for bad in ("gpu", "cuda:", "0,1", "cuda:-1", "-1")
+    ],
     ([*RUN, "--batchsize", "3"], "unknown flag '--batchsize': did you mean --batch_size"),
     ([*RUN, "--lrr", "3"], "unknown flag '--lrr': did you mean --lr"),
     ([*RUN, "--n-epochs", "3"], "unknown flag '--n-epochs': did you mean --n_epochs"),
     ([*RUN, "--n_epo", "3"], "unknown flag '--n_epo': did you mean --n_epochs"),
     ([*RUN, "--chekc"], "unknown flag '--chekc': did you mean --check?"),
     ([*RUN, "--zzzzzz", "3"], "unknown flag '--zzzzzz': --help with this model and data set lists the flags"),
-    (["--model", "finetune", "--dataset", "seq-hundred", "--cfs", "0"], "--cfs is no flag of this run: it belongs to invert_it"),
+    (
+        ["--model", "finetune", "--dataset", "seq-hundred", "--cfs", "0"],
+        "--cfs is no flag of this run: it belongs to invert_it",
+    ),
     ([*RUN, "--milestones", ""], "--milestones : write values with commas between them, or none"),
     ([*RUN, "--lr", "1", "--lr", "1"], "--lr is given twice: keep one"),
     ([*RUN, "--model", "finetune"], "--model is given twice: keep one"),
@@ -203,7 +229,10 @@ def test_resume_takes_a_repeated_command_line(catalogue: Catalogue) -> None:
     ("flags", "message"),
     [
         (["--lr", "0.3"], "--lr 0.3: the run that goes on has 0.25; leave --lr out, or start a new run"),
-        (["--loadcheck", "x"], "--loadcheck x: the run that goes on has no --loadcheck; leave --loadcheck out, or start a new run"),
+        (
+            ["--loadcheck", "x"],
+            "--loadcheck x: the run that goes on has no --loadcheck; leave --loadcheck out, or start a new run",
+        ),
         (["--model", "finetune"], "--model finetune: the run that goes on has invert_it"),
         (["--lr", "nan"], "--lr nan: it must be a finite number"),
         (["--lrr", "1"], "unknown flag '--lrr'"),
@@ -218,7 +247,16 @@ def test_resume_refuses_to_make_it_another_run(catalogue: Catalogue, flags: list
 
 
 @pytest.mark.parametrize(
-    "text", ["", "{", "[]", '{"args": 3}', '{"args": {"lr": 1}}', '{"args": {"model": {"value": 3, "source": "flag"}}}', "[" * 100000]
+    "text",
+    [
+        "",
+        "{",
+        "[]",
+        '{"args": 3}',
+        '{"args": {"lr": 1}}',
+        '{"args": {"model": {"value": 3, "source": "flag"}}}',
+        "[" * 100000,
+    ],
 )
 def test_resume_refuses_a_damaged_record(catalogue: Catalogue, text: str, capsys: pytest.CaptureFixture[str]) -> None:
     folder = record(resolve(RUN, catalogue), "one")
@@ -271,7 +309,9 @@ def test_help_alone_shows_the_flags_of_every_run(catalogue: Catalogue, capsys: p
     assert printed(["-h"], catalogue, capsys) == text
 
 
-def test_help_with_a_model_shows_its_flags_with_default_unit_and_source(catalogue: Catalogue, capsys: pytest.CaptureFixture[str]) -> None:
+def test_help_with_a_model_shows_its_flags_with_default_unit_and_source(
+    catalogue: Catalogue, capsys: pytest.CaptureFixture[str]
+) -> None:
     text = printed(["--help", "--model", "invert_it"], catalogue, capsys)
     assert "--lr FLOAT learning rate (default 0.1, above 0; source: paper, Table 1)" in text
     assert "--milestones INT,... where the rate falls (default 48,80 epochs)" in text
@@ -280,13 +320,17 @@ def test_help_with_a_model_shows_its_flags_with_default_unit_and_source(catalogu
     assert "paper [default] the values of the paper" in text
 
 
-def test_help_with_both_shows_the_values_of_the_preset(catalogue: Catalogue, capsys: pytest.CaptureFixture[str]) -> None:
+def test_help_with_both_shows_the_values_of_the_preset(
+    catalogue: Catalogue, capsys: pytest.CaptureFixture[str]
+) -> None:
     text = printed(["--help", *RUN], catalogue, capsys)
     assert "--n_epochs INT other passes (60 epochs by the preset paper (seq-hundred), at least 1)" in text
     assert "--class_order TEXT order of the classes (default default)" in text
 
 
-def test_help_shows_the_flags_of_the_backbone_that_a_run_would_have(catalogue: Catalogue, capsys: pytest.CaptureFixture[str]) -> None:
+def test_help_shows_the_flags_of_the_backbone_that_a_run_would_have(
+    catalogue: Catalogue, capsys: pytest.CaptureFixture[str]
+) -> None:
     weights = "--weights TEXT where from (default good)"
     for argv in (PROMPTS, PROMPTS[:2], ["--backbone", "vit:One-2"], [*PROMPTS, "--backbone", "vit:One-2"]):
         assert weights in printed(["--help", *argv], catalogue, capsys)
@@ -302,7 +346,9 @@ def test_version(catalogue: Catalogue, capsys: pytest.CaptureFixture[str]) -> No
 def command(*argv: str) -> subprocess.CompletedProcess[str]:
     """The real command in a process of its own; its last line of output says whether torch was imported."""
     code = "import sys; from pmi_cl.cli import main; code = main(sys.argv[1:]); print('torch' in sys.modules); sys.exit(code)"
-    return subprocess.run([sys.executable, "-c", code, *argv], capture_output=True, text=True, cwd=Path(__file__).parent.parent)
+    return subprocess.run(
+        [sys.executable, "-c", code, *argv], capture_output=True, text=True, cwd=Path(__file__).parent.parent
+    )
 
 
 @pytest.mark.parametrize(
@@ -334,7 +380,9 @@ def test_every_registered_model_lists_its_presets(model: str, capsys: pytest.Cap
 
 
 @pytest.mark.parametrize("model", [entry.name for entry in entries("model")])
-def test_check_prints_every_value_with_its_source(model: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_check_prints_every_value_with_its_source(
+    model: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     argv = ["--model", model, "--dataset", "seq-digits", "--results_path", str(tmp_path), "--seed", "3"]
     if INSTALLED.find("model", model).constants.get("BACKBONE_KIND") == "clip":
         argv += ["--backbone", "clip-tiny"]  # the others' weights may not be at hand
@@ -346,7 +394,12 @@ def test_check_prints_every_value_with_its_source(model: str, tmp_path: Path, ca
 
 
 @pytest.mark.parametrize(
-    "words", [["--list"], ["--model", "sgd", "--dataset", "seq-digits"], ["--model", "sgd", "--dataset", "seq-digits", "--check"]]
+    "words",
+    [
+        ["--list"],
+        ["--model", "sgd", "--dataset", "seq-digits"],
+        ["--model", "sgd", "--dataset", "seq-digits", "--check"],
+    ],
 )
 def test_a_python_without_our_requirements_is_told_what_to_do(words: list[str], tmp_path: Path) -> None:
     """The environment is not activated: what is missing, for which Python, and what to type."""

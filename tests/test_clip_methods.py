@@ -15,17 +15,27 @@ from torch.nn import functional as F
 from pmi_cl.backbones.clip_outline import ClipOutline
 from pmi_cl.datasets.input_form import InputForm
 from pmi_cl.errors import UserError
-from pmi_cl.models.class_texts import ClassTexts
-from pmi_cl.models.clip_model import ClipModel
-from pmi_cl.models.coda_prompt import CodaPrompt
+from pmi_cl.models.clip.class_texts import ClassTexts
+from pmi_cl.models.clip.clip_model import ClipModel
+from pmi_cl.models.clip.coda_prompt import CodaPrompt
+from pmi_cl.models.clip.pmi_clip import PmiClip
+from pmi_cl.models.clip.vpt import Vpt, VptOptions
 from pmi_cl.models.continual_model import RunOutline
-from pmi_cl.models.pmi_clip import PmiClip
-from pmi_cl.models.schedules import learning_rate
-from pmi_cl.models.vpt import Vpt, VptOptions
-from pmi_cl.utils.arguments import resolve
-from pmi_cl.utils.training import Training
-from tests.small_clips import letter_tokens, small_clip
-from tests.small_runs import CLIP_METHODS, begin, differences, epochs, finished, start, tensors_in, train_task, words_of
+from pmi_cl.models.training.schedules import learning_rate
+from pmi_cl.utils.arguments.command_line import resolve
+from pmi_cl.utils.run.training import Training
+from tests.support.small_clips import letter_tokens, small_clip
+from tests.support.small_runs import (
+    CLIP_METHODS,
+    begin,
+    differences,
+    epochs,
+    finished,
+    start,
+    tensors_in,
+    train_task,
+    words_of,
+)
 
 TRAINED = [method for method in CLIP_METHODS if start(method).model.n_epochs() > 0]
 LONG = {"n_classes": 4, "n_tasks": 2, "n_epochs": 8, "lr": 0.05, "optimizer": "adamw", "warmup_steps": 0}
@@ -121,7 +131,9 @@ def test_the_evaluation_uses_the_templates_it_is_told_to(method: str) -> None:
     vars(again.args)["eval_templates"] = "ensemble"
     other = type(model)(small_clip(), model.loss, again.args, again.dataset.augment, again.dataset)
     assert other.evaluation_texts.templates == ("a {}.", "the {}.") and other.texts.templates == ("a {}.",)
-    assert other.seen_text().shape == model.seen_text().shape and not torch.allclose(other.seen_text(), model.seen_text())
+    assert other.seen_text().shape == model.seen_text().shape and not torch.allclose(
+        other.seen_text(), model.seen_text()
+    )
 
 
 class CountingTower(nn.Module):
@@ -145,7 +157,9 @@ def test_texts_are_encoded_no_more_often_than_they_change(method: str) -> None:
     tower = model.net.text_tower = CountingTower(model.net.text_tower)
     training.run()
     steps = training.steps
-    if method == "pmi_moe":  # the seen classes at each step and each evaluation, the old ones twice before each task: HKD's and TKD's
+    if (
+        method == "pmi_moe"
+    ):  # the seen classes at each step and each evaluation, the old ones twice before each task: HKD's and TKD's
         assert (tower.with_gradient, tower.without) == ((2 + 4 + 6) * steps // 3, (2 + 4 + 6) + 2 * (2 + 4))
     elif model.TRAINS_TEXT:  # the task's two classes at each step, the seen ones at each evaluation
         assert (tower.with_gradient, tower.without) == (2 * steps, 2 + 4 + 6)
@@ -180,7 +194,9 @@ def test_only_what_is_learned_moves(method: str, weight_decay: float) -> None:
         assert {name for name, value in model.state_dict().items() if not torch.equal(value, before[name])} == wanted
         model.end_task(training.shown)
     assert bool(wanted) == (method in TRAINED)
-    assert {name for name, value in model.net.named_parameters() if value.requires_grad} <= {name.removeprefix("net.") for name in wanted}
+    assert {name for name, value in model.net.named_parameters() if value.requires_grad} <= {
+        name.removeprefix("net.") for name in wanted
+    }
 
 
 @pytest.mark.parametrize("method", TRAINED)
@@ -207,7 +223,9 @@ def test_it_learns(method: str) -> None:
 
 @pytest.mark.parametrize("method", TRAINED)
 def test_a_seed_decides_what_is_learned(method: str) -> None:
-    one, same, other = (finished(method, n_epochs=1, stop_after=1, seed=seed).model.learned.state_dict() for seed in (0, 0, 1))
+    one, same, other = (
+        finished(method, n_epochs=1, stop_after=1, seed=seed).model.learned.state_dict() for seed in (0, 0, 1)
+    )
     assert differences(one, same) == []
     assert not any(torch.equal(one[name], other[name]) for name in one)
 
@@ -369,7 +387,9 @@ def test_the_components_orthogonality_is_added_where_it_has_a_weight() -> None:
         model.pools[0].keys[0].mul_(2)  # orthonormal otherwise: two keys of squared length 4
     losses = model.losses(*next(training.shown.train_batches(0, 0, 16))[:2], 0, 0)
     assert float(losses["orthogonality"].detach()) == pytest.approx(0.5 * (2 * 9 / 4), rel=1e-5)
-    assert "orthogonality" not in model_of(trained("coda_prompt")).losses(*next(training.shown.train_batches(1, 0, 4))[:2], 0, 0)
+    assert "orthogonality" not in model_of(trained("coda_prompt")).losses(
+        *next(training.shown.train_batches(1, 0, 4))[:2], 0, 0
+    )
 
 
 # MoE-Adapters.
@@ -423,7 +443,11 @@ SMALL = ClipOutline("small-clip", 32, 24, letter_tokens)
     ("method", "flags", "message"),
     [
         ("zsclip", {"prompt_template": "a digit"}, "has no place for the name: write {} there"),
-        ("zsclip", {"prompt_template": "a {x} {}"}, "'a {x} {}': {} is the place for the name, and there is no other field"),
+        (
+            "zsclip",
+            {"prompt_template": "a {x} {}"},
+            "'a {x} {}': {} is the place for the name, and there is no other field",
+        ),
         ("moe_adapters", {"moe_top_k": 3}, "--moe_top_k 3: there are --moe_experts 2 to choose from"),
         ("coda_prompt", {"prompt_len": 5}, "--prompt_len 5: half goes to the keys"),
         ("coda_prompt", {"pool_size": 2}, "at least one component for each of the 3 tasks"),
@@ -431,7 +455,9 @@ SMALL = ClipOutline("small-clip", 32, 24, letter_tokens)
         ("vpt", {"prompt_template": "a photo of the one digit {}."}, "longer than the 24 tokens that small-clip reads"),
     ],
 )
-def test_values_that_do_not_go_together_are_refused_before_anything_is_built(method: str, flags: dict[str, Any], message: str) -> None:
+def test_values_that_do_not_go_together_are_refused_before_anything_is_built(
+    method: str, flags: dict[str, Any], message: str
+) -> None:
     run = resolve(words_of(method, **flags))
     with pytest.raises(UserError) as caught:
         type(start(method).model).check(run.args, RunOutline(6, 3, SMALL))

@@ -17,7 +17,7 @@ from pmi_cl.backbones.clip_pieces import BlockPiece
 from pmi_cl.backbones.open_clip_library import open_clip_module
 from pmi_cl.errors import UserError
 from pmi_cl.seeding import seeded
-from tests.small_clips import letter_tokens, small_clip, small_open_clip
+from tests.support.small_clips import letter_tokens, small_clip, small_open_clip
 
 # name: image size, patch size, width, layers, heads, features, text width, text layers
 SHAPES = {
@@ -84,7 +84,14 @@ def test_the_shipped_network_is_open_clips() -> None:
 
 @pytest.mark.parametrize(
     "changes",
-    [{}, {"quick_gelu": True}, {"ls_init_value": 0.5}, {"no_ln_pre": True}, {"final_ln_after_pool": True}, {"patch_dropout": 0.5}],
+    [
+        {},
+        {"quick_gelu": True},
+        {"ls_init_value": 0.5},
+        {"no_ln_pre": True},
+        {"final_ln_after_pool": True},
+        {"patch_dropout": 0.5},
+    ],
 )
 def test_variants_of_open_clips_towers(changes: dict[str, Any]) -> None:
     model = small_open_clip(**changes)
@@ -97,7 +104,9 @@ def test_variants_of_open_clips_towers(changes: dict[str, Any]) -> None:
 def test_a_separate_text_tower_is_found() -> None:
     library = open_clip_module("model")
     torch.manual_seed(0)
-    model = library.CustomTextCLIP(16, {"image_size": 16, "patch_size": 4, "width": 32, "head_width": 8, "layers": 1}, {"layers": 1}).eval()
+    model = library.CustomTextCLIP(
+        16, {"image_size": 16, "patch_size": 4, "width": 32, "head_width": 8, "layers": 1}, {"layers": 1}
+    ).eval()
     network = ClipNetwork(model, open_clip_module().get_tokenizer("ViT-B-16"), name="custom").eval()
     tokens = network.tokenize(["a three"])
     torch.testing.assert_close(network.encode_text(tokens), model.encode_text(tokens), rtol=1e-5, atol=1e-5)
@@ -120,7 +129,10 @@ def test_gradients_are_those_of_open_clip() -> None:
     def gradients(image: Tensor, text: Tensor) -> tuple[Tensor, ...]:
         return torch.autograd.grad((image @ text.T).square().sum(), targets)
 
-    ours, theirs = gradients(network(x), network.encode_text(tokens)), gradients(model.encode_image(x), model.encode_text(tokens))
+    ours, theirs = (
+        gradients(network(x), network.encode_text(tokens)),
+        gradients(model.encode_image(x), model.encode_text(tokens)),
+    )
     torch.testing.assert_close(ours, theirs, rtol=1e-4, atol=1e-4)
 
 
@@ -196,7 +208,9 @@ def test_a_prefix_is_seen_by_the_attention_alone() -> None:
     piece.prefix = prefix
     context = torch.ones(3, 7)
     attention = piece.block.attn
-    query, key, value = (attention.in_proj_weight @ piece.block.ln_1(x).mT + attention.in_proj_bias[:, None]).mT.chunk(3, dim=2)
+    query, key, value = (attention.in_proj_weight @ piece.block.ln_1(x).mT + attention.in_proj_bias[:, None]).mT.chunk(
+        3, dim=2
+    )
     key, value = torch.cat([keys, key], 1), torch.cat([values, value], 1)
     heads = []
     for head in range(4):
@@ -204,7 +218,9 @@ def test_a_prefix_is_seen_by_the_attention_alone() -> None:
         weights = torch.softmax(query[..., part] @ key[..., part].mT / math.sqrt(8), dim=2)
         heads.append(weights @ value[..., part])
     after = x + attention.out_proj(torch.cat(heads, dim=2))
-    torch.testing.assert_close(piece(x, context), after + piece.block.mlp(piece.block.ln_2(after)), rtol=1e-5, atol=1e-5)
+    torch.testing.assert_close(
+        piece(x, context), after + piece.block.mlp(piece.block.ln_2(after)), rtol=1e-5, atol=1e-5
+    )
     assert prefix.seen[0][0] is context
 
 
@@ -260,7 +276,9 @@ def test_the_query_is_the_bare_towers_class_token() -> None:
     for block in network.blocks:
         block.adapter, block.prompt = Constant(torch.ones(32)), Constant(torch.ones(2, 32))
     torch.testing.assert_close(network.query_from(maps), value[:, 0])
-    assert not network.query_from(maps).requires_grad and not torch.allclose(network.features(x), small_clip().features(x))
+    assert not network.query_from(maps).requires_grad and not torch.allclose(
+        network.features(x), small_clip().features(x)
+    )
 
 
 def test_what_is_put_in_is_part_of_the_network_and_of_its_copies() -> None:
@@ -301,7 +319,9 @@ def test_a_text_that_is_too_long_is_refused() -> None:
         ({}, {"pool_type": "last"}, "does not end at the end-of-text token"),
     ],
 )
-def test_other_towers_are_refused_with_those_that_fit(vision: dict[str, Any], text: dict[str, Any], reason: str) -> None:
+def test_other_towers_are_refused_with_those_that_fit(
+    vision: dict[str, Any], text: dict[str, Any], reason: str
+) -> None:
     sizes = {"image_size": 16, "patch_size": 4, "width": 16, "head_width": 8, "layers": 1}
     small_text = {"width": 16, "heads": 2, "layers": 1, "context_length": 8, "vocab_size": 50}
     model = open_clip_module("model").CLIP(8, {**sizes, **vision}, {**small_text, **text})

@@ -73,7 +73,11 @@ def test_pieces_are_encode_image(network: ClipNetwork) -> None:
 
 def test_its_outline_is_what_will_be_built(network: ClipNetwork) -> None:
     outline = clip_tiny.outline(SimpleNamespace())
-    assert (outline.name, outline.width, outline.context_length) == (network.name, network.width, network.context_length)
+    assert (outline.name, outline.width, outline.context_length) == (
+        network.name,
+        network.width,
+        network.context_length,
+    )
     texts = ["a photo of the digit five.", "six"]
     assert torch.equal(outline.tokenize(texts), network.tokenize(texts))
 
@@ -84,7 +88,10 @@ def test_its_outline_is_what_will_be_built(network: ClipNetwork) -> None:
         (["--pool_size", "3"], "--pool_size 3: give at least one component for each of the 5 tasks"),
         (["--pool_size", "129"], "--pool_size 129: only 128 directions are orthogonal in clip-tiny, give no more"),
         (["--prompt_template", "{}" + " digit" * 80], "tokens that clip-tiny reads: shorten it"),
-        (["--clip_weights", "random"], "--clip_weights is no flag of this run: the weights of clip-tiny come with the package"),
+        (
+            ["--clip_weights", "random"],
+            "--clip_weights is no flag of this run: the weights of clip-tiny come with the package",
+        ),
     ],
 )
 def test_a_check_refuses_what_a_run_would(words: list[str], message: str, capsys: pytest.CaptureFixture[str]) -> None:
@@ -181,7 +188,9 @@ def test_training_starts_repeats_itself_and_is_stored(
 
 
 def test_held_out_fonts_are_there(tool: ModuleType, glyphs: ModuleType) -> None:
-    pytest.importorskip("matplotlib", minversion="3.11", reason="the weights are made with matplotlib 3.11; older ones have fewer fonts")
+    pytest.importorskip(
+        "matplotlib", minversion="3.11", reason="the weights are made with matplotlib 3.11; older ones have fewer fonts"
+    )
     assert set(tool.HELD_OUT) <= {path.name for path in glyphs.font_files()}
 
 

@@ -28,10 +28,10 @@ from pmi_cl.backbones.clip_backbones import NAMES
 from pmi_cl.backbones.clip_network import MEAN, ClipNetwork
 from pmi_cl.backbones.clip_weights import check_weights
 from pmi_cl.backbones.open_clip_library import open_clip_module
-from pmi_cl.catalogue import entries
 from pmi_cl.cli import main
 from pmi_cl.errors import UserError
-from tests.small_clips import TEXT, VISION
+from pmi_cl.registry.catalogue import entries
+from tests.support.small_clips import TEXT, VISION
 
 ROOT = Path(__file__).resolve().parent.parent
 TINY, OTHER, PLAIN = "Tiny-Test", "Other-Test", "Plain-Test"
@@ -62,7 +62,13 @@ def tiny_models(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def args_of(weights: str | Path | None, backbone: str = "clip-tiny-test", **changes: Any) -> SimpleNamespace:
-    given = {"backbone": backbone, "clip_weights": weights and str(weights), "clip_gelu": "auto", "base_path": "data", "offline": True}
+    given = {
+        "backbone": backbone,
+        "clip_weights": weights and str(weights),
+        "clip_gelu": "auto",
+        "base_path": "data",
+        "offline": True,
+    }
     return SimpleNamespace(**given | changes)
 
 
@@ -108,7 +114,9 @@ def is_quick(network: ClipNetwork) -> bool:
 def holds(network: ClipNetwork, state: dict[str, Tensor]) -> bool:
     """Whether the first and the last parameters are those of the state."""
     conv, projection = network.image_tower[0].conv.weight, network.text_tower.projection  # type: ignore[union-attr]
-    return torch.equal(conv, state["visual.conv1.weight"].float()) and torch.equal(projection, state["text_projection"].float())  # type: ignore[arg-type]
+    return torch.equal(conv, state["visual.conv1.weight"].float()) and torch.equal(
+        projection, state["text_projection"].float()
+    )  # type: ignore[arg-type]
 
 
 # Where weights are found.
@@ -120,7 +128,13 @@ def test_a_file_is_loaded_and_recorded(tmp_path: Path, name: str) -> None:
     network = loaded(args_of(path, clip_gelu="exact"))
     assert holds(network, state_of()) and not is_quick(network) and not network.training
     digest = hashlib.sha256(path.read_bytes()).hexdigest()
-    assert network.weights_record == {"name": "clip-tiny-test", "model": TINY, "tag": None, "file": name, "sha256": digest}
+    assert network.weights_record == {
+        "name": "clip-tiny-test",
+        "model": TINY,
+        "tag": None,
+        "file": name,
+        "sha256": digest,
+    }
     assert (network.name, network.weights_record["tag"], network.weights_record["sha256"], network.mean) == (
         "clip-tiny-test",
         None,
@@ -133,8 +147,14 @@ FORMS: dict[str, Any] = {
     "checkpoint": lambda state: {"epoch": 32, "state_dict": state},
     "module": lambda state: {f"module.{name}": value for name, value in state.items()},
     "half": lambda state: {name: value.half() for name, value in state.items()},
-    "archive": lambda state: {**state, "logit_scale": state["logit_scale"].reshape(1), "context_length": torch.tensor(24)},
-    "text apart": lambda state: {name if name.startswith(("vis", "logit")) else f"text.{name}": value for name, value in state.items()},
+    "archive": lambda state: {
+        **state,
+        "logit_scale": state["logit_scale"].reshape(1),
+        "context_length": torch.tensor(24),
+    },
+    "text apart": lambda state: {
+        name if name.startswith(("vis", "logit")) else f"text.{name}": value for name, value in state.items()
+    },
 }
 
 
@@ -164,7 +184,10 @@ def test_places_where_the_weights_of_a_tag_are_looked_for(tmp_path: Path, tag: s
         (path.parents[2] / "refs").mkdir()
         (path.parents[2] / "refs" / "main").write_text("abc")
     network = loaded(args_of(tag))
-    assert holds(network, state_of()) and (network.weights_record["tag"], network.weights_record["file"]) == (tag, path.name)
+    assert holds(network, state_of()) and (network.weights_record["tag"], network.weights_record["file"]) == (
+        tag,
+        path.name,
+    )
     assert is_quick(network) == (tag == "openai")
     assert network.mean == (MEAN if tag == "openai" else (0.1, 0.2, 0.3))
 
@@ -207,8 +230,15 @@ def test_random_weights_are_drawn_from_the_global_numbers() -> None:
 
 
 def test_the_outline_is_what_will_be_built() -> None:
-    outline, network = clip_weights.outline_of(args_of("random", "clip:Tiny-Test")), loaded(args_of("random", "clip:Tiny-Test"))
-    assert (outline.name, outline.width, outline.context_length) == (network.name, network.width, network.context_length)
+    outline, network = (
+        clip_weights.outline_of(args_of("random", "clip:Tiny-Test")),
+        loaded(args_of("random", "clip:Tiny-Test")),
+    )
+    assert (outline.name, outline.width, outline.context_length) == (
+        network.name,
+        network.width,
+        network.context_length,
+    )
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -252,9 +282,19 @@ CLASHES = [
         "auto",
         f"with the exact GELU, {ASKED} QuickGELU: say --backbone clip:Tiny-Test or",
     ),
-    ("clip-tiny-test", "openai.pt", "exact", f"'openai' were trained with QuickGELU, {ASKED} the exact GELU: leave --clip_gelu out"),
+    (
+        "clip-tiny-test",
+        "openai.pt",
+        "exact",
+        f"'openai' were trained with QuickGELU, {ASKED} the exact GELU: leave --clip_gelu out",
+    ),
     ("clip-tiny-test", "mine.pt", "auto", "mine.pt do not say their activation: add --clip_gelu quick"),
-    ("clip:Tiny-Test", "mine.pt", "quick", "clip:Tiny-Test has the exact GELU; say --backbone clip:Tiny-Test-quickgelu"),
+    (
+        "clip:Tiny-Test",
+        "mine.pt",
+        "quick",
+        "clip:Tiny-Test has the exact GELU; say --backbone clip:Tiny-Test-quickgelu",
+    ),
 ]
 
 
@@ -285,7 +325,9 @@ def test_a_pickle_that_would_run_code_is_refused(tmp_path: Path, way: str) -> No
     else:
         path.write_bytes(pickle.dumps({"evil": Malice(mark)}))
     assert "was refused and nothing in it was run" in late_refusal(args_of(path, clip_gelu="quick"))
-    assert "was refused and nothing in it was run" in refusal(args_of(path))  # and is not first asked for its activation
+    assert "was refused and nothing in it was run" in refusal(
+        args_of(path)
+    )  # and is not first asked for its activation
     assert not mark.exists()
 
 
@@ -309,7 +351,9 @@ def archive(path: Path, state: dict[str, Tensor]) -> Path:
     return path
 
 
-def test_a_torchscript_archive_is_read_only_if_openai_published_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_torchscript_archive_is_read_only_if_openai_published_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     path = archive(tmp_path / "tiny.pt", {**state_of(), "input_resolution": torch.tensor(16)})
     assert "TorchScript archive, which holds code, and not one that OpenAI published" in refusal(args_of(path))
     assert "TorchScript" in late_refusal(args_of(path, clip_gelu="quick"))
@@ -356,7 +400,9 @@ def test_a_file_without_a_state_dict_is_refused(tmp_path: Path, content: Any) ->
 def test_weights_of_another_network_are_refused_and_named(tmp_path: Path, name: str) -> None:
     path = written(tmp_path / name, model=OTHER)
     said = late_refusal(args_of(path, clip_gelu="quick"))
-    assert f"{name} does not fit {TINY} (visual." in said and said.endswith("more); its weights are those of --backbone clip:Other-Test")
+    assert f"{name} does not fit {TINY} (visual." in said and said.endswith(
+        "more); its weights are those of --backbone clip:Other-Test"
+    )
     if name == "a.safetensors":
         assert refusal(args_of(path, clip_gelu="quick")) == said
 
@@ -380,7 +426,11 @@ def test_what_differs_is_named(tmp_path: Path) -> None:
     ("weights", "backbone", "message"),
     [
         ("opneai", "clip-tiny-test", "unknown weights of Tiny-Test 'opneai': did you mean openai?"),
-        (None, "clip:Plain-Test", "clip:Plain-Test has no weights of its own: say --clip_weights with one of random or a FILE"),
+        (
+            None,
+            "clip:Plain-Test",
+            "clip:Plain-Test has no weights of its own: say --clip_weights with one of random or a FILE",
+        ),
         (None, "clip:Tiny-Test", None),
     ],
 )
@@ -394,7 +444,10 @@ def test_tags(weights: str | None, backbone: str, message: str | None) -> None:
 
 def test_what_is_missing_is_told_with_where_to_get_it_and_where_to_put_it() -> None:
     said = refusal(args_of("openai"))
-    assert "the weights 'openai' of Tiny-Test are not here and cannot be fetched (--offline 1): get open_clip_model.safetensors of " in said
+    assert (
+        "the weights 'openai' of Tiny-Test are not here and cannot be fetched (--offline 1): get open_clip_model.safetensors of "
+        in said
+    )
     assert "/someone/tiny.openai and put it at data/clip/Tiny-Test-openai.safetensors (or .bin, .pt)" in said
     assert said.endswith("or say --clip_weights FILE; --backbone clip-tiny needs no download")
 
@@ -416,7 +469,9 @@ def server(tmp_path: Path) -> Iterator[str]:
     running.shutdown()
 
 
-def test_weights_are_fetched_once_into_open_clips_cache(tmp_path: Path, server: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_weights_are_fetched_once_into_open_clips_cache(
+    tmp_path: Path, server: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
     written(tmp_path / "served/tiny-laion_e1.pt")
     url = f"{server}/tiny-laion_e1.pt"
     monkeypatch.setitem(open_clip_module("pretrained")._PRETRAINED, TINY, {"laion_e1": {"url": url}})
@@ -456,7 +511,12 @@ def test_a_server_that_says_nothing_is_given_up_in_seconds(monkeypatch: pytest.M
 
 def test_the_command_says_it_in_one_line_within_seconds(tmp_path: Path) -> None:
     """A real run without a network: the hub's address leads nowhere."""
-    environment = {**os.environ, "HF_ENDPOINT": "http://127.0.0.1:9", "HF_HOME": str(tmp_path / "hub"), "HOME": str(tmp_path)}
+    environment = {
+        **os.environ,
+        "HF_ENDPOINT": "http://127.0.0.1:9",
+        "HF_HOME": str(tmp_path / "hub"),
+        "HOME": str(tmp_path),
+    }
     words = [
         "--model",
         "zsclip",
@@ -470,7 +530,9 @@ def test_the_command_says_it_in_one_line_within_seconds(tmp_path: Path) -> None:
         str(tmp_path / "runs"),
     ]
     started = time.perf_counter()
-    done = subprocess.run([sys.executable, "main.py", *words], capture_output=True, text=True, cwd=ROOT, env=environment, check=False)
+    done = subprocess.run(
+        [sys.executable, "main.py", *words], capture_output=True, text=True, cwd=ROOT, env=environment, check=False
+    )
     assert done.returncode == 2 and done.stdout == "" and done.stderr.count("\n") == 1
     assert f"put it at {tmp_path}/data/clip/ViT-B-16-openai.safetensors" in done.stderr
     assert "--clip_weights FILE" in done.stderr and "--backbone clip-tiny" in done.stderr
@@ -484,8 +546,30 @@ def test_the_command_says_it_in_one_line_within_seconds(tmp_path: Path) -> None:
 def test_a_run_records_its_weights_and_goes_on_with_the_same_ones_only(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    words = ["--model", "vpt", "--dataset", "seq-digits", "--backbone", "clip-tiny", "--n_epochs", "1", "--train_per_class", "4"]
-    words += ["--n_classes", "4", "--n_tasks", "2", "--num_threads", "1", "--non_verbose", "1", "--model_config", "none"]
+    words = [
+        "--model",
+        "vpt",
+        "--dataset",
+        "seq-digits",
+        "--backbone",
+        "clip-tiny",
+        "--n_epochs",
+        "1",
+        "--train_per_class",
+        "4",
+    ]
+    words += [
+        "--n_classes",
+        "4",
+        "--n_tasks",
+        "2",
+        "--num_threads",
+        "1",
+        "--non_verbose",
+        "1",
+        "--model_config",
+        "none",
+    ]
     assert main([*words, "--results_path", str(tmp_path), "--run_name", "one", "--stop_after", "1"]) == 0
     folder = tmp_path / "vpt/seq-digits/one"
     digest = hashlib.sha256(clip_tiny.WEIGHTS.read_bytes()).hexdigest()
@@ -493,10 +577,15 @@ def test_a_run_records_its_weights_and_goes_on_with_the_same_ones_only(
         found = json.loads((folder / name).read_text())["backbone_weights"]
         assert (found["name"], found["file"], found["sha256"]) == ("clip-tiny", "clip_tiny.safetensors", digest)
     changed = shutil.copy(clip_tiny.WEIGHTS, tmp_path / "clip_tiny.safetensors")
-    save_file({name: value + 1 if name == "logit_scale" else value for name, value in load_file(changed).items()}, changed)
+    save_file(
+        {name: value + 1 if name == "logit_scale" else value for name, value in load_file(changed).items()}, changed
+    )
     monkeypatch.setattr(clip_tiny, "WEIGHTS", changed)
     assert main(["--resume", str(folder), "--stop_after", "2"]) == 2
-    assert f"checkpoint.pt was written with backbone_weights {digest[:37]}..., this run has backbone_weights " in capsys.readouterr().err
+    assert (
+        f"checkpoint.pt was written with backbone_weights {digest[:37]}..., this run has backbone_weights "
+        in capsys.readouterr().err
+    )
 
 
 # The names that can be typed.
@@ -508,7 +597,9 @@ def test_every_plain_vit_of_open_clip_can_be_named() -> None:
     for name in factory.list_models():
         config = factory.get_model_config(name)
         vision, text = config["vision_cfg"], config["text_cfg"]
-        is_vit = "timm_model_name" not in vision and isinstance(vision["layers"], int) and "multimodal_cfg" not in config
+        is_vit = (
+            "timm_model_name" not in vision and isinstance(vision["layers"], int) and "multimodal_cfg" not in config
+        )
         if is_vit and not any(key.startswith("hf_") for key in text):
             plain.add(name)
     assert plain - set(CONFIGS) == set(NAMES)

@@ -6,7 +6,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from pmi_cl.inversion.colour import Colour, channel_covariance
+from pmi_cl.inversion.parts.colour import Colour, channel_covariance
 
 
 def randn(*shape: int, seed: int = 0) -> Tensor:
@@ -35,7 +35,9 @@ def test_images_against_a_loop_over_pixels() -> None:
     images = colour.images(z)
     assert images.shape == z.shape
     for b, row, column in np.ndindex(2, 4, 5):
-        np.testing.assert_allclose(images[b, :, row, column], colour.root.numpy() @ z[b, :, row, column].numpy(), rtol=1e-4, atol=1e-5)
+        np.testing.assert_allclose(
+            images[b, :, row, column], colour.root.numpy() @ z[b, :, row, column].numpy(), rtol=1e-4, atol=1e-5
+        )
 
 
 def test_there_and_back() -> None:

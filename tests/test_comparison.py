@@ -12,14 +12,21 @@ from pathlib import Path
 import pytest
 
 from pmi_cl.cli import main
-from pmi_cl.utils.comparison import Row, comparisons, read_runs
-from pmi_cl.utils.comparison_tables import cells, differences
+from pmi_cl.utils.reports.comparison import Row, comparisons, read_runs
+from pmi_cl.utils.reports.comparison_tables import cells, differences
 
 LAST, AVERAGE = 3, 4  # columns
 
 
 def record(
-    folder: Path, seed: int, last: float, *, lr: float = 0.1, status: str = "finished", model: str = "sgd", **preset: object
+    folder: Path,
+    seed: int,
+    last: float,
+    *,
+    lr: float = 0.1,
+    status: str = "finished",
+    model: str = "sgd",
+    **preset: object,
 ) -> None:
     """A run of two tasks that ends at ``last``; ``preset`` are options that a preset decided."""
     folder.mkdir(parents=True)
@@ -27,7 +34,12 @@ def record(
     sources = {"lr": "flag" if lr != 0.1 else "default", **dict.fromkeys(preset, "preset digits")}
     args = {name: {"value": value, "source": sources.get(name, "flag")} for name, value in values.items()}
     figures = {"matrix": [[90.0], [last - 5, last + 5]], "last": last, "average": last + 1, "forgetting": 2.0}
-    results = {"status": status, "class_il": figures, "task_il": figures, "seconds": {"training": 30.0, "evaluation": 30.0}}
+    results = {
+        "status": status,
+        "class_il": figures,
+        "task_il": figures,
+        "seconds": {"training": 30.0, "evaluation": 30.0},
+    }
     (folder / "args.json").write_text(json.dumps({"args": args}))
     (folder / "results.json").write_text(json.dumps({**results, "inversion": {"seconds_per_image": None}}))
 
@@ -44,7 +56,16 @@ def test_runs_that_differ_in_their_seed_alone_share_a_row(tmp_path: Path) -> Non
     record(tmp_path / "other", 0, 50.0, lr=0.3)
     record(tmp_path / "stopped", 5, 1.0, status="interrupted")
     titles, first, second = cells(rows_below(tmp_path))
-    assert titles == ["method", "settings", "seeds", "last, %", "average, %", "forgetting", "task-IL last, %", "minutes"]
+    assert titles == [
+        "method",
+        "settings",
+        "seeds",
+        "last, %",
+        "average, %",
+        "forgetting",
+        "task-IL last, %",
+        "minutes",
+    ]
     assert first[:LAST] == ["sgd", "digits", "0 1 2"]
     assert first[LAST] == f"84.00 ± {statistics.stdev([80, 84, 88]):.2f}"
     assert first[-1] == "1.00 ± 0.00"
@@ -65,7 +86,10 @@ def test_values_that_a_changed_preset_hides_are_named(tmp_path: Path) -> None:
     for seed in (0, 1):
         record(tmp_path / f"few{seed}", seed, 60.0, generator_steps=100, wd=1)
         record(tmp_path / f"many{seed}", seed, 50.0, generator_steps=400, wd=1)
-    assert [row.settings for row in rows_below(tmp_path)] == ["digits generator_steps=100", "digits generator_steps=400"]
+    assert [row.settings for row in rows_below(tmp_path)] == [
+        "digits generator_steps=100",
+        "digits generator_steps=400",
+    ]
 
 
 def test_a_record_older_than_an_option_has_its_default(tmp_path: Path) -> None:
@@ -74,7 +98,10 @@ def test_a_record_older_than_an_option_has_its_default(tmp_path: Path) -> None:
     recorded = tmp_path / "new" / "args.json"
     recorded.write_text(recorded.read_text().replace('"preset digits"', '"default"'))
     record(tmp_path / "other", 2, 70.0, spectrum=0.5)
-    assert [(row.settings, list(row.runs)) for row in rows_below(tmp_path)] == [("digits spectrum=0", [0, 1]), ("digits spectrum=0.5", [2])]
+    assert [(row.settings, list(row.runs)) for row in rows_below(tmp_path)] == [
+        ("digits spectrum=0", [0, 1]),
+        ("digits spectrum=0.5", [2]),
+    ]
 
 
 def test_flags_that_all_rows_share_stand_above_the_table(tmp_path: Path) -> None:
@@ -145,7 +172,9 @@ def test_what_is_no_record_is_passed_over_by_name(tmp_path: Path, capsys: pytest
         (["{runs}", "--against", "sgd"], "2 rows have that method, write the settings too, as in 'sgd digits'"),
     ],
 )
-def test_mistakes_are_told_in_one_line(tmp_path: Path, capsys: pytest.CaptureFixture[str], words: list[str], message: str) -> None:
+def test_mistakes_are_told_in_one_line(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], words: list[str], message: str
+) -> None:
     record(tmp_path / "a", 0, 60.0)
     record(tmp_path / "b", 0, 50.0, lr=0.3)
     (tmp_path / "hollow").mkdir()
@@ -197,7 +226,7 @@ def test_the_plot_is_drawn(tmp_path: Path, ending: str) -> None:
 
 
 def test_the_plot_shows_the_mean_over_tasks_seen_and_its_deviation(tmp_path: Path) -> None:
-    from pmi_cl.utils.comparison_plot import accuracy_over_tasks
+    from pmi_cl.utils.reports.comparison_plot import accuracy_over_tasks
 
     for seed in (0, 1):
         record(tmp_path / f"s{seed}", seed, 60.0 + 10 * seed)
@@ -210,7 +239,7 @@ def test_the_plot_shows_the_mean_over_tasks_seen_and_its_deviation(tmp_path: Pat
 
 def test_the_legend_tells_every_two_rows_apart(tmp_path: Path) -> None:
     """What all rows of a method were told is left out, and nothing is cut."""
-    from pmi_cl.utils.comparison_plot import LONGEST, accuracy_over_tasks
+    from pmi_cl.utils.reports.comparison_plot import LONGEST, accuracy_over_tasks
 
     long = {f"option_with_a_long_name_{number}": 1 for number in range(5)}
     for place, last_option in enumerate((1, 2)):

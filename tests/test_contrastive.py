@@ -11,9 +11,15 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from pmi_cl.inversion.contrastive import ContrastiveBank, ContrastiveConfig, ContrastiveModels, train_contrastive, uniformity
+from pmi_cl.inversion.features.contrastive import (
+    ContrastiveBank,
+    ContrastiveConfig,
+    ContrastiveModels,
+    train_contrastive,
+    uniformity,
+)
 from pmi_cl.seeding import seeded
-from tests.slow_references import loop_uniformity
+from tests.support.slow_references import loop_uniformity
 
 D = 6
 FAST = ContrastiveConfig(epochs=4, batch=8)
@@ -76,7 +82,9 @@ class OneClass(nn.Module):
         return F.normalize(x, dim=1)
 
 
-def train_alone(model: OneClass, rows: Tensor, label: int, config: ContrastiveConfig) -> tuple[dict[str, Tensor], float]:
+def train_alone(
+    model: OneClass, rows: Tensor, label: int, config: ContrastiveConfig
+) -> tuple[dict[str, Tensor], float]:
     """The training loop for one class: its final weights (or those of the lowest batch loss), and that loss."""
     optimizer = (torch.optim.SGD if config.optimizer == "sgd" else torch.optim.Adam)(model.parameters(), lr=config.lr)
     size = min(config.batch, len(rows))
@@ -99,7 +107,9 @@ def train_alone(model: OneClass, rows: Tensor, label: int, config: ContrastiveCo
 @pytest.mark.parametrize("optimizer", ["sgd", "adam"])
 def test_batched_training_equals_networks_trained_one_by_one(optimizer: Any, keep_best: bool) -> None:
     config = replace(FAST, optimizer=optimizer, keep_best=keep_best, temperature=0.7)
-    features, labels = class_features([20, 20, 21, 5])  # three share a group, drop an incomplete batch; the last is one small batch
+    features, labels = class_features(
+        [20, 20, 21, 5]
+    )  # three share a group, drop an incomplete batch; the last is one small batch
     bank = train_contrastive(features, labels, 4, config, seed=7)
     assert sorted(classes for classes, _ in bank.groups) == [[0, 1, 2], [3]]
     unseen = class_features([8])[0]
@@ -113,9 +123,15 @@ def test_batched_training_equals_networks_trained_one_by_one(optimizer: Any, kee
             for layer, (linear, norm) in enumerate(zip(alone.linears, alone.norms, strict=True)):
                 part = slice(row * D, (row + 1) * D)
                 torch.testing.assert_close(models.weights[layer][row], linear.weight, rtol=1e-3, atol=1e-4)
-                torch.testing.assert_close(models.norms[layer].state_dict()["weight"][part], norm.weight, rtol=1e-3, atol=1e-4)
-            if optimizer == "sgd":  # Adam turns the rounding noise of the biases' zero gradient (BatchNorm follows) into steps
-                torch.testing.assert_close(bank.embed(label, unseen), alone.eval()(unseen).detach(), rtol=1e-3, atol=1e-4)
+                torch.testing.assert_close(
+                    models.norms[layer].state_dict()["weight"][part], norm.weight, rtol=1e-3, atol=1e-4
+                )
+            if (
+                optimizer == "sgd"
+            ):  # Adam turns the rounding noise of the biases' zero gradient (BatchNorm follows) into steps
+                torch.testing.assert_close(
+                    bank.embed(label, unseen), alone.eval()(unseen).detach(), rtol=1e-3, atol=1e-4
+                )
 
 
 def test_a_class_does_not_depend_on_the_features_of_the_others() -> None:
@@ -130,7 +146,9 @@ def test_a_class_does_not_depend_on_the_features_of_the_others() -> None:
 def test_training_spreads_every_class(optimizer: Any) -> None:
     features, labels = class_features([40, 17, 64])
     config = ContrastiveConfig(epochs=60, batch=16, optimizer=optimizer)
-    untrained, trained = (train_contrastive(features, labels, 3, c, seed=0) for c in (replace(config, epochs=0), config))
+    untrained, trained = (
+        train_contrastive(features, labels, 3, c, seed=0) for c in (replace(config, epochs=0), config)
+    )
     for label in range(3):
         rows = features[labels == label]
         assert float(uniformity(trained.embed(label, rows))) < float(uniformity(untrained.embed(label, rows)))
@@ -181,7 +199,9 @@ def test_pause_is_called_every_epoch_and_may_stop_the_training() -> None:
 
 def test_newer_classes_follow_the_older_and_embed_as_before() -> None:
     features, labels = torch.randn(24, 6, generator=seeded(1)), torch.arange(24) % 2
-    older, newer = (train_contrastive(features + shift, labels, 2, ContrastiveConfig(epochs=2), seed=shift) for shift in (0, 1))
+    older, newer = (
+        train_contrastive(features + shift, labels, 2, ContrastiveConfig(epochs=2), seed=shift) for shift in (0, 1)
+    )
     both = older.followed_by(newer, 2)
     for label in range(2):
         assert torch.equal(both.embed(label, features), older.embed(label, features))

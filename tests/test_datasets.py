@@ -20,20 +20,24 @@ import torch
 from PIL import Image
 
 import pmi_cl.datasets
-from pmi_cl.datasets import cifar100_files
 from pmi_cl.datasets.continual_dataset import ContinualDataset
+from pmi_cl.datasets.files import cifar100_files
 from pmi_cl.datasets.selection import evenly_spread
 from pmi_cl.datasets.seq_cifar100 import SeqCifar100
 from pmi_cl.datasets.seq_digits import SeqDigits
 from pmi_cl.errors import UserError
 from pmi_cl.seeding import seeded
-from tests.image_sets import write_cub, write_imagenet_r, write_tiny
+from tests.support.image_sets import write_cub, write_imagenet_r, write_tiny
 
 
 def registered() -> list[type[ContinualDataset]]:
     """Every class with a NAME in ``datasets/seq_*.py``."""
-    modules = [importlib.import_module(f"pmi_cl.datasets.{m.name}") for m in pkgutil.iter_modules(pmi_cl.datasets.__path__)]
-    classes = {c for m in modules for c in vars(m).values() if isinstance(c, type) and not get_args(c)}  # list[int] is no class
+    modules = [
+        importlib.import_module(f"pmi_cl.datasets.{m.name}") for m in pkgutil.iter_modules(pmi_cl.datasets.__path__)
+    ]
+    classes = {
+        c for m in modules for c in vars(m).values() if isinstance(c, type) and not get_args(c)
+    }  # list[int] is no class
     found = {c for c in classes if issubclass(c, ContinualDataset) and "NAME" in vars(c)}
     return sorted(found, key=lambda c: c.NAME)
 
@@ -45,7 +49,9 @@ def image_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     for label in range(6):
         (root / f"class {label}").mkdir()
         for k in range(20):
-            Image.fromarray(random.integers(0, 256, (18, 16, 3), dtype=numpy.uint8)).save(root / f"class {label}" / f"{k}.png")
+            Image.fromarray(random.integers(0, 256, (18, 16, 3), dtype=numpy.uint8)).save(
+                root / f"class {label}" / f"{k}.png"
+            )
     return root
 
 
@@ -70,7 +76,11 @@ def values(kind: type[ContinualDataset], request: pytest.FixtureRequest) -> dict
     sources = {
         "seq-digits": lambda: {},
         "seq-folder": lambda: {"data_dir": str(request.getfixturevalue("image_folder")), "image_size": 16},
-        "seq-cifar100": lambda: {"base_path": str(request.getfixturevalue("cifar100_dir")), "n_classes": 20, "train_per_class": 30},
+        "seq-cifar100": lambda: {
+            "base_path": str(request.getfixturevalue("cifar100_dir")),
+            "n_classes": 20,
+            "train_per_class": 30,
+        },
         "seq-tinyimg": lambda: {"base_path": str(request.getfixturevalue("layouts"))},
         "seq-cub200": lambda: {"base_path": str(request.getfixturevalue("layouts")), "image_size": 16},
         "seq-imagenet-r": lambda: {
@@ -94,7 +104,14 @@ def build(kind: type[ContinualDataset], values: dict[str, Any], **more: Any) -> 
 
 
 def test_the_registry_is_not_empty() -> None:
-    assert {c.NAME for c in registered()} >= {"seq-digits", "seq-cifar100", "seq-folder", "seq-tinyimg", "seq-cub200", "seq-imagenet-r"}
+    assert {c.NAME for c in registered()} >= {
+        "seq-digits",
+        "seq-cifar100",
+        "seq-folder",
+        "seq-tinyimg",
+        "seq-cub200",
+        "seq-imagenet-r",
+    }
 
 
 def test_images_and_labels(dataset: ContinualDataset) -> None:
@@ -152,7 +169,11 @@ def test_equal_seeds_give_equal_batches_and_others_do_not(
     first = next(dataset.train_batches(0, 1, batch_size=16))
     again = next(build(kind, values, seed=3).train_batches(0, 1, batch_size=16))
     assert all(torch.equal(a, b) for a, b in zip(first, again, strict=True))
-    for other in (build(kind, values, seed=4).train_batches(0, 1, 16), dataset.train_batches(0, 2, 16), dataset.train_batches(1, 1, 16)):
+    for other in (
+        build(kind, values, seed=4).train_batches(0, 1, 16),
+        dataset.train_batches(0, 2, 16),
+        dataset.train_batches(1, 1, 16),
+    ):
         assert not torch.equal(first[0], next(other)[0])
 
 
@@ -162,7 +183,9 @@ def test_an_epoch_resumes_at_any_step_bit_for_bit(dataset: ContinualDataset) -> 
     for start in (0, 2, len(whole) - 1, len(whole)):
         rest = list(dataset.train_batches(1, 4, batch_size=4, start=start))
         assert len(rest) == len(whole) - start
-        assert all(torch.equal(a, b) for x, y in zip(rest, whole[start:], strict=True) for a, b in zip(x, y, strict=True))
+        assert all(
+            torch.equal(a, b) for x, y in zip(rest, whole[start:], strict=True) for a, b in zip(x, y, strict=True)
+        )
 
 
 def test_the_last_batch(dataset: ContinualDataset) -> None:
@@ -180,17 +203,23 @@ def test_augmentation_takes_pixels_and_normalised_images(dataset: ContinualDatas
     assert not torch.equal(from_pixels, dataset.augment(images, seeded(1)))
 
 
-def test_every_number_of_tasks_that_divides(dataset: ContinualDataset, kind: type[ContinualDataset], values: dict[str, Any]) -> None:
+def test_every_number_of_tasks_that_divides(
+    dataset: ContinualDataset, kind: type[ContinualDataset], values: dict[str, Any]
+) -> None:
     divisors = [n for n in range(1, dataset.N_CLASSES + 1) if dataset.N_CLASSES % n == 0]
     for n_tasks in divisors:
         kind.check(SimpleNamespace(**values, n_tasks=n_tasks))
     split = build(kind, values, n_tasks=divisors[1])
-    assert [len(split.task_classes(task)) for task in range(split.N_TASKS)] == [dataset.N_CLASSES // divisors[1]] * divisors[1]
+    assert [len(split.task_classes(task)) for task in range(split.N_TASKS)] == [
+        dataset.N_CLASSES // divisors[1]
+    ] * divisors[1]
     assert torch.equal(split.train.labels, dataset.train.labels)
     assert len(split.train_indices(0)) == int((split.train.labels < split.N_CLASSES_PER_TASK).sum())
 
 
-def test_the_class_order_renames_the_labels(dataset: ContinualDataset, kind: type[ContinualDataset], values: dict[str, Any]) -> None:
+def test_the_class_order_renames_the_labels(
+    dataset: ContinualDataset, kind: type[ContinualDataset], values: dict[str, Any]
+) -> None:
     natural = build(kind, {k: v for k, v in values.items() if k != "n_classes"}, class_order="natural")
     shuffled = build(kind, {k: v for k, v in values.items() if k != "n_classes"}, class_order="seed:5")
     assert natural.class_order == list(range(natural.N_CLASSES))
@@ -210,12 +239,16 @@ def test_fewer_classes_are_the_first_of_the_order(kind: type[ContinualDataset], 
         assert torch.equal(split.labels, whole.labels[rows])
 
 
-def test_fewer_images_are_the_first_of_each_class(dataset: ContinualDataset, kind: type[ContinualDataset], values: dict[str, Any]) -> None:
+def test_fewer_images_are_the_first_of_each_class(
+    dataset: ContinualDataset, kind: type[ContinualDataset], values: dict[str, Any]
+) -> None:
     few = build(kind, values, train_per_class=3)
     assert few.train.labels.bincount().tolist() == [3] * few.N_CLASSES
     assert torch.equal(few.test.images, dataset.test.images)
     for label in (0, few.N_CLASSES - 1):
-        assert torch.equal(few.train.images[few.train.labels == label], dataset.train.images[dataset.train.labels == label][:3])
+        assert torch.equal(
+            few.train.images[few.train.labels == label], dataset.train.images[dataset.train.labels == label][:3]
+        )
 
 
 def test_a_held_out_part_replaces_the_test_split(kind: type[ContinualDataset], values: dict[str, Any]) -> None:
@@ -385,12 +418,16 @@ def test_missing_cifar_is_an_error_only_when_offline(tmp_path: Path) -> None:
     assert list(tmp_path.iterdir()) == []
 
 
-def test_an_archive_that_the_user_put_there_is_unpacked(cifar100_dir: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_archive_that_the_user_put_there_is_unpacked(
+    cifar100_dir: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     with tarfile.open(tmp_path / cifar100_files.ARCHIVE, "w") as tar:
         tar.add(cifar100_dir / "cifar-100-python", "cifar-100-python")
     digest = hashlib.md5((tmp_path / cifar100_files.ARCHIVE).read_bytes()).hexdigest()
     monkeypatch.setattr(cifar100_files, "ARCHIVE_DIGEST", f"md5:{digest}")  # of our own archive of the official files
-    dataset = SeqCifar100(SimpleNamespace(base_path=str(tmp_path), offline=True, n_classes=10, n_tasks=5, train_per_class=2), "cpu")
+    dataset = SeqCifar100(
+        SimpleNamespace(base_path=str(tmp_path), offline=True, n_classes=10, n_tasks=5, train_per_class=2), "cpu"
+    )
     assert len(dataset.train.labels) == 20
 
 

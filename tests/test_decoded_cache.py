@@ -14,13 +14,14 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from pmi_cl.datasets import decoded_cache, placement
-from pmi_cl.datasets.decoded_cache import DecodedImages
-from pmi_cl.datasets.decoding import bicubic_square
+from pmi_cl.datasets import placement
+from pmi_cl.datasets.files import decoded_cache
+from pmi_cl.datasets.files.decoded_cache import DecodedImages
+from pmi_cl.datasets.files.decoding import bicubic_square
 from pmi_cl.datasets.input_form import InputForm
 from pmi_cl.datasets.seq_cub200 import SeqCub200
 from pmi_cl.errors import UserError
-from tests.image_sets import encoded, noise, write, write_cub
+from tests.support.image_sets import encoded, noise, write, write_cub
 
 
 @pytest.fixture
@@ -41,7 +42,10 @@ def images(tmp_path: Path) -> DecodedImages:
     """Ten image files of several sizes, not decoded yet."""
     root = tmp_path / "set"
     sizes = [(20, 16), (12, 12), (9, 30)]
-    paths = [write(root / f"c{k % 2}" / f"{k}.png", next(noise((0.5,) * 3, (0.2,) * 3, sizes[k % 3], seed=k))) for k in range(10)]
+    paths = [
+        write(root / f"c{k % 2}" / f"{k}.png", next(noise((0.5,) * 3, (0.2,) * 3, sizes[k % 3], seed=k)))
+        for k in range(10)
+    ]
     return DecodedImages(paths, root, 12, "squash", tmp_path / "base" / "cache", "some-set-train")
 
 
@@ -54,10 +58,14 @@ def test_the_first_opening_decodes_and_the_next_does_not(images: DecodedImages, 
     first = images.open(told.append)
     assert told == list(range(1, 11)) and set(decodes) == set(images.paths)
     assert first.dtype == torch.uint8 and first.shape == (10, 3, 12, 12)
-    assert torch.equal(first, torch.from_numpy(numpy.stack([bicubic_square(path, 12, "squash") for path in images.paths])))
+    assert torch.equal(
+        first, torch.from_numpy(numpy.stack([bicubic_square(path, 12, "squash") for path in images.paths]))
+    )
     decodes.clear()
     assert torch.equal(images.open(told.append), first)
-    assert len(told) == 10 and decodes == [images.paths[k] for k in (0, 4, 9)]  # looked at, to see that they are the same
+    assert len(told) == 10 and decodes == [
+        images.paths[k] for k in (0, 4, 9)
+    ]  # looked at, to see that they are the same
     assert list(images.folder.iterdir()) == [images.path]
     assert images.path.name.startswith("some-set-train-12-squash-")
     assert images.path.stat().st_size == 128 + first.numel()
@@ -82,7 +90,9 @@ def test_grey_images_have_three_channels(tmp_path: Path) -> None:
 
 def test_size_and_resize_have_files_of_their_own(images: DecodedImages) -> None:
     forms = [(12, "squash"), (12, "crop"), (16, "squash")]
-    kept = [DecodedImages(images.paths, images.root, size, resize, images.folder, images.name) for size, resize in forms]
+    kept = [
+        DecodedImages(images.paths, images.root, size, resize, images.folder, images.name) for size, resize in forms
+    ]
     for one in kept:
         one.open(quietly)
     assert {one.path for one in kept} == set(images.folder.iterdir()) and len(kept) == 3
@@ -152,9 +162,13 @@ def test_a_full_disk_is_a_line_and_leaves_nothing(images: DecodedImages, monkeyp
     assert not images.folder.parent.exists()
 
 
-def test_too_small_a_disk_is_found_before_decoding(images: DecodedImages, decodes: list[Path], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_too_small_a_disk_is_found_before_decoding(
+    images: DecodedImages, decodes: list[Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr("shutil.disk_usage", lambda folder: SimpleNamespace(free=10 * 12 * 12 * 3 - 1))
-    with pytest.raises(UserError, match=r"cache has 0 MiB of the 0 for decoded images: make room, or give another --base_path"):
+    with pytest.raises(
+        UserError, match=r"cache has 0 MiB of the 0 for decoded images: make room, or give another --base_path"
+    ):
         images.open(quietly)
     assert decodes == [] and not images.folder.parent.exists()
 
@@ -204,7 +218,9 @@ def test_images_that_do_not_fit_are_gathered_and_are_the_same(
     monkeypatch.setattr(placement, "budget", lambda device: 0)
     there = birds(tmp_path, **selection)
     assert isinstance(here.train.images, Tensor) and isinstance(there.train.images, placement.GatheredImages)
-    assert there.train.images.shape == tuple(here.train.images.shape) and len(there.train.images) == len(here.train.images)
+    assert there.train.images.shape == tuple(here.train.images.shape) and len(there.train.images) == len(
+        here.train.images
+    )
     assert torch.equal(there.train.images[3:7], here.train.images[3:7])
     for one, other in zip(here.train_batches(1, 0, 4), there.train_batches(1, 0, 4), strict=True):
         assert all(torch.equal(a, b) for a, b in zip(one, other, strict=True))
@@ -228,14 +244,18 @@ def test_a_methods_flag_decides_how_images_become_squares(tmp_path: Path) -> Non
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU")
-def test_batches_come_out_on_the_device_wherever_the_images_are(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_batches_come_out_on_the_device_wherever_the_images_are(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     write_cub(tmp_path)
     args = SimpleNamespace(base_path=str(tmp_path), image_size=16)
     here, near = birds(tmp_path), SeqCub200(args, "cuda")
     monkeypatch.setattr(placement, "budget", lambda device: 0)
     far = SeqCub200(args, "cuda")
     assert near.train.images.device.type == "cuda" and far.train.images.device.type == "cpu"
-    for ours, one, other in zip(here.train_batches(1, 0, 4), near.train_batches(1, 0, 4), far.train_batches(1, 0, 4), strict=True):
+    for ours, one, other in zip(
+        here.train_batches(1, 0, 4), near.train_batches(1, 0, 4), far.train_batches(1, 0, 4), strict=True
+    ):
         assert all(tensor.device.type == "cuda" for tensor in (*one, *other))
         assert all(torch.equal(a, b) for a, b in zip(one, other, strict=True))
         assert torch.equal(ours[2], one[2].cpu())
@@ -245,4 +265,6 @@ def test_batches_come_out_on_the_device_wherever_the_images_are(tmp_path: Path, 
         dataset.present_as(form)
     batches = [next(dataset.train_batches(0, 0, 8))[0] for dataset in (here, near, far)]
     assert torch.equal(batches[1], batches[2])
-    torch.testing.assert_close(batches[0], batches[1].cpu(), atol=3 / 255 / 0.25, rtol=0)  # TF32 where it is on, and three grey levels
+    torch.testing.assert_close(
+        batches[0], batches[1].cpu(), atol=3 / 255 / 0.25, rtol=0
+    )  # TF32 where it is on, and three grey levels

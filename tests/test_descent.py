@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from pmi_cl.inversion.config import Schedule, learning_rate
-from pmi_cl.inversion.descent import CHECK_EVERY, Descent, NonFiniteInversion
+from pmi_cl.inversion.engine.descent import CHECK_EVERY, Descent, NonFiniteInversion
 from pmi_cl.seeding import seeded
 
 START = torch.randn(3, 2, 4, 4, generator=seeded(0))

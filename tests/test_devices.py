@@ -14,11 +14,11 @@ from torch import Tensor
 
 from pmi_cl.cli import main
 from pmi_cl.seeding import global_seed
-from pmi_cl.utils.training import Training
-from tests.hot_steps import watched
-from tests.pretend_device import GPU, PretendGpu, on_cpu
-from tests.pretend_rules import WrongDevice
-from tests.small_runs import (
+from pmi_cl.utils.run.training import Training
+from tests.support.hot_steps import watched
+from tests.support.pretend_device import GPU, PretendGpu, on_cpu
+from tests.support.pretend_rules import WrongDevice
+from tests.support.small_runs import (
     BACKBONE,
     EXTRAS,
     METHODS,
@@ -38,7 +38,10 @@ CASES: list[tuple[str, dict[str, Any]]] = [
     ("pmi_rdfcil", {"inv_start": "noise", "cfs": 0}),
     ("pmi_rdfcil", {"inv_start": "stats", "inv_flip": 1}),
     ("pmi_rdfcil", {"inv_start": "lowfreq", "inv_spectrum": 0.5, "inv_colour": 1}),
-    ("pmi_rdfcil", {"inv_start": "stem", "unfreezing": 1, "warmup_parts": "0.2,0.2", "classifier_part": 0.2, "n_epochs": 5}),
+    (
+        "pmi_rdfcil",
+        {"inv_start": "stem", "unfreezing": 1, "warmup_parts": "0.2,0.2", "classifier_part": 0.2, "n_epochs": 5},
+    ),
     ("pmi_moe", {"inversion": "full", "optimizer": "adamw"}),
     ("pmi_moe", {"synthetic_last_task": 1}),
     ("pmi_vpt", {**SMI, "clip_augment": "crop"}),
@@ -50,8 +53,10 @@ def name_of(case: Any) -> str:
     return case if isinstance(case, str) else "-".join(f"{name}={value}" for name, value in case.items())[:50]
 
 
-def plain_attention(query: Tensor, key: Tensor, value: Tensor, attn_mask: Tensor | None = None, *_: Any, **__: Any) -> Tensor:
-    """As ``pmi_cl.inversion.attention`` multiplies on a CPU. torch's own is another function on each device, with other last bits."""
+def plain_attention(
+    query: Tensor, key: Tensor, value: Tensor, attn_mask: Tensor | None = None, *_: Any, **__: Any
+) -> Tensor:
+    """Multiply as ``networks/attention.py`` does on a CPU; torch's own differs in the last bits on each device."""
     scores = (query * query.shape[-1] ** -0.5) @ key.transpose(-2, -1)
     return (scores if attn_mask is None else scores + attn_mask).softmax(-1) @ value
 
@@ -78,12 +83,21 @@ def test_a_run_in_pieces_ends_with_the_numbers_of_the_cpu(
     assert pieces == len(stops) >= 2
     assert differences(plain.state(), state) == []
     assert there.class_il == plain.class_il
-    assert {line for line in waits if "inversion.buffer" not in line} == set()  # it sorts its rows by class when it is first drawn from
+    assert {
+        line for line in waits if "inversion.buffer" not in line
+    } == set()  # it sorts its rows by class when it is first drawn from
     assert {line.split(":")[0] for line in gpu.draws} <= {"pmi_cl.backbones.adapters", "pmi_cl.backbones.heads"}
 
 
 def test_the_command_runs_and_resumes(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    few = {"n_classes": 4, "n_tasks": 2, "n_epochs": 1, "train_per_class": 16, "backbone": BACKBONE["sgd"], "stop_after": 1}
+    few = {
+        "n_classes": 4,
+        "n_tasks": 2,
+        "n_epochs": 1,
+        "train_per_class": 16,
+        "backbone": BACKBONE["sgd"],
+        "stop_after": 1,
+    }
     results = {}
     for device in ("cpu", "cuda"):
         with PretendGpu() if device == "cuda" else contextlib.nullcontext():
@@ -96,11 +110,33 @@ def test_the_command_runs_and_resumes(tmp_path: Path, capsys: pytest.CaptureFixt
 
 
 def test_a_text_becomes_pictures(tmp_path: Path) -> None:
-    words = ["--prompt", "a photo of the digit 5.", "--pmi_steps", "1", "--steps", "2", "--images", "1", "--pictures", "2"]
+    words = [
+        "--prompt",
+        "a photo of the digit 5.",
+        "--pmi_steps",
+        "1",
+        "--steps",
+        "2",
+        "--images",
+        "1",
+        "--pictures",
+        "2",
+    ]
     losses = {}
     for device in ("cpu", "cuda"):
         with PretendGpu() if device == "cuda" else contextlib.nullcontext():
-            rest = ["--precision", "fp32", "--data_images", "16", "--progress", "0", "--device", device, "--output", str(tmp_path / device)]
+            rest = [
+                "--precision",
+                "fp32",
+                "--data_images",
+                "16",
+                "--progress",
+                "0",
+                "--device",
+                device,
+                "--output",
+                str(tmp_path / device),
+            ]
             assert main(["invert", *words, *rest]) == 0
         losses[device] = [arm["losses"] for arm in json.loads((tmp_path / device / "invert.json").read_text())["arms"]]
     assert [pytest.approx(arm, rel=1e-3) for arm in losses["cpu"]] == losses["cuda"]
@@ -120,6 +156,8 @@ def test_a_mistake_of_a_method_is_found() -> None:
     with PretendGpu():
         training = start("sgd", device=GPU)
         net = training.model.net
-        forgetful = mock.patch.object(training.model, "observe", lambda inputs, *_, **__: {"loss": (net(inputs) * torch.ones(2)).sum()})
+        forgetful = mock.patch.object(
+            training.model, "observe", lambda inputs, *_, **__: {"loss": (net(inputs) * torch.ones(2)).sum()}
+        )
         with forgetful, pytest.raises(WrongDevice, match=r"same device, but found cuda:0 \(16, 2\), cpu \(2,\)"):
             training.run()

@@ -10,24 +10,24 @@ import pytest
 import torch
 from torch import Tensor
 
-from pmi_cl import catalogue
 from pmi_cl.datasets import placement
 from pmi_cl.datasets.input_form import InputForm
-from pmi_cl.inversion.colour import Colour, channel_covariance
 from pmi_cl.inversion.config import InversionConfig
-from pmi_cl.inversion.engine import Inversion
+from pmi_cl.inversion.engine.engine import Inversion
 from pmi_cl.inversion.invert import InversionResult, invert
+from pmi_cl.inversion.networks.pieces import measure_input_moments
 from pmi_cl.inversion.objectives import CrossEntropy, StatisticsMatch, TotalVariation
-from pmi_cl.inversion.pieces import measure_input_moments
-from pmi_cl.inversion.pmi import PmiConfig
+from pmi_cl.inversion.parts.colour import Colour, channel_covariance
 from pmi_cl.inversion.starts import STARTS
 from pmi_cl.inversion.transforms import Transforms
+from pmi_cl.inversion.ways.pmi import PmiConfig
+from pmi_cl.registry import catalogue
 from pmi_cl.seeding import seeded
-from pmi_cl.utils.arguments import resolve
-from tests.hot_steps import watched
-from tests.pretend_device import GPU, PretendGpu, on_cpu, on_gpu
-from tests.small_networks import two_blocks
-from tests.small_runs import words_of
+from pmi_cl.utils.arguments.command_line import resolve
+from tests.support.hot_steps import watched
+from tests.support.pretend_device import GPU, PretendGpu, on_cpu, on_gpu
+from tests.support.small_networks import two_blocks
+from tests.support.small_runs import words_of
 
 
 @pytest.mark.parametrize("share", [placement.SHARE, 0], ids=["on the device", "too large for it"])
@@ -51,7 +51,9 @@ def test_batches_are_those_of_the_cpu(monkeypatch: pytest.MonkeyPatch, share: fl
         before = gpu.waits.copy()
         next(batches)
         assert gpu.waits == before
-    grey = 0.0 if form is None else 4 / 255 / 0.3  # a GPU resizes floats, the CPU bytes: within two grey levels of the right one each
+    grey = (
+        0.0 if form is None else 4 / 255 / 0.3
+    )  # a GPU resizes floats, the CPU bytes: within two grey levels of the right one each
     torch.testing.assert_close(on_cpu(found), expected, rtol=0, atol=grey)
 
 
@@ -67,7 +69,9 @@ CONFIG = InversionConfig(
 )
 
 
-def inverted(network: Any, real: Tensor, targets: Tensor | None, labels: Tensor, config: InversionConfig) -> InversionResult:
+def inverted(
+    network: Any, real: Tensor, targets: Tensor | None, labels: Tensor, config: InversionConfig
+) -> InversionResult:
     """By the call for a network of one's own; labels and targets may be anywhere."""
     moments, colour = measure_input_moments(network.pieces(), [real]), Colour.of(channel_covariance([real])[0])
     parts = {"pieces": network.pieces(), "head": network.head, "input_moments": moments, "colour": colour}
@@ -91,13 +95,18 @@ def test_a_network_of_ones_own_is_inverted(begin: str, move: Callable[[Any], Any
 @pytest.mark.parametrize("move", [on_cpu, on_gpu], ids=["read to the CPU", "read to the device"])
 @pytest.mark.parametrize("stop", [2, 11, 17])
 def test_an_inversion_goes_on_wherever_its_state_was_read_to(stop: int, move: Callable[[Any], Any]) -> None:
-    real, targets = torch.randn(9, 3, 8, 8, generator=seeded(0, "real")), torch.randn(4, 32, generator=seeded(0, "targets"))
+    real, targets = (
+        torch.randn(9, 3, 8, 8, generator=seeded(0, "real")),
+        torch.randn(4, 32, generator=seeded(0, "targets")),
+    )
     terms = (StatisticsMatch(0.1), TotalVariation(0.1))
 
     def engine(network: Any, value: Tensor) -> Inversion:
         moments = measure_input_moments(network.pieces(), [value])
         config = replace(CONFIG, start="pmi", terms=terms)
-        return Inversion(network.pieces(), network.head, config, image_shape=(3, 8, 8), targets=targets, input_moments=moments)
+        return Inversion(
+            network.pieces(), network.head, config, image_shape=(3, 8, 8), targets=targets, input_moments=moments
+        )
 
     plain = engine(two_blocks(), real)
     list(plain.run())

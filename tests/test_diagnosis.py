@@ -9,16 +9,16 @@ import torch
 from torch import Tensor, nn
 
 from pmi_cl.inversion.config import InversionConfig
-from pmi_cl.inversion.descent import NonFiniteInversion
-from pmi_cl.inversion.diagnosis import LayerTrace, where_not_finite
-from pmi_cl.inversion.engine import Inversion
-from pmi_cl.inversion.frozen import FrozenNetwork
+from pmi_cl.inversion.engine.descent import NonFiniteInversion
+from pmi_cl.inversion.engine.diagnosis import LayerTrace, where_not_finite
+from pmi_cl.inversion.engine.engine import Inversion
+from pmi_cl.inversion.networks.frozen import FrozenNetwork
+from pmi_cl.inversion.networks.token_network import TokenNetwork
 from pmi_cl.inversion.objectives import FeatureMatch, StatisticsMatch
-from pmi_cl.inversion.token_network import TokenNetwork
 from pmi_cl.inversion.transforms import Transforms
 from pmi_cl.seeding import seeded
-from tests.small_clips import small_clip
-from tests.small_networks import two_blocks
+from tests.support.small_clips import small_clip
+from tests.support.small_networks import two_blocks
 from tests.test_token_network import maps, moments, with_everything
 
 IMAGES = torch.randn(4, 3, 8, 8, generator=seeded(0))
@@ -56,10 +56,18 @@ KEPT = torch.tensor([[0, 5, 9]]).repeat(4, 1)
 TRACED: dict[str, tuple[Any, Tensor, dict[str, Tensor]]] = {
     "BatchNorms": (lambda: FrozenNetwork(two_blocks().pieces()), IMAGES, {}),
     "tokens": (lambda: TokenNetwork(small_clip().pieces()[1:], moments()), maps(4), {}),
-    "tokens with prompts": (lambda: TokenNetwork(with_everything().pieces()[1:], moments()), maps(4), {"context": CONTEXTS}),
+    "tokens with prompts": (
+        lambda: TokenNetwork(with_everything().pieces()[1:], moments()),
+        maps(4),
+        {"context": CONTEXTS},
+    ),
     "some of the patches": (lambda: TokenNetwork(small_clip().pieces()[1:], moments()), maps(4), {"kept": KEPT}),
     "tokens of length 1": (lambda: TokenNetwork(small_clip().pieces()[1:], moments(), unit_features=True), maps(4), {}),
-    "tokens in bfloat16": (lambda: TokenNetwork(small_clip().pieces()[1:], moments(), dtype=torch.bfloat16), maps(4), {}),
+    "tokens in bfloat16": (
+        lambda: TokenNetwork(small_clip().pieces()[1:], moments(), dtype=torch.bfloat16),
+        maps(4),
+        {},
+    ),
 }
 
 
@@ -96,7 +104,9 @@ def test_an_input_or_an_objective_that_is_not_finite() -> None:
     assert where_not_finite(network, total, torch.full((2, 3), float("nan")), 0) == "its input"
     to_infinity = where_not_finite(network, lambda trace: lambda x, step: trace(x)[0].sum() / 0, torch.ones(2, 3), 0)
     assert to_infinity == "the objective, above the last layer"
-    steep = where_not_finite(network, lambda trace: lambda x, step: trace(x)[0].abs().sqrt().sum(), torch.zeros(2, 3), 0)
+    steep = where_not_finite(
+        network, lambda trace: lambda x, step: trace(x)[0].abs().sqrt().sum(), torch.zeros(2, 3), 0
+    )
     assert steep == "the objective, above the last layer"
 
 
@@ -108,12 +118,17 @@ def run(pieces: list[nn.Module], **settings: Any) -> None:
 
 @pytest.mark.parametrize("at", [0, 1, 2])
 def test_the_inversion_of_a_whole_network_names_the_layer(at: int) -> None:
-    with pytest.raises(NonFiniteInversion, match=rf"the full model is not finite \(first in layer {at} of 3, counted from 0\) even"):
+    with pytest.raises(
+        NonFiniteInversion, match=rf"the full model is not finite \(first in layer {at} of 3, counted from 0\) even"
+    ):
         run(broken(at))
 
 
 @pytest.mark.parametrize("precision", [torch.float32, torch.bfloat16])
 def test_a_rate_too_high_shows_in_the_first_layer(precision: torch.dtype) -> None:
     """The iterate stays finite for a step or two, its statistics do not."""
-    with pytest.raises(NonFiniteInversion, match=r"first in layer 0 of 3, counted from 0\) even at a quarter of its rate 1e\+30: lower it"):
+    with pytest.raises(
+        NonFiniteInversion,
+        match=r"first in layer 0 of 3, counted from 0\) even at a quarter of its rate 1e\+30: lower it",
+    ):
         run(two_blocks().pieces(), lr=1e30, precision=precision, transforms=Transforms(roll=1, noise=0.1))

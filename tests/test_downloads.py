@@ -14,12 +14,13 @@ from typing import Any
 import pytest
 
 from pmi_cl.cli import main
-from pmi_cl.datasets import downloads, seq_tinyimg
-from pmi_cl.datasets.downloads import Download
+from pmi_cl.datasets import seq_tinyimg
+from pmi_cl.datasets.files import downloads
+from pmi_cl.datasets.files.downloads import Download
+from pmi_cl.datasets.files.unpacking import unpack_folder
 from pmi_cl.datasets.seq_tinyimg import SeqTinyImageNet
-from pmi_cl.datasets.unpacking import unpack_folder
 from pmi_cl.errors import UserError
-from tests.image_sets import write, write_tiny
+from tests.support.image_sets import write, write_tiny
 
 FILES = {"set/a.txt": b"1", "set/deep/er/b.txt": b"22", "beside.txt": b"3", "other/c.txt": b"4"}
 
@@ -54,7 +55,17 @@ def below(folder: Path) -> dict[str, bytes]:
 
 def test_a_check_says_what_a_run_will_fetch(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     for dataset, file in (("seq-cifar100", "cifar-100-python.tar.gz"), ("seq-tinyimg", "tiny-imagenet-200.zip")):
-        words = ["--model", "sgd", "--dataset", dataset, "--base_path", str(tmp_path), "--results_path", str(tmp_path / "runs"), "--check"]
+        words = [
+            "--model",
+            "sgd",
+            "--dataset",
+            dataset,
+            "--base_path",
+            str(tmp_path),
+            "--results_path",
+            str(tmp_path / "runs"),
+            "--check",
+        ]
         assert main(words) == 0
         (line,) = capsys.readouterr().err.splitlines()
         assert line.startswith("the run will first fetch http") and line.endswith(f"{file} into {tmp_path / file}")
@@ -116,7 +127,9 @@ def test_a_damaged_archive_leaves_nothing(make: Any, damage: str, tmp_path: Path
 def test_tiny_is_fetched_unpacked_and_decoded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """As on a machine with a network: ``fetch`` is replaced by a copy of our own archive."""
     write_tiny(tmp_path / "elsewhere", classes=200, train=1, test=1)
-    archive = zipped(tmp_path / "tiny.zip", {**below(tmp_path / "elsewhere"), "tiny-imagenet-200/test/images/test_0.JPEG": b"?"})
+    archive = zipped(
+        tmp_path / "tiny.zip", {**below(tmp_path / "elsewhere"), "tiny-imagenet-200/test/images/test_0.JPEG": b"?"}
+    )
     asked = []
 
     def fetched(url: str, target: Path, digest: str, progress: Any) -> None:
@@ -128,7 +141,9 @@ def test_tiny_is_fetched_unpacked_and_decoded(tmp_path: Path, monkeypatch: pytes
     args, told = SimpleNamespace(base_path=str(tmp_path / "data")), []
     SeqTinyImageNet.check(SimpleNamespace(base_path=args.base_path, n_classes=20))
     assert not (tmp_path / "data").exists()
-    dataset = SeqTinyImageNet(SimpleNamespace(base_path=args.base_path, n_classes=20), "cpu", lambda *state: told.append(state))
+    dataset = SeqTinyImageNet(
+        SimpleNamespace(base_path=args.base_path, n_classes=20), "cpu", lambda *state: told.append(state)
+    )
     assert asked == [("http://cs231n.stanford.edu/tiny-imagenet-200.zip", "md5:90528d7ca1a48142e341f4ef8d21d0de")]
     assert len(dataset.train.labels) == 20
     assert told[0] == ("downloading tiny-imagenet-200.zip (MiB)", 2, 3) and told[-1] == ("decoding images", 400, 400)
@@ -137,14 +152,20 @@ def test_tiny_is_fetched_unpacked_and_decoded(tmp_path: Path, monkeypatch: pytes
     assert len(asked) == 1
 
 
-def test_an_archive_that_lies_there_is_checked_and_used_offline(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_archive_that_lies_there_is_checked_and_used_offline(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     write_tiny(tmp_path / "elsewhere", classes=200, train=1, test=1)
     (tmp_path / "data").mkdir()
     archive = zipped(tmp_path / "data" / "tiny-imagenet-200.zip", below(tmp_path / "elsewhere"))
     args = SimpleNamespace(base_path=str(tmp_path / "data"), offline=True, n_classes=20)
     SeqTinyImageNet.check(args)
-    with pytest.raises(UserError, match=r"tiny-imagenet-200.zip is damaged \(md5:.*delete it to download http://cs231n"):
+    with pytest.raises(
+        UserError, match=r"tiny-imagenet-200.zip is damaged \(md5:.*delete it to download http://cs231n"
+    ):
         SeqTinyImageNet(args, "cpu")
     digest = f"md5:{hashlib.md5(archive.read_bytes()).hexdigest()}"
-    monkeypatch.setattr(seq_tinyimg, "ARCHIVE", Download(seq_tinyimg.ARCHIVE.url, digest, archive.name, "tiny-imagenet-200"))
+    monkeypatch.setattr(
+        seq_tinyimg, "ARCHIVE", Download(seq_tinyimg.ARCHIVE.url, digest, archive.name, "tiny-imagenet-200")
+    )
     assert len(SeqTinyImageNet(args, "cpu").test.labels) == 20

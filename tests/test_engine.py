@@ -13,21 +13,21 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from pmi_cl.backbones.resnet_cifar import resnet20
-from pmi_cl.inversion.colour import Colour
 from pmi_cl.inversion.config import InversionConfig
-from pmi_cl.inversion.cost import input_shapes, layer_costs
-from pmi_cl.inversion.descent import NonFiniteInversion
-from pmi_cl.inversion.engine import Inversion
-from pmi_cl.inversion.frozen import FrozenNetwork
+from pmi_cl.inversion.engine.cost import input_shapes, layer_costs
+from pmi_cl.inversion.engine.descent import NonFiniteInversion
+from pmi_cl.inversion.engine.engine import Inversion
+from pmi_cl.inversion.features.statistics import Moments, batch_moments
+from pmi_cl.inversion.networks.frozen import FrozenNetwork
+from pmi_cl.inversion.networks.pieces import measure_input_moments
 from pmi_cl.inversion.objectives import CrossEntropy, FeatureMatch, StatisticsMatch, TotalVariation
-from pmi_cl.inversion.pieces import measure_input_moments
-from pmi_cl.inversion.pmi import PmiConfig
+from pmi_cl.inversion.parts.colour import Colour
 from pmi_cl.inversion.starts import STARTS, low_frequency_noise, matched_noise, white_noise
-from pmi_cl.inversion.statistics import Moments, batch_moments
 from pmi_cl.inversion.transforms import Transforms
+from pmi_cl.inversion.ways.pmi import PmiConfig
 from pmi_cl.seeding import seeded
-from tests.slow_references import hooked_kls
-from tests.small_networks import trained_on_digits, two_blocks
+from tests.support.slow_references import hooked_kls
+from tests.support.small_networks import trained_on_digits, two_blocks
 
 SHAPE = (3, 8, 8)
 FEATURES = 32  # of two_blocks
@@ -52,7 +52,11 @@ def moments() -> list[Moments]:
 
 def inversion(config: InversionConfig, n: int = 10, seed: int = 0, **changes: Any) -> Inversion:
     network = two_blocks()
-    given = {"targets": torch.randn(n, FEATURES, generator=seeded(2)), "labels": torch.arange(n) % 3, "input_moments": moments()}
+    given = {
+        "targets": torch.randn(n, FEATURES, generator=seeded(2)),
+        "labels": torch.arange(n) % 3,
+        "input_moments": moments(),
+    }
     return Inversion(network.pieces(), network.head, config, image_shape=SHAPE, seed=seed, **{**given, **changes})
 
 
@@ -108,7 +112,11 @@ def test_full_model_inversion_equals_the_naive_loop_batch_by_batch(transforms: T
 @pytest.mark.parametrize("start", STARTS)
 def test_the_loss_falls_from_every_start(start: Any, spectrum: float) -> None:
     config = InversionConfig(
-        start=start, steps=30, spectrum=spectrum, pmi=PmiConfig(steps=10), terms=(FeatureMatch(), StatisticsMatch(), TotalVariation())
+        start=start,
+        steps=30,
+        spectrum=spectrum,
+        pmi=PmiConfig(steps=10),
+        terms=(FeatureMatch(), StatisticsMatch(), TotalVariation()),
     )
     whole = finished(config)
     losses = whole.report.losses[-1]["losses"]
@@ -119,7 +127,10 @@ def test_the_loss_falls_from_every_start(start: Any, spectrum: float) -> None:
 
 def test_the_stages_of_each_start() -> None:
     starts: tuple[Any, ...] = STARTS
-    stages = {start: [e["stage"] for e in finished(replace(EVERYTHING, start=start, batch=10)).report.losses] for start in starts}
+    stages = {
+        start: [e["stage"] for e in finished(replace(EVERYTHING, start=start, batch=10)).report.losses]
+        for start in starts
+    }
     assert stages["pmi"] == ["layer 2", "layer 1", "layer 0", "full model"]
     assert stages["stem"] == ["layer 0", "full model"]
     assert all(stages[start] == ["full model"] for start in ("noise", "stats", "lowfreq"))
@@ -136,7 +147,9 @@ def test_bfloat16_ends_near_float32() -> None:
     config = InversionConfig(steps=20)
     low, high = (finished(replace(config, precision=dtype)) for dtype in (torch.bfloat16, torch.float32))
     assert low.images().dtype == torch.float32
-    assert float(low.report.losses[-1]["losses"][-1]) == pytest.approx(float(high.report.losses[-1]["losses"][-1]), rel=0.1)
+    assert float(low.report.losses[-1]["losses"][-1]) == pytest.approx(
+        float(high.report.losses[-1]["losses"][-1]), rel=0.1
+    )
 
 
 # --- starts -------------------------------------------------------------------------------------------------------------------
@@ -178,7 +191,9 @@ def test_without_steps_the_images_are_the_start(start: Any, spectrum: float) -> 
 @pytest.mark.parametrize("spectrum", [0.0, 0.5])
 def test_a_users_start_gives_images_also_where_another_space_is_optimised(spectrum: float) -> None:
     drawn = torch.tensor([1.0, -1.0, 0.5]).view(1, 3, 1, 1).expand(4, *SHAPE)
-    config = InversionConfig(start=lambda shape, generator: drawn.clone(), steps=0, schedule="cosine", spectrum=spectrum)
+    config = InversionConfig(
+        start=lambda shape, generator: drawn.clone(), steps=0, schedule="cosine", spectrum=spectrum
+    )
     mixed = torch.randn(3, 3, generator=seeded(1))
     images = finished(config, n=4, colour=Colour.of(mixed @ mixed.T)).images()
     torch.testing.assert_close(images, drawn, rtol=1e-4, atol=1e-4)
@@ -338,7 +353,9 @@ def test_a_network_in_one_piece_has_no_stem() -> None:
     network = torch.nn.Sequential(*two_blocks().pieces())
     config = replace(EVERYTHING, start="stem", terms=(FeatureMatch(),))
     with pytest.raises(ValueError, match="two pieces"):
-        Inversion([network], None, config, image_shape=SHAPE, targets=torch.zeros(2, FEATURES), input_moments=moments()[:1])
+        Inversion(
+            [network], None, config, image_shape=SHAPE, targets=torch.zeros(2, FEATURES), input_moments=moments()[:1]
+        )
 
 
 @pytest.mark.parametrize("changed", [{"lr": 1e30}, {"pmi": PmiConfig(steps=3, lr=1e30)}])

@@ -12,13 +12,18 @@ from pathlib import Path
 import pytest
 
 from pmi_cl.errors import UserError
-from pmi_cl.extensions import extensions
 from pmi_cl.inversion import plugins
 from pmi_cl.models.inversion_parts import check_named
+from pmi_cl.registry.extensions import extensions
 
 ROOT = Path(__file__).resolve().parent.parent
 # page -> the module that its template becomes, and how long it may be in lines that are not empty
-PAGES = {"method": ("taught", 40), "dataset": ("stripes", 25), "backbone": ("plain", 20), "inversion_part": ("inversion", 15)}
+PAGES = {
+    "method": ("taught", 40),
+    "dataset": ("stripes", 25),
+    "backbone": ("plain", 20),
+    "inversion_part": ("inversion", 15),
+}
 SMALL = [
     "--n_epochs",
     "1",
@@ -47,9 +52,14 @@ def template(name: str) -> str:
 
 def entry_points() -> str:
     """Those of all pages, in the format of an installed package."""
-    tables = re.findall(r"^ *\[project\.entry-points\.\"(.*?)\"\]\n(.*?)^ *```", "".join(map(page, PAGES)), re.DOTALL | re.MULTILINE)
+    tables = re.findall(
+        r"^ *\[project\.entry-points\.\"(.*?)\"\]\n(.*?)^ *```", "".join(map(page, PAGES)), re.DOTALL | re.MULTILINE
+    )
     assert len(tables) == len(PAGES)
-    return "\n".join(f"[{group}]\n" + "\n".join(line.strip().replace('"', "") for line in body.splitlines()) for group, body in tables)
+    return "\n".join(
+        f"[{group}]\n" + "\n".join(line.strip().replace('"', "") for line in body.splitlines())
+        for group, body in tables
+    )
 
 
 def install(folder: Path, package: str, modules: dict[str, str], points: str) -> None:
@@ -75,7 +85,9 @@ def site(tmp_path: Path) -> Path:
 def command(site: Path, *words: str, cwd: Path | None = None) -> subprocess.CompletedProcess[str]:
     environment = {**os.environ, "PYTHONPATH": f"{site}{os.pathsep}{ROOT}", "OMP_NUM_THREADS": "1"}
     here = cwd or site.parent
-    return subprocess.run([sys.executable, "-m", "pmi_cl", *words], cwd=here, env=environment, capture_output=True, text=True, check=False)
+    return subprocess.run(
+        [sys.executable, "-m", "pmi_cl", *words], cwd=here, env=environment, capture_output=True, text=True, check=False
+    )
 
 
 @pytest.mark.parametrize("name", PAGES)
@@ -97,7 +109,9 @@ def test_what_a_package_adds_is_listed_and_explained_without_importing_it(site: 
     ):
         assert " ".join(line.split()) in " ".join(listed.stdout.split())
     helped = command(site, "--help", "--model", "taught").stdout
-    assert "--distillation FLOAT" in helped and "weight of the distance to the old network's logits" in " ".join(helped.split())
+    assert "--distillation FLOAT" in helped and "weight of the distance to the old network's logits" in " ".join(
+        helped.split()
+    )
     refused = command(site, "--model", "taught", "--dataset", "seq-stripes", "--distillation", "-1", "--check")
     assert refused.stderr == "pmi-cl: error: --distillation -1: it must be at least 0\n"
 
@@ -121,7 +135,19 @@ def test_a_run_of_one_s_own_method_goes_on_where_it_stopped(site: Path) -> None:
 
 
 def test_an_inversion_takes_its_start_and_a_term_from_a_package(site: Path) -> None:
-    small = ["--buffer_images", "24", "--inv_batch", "24", "--inv_steps", "2", "--cont_epochs", "2", "--stop_after", "2", *SMALL]
+    small = [
+        "--buffer_images",
+        "24",
+        "--inv_batch",
+        "24",
+        "--inv_steps",
+        "2",
+        "--cont_epochs",
+        "2",
+        "--stop_after",
+        "2",
+        *SMALL,
+    ]
     words = ["--model", "pmi_rdfcil", "--dataset", "seq-digits", *small]
     done = command(site, *words, "--inv_start", "grey", "--inv_terms", "shown=0.5")
     assert done.returncode == 0, done.stderr
@@ -129,7 +155,10 @@ def test_an_inversion_takes_its_start_and_a_term_from_a_package(site: Path) -> N
         (["--inv_start", "gray"], "unknown start of the inversion 'gray': did you mean grey?"),
         (["--inv_terms", "shown=much"], "--inv_terms shown=much: write NAME or NAME=WEIGHT"),
         (["--inv_terms", "showm"], "unknown term of the inversion 'showm': did you mean shown?"),
-        (["--inv_terms", "grey", "--check"], "--inv_terms grey: the part of an inversion 'grey' of the package my-package cannot be used"),
+        (
+            ["--inv_terms", "grey", "--check"],
+            "--inv_terms grey: the part of an inversion 'grey' of the package my-package cannot be used",
+        ),
     ):
         refused = command(site, *words, *flags)
         assert refused.returncode == 2 and said in refused.stderr
@@ -147,7 +176,9 @@ NO_PARTS = {
 
 
 @pytest.mark.parametrize("typed", NO_PARTS)
-def test_what_is_no_part_of_an_inversion_is_refused_before_the_first_task(typed: str, site: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_what_is_no_part_of_an_inversion_is_refused_before_the_first_task(
+    typed: str, site: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     points = "[pmi_cl.inversion]\nlost = broken.lost:start\nstarted = broken.parts:start\nshort = broken.parts:short\n"
     install(site, "broken", {"lost": "import not_there\n", "parts": PARTS}, points)
     monkeypatch.syspath_prepend(str(site))
@@ -161,26 +192,37 @@ def test_what_is_no_part_of_an_inversion_is_refused_before_the_first_task(typed:
         for name in [name for name in sys.modules if name.split(".")[0] in ("broken", "my_package")]:
             del sys.modules[name]
     said = str(caught.value)
-    assert said.startswith(f"{typed}: the part of an inversion '{word.partition('=')[0]}' of the package ") and NO_PARTS[typed] in said
+    assert (
+        said.startswith(f"{typed}: the part of an inversion '{word.partition('=')[0]}' of the package ")
+        and NO_PARTS[typed] in said
+    )
     assert "\n" not in said
 
 
 def test_trying_a_start_leaves_the_random_numbers_as_they_were(site: Path) -> None:
-    (site / "my_package/inversion.py").write_text("import torch\n\n\ndef grey(shape, generator):\n    return torch.randn(shape)\n")
+    (site / "my_package/inversion.py").write_text(
+        "import torch\n\n\ndef grey(shape, generator):\n    return torch.randn(shape)\n"
+    )
     program = "import torch; from pmi_cl.models.inversion_parts import check_named as c; a = torch.get_rng_state(); c('grey', ()); "
     ended = "print(torch.equal(a, torch.get_rng_state()))"
     environment = {**os.environ, "PYTHONPATH": f"{site}{os.pathsep}{ROOT}"}
-    done = subprocess.run([sys.executable, "-c", program + ended], env=environment, capture_output=True, text=True, check=False)
+    done = subprocess.run(
+        [sys.executable, "-c", program + ended], env=environment, capture_output=True, text=True, check=False
+    )
     assert done.stdout == "True\n", done.stderr
 
 
-FAILING = "from pmi_cl.models.sgd import Sgd\nimport not_there\n\n\nclass Failing(Sgd):\n    NAME = 'failing'\n"
+FAILING = "from pmi_cl.models.resnet.sgd import Sgd\nimport not_there\n\n\nclass Failing(Sgd):\n    NAME = 'failing'\n"
 BROKEN = {
     "absent": ("nowhere:Absent", {}, "there is no such module"),
     "unnamed": ("broken.unnamed:Unnamed", {"unnamed": "class Unnamed:\n    pass\n"}, "its NAME must be 'unnamed'"),
     "undefined": ("broken.undefined:Undefined", {"undefined": ""}, "the module does not define it"),
     "unreadable": ("broken.unreadable:Unreadable", {"unreadable": "class Unreadable(:\n"}, "invalid syntax"),
-    "sgd": ("broken.sgd:Sgd", {"sgd": "class Sgd:\n    NAME = 'sgd'\n"}, "the name is taken by pmi_cl.models.sgd"),
+    "sgd": (
+        "broken.sgd:Sgd",
+        {"sgd": "class Sgd:\n    NAME = 'sgd'\n"},
+        "the name is taken by pmi_cl.models.resnet.sgd",
+    ),
     "failing": ("broken.failing:Failing", {"failing": FAILING}, "ModuleNotFoundError: No module named 'not_there'"),
 }
 
@@ -207,10 +249,21 @@ def test_a_template_works_as_a_file_of_a_checkout(name: str, tmp_path: Path) -> 
     words = re.search(r"`python main\.py (.*?)`", page(name))
     assert words is not None
     small = {"pmi_rdfcil": ["--buffer_images", "20", "--inv_batch", "20", "--inv_steps", "2", "--cont_epochs", "2"]}
-    command_line = [*words[1].split(), *SMALL, "--stop_after", "2", *(small["pmi_rdfcil"] if "pmi_rdfcil" in words[1] else [])]
+    command_line = [
+        *words[1].split(),
+        *SMALL,
+        "--stop_after",
+        "2",
+        *(small["pmi_rdfcil"] if "pmi_rdfcil" in words[1] else []),
+    ]
     environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": ""}
     done = subprocess.run(
-        [sys.executable, "main.py", *command_line], cwd=copy, env=environment, capture_output=True, text=True, check=False
+        [sys.executable, "main.py", *command_line],
+        cwd=copy,
+        env=environment,
+        capture_output=True,
+        text=True,
+        check=False,
     )
     assert done.returncode == 0, done.stderr
 

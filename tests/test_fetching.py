@@ -15,8 +15,8 @@ from pathlib import Path
 
 import pytest
 
-from pmi_cl.datasets.fetching import fetch
-from pmi_cl.datasets.unpacking import unpack
+from pmi_cl.datasets.files.fetching import fetch
+from pmi_cl.datasets.files.unpacking import unpack
 from pmi_cl.errors import UserError
 
 CONTENT = bytes(range(256)) * 12000  # 3 MB: several blocks
@@ -203,7 +203,9 @@ def special(name: str, kind: bytes = tarfile.REGTYPE, link: str = "") -> tarfile
 
 
 def test_only_the_named_members_are_unpacked(tmp_path: Path) -> None:
-    path = archive(tmp_path / "a.tar.gz", set=special("set", tarfile.DIRTYPE), set__train=b"1", set__test=b"2", set__other=b"3")
+    path = archive(
+        tmp_path / "a.tar.gz", set=special("set", tarfile.DIRTYPE), set__train=b"1", set__test=b"2", set__other=b"3"
+    )
     unpack(path, tmp_path, ["set/train", "set/test"])
     assert {file.name: file.read_bytes() for file in (tmp_path / "set").iterdir()} == {"train": b"1", "test": b"2"}
     assert sorted(file.name for file in tmp_path.iterdir()) == ["a.tar.gz", "set"]

@@ -20,17 +20,17 @@ import torch
 from torch import Tensor, nn
 
 from pmi_cl.inversion.config import InversionConfig
-from pmi_cl.inversion.descent import NonFiniteInversion
-from pmi_cl.inversion.frozen import FrozenNetwork
+from pmi_cl.inversion.engine.descent import NonFiniteInversion
+from pmi_cl.inversion.engine.stages import InversionStep
 from pmi_cl.inversion.invert import invert, judge
+from pmi_cl.inversion.networks.frozen import FrozenNetwork
+from pmi_cl.inversion.networks.pieces import measure_input_moments, split_network
 from pmi_cl.inversion.objectives import CrossEntropy, FeatureMatch, Objective, StatisticsMatch, TotalVariation
-from pmi_cl.inversion.pieces import measure_input_moments, split_network
-from pmi_cl.inversion.pmi import PmiConfig
-from pmi_cl.inversion.stages import InversionStep
 from pmi_cl.inversion.starts import STARTS
 from pmi_cl.inversion.transforms import Transforms
+from pmi_cl.inversion.ways.pmi import PmiConfig
 from pmi_cl.seeding import seeded
-from tests.foreign_networks import (
+from tests.support.foreign_networks import (
     PUBLISHED_RESNET32,
     CifarResNet,
     ClassifierOfLayers,
@@ -43,8 +43,8 @@ from tests.foreign_networks import (
     stages_in_a_row,
     torchvision_models,
 )
-from tests.slow_references import hooked_kls, numpy_moments
-from tests.small_networks import randomise_norms, trained_on_digits
+from tests.support.slow_references import hooked_kls, numpy_moments
+from tests.support.small_networks import randomise_norms, trained_on_digits
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -86,7 +86,14 @@ def test_pieces_and_head_make_up_the_network(network: Callable[[], nn.Module], c
 
 @pytest.mark.parametrize(
     ("kind", "count"),
-    [(LayersThenPooling, 2), (StagesOfLayers, 3), (FlattensInside, 2), (ClassifierOfLayers, 1), (InAWrapper, 2), (stages_in_a_row, 2)],
+    [
+        (LayersThenPooling, 2),
+        (StagesOfLayers, 3),
+        (FlattensInside, 2),
+        (ClassifierOfLayers, 1),
+        (InAWrapper, 2),
+        (stages_in_a_row, 2),
+    ],
 )
 def test_a_network_of_plain_layers_is_taken_apart_and_inverted(kind: Callable[[], nn.Module], count: int) -> None:
     torch.manual_seed(0)
@@ -94,12 +101,16 @@ def test_a_network_of_plain_layers_is_taken_apart_and_inverted(kind: Callable[[]
     pieces, head = split_network(model, images(2, 16))
     assert len(pieces) == count and isinstance(head, nn.Linear)
     with torch.no_grad():
-        torch.testing.assert_close(head(nn.Sequential(*pieces)(images(4, 16))), model(images(4, 16)), rtol=1e-5, atol=1e-5)
+        torch.testing.assert_close(
+            head(nn.Sequential(*pieces)(images(4, 16))), model(images(4, 16)), rtol=1e-5, atol=1e-5
+        )
         network = FrozenNetwork(pieces, head)
         kls, expected = network(images(4, 16))[1], hooked_kls(model, images(4, 16))[1]
     torch.testing.assert_close(torch.stack(kls), torch.stack(expected), rtol=1e-4, atol=1e-5)
     config = InversionConfig(steps=12, terms=(CrossEntropy(), StatisticsMatch(0.1)))
-    losses = invert(model, image_shape=(3, 16, 16), labels=torch.arange(8) % 4, config=config).report.losses[0]["losses"]
+    losses = invert(model, image_shape=(3, 16, 16), labels=torch.arange(8) % 4, config=config).report.losses[0][
+        "losses"
+    ]
     assert losses[-1] < losses[0]
 
 
@@ -108,7 +119,9 @@ def test_pieces_may_be_single_layers() -> None:
     config = InversionConfig(steps=3, terms=(CrossEntropy(), StatisticsMatch(0.1)))
     whole = invert(model, image_shape=(3, 8, 8), labels=torch.arange(4), config=config)
     layers = list(model)
-    parts = invert(model, image_shape=(3, 8, 8), labels=torch.arange(4), config=config, pieces=layers[:-1], head=layers[-1])
+    parts = invert(
+        model, image_shape=(3, 8, 8), labels=torch.arange(4), config=config, pieces=layers[:-1], head=layers[-1]
+    )
     torch.testing.assert_close(parts.images, whole.images, rtol=1e-3, atol=1e-3)
     assert parts.judged["StatisticsMatch"] > 0
 
@@ -332,8 +345,14 @@ class ChangesInPlace(nn.Module):
     ("given", "message"),
     [
         ({"targets": torch.zeros(4, 1)}, "the targets have 1 values each, the network's features 8"),
-        ({"targets": torch.zeros(4, 8), "labels": torch.tensor([0, 1, 2, 4])}, "label 4 is none of the network's 4 classes"),
-        ({"labels": torch.arange(4), "pieces": [ChangesInPlace(), plain_network()[:5]], "head": None}, "changes tensors in place"),
+        (
+            {"targets": torch.zeros(4, 8), "labels": torch.tensor([0, 1, 2, 4])},
+            "label 4 is none of the network's 4 classes",
+        ),
+        (
+            {"labels": torch.arange(4), "pieces": [ChangesInPlace(), plain_network()[:5]], "head": None},
+            "changes tensors in place",
+        ),
     ],
 )
 def test_what_does_not_fit_is_said_before_the_first_step(given: dict[str, Any], message: str) -> None:
@@ -349,12 +368,24 @@ def without_statistics(norm: Callable[[int], nn.Module]) -> nn.Module:
 
 
 @pytest.mark.parametrize(
-    "norm", [nn.InstanceNorm2d, functools.partial(nn.GroupNorm, 2), functools.partial(nn.BatchNorm2d, track_running_stats=False)]
+    "norm",
+    [
+        nn.InstanceNorm2d,
+        functools.partial(nn.GroupNorm, 2),
+        functools.partial(nn.BatchNorm2d, track_running_stats=False),
+    ],
 )
 def test_statistics_are_not_matched_where_there_are_none(norm: Callable[[int], nn.Module]) -> None:
     model, labels = without_statistics(norm), torch.arange(4)
-    with pytest.raises(ValueError, match=r"StatisticsMatch needs BatchNorms with running statistics.*choose terms without it"):
-        invert(model, image_shape=(3, 8, 8), labels=labels, config=InversionConfig(steps=1, terms=(CrossEntropy(), StatisticsMatch())))
+    with pytest.raises(
+        ValueError, match=r"StatisticsMatch needs BatchNorms with running statistics.*choose terms without it"
+    ):
+        invert(
+            model,
+            image_shape=(3, 8, 8),
+            labels=labels,
+            config=InversionConfig(steps=1, terms=(CrossEntropy(), StatisticsMatch())),
+        )
     config = InversionConfig(steps=1, terms=(CrossEntropy(), StatisticsMatch(0.0)))
     assert invert(model, image_shape=(3, 8, 8), labels=labels, config=config).images.shape == (4, 3, 8, 8)
 
@@ -391,7 +422,11 @@ def with_broken_statistics() -> nn.Module:
         (plain_network, {"image_shape": (3, 1, 1)}, r"does not take images of the shape \(3, 1, 1\)"),
         (ours, {"image_shape": (1, 32, 32)}, r"images of the shape \(1, 32, 32\) do not go through pieces and head"),
         (plain_network, {"pieces": []}, "pieces must be one or more modules"),
-        (plain_network, {"pieces": [plain_network()[1], plain_network()[0]]}, "do not go through pieces and head.*order of the pieces"),
+        (
+            plain_network,
+            {"pieces": [plain_network()[1], plain_network()[0]]},
+            "do not go through pieces and head.*order of the pieces",
+        ),
         (plain_network, {"pieces": [plain_network()[0]], "head": nn.ReLU()}, r"must end in features \(n, d\)"),
         (plain_network, {"head": nn.Linear(8, 4)}, "head goes with pieces"),
         (plain_network, {"pieces": [plain_network()[:5]]}, "CrossEntropy needs a network with a classifier"),
@@ -403,13 +438,28 @@ def with_broken_statistics() -> nn.Module:
         (lambda: torch.relu, {}, "model must be a torch.nn.Module, not a builtin_function_or_method"),
         (plain_network, {"labels": [0, 1]}, r"labels must be a tensor \(n,\), not a list"),
         (plain_network, {"labels": torch.zeros(2)}, "labels must be whole class numbers, not torch.float32"),
-        (plain_network, {"labels": torch.zeros(2, 2, dtype=torch.long)}, r"labels must be class numbers \(n,\), not of the shape \(2, 2\)"),
+        (
+            plain_network,
+            {"labels": torch.zeros(2, 2, dtype=torch.long)},
+            r"labels must be class numbers \(n,\), not of the shape \(2, 2\)",
+        ),
         (plain_network, {"labels": None, "targets": torch.zeros(2, 8)}, "CrossEntropy needs labels"),
-        (plain_network, {"targets": torch.zeros(4, 8, dtype=torch.long)}, "targets must be a tensor of floating-point features"),
+        (
+            plain_network,
+            {"targets": torch.zeros(4, 8, dtype=torch.long)},
+            "targets must be a tensor of floating-point features",
+        ),
     ],
 )
-def test_an_argument_that_is_none_is_named(network: Callable[[], nn.Module], given: dict[str, Any], message: str) -> None:
-    arguments = {"image_shape": (3, 8, 8), "labels": torch.arange(4), "config": InversionConfig(steps=1, terms=(CrossEntropy(),)), **given}
+def test_an_argument_that_is_none_is_named(
+    network: Callable[[], nn.Module], given: dict[str, Any], message: str
+) -> None:
+    arguments = {
+        "image_shape": (3, 8, 8),
+        "labels": torch.arange(4),
+        "config": InversionConfig(steps=1, terms=(CrossEntropy(),)),
+        **given,
+    }
     with pytest.raises(ValueError, match=message):
         invert(network(), **arguments)
 
@@ -477,7 +527,8 @@ def run(*command: str) -> subprocess.CompletedProcess[str]:
 
 def test_torchvision_imports_after_the_shim_called_any_number_of_times() -> None:
     torchvision_models()  # skips where it is not installed
-    code = "from pmi_cl.torchvision_shim import ensure_torchvision as e; e(); e(); import torchvision; e(); torchvision.models.resnet18()"
+    shim = "from pmi_cl.machine.torchvision_shim import ensure_torchvision as e"
+    code = f"{shim}; e(); e(); import torchvision; e(); torchvision.models.resnet18()"
     done = run("-c", code)
     assert done.returncode == 0, done.stderr
 
@@ -497,8 +548,24 @@ def test_the_example_of_the_readme_makes_a_picture(tmp_path: Path) -> None:
 
 def test_the_example_takes_any_network_and_its_published_weights(tmp_path: Path) -> None:
     published_resnet32()  # skips where the weights are not at hand
-    options = ["--network", "tests.foreign_networks:cifar_resnet32", "--weights", str(PUBLISHED_RESNET32), "--size", "16"]
-    done = run("examples/invert_your_network.py", *options, "--steps", "40", "--per-class", "2", "--out", str(tmp_path / "grid.png"))
+    options = [
+        "--network",
+        "tests.support.foreign_networks:cifar_resnet32",
+        "--weights",
+        str(PUBLISHED_RESNET32),
+        "--size",
+        "16",
+    ]
+    done = run(
+        "examples/invert_your_network.py",
+        *options,
+        "--steps",
+        "40",
+        "--per-class",
+        "2",
+        "--out",
+        str(tmp_path / "grid.png"),
+    )
     assert done.returncode == 0, done.stderr
     recognised = re.search(r"20 images, 40 steps, .* recognises (\d+) %", done.stdout)
     assert recognised and int(recognised[1]) >= 80
@@ -508,8 +575,8 @@ def test_the_example_takes_any_network_and_its_published_weights(tmp_path: Path)
     ("network", "message"),
     [
         ("my_package.networks:resnet32", "there is no module my_package: give MODULE:FUNCTION of a network of yours"),
-        ("tests.foreign_networks:resnet99", "write MODULE:FUNCTION, such as"),
-        ("tests.foreign_networks", "write MODULE:FUNCTION, such as"),
+        ("tests.support.foreign_networks:resnet99", "write MODULE:FUNCTION, such as"),
+        ("tests.support.foreign_networks", "write MODULE:FUNCTION, such as"),
         (":resnet32", "write MODULE:FUNCTION, such as"),
     ],
 )
@@ -531,7 +598,14 @@ def test_the_example_says_what_is_wrong_with_a_network(network: str, message: st
     ],
 )
 def test_the_example_refuses_before_the_work(words: list[str], message: str) -> None:
-    done = run("examples/invert_your_network.py", "--network", "tests.foreign_networks:cifar_resnet32", "--size", "16", *words)
+    done = run(
+        "examples/invert_your_network.py",
+        "--network",
+        "tests.support.foreign_networks:cifar_resnet32",
+        "--size",
+        "16",
+        *words,
+    )
     assert done.returncode == 2 and message in done.stderr
     assert done.stderr.count("\n") == 1 and "inverted.png" not in {path.name for path in ROOT.iterdir()}
 

@@ -12,13 +12,13 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from pmi_cl.backbones.resnet_cifar import resnet20, resnet32
-from pmi_cl.inversion.frozen import ChannelAffine, FrozenNetwork, StatisticsTap
-from pmi_cl.inversion.pieces import split_network
-from pmi_cl.inversion.statistics import Direction
+from pmi_cl.inversion.features.statistics import Direction
+from pmi_cl.inversion.networks.frozen import ChannelAffine, FrozenNetwork, StatisticsTap
+from pmi_cl.inversion.networks.pieces import split_network
 from pmi_cl.seeding import seeded
-from tests.foreign_networks import cifar_resnet20, published_resnet32, torchvision_models
-from tests.slow_references import hooked_kls
-from tests.small_networks import randomise_norms, two_blocks
+from tests.support.foreign_networks import cifar_resnet20, published_resnet32, torchvision_models
+from tests.support.slow_references import hooked_kls
+from tests.support.small_networks import randomise_norms, two_blocks
 
 
 def images(n: int = 8, size: int = 16, dtype: torch.dtype = torch.float32) -> Tensor:
@@ -166,7 +166,9 @@ def test_nothing_can_be_trained_and_no_hook_is_there(network: nn.Module) -> None
     copied.train()
     for module in copied.modules():
         assert not module.training
-        assert not (module._forward_hooks or module._forward_pre_hooks or module._backward_hooks or module._backward_pre_hooks)
+        assert not (
+            module._forward_hooks or module._forward_pre_hooks or module._backward_hooks or module._backward_pre_hooks
+        )
 
 
 def test_no_batchnorm_is_left_and_a_sound_one_is_folded() -> None:

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from pmi_cl.inversion.gaussians import ClassGaussians, fit_gaussians
+from pmi_cl.inversion.features.gaussians import ClassGaussians, fit_gaussians
 from pmi_cl.seeding import seeded
 
 LABELS = torch.tensor([2, 0, 1, 0, 2, 2, 0, 1, 2, 0])

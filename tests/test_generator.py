@@ -10,10 +10,10 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from pmi_cl.inversion.frozen import FrozenNetwork
-from pmi_cl.inversion.generator import Generator, GeneratorWeights, diversity, generator_loss, smoothed
-from tests.slow_references import hooked_kls
-from tests.small_networks import two_blocks
+from pmi_cl.inversion.networks.frozen import FrozenNetwork
+from pmi_cl.inversion.ways.generator import Generator, GeneratorWeights, diversity, generator_loss, smoothed
+from tests.support.slow_references import hooked_kls
+from tests.support.small_networks import two_blocks
 
 
 def randn(*shape: int, seed: int = 0) -> Tensor:
@@ -32,7 +32,13 @@ def test_the_size_of_the_original(side: int, millions: float) -> None:
 def test_the_layers_of_the_original() -> None:
     """Baselines 1.5: linear to 128 maps of 8 x 8, twice (up, convolution, BatchNorm with eps 0.8, LeakyReLU 0.2), convolution, Tanh."""
     layers = list(Generator((32, 32)).layers)
-    kinds = [nn.BatchNorm2d, *[nn.Upsample, nn.Conv2d, nn.BatchNorm2d, nn.LeakyReLU] * 2, nn.Conv2d, nn.Tanh, nn.BatchNorm2d]
+    kinds = [
+        nn.BatchNorm2d,
+        *[nn.Upsample, nn.Conv2d, nn.BatchNorm2d, nn.LeakyReLU] * 2,
+        nn.Conv2d,
+        nn.Tanh,
+        nn.BatchNorm2d,
+    ]
     assert [type(layer) for layer in layers] == kinds
     convolutions = [layer for layer in layers if isinstance(layer, nn.Conv2d)]
     assert [(c.in_channels, c.out_channels, c.kernel_size, c.bias is not None) for c in convolutions] == [
@@ -113,7 +119,9 @@ def test_smoothing_against_a_loop_with_mirrored_borders() -> None:
     weights = np.exp(-((np.arange(5) - 2) ** 2) / 4)
     weights = np.outer(weights, weights) / weights.sum() ** 2
     mirrored = np.pad(image, 2, mode="reflect")
-    expected = [[(mirrored[row : row + 5, column : column + 5] * weights).sum() for column in range(7)] for row in range(6)]
+    expected = [
+        [(mirrored[row : row + 5, column : column + 5] * weights).sum() for column in range(7)] for row in range(6)
+    ]
     np.testing.assert_allclose(smoothed(torch.from_numpy(image)[None, None])[0, 0], expected, atol=1e-6)
 
 
@@ -125,7 +133,9 @@ def test_the_loss_is_the_sum_of_its_four_terms() -> None:
     with torch.no_grad():
         logits, kls = hooked_kls(network, images, "real_to_synthetic")
         expected = (
-            F.cross_entropy(logits / 7, logits.argmax(1)) + diversity(logits) + 0.3 * ((images - smoothed(images)) ** 2).mean()
+            F.cross_entropy(logits / 7, logits.argmax(1))
+            + diversity(logits)
+            + 0.3 * ((images - smoothed(images)) ** 2).mean()
         ) + 11 * sum(float(kl) for kl in kls) / len(kls)
         frozen = FrozenNetwork(network.pieces(), network.head, direction="real_to_synthetic")
         found = generator_loss(frozen, images, weights)

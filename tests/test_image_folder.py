@@ -14,14 +14,16 @@ import torch
 from PIL import Image
 
 from pmi_cl.cli import main
-from pmi_cl.datasets.image_folder import read_images
+from pmi_cl.datasets.files.image_folder import read_images
 from pmi_cl.datasets.seq_folder import SeqFolder
 from pmi_cl.errors import UserError
 
 RED = (200, 30, 10)
 
 
-def write_image(path: Path, size: tuple[int, int] = (20, 16), colour: tuple[int, ...] = RED, mode: str = "RGB", **options: Any) -> Path:
+def write_image(
+    path: Path, size: tuple[int, int] = (20, 16), colour: tuple[int, ...] = RED, mode: str = "RGB", **options: Any
+) -> Path:
     path.parent.mkdir(parents=True, exist_ok=True)
     Image.new("RGB", size, colour).convert(mode).save(path, **options)
     return path
@@ -114,7 +116,8 @@ def test_colours_survive_every_format(tmp_path: Path, name: str, mode: str, opti
 
 
 @pytest.mark.parametrize(
-    ("mode", "value", "level"), [("1", 1, 255), ("L", 77, 77), ("LA", (77, 200), 77), ("I;16", 77 * 256 + 5, 77), ("I;16", 65535, 255)]
+    ("mode", "value", "level"),
+    [("1", 1, 255), ("L", 77, 77), ("LA", (77, 200), 77), ("I;16", 77 * 256 + 5, 77), ("I;16", 65535, 255)],
 )
 def test_grey_of_every_depth(tmp_path: Path, mode: str, value: Any, level: int) -> None:
     Image.new(mode, (9, 30), value).save(tmp_path / "grey.png")
@@ -135,7 +138,9 @@ def test_the_middle_is_cut_out_and_shrunk(tmp_path: Path) -> None:
 def test_an_image_of_the_right_size_is_not_touched(tmp_path: Path) -> None:
     pixels = numpy.random.default_rng(0).integers(0, 256, (16, 16, 3), dtype=numpy.uint8)
     Image.fromarray(pixels).save(tmp_path / "a.png")
-    numpy.testing.assert_array_equal(read_images([tmp_path / "a.png"], 16, lambda done: None)[0].numpy(), pixels.transpose(2, 0, 1))
+    numpy.testing.assert_array_equal(
+        read_images([tmp_path / "a.png"], 16, lambda done: None)[0].numpy(), pixels.transpose(2, 0, 1)
+    )
 
 
 def test_a_photo_is_turned_upright(tmp_path: Path) -> None:
@@ -261,20 +266,37 @@ def test_an_image_that_breaks_off(tmp_path: Path, name: str) -> None:
 
 
 def test_n_tasks_that_does_not_divide_the_folders(tmp_path: Path) -> None:
-    assert "--n_tasks 3 does not divide the 4 classes of seq-folder: choose from 1, 2, 4" in refused(make_folder(tmp_path), n_tasks=3)
+    assert "--n_tasks 3 does not divide the 4 classes of seq-folder: choose from 1, 2, 4" in refused(
+        make_folder(tmp_path), n_tasks=3
+    )
 
 
 def test_a_run_is_not_resumed_on_other_images(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     data, runs = make_folder(tmp_path / "data", images=4), tmp_path / "runs"
     where = ["--results_path", str(runs), "--non_verbose", "1"]
-    words = ["--model", "sgd", "--dataset", "seq-folder", "--data_dir", str(data), "--backbone", "resnet20", "--image_size", "8"]
-    assert main([*words, *where, "--run_name", "run", "--n_epochs", "1", "--stop_after", "1", "--tensorboard", "0"]) == 0
+    words = [
+        "--model",
+        "sgd",
+        "--dataset",
+        "seq-folder",
+        "--data_dir",
+        str(data),
+        "--backbone",
+        "resnet20",
+        "--image_size",
+        "8",
+    ]
+    assert (
+        main([*words, *where, "--run_name", "run", "--n_epochs", "1", "--stop_after", "1", "--tensorboard", "0"]) == 0
+    )
     before = {path: path.stat().st_mtime_ns for path in runs.rglob("*")}
     write_image(data / "c1" / "new.png")
     capsys.readouterr()
     assert main([*where, "--resume", "run", "--stop_after", "none"]) == 2
     err = capsys.readouterr().err
-    assert err.count("\n") == 1 and "was written with data 16 images, " in err and "this run has data 17 images, " in err
+    assert (
+        err.count("\n") == 1 and "was written with data 16 images, " in err and "this run has data 17 images, " in err
+    )
     assert {path: path.stat().st_mtime_ns for path in runs.rglob("*")} == before
     (data / "c1" / "new.png").unlink()
     assert main([*where, "--resume", "run", "--stop_after", "none"]) == 0
@@ -291,4 +313,7 @@ def test_a_folder_that_may_not_be_read_is_named(tmp_path: Path, monkeypatch: pyt
         return scandir(path)
 
     monkeypatch.setattr(os, "scandir", denied)
-    assert refused(root) == f"cannot read {root / 'c1'} (Permission denied): change its permissions, or take it out of the folder"
+    assert (
+        refused(root)
+        == f"cannot read {root / 'c1'} (Permission denied): change its permissions, or take it out of the folder"
+    )

@@ -94,7 +94,7 @@ def test_an_image_too_long_for_the_ratios_gives_its_middle() -> None:
 
 
 def test_windows_are_distributed_as_torchvisions() -> None:
-    from pmi_cl.torchvision_shim import ensure_torchvision
+    from pmi_cl.machine.torchvision_shim import ensure_torchvision
 
     ensure_torchvision()
     transforms = pytest.importorskip("torchvision.transforms")
@@ -122,7 +122,10 @@ def test_a_data_set_presents_itself_in_the_form() -> None:
     expected = (expected - torch.tensor(MEAN)[:, None, None]) / torch.tensor(STD)[:, None, None]
     torch.testing.assert_close(images, expected, atol=0.016, rtol=0)  # a grey level
     torch.testing.assert_close(
-        dataset.denormalise(images), torch.stack([by_pillow(image, (56, 56)) for image in raw]) / 255, atol=0.004, rtol=0
+        dataset.denormalise(images),
+        torch.stack([by_pillow(image, (56, 56)) for image in raw]) / 255,
+        atol=0.004,
+        rtol=0,
     )
     assert labels.tolist() == dataset.test.labels[dataset.test_indices(1)[:5]].tolist()
 
@@ -154,7 +157,9 @@ def test_random_crops_depend_on_seed_task_epoch_and_step() -> None:
 def test_crops_of_synthetic_images_are_not_rounded() -> None:
     form = InputForm(24, MEAN, STD, augment="crop")
     synthetic = torch.randn(4, 3, 24, 24)
-    assert torch.equal(varied(synthetic, form, seeded(0)), cut_windows(synthetic, draw_windows(4, 24, 24, seeded(0)), 24))
+    assert torch.equal(
+        varied(synthetic, form, seeded(0)), cut_windows(synthetic, draw_windows(4, 24, 24, seeded(0)), 24)
+    )
 
 
 def test_one_task_of_a_presented_data_set_is_presented_too() -> None:

@@ -8,11 +8,11 @@ import threading
 
 import pytest
 
-from pmi_cl.utils.interrupts import Interrupted, Interrupts
+from pmi_cl.utils.run.interrupts import Interrupted, Interrupts
 
 PROGRAM = """
 import os, signal, sys, time
-from pmi_cl.utils.interrupts import Interrupted, Interrupts
+from pmi_cl.utils.run.interrupts import Interrupted, Interrupts
 with Interrupts() as interrupts:
     print("ready", flush=True)
     for _ in range(3000):
@@ -89,7 +89,9 @@ def test_outside_the_main_thread_nothing_is_touched():
 
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143), (signal.SIGHUP, 129)])
 def test_a_program_ends_with_the_signals_code(number, code):
-    with subprocess.Popen([sys.executable, "-c", PROGRAM], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as program:
+    with subprocess.Popen(
+        [sys.executable, "-c", PROGRAM], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    ) as program:
         assert program.stdout.readline() == "ready\n"
         program.send_signal(number)
         _, errors = program.communicate(timeout=20)

@@ -14,9 +14,9 @@ import torch
 from pmi_cl.backbones.resnet_cifar import ResNetCifar, resnet20
 from pmi_cl.benchmarks.naive_inversion import NaiveInversion
 from pmi_cl.inversion.config import InversionConfig
-from pmi_cl.inversion.engine import Inversion
+from pmi_cl.inversion.engine.engine import Inversion
 from pmi_cl.inversion.starts import STARTS
-from tests.small_networks import randomise_norms
+from tests.support.small_networks import randomise_norms
 
 ROOT = Path(__file__).resolve().parent.parent
 SCRIPT = ROOT / "benchmarks" / "inversion.py"
@@ -52,7 +52,9 @@ def test_the_naive_loop_keeps_what_makes_it_naive() -> None:
 
 def _run(*words: str, folder: Path) -> subprocess.CompletedProcess[str]:
     environment = {**os.environ, "PYTHONPATH": str(ROOT)}
-    return subprocess.run([sys.executable, str(SCRIPT), *words], cwd=folder, env=environment, capture_output=True, text=True)
+    return subprocess.run(
+        [sys.executable, str(SCRIPT), *words], cwd=folder, env=environment, capture_output=True, text=True
+    )
 
 
 @pytest.mark.parametrize(

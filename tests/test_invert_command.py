@@ -14,14 +14,14 @@ import pytest
 import torch
 from PIL import Image
 
-from pmi_cl.catalogue import INSTALLED
 from pmi_cl.cli import main
 from pmi_cl.datasets.input_form import InputForm
-from pmi_cl.utils.invert_command import new_folder, resolve_invert
-from pmi_cl.utils.invert_options import MOST_ROWS
-from pmi_cl.utils.measured_images import measured_images
-from pmi_cl.utils.step_pictures import step_grid, work_curves
-from tests.child_processes import processor_seconds
+from pmi_cl.registry.catalogue import INSTALLED
+from pmi_cl.utils.commands.invert.command import new_folder, resolve_invert
+from pmi_cl.utils.commands.invert.measured_images import measured_images
+from pmi_cl.utils.commands.invert.options import MOST_ROWS
+from pmi_cl.utils.commands.invert.step_pictures import step_grid, work_curves
+from tests.support.child_processes import processor_seconds
 
 ROOT = Path(__file__).resolve().parent.parent
 SHORT = ["--pmi_steps", "2", "--images", "2", "--pictures", "3", "--progress", "0", "--precision", "fp32"]
@@ -37,7 +37,9 @@ def record_of(folder: Path) -> dict[str, Any]:
     return found
 
 
-def test_leaves_a_grid_for_each_arm_the_curves_and_the_record(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_leaves_a_grid_for_each_arm_the_curves_and_the_record(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     folder = tmp_path / "new" / "pictures"
     assert invert(folder=folder) == 0
     assert sorted(path.name for path in folder.iterdir()) == ["full.png", "invert.json", "losses.png", "pmi.png"]
@@ -64,9 +66,15 @@ def test_both_arms_do_the_same_work_on_the_same_text(tmp_path: Path) -> None:
     pmi, full = record["arms"]
     assert pmi["inversion"]["step_equivalents"] == pytest.approx(8, rel=1e-3)
     assert full["inversion"]["step_equivalents"] == pytest.approx(8, rel=1e-3)
-    assert len(pmi["pmi_losses"]) == 7 and full["pmi_losses"] == {}  # clip-tiny: convolution, embedding, four blocks, projection
+    assert (
+        len(pmi["pmi_losses"]) == 7 and full["pmi_losses"] == {}
+    )  # clip-tiny: convolution, embedding, four blocks, projection
     assert pmi["shown_steps"] == [0, 3, 6] and full["shown_steps"] == [0, 4, 8]
-    assert len(pmi["losses"]) == 6 and pmi["step_equivalents"][0] == pytest.approx(3, rel=1e-3) and full["step_equivalents"][0] == 1
+    assert (
+        len(pmi["losses"]) == 6
+        and pmi["step_equivalents"][0] == pytest.approx(3, rel=1e-3)
+        and full["step_equivalents"][0] == 1
+    )
     assert record["args"]["prompt"] == PROMPT[1] and record["weights"]["sha256"] and record["versions"]["torch"]
 
 
@@ -83,7 +91,9 @@ def test_pictures_come_to_show_the_text(tmp_path: Path) -> None:
     assert all(arm["cosine"] > 0.5 for arm in record_of(tmp_path / "a")["arms"])
 
 
-def test_without_data_there_are_no_statistics_and_that_is_said(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_without_data_there_are_no_statistics_and_that_is_said(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     assert invert("--dataset", "none", folder=tmp_path / "a") == 0
     assert "no statistics" in capsys.readouterr().out
 
@@ -146,7 +156,9 @@ def test_what_was_not_typed_has_its_default() -> None:
     args, sources = resolve_invert([*PROMPT, "--output", "x", "--steps", "7"], INSTALLED)
     assert (args.steps, args.pmi_steps, args.backbone, args.dataset) == (7, 200, "clip-tiny", "seq-digits")
     assert sources["steps"] == "flag" and sources["pmi_steps"] == "default"
-    other, _ = resolve_invert([*PROMPT, "--output", "x", "--backbone", "clip-vit-b-16", "--clip_weights", "random"], INSTALLED)
+    other, _ = resolve_invert(
+        [*PROMPT, "--output", "x", "--backbone", "clip-vit-b-16", "--clip_weights", "random"], INSTALLED
+    )
     assert other.dataset is None and other.clip_weights == "random"
 
 
@@ -166,11 +178,13 @@ def test_help_needs_no_torch_and_shows_the_backbones_flags() -> None:
     assert spent < 0.6
 
 
-def test_out_of_memory_is_one_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+def test_out_of_memory_is_one_line(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
     def full(*_: object) -> None:
         raise RuntimeError("CUDA out of memory. Tried to allocate much")
 
-    monkeypatch.setattr("pmi_cl.utils.text_to_image.text_to_image", full)
+    monkeypatch.setattr("pmi_cl.utils.commands.invert.text_to_image.text_to_image", full)
     assert invert(folder=tmp_path / "a") == 1
     assert "fewer --images (2)" in capsys.readouterr().err
 

@@ -10,15 +10,15 @@ from types import SimpleNamespace
 import pytest
 import torch
 
-from pmi_cl import catalogue
-from pmi_cl.catalogue import OptionSpec
 from pmi_cl.cli import main
 from pmi_cl.errors import RunFailed
-from pmi_cl.utils import checkpoints
-from pmi_cl.utils.arguments import all_specs
-from pmi_cl.utils.out_of_memory import told_in_one_line, what_to_lower
-from pmi_cl.utils.training import Position, Training
-from tests.small_runs import METHODS, words_of
+from pmi_cl.registry import catalogue
+from pmi_cl.registry.catalogue import OptionSpec
+from pmi_cl.utils.arguments.command_line import all_specs
+from pmi_cl.utils.records import checkpoints
+from pmi_cl.utils.run.out_of_memory import told_in_one_line, what_to_lower
+from pmi_cl.utils.run.training import Position, Training
+from tests.support.small_runs import METHODS, words_of
 from tests.test_runs import QUICK, folder_of, results_in
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -27,7 +27,9 @@ FOLDER = catalogue.find("dataset", "seq-folder")
 
 def whole_numbers(method: str) -> list[OptionSpec]:
     """The flags of a method, the run and seq-folder that take a whole number."""
-    return [spec for spec in all_specs(catalogue.find("model", method), FOLDER) if spec.scalar == "int" and not spec.choices]
+    return [
+        spec for spec in all_specs(catalogue.find("model", method), FOLDER) if spec.scalar == "int" and not spec.choices
+    ]
 
 
 @pytest.mark.parametrize("method", METHODS)
@@ -41,7 +43,16 @@ def test_every_whole_number_has_an_upper_bound(method: str) -> None:
 @pytest.mark.parametrize("method", METHODS)
 def test_an_absurd_size_is_refused_in_one_line(method: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     for spec in whole_numbers(method):
-        words = ["--model", method, "--dataset", "seq-folder", "--data_dir", str(tmp_path), "--results_path", str(tmp_path / "runs")]
+        words = [
+            "--model",
+            method,
+            "--dataset",
+            "seq-folder",
+            "--data_dir",
+            str(tmp_path),
+            "--results_path",
+            str(tmp_path / "runs"),
+        ]
         assert main([*words, f"--{spec.name}", str(10**11)]) == 2
         said = capsys.readouterr().err
         assert said.startswith(f"pmi-cl: error: --{spec.name} {10**11}: it must be between ") and said.count("\n") == 1
@@ -55,7 +66,12 @@ TORCH_SAYS = "[enforce fail at alloc_cpu.cpp:121] . DefaultCPUAllocator: can't a
 
 @pytest.mark.parametrize(
     "error",
-    [MemoryError(), RuntimeError(TORCH_SAYS), torch.cuda.OutOfMemoryError("CUDA out of memory. Tried to allocate 2 GiB."), "real"],
+    [
+        MemoryError(),
+        RuntimeError(TORCH_SAYS),
+        torch.cuda.OutOfMemoryError("CUDA out of memory. Tried to allocate 2 GiB."),
+        "real",
+    ],
     ids=["python", "cpu", "cuda", "real"],
 )
 def test_every_way_to_say_it_is_understood(error: Exception | str) -> None:
@@ -69,7 +85,11 @@ def test_every_way_to_say_it_is_understood(error: Exception | str) -> None:
 
 @pytest.mark.parametrize(
     ("phase", "flags"),
-    [("prepare", "--inv_batch (4000) or --buffer_images (20000)"), ("end", "--buffer_images (20000)"), ("evaluate", "--n_classes")],
+    [
+        ("prepare", "--inv_batch (4000) or --buffer_images (20000)"),
+        ("end", "--buffer_images (20000)"),
+        ("evaluate", "--n_classes"),
+    ],
 )
 def test_what_to_lower_depends_on_the_phase(phase: str, flags: str) -> None:
     args = SimpleNamespace(batch_size=64, inv_batch=4000, buffer_images=20000, n_classes=None)
@@ -79,7 +99,8 @@ def test_what_to_lower_depends_on_the_phase(phase: str, flags: str) -> None:
 
 
 @pytest.mark.parametrize(
-    ("phase", "flags"), [("prepare", "--inv_batch (20) or --samples_per_class (5)"), ("train", "--batch_size (32) or --replay_batch (64)")]
+    ("phase", "flags"),
+    [("prepare", "--inv_batch (20) or --samples_per_class (5)"), ("train", "--batch_size (32) or --replay_batch (64)")],
 )
 def test_a_method_on_a_clip_is_told_its_own_flags(phase: str, flags: str) -> None:
     own = {spec.name: spec.default for spec in catalogue.find("model", "pmi_moe").options}
@@ -92,7 +113,9 @@ def test_before_the_first_task_the_images_are_to_blame() -> None:
     assert str(caught.value) == "out of memory: start again with a lower --image_size (512)"
 
 
-@pytest.mark.parametrize("error", [RuntimeError("shapes differ"), RunFailed("the loss is not finite"), ValueError("no")])
+@pytest.mark.parametrize(
+    "error", [RuntimeError("shapes differ"), RunFailed("the loss is not finite"), ValueError("no")]
+)
 def test_other_errors_pass(error: Exception) -> None:
     with pytest.raises(type(error)) as caught, told_in_one_line(SimpleNamespace()):
         raise error
@@ -137,7 +160,9 @@ sys.exit(main(sys.argv[1:]))
 def test_a_real_lack_of_memory_ends_in_one_line(tmp_path: Path) -> None:
     flags = {**QUICK, "n_epochs": 1, "buffer_images": 20000, "inv_batch": 20000, "inv_start": "noise", "cfs": 0}
     words = [*words_of("pmi_rdfcil", **flags), "--results_path", str(tmp_path), "--run_name", "limited"]
-    done = subprocess.run([sys.executable, "-c", LIMITED, *words], capture_output=True, text=True, cwd=ROOT, check=False)
+    done = subprocess.run(
+        [sys.executable, "-c", LIMITED, *words], capture_output=True, text=True, cwd=ROOT, check=False
+    )
     assert done.returncode == 1, done.stderr
     said = done.stderr.splitlines()[-1]
     assert said.startswith(

@@ -11,11 +11,11 @@ import pytest
 import torch
 
 from pmi_cl.cli import main
-from pmi_cl.inversion.engine import Inversion
-from pmi_cl.models.pmi_rdfcil import PmiRdfcil
-from pmi_cl.utils import checkpoints
-from pmi_cl.utils.interrupts import Interrupted
-from tests.run_figures import same_figures
+from pmi_cl.inversion.engine.engine import Inversion
+from pmi_cl.models.resnet.pmi_rdfcil import PmiRdfcil
+from pmi_cl.utils.records import checkpoints
+from pmi_cl.utils.run.interrupts import Interrupted
+from tests.support.run_figures import same_figures
 from tests.test_runs import place_in, quick, results_in
 
 
@@ -82,12 +82,17 @@ CONTENTS = {
     "a method in words": (changed("training", "method", to="x"), OTHER + "TypeError)"),
     "no network": (changed("training", "method", "net", to={}), OTHER + "RuntimeError)"),
     "no Gaussians": (changed("training", "method", "gaussians", to={}), OTHER + "KeyError)"),
-    "weights of another size": (changed("training", "method", "net", "head.tasks.0.weight", to=torch.zeros(9, 64)), OTHER + "ValueError)"),
+    "weights of another size": (
+        changed("training", "method", "net", "head.tasks.0.weight", to=torch.zeros(9, 64)),
+        OTHER + "ValueError)",
+    ),
 }
 
 
 @pytest.mark.parametrize("contents", CONTENTS)
-def test_a_checkpoint_with_wrong_contents_is_refused(contents: str, kept: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_checkpoint_with_wrong_contents_is_refused(
+    contents: str, kept: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     change, message = CONTENTS[contents]
     state = torch.load(kept / "checkpoint-task1.pt", weights_only=True)
     change(state)
@@ -118,9 +123,8 @@ def test_a_checkpoint_of_other_images_or_of_a_memory_of_another_kind_is_refused(
     path = folder / "checkpoint-task1.pt"
     capsys.readouterr()
     assert quick(method, tmp_path / "others", "run", "--loadcheck", str(path), **{flag: other})[0] == 2
-    said = (
-        f"pmi-cl: error: {path} was written with {flag} {value}, this run has {flag} {other}: use the same as then, or another checkpoint"
-    )
+    both = f"{path} was written with {flag} {value}, this run has {flag} {other}"
+    said = f"pmi-cl: error: {both}: use the same as then, or another checkpoint"
     assert capsys.readouterr().err == said + "\n"
     assert not (tmp_path / "others").exists()
 

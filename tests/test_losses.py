@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from pmi_cl.models.losses import (
+from pmi_cl.models.training.losses import (
     Factors,
     angles,
     balancing_weights,
@@ -78,7 +78,12 @@ def slow_angle(a: np.ndarray, b: np.ndarray, c: np.ndarray) -> float:
 def slow_relations(student: Tensor, teacher: Tensor) -> float:
     """Every triplet, the mean over all n^3 of them."""
     s, t, n = student.double().numpy(), teacher.double().numpy(), len(student)
-    terms = [abs(slow_angle(s[i], s[j], s[k]) - slow_angle(t[i], t[j], t[k])) for i in range(n) for j in range(n) for k in range(n)]
+    terms = [
+        abs(slow_angle(s[i], s[j], s[k]) - slow_angle(t[i], t[j], t[k]))
+        for i in range(n)
+        for j in range(n)
+        for k in range(n)
+    ]
     return sum(terms) / n**3
 
 
@@ -113,7 +118,9 @@ def test_both_sides_of_the_relations_receive_a_gradient() -> None:
     """The teacher's projection is trained too (R-DFCIL's code)."""
     student, teacher = randn(5, 4).requires_grad_(), randn(5, 4, seed=1).requires_grad_()
     relational_distillation(student, teacher).backward()
-    assert student.grad is not None and teacher.grad is not None and bool(student.grad.any()) and bool(teacher.grad.any())
+    assert (
+        student.grad is not None and teacher.grad is not None and bool(student.grad.any()) and bool(teacher.grad.any())
+    )
 
 
 # factors
@@ -135,7 +142,14 @@ CHECK_VALUES = [
     (200, 10, 9, (0.322, 1.557, 5.189)),
 ]
 # R-DFCIL's code: ce of the last task with lambda_ce 0.75
-LAST_CE = [(100, 5, 0.4834), (100, 10, 0.3467), (100, 20, 0.2673), (200, 5, 0.4604), (200, 10, 0.3222), (200, 20, 0.2386)]
+LAST_CE = [
+    (100, 5, 0.4834),
+    (100, 10, 0.3467),
+    (100, 20, 0.2673),
+    (200, 5, 0.4604),
+    (200, 10, 0.3222),
+    (200, 20, 0.2386),
+]
 
 
 def factors(classes: int, tasks: int, task: int, lambda_ce: float) -> Factors:
@@ -144,7 +158,9 @@ def factors(classes: int, tasks: int, task: int, lambda_ce: float) -> Factors:
 
 
 @pytest.mark.parametrize(("classes", "tasks", "first", "last"), TABLE)
-def test_factors_against_the_table_of_the_baseline(classes: int, tasks: int, first: tuple[float, ...], last: tuple[float, ...]) -> None:
+def test_factors_against_the_table_of_the_baseline(
+    classes: int, tasks: int, first: tuple[float, ...], last: tuple[float, ...]
+) -> None:
     for task, expected in ((1, first), (tasks - 1, last)):
         found = factors(classes, tasks, task, 0.5)
         assert (found.ce, found.hkd, found.rkd) == pytest.approx(expected, abs=5.1e-5)
@@ -152,7 +168,9 @@ def test_factors_against_the_table_of_the_baseline(classes: int, tasks: int, fir
 
 
 @pytest.mark.parametrize(("classes", "tasks", "task", "expected"), CHECK_VALUES)
-def test_factors_against_the_check_values_of_the_method(classes: int, tasks: int, task: int, expected: tuple[float, ...]) -> None:
+def test_factors_against_the_check_values_of_the_method(
+    classes: int, tasks: int, task: int, expected: tuple[float, ...]
+) -> None:
     found = factors(classes, tasks, task, 0.75)
     assert (found.ce, found.hkd, found.rkd) == pytest.approx(expected, abs=6e-4)
 

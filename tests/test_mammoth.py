@@ -16,7 +16,10 @@ import pytest
 ROOT = Path(__file__).resolve().parent.parent
 STAND_IN = ROOT / "tests" / "mammoth_stand_in"
 REAL = os.environ.get("MAMMOTH_PATH")
-HOSTS = ["stand-in", pytest.param("real", marks=pytest.mark.skipif(not REAL, reason="MAMMOTH_PATH names no checkout of Mammoth"))]
+HOSTS = [
+    "stand-in",
+    pytest.param("real", marks=pytest.mark.skipif(not REAL, reason="MAMMOTH_PATH names no checkout of Mammoth")),
+]
 FEW = ["--train_per_class", "20", "--batch_size", "16", "--n_epochs", "1", "--seed", "0", "--num_workers", "0"]
 SMALL = ["--model_config", "smoke", "--buffer_images", "40", "--inv_batch", "40", "--inv_steps", "2", *FEW]
 ACCURACY = re.compile(r"^Accuracy for (\d+) task\(s\): .*\[Class-IL\]: ([\d.]+) %", re.MULTILINE)
@@ -36,8 +39,12 @@ def read_only(tmp_path: Path) -> Path:
 
 
 def environment(**more: str) -> dict[str, str]:
-    kept = {name: value for name, value in os.environ.items() if name not in ("MAMMOTH_PATH", "PYTHONDONTWRITEBYTECODE")}
-    path = os.pathsep.join([str(ROOT), *filter(None, [os.environ.get("PYTHONPATH")])])  # CI puts other versions of libraries there
+    kept = {
+        name: value for name, value in os.environ.items() if name not in ("MAMMOTH_PATH", "PYTHONDONTWRITEBYTECODE")
+    }
+    path = os.pathsep.join(
+        [str(ROOT), *filter(None, [os.environ.get("PYTHONPATH")])]
+    )  # CI puts other versions of libraries there
     return {**kept, "OMP_NUM_THREADS": "1", "OMP_WAIT_POLICY": "PASSIVE", "PYTHONPATH": path, **more}
 
 
@@ -56,14 +63,20 @@ def mammoth(folder: Path, host: Path, *words: str) -> str:
 
 def python(folder: Path, code: str, *words: str) -> str:
     """What a program prints, the last line first to be compared."""
-    done = subprocess.run([sys.executable, "-c", code, *words], cwd=folder, env=environment(), capture_output=True, text=True, check=False)
+    done = subprocess.run(
+        [sys.executable, "-c", code, *words], cwd=folder, env=environment(), capture_output=True, text=True, check=False
+    )
     assert done.returncode == 0, done.stderr
     return done.stdout.strip().splitlines()[-1]
 
 
 def contents(folder: Path) -> dict[str, tuple[int, int]]:
     """Every file and folder with its size and its time."""
-    return {str(path): (path.stat().st_size, path.stat().st_mtime_ns) for path in folder.rglob("*") if ".git" not in path.parts}
+    return {
+        str(path): (path.stat().st_size, path.stat().st_mtime_ns)
+        for path in folder.rglob("*")
+        if ".git" not in path.parts
+    }
 
 
 def raw(text: str) -> list[list[float]]:
@@ -73,7 +86,19 @@ def raw(text: str) -> list[list[float]]:
 
 def test_a_method_and_a_data_set_of_ours_and_a_checkout_that_stays_as_it_was(host: Path, tmp_path: Path) -> None:
     before = contents(host)
-    text = mammoth(tmp_path, host, "--model", "pmi_rdfcil", "--dataset", "seq-digits", *SMALL, "--savecheck", "task", "--ckpt_name", "x")
+    text = mammoth(
+        tmp_path,
+        host,
+        "--model",
+        "pmi_rdfcil",
+        "--dataset",
+        "seq-digits",
+        *SMALL,
+        "--savecheck",
+        "task",
+        "--ckpt_name",
+        "x",
+    )
     assert [int(task) for task, _ in ACCURACY.findall(text)] == [1, 2, 3, 4, 5]
     assert contents(host) == before
     assert (tmp_path / "data/results/class-il/seq-digits/pmi_rdfcil/logs.pyd").is_file()
@@ -96,18 +121,36 @@ def test_a_run_goes_on_from_a_checkpoint_of_its_middle(host: Path, tmp_path: Pat
 
 def test_a_checkpoint_brings_its_settings(host: Path, tmp_path: Path) -> None:
     """Nothing is typed again, and the preset does not come back; the next tasks end as if the run had not been stopped."""
-    words = ["--model", "pmi_rdfcil", "--dataset", "seq-digits", *SMALL, "--lr", "0.05", "--stop_after", "2", "--savecheck", "task"]
+    words = [
+        "--model",
+        "pmi_rdfcil",
+        "--dataset",
+        "seq-digits",
+        *SMALL,
+        "--lr",
+        "0.05",
+        "--stop_after",
+        "2",
+        "--savecheck",
+        "task",
+    ]
     whole = raw(mammoth(tmp_path, host, *words))
     (first,) = (tmp_path / "checkpoints").glob("*_0.pt")
-    assert raw(mammoth(tmp_path, host, "--loadcheck", str(first), "--start_from", "1", "--stop_after", "2"))[-1] == whole[-1]
-    for typed, said in (("2", "--start_from is 2: say --start_from 1"), (None, "--start_from is 0: say --start_from 1")):
+    assert (
+        raw(mammoth(tmp_path, host, "--loadcheck", str(first), "--start_from", "1", "--stop_after", "2"))[-1]
+        == whole[-1]
+    )
+    for typed, said in (
+        ("2", "--start_from is 2: say --start_from 1"),
+        (None, "--start_from is 0: say --start_from 1"),
+    ):
         more = ["--start_from", typed] if typed else []
         assert said in refused(tmp_path, "--mammoth_path", str(host), "--loadcheck", str(first), *more)
 
 
 def test_every_preset_of_every_method_is_one_for_mammoths_data_sets() -> None:
-    from pmi_cl.catalogue import INSTALLED
-    from pmi_cl.mammoth_flags import preset_names, settings
+    from pmi_cl.mammoth.flags import preset_names, settings
+    from pmi_cl.registry.catalogue import INSTALLED
 
     for entry in INSTALLED.entries("model"):
         for preset in preset_names(entry):
@@ -120,7 +163,8 @@ def test_a_preset_of_ones_own(host: Path, tmp_path: Path) -> None:
     (tmp_path / "mine.yaml").write_text("lr: 0.0625\nlr_milestones: [0.25]\n")
     code = """
 import sys
-from pmi_cl.mammoth import launch, register
+from pmi_cl.mammoth import register
+from pmi_cl.mammoth.launch import launch
 register(sys.argv[1])
 import utils.training
 utils.training.train = lambda model, dataset, args: print(args.lr, args.pmi_lr_milestones, args.base_path)
@@ -164,7 +208,11 @@ def test_what_mammoth_does_to_its_data_reaches_our_methods(tmp_path: Path) -> No
 @pytest.mark.skipif(REAL is None, reason="needs MAMMOTH_PATH")
 @pytest.mark.parametrize("model", ["icarl", "er", "ewc_on", "lwf"])
 def test_methods_of_mammoths_that_look_into_a_data_set(model: str, tmp_path: Path) -> None:
-    more = {"icarl": ["--buffer_size", "50"], "er": ["--buffer_size", "50"], "ewc_on": ["--e_lambda", "10", "--gamma", "1"]}
+    more = {
+        "icarl": ["--buffer_size", "50"],
+        "er": ["--buffer_size", "50"],
+        "ewc_on": ["--e_lambda", "10", "--gamma", "1"],
+    }
     text = mammoth(tmp_path, Path(str(REAL)), "--model", model, "--dataset", "seq-digits", *more.get(model, []), *FEW)
     assert len(ACCURACY.findall(text)) == 5
 
@@ -193,9 +241,17 @@ def test_help_has_our_flags_with_the_preset_s_values(host: Path, tmp_path: Path)
     words = ["--model", "pmi_rdfcil", "--dataset", "seq-digits", "--help"]
     best = " ".join(mammoth(tmp_path, host, *words).split())
     paper = " ".join(mammoth(tmp_path, host, *words, "--model_config", "paper").split())
-    assert "steps of the full-model stage (steps; between 1 and 1000000; default: 300; source: PMI appendix I.1)" in best
+    assert (
+        "steps of the full-model stage (steps; between 1 and 1000000; default: 300; source: PMI appendix I.1)" in best
+    )
     assert "default: 280" in paper
-    for flag in ("--pmi_lr_milestones", "--pmi_class_order", "--n_tasks", "--precision", "{default,paper,code,rdfcil,best,smoke,none}"):
+    for flag in (
+        "--pmi_lr_milestones",
+        "--pmi_class_order",
+        "--n_tasks",
+        "--precision",
+        "{default,paper,code,rdfcil,best,smoke,none}",
+    ):
         assert flag in best
 
 
@@ -206,16 +262,16 @@ bridge = register(sys.argv.pop())
 assert register() is bridge
 sys.argv = ["main.py", "--model", "pmi_rdfcil", "--dataset", "seq-digits", "--seed", "5"]
 import main
-from pmi_cl.models.pmi_rdfcil import PmiRdfcil
+from pmi_cl.models.resnet.pmi_rdfcil import PmiRdfcil
 hosted, dataset, args = main.initialize()
 assert type(hosted.method) is PmiRdfcil and hosted.method.net is hosted.net
 print(sum(float(p.double().abs().sum()) for p in hosted.net.parameters()))
 """
 
 OURS = """
-from pmi_cl.utils.arguments import resolve
-from pmi_cl.utils.runner import build_model
-from pmi_cl import catalogue
+from pmi_cl.utils.arguments.command_line import resolve
+from pmi_cl.utils.run.runner import build_model
+from pmi_cl.registry import catalogue
 resolved = resolve(["--model", "pmi_rdfcil", "--dataset", "seq-digits", "--seed", "5"])
 model = build_model(resolved, catalogue.load("dataset", "seq-digits")(resolved.args, "cpu"))
 print(sum(float(p.double().abs().sum()) for p in model.net.parameters()))
@@ -266,9 +322,14 @@ train(*main.initialize())
 print("done")
 """
     before = {path for path in host.rglob("*") if path.name != "__pycache__" and path.parent.name != "__pycache__"}
-    assert python(tmp_path, code, str(host), "--model", "pmi-sgd", "--dataset", "seq-digits", *FEW, "--stop_after", "1") == "done"
+    assert (
+        python(tmp_path, code, str(host), "--model", "pmi-sgd", "--dataset", "seq-digits", *FEW, "--stop_after", "1")
+        == "done"
+    )
     assert (tmp_path / "data/results/class-il/seq-digits/pmi_sgd/logs.pyd").is_file()
-    assert {path for path in host.rglob("*") if path.name != "__pycache__" and path.parent.name != "__pycache__"} == before
+    assert {
+        path for path in host.rglob("*") if path.name != "__pycache__" and path.parent.name != "__pycache__"
+    } == before
 
 
 # Mistakes: one line, exit code 2.
@@ -288,11 +349,15 @@ def test_a_folder_that_is_not_mammoth(tmp_path: Path) -> None:
         assert "--mammoth_path is missing" in refused(tmp_path, *words, "--model", "sgd")
 
 
-def test_a_mammoth_with_another_contract_and_one_whose_requirements_are_missing(read_only: Path, tmp_path: Path) -> None:
+def test_a_mammoth_with_another_contract_and_one_whose_requirements_are_missing(
+    read_only: Path, tmp_path: Path
+) -> None:
     words = ["--mammoth_path", str(read_only), "--model", "sgd", "--dataset", "seq-digits"]
     file = read_only / "models/utils/__init__.py"
     file.write_text(file.read_text().replace("load_model_config", "load_config"))
-    assert "has no models.utils.load_model_config: its contract differs from the snapshot of May 2026" in refused(tmp_path, *words)
+    assert "has no models.utils.load_model_config: its contract differs from the snapshot of May 2026" in refused(
+        tmp_path, *words
+    )
     file.write_text("import a_package_that_nobody_has\n")
     line = refused(tmp_path, *words)
     assert "No module named 'a_package_that_nobody_has'" in line and "pip install -r" in line
@@ -300,9 +365,19 @@ def test_a_mammoth_with_another_contract_and_one_whose_requirements_are_missing(
 
 def test_a_data_set_without_three_channels_is_refused_before_it_is_fetched(read_only: Path, tmp_path: Path) -> None:
     file = read_only / "datasets/seq_cifar100.py"
-    grey = file.read_text().replace("return transforms.Normalize(SeqNoise.MEAN, SeqNoise.STD)", "return None").replace("MEAN", "OTHER")
-    file.write_text(grey.replace("def get_data_loaders(self):", "def get_data_loaders(self):\n        raise SystemExit('fetched')\n"))
-    line = refused(tmp_path, "--mammoth_path", str(read_only), "--model", "pmi_rdfcil", "--dataset", "seq-cifar100", *FEW[2:])
+    grey = (
+        file.read_text()
+        .replace("return transforms.Normalize(SeqNoise.MEAN, SeqNoise.STD)", "return None")
+        .replace("MEAN", "OTHER")
+    )
+    file.write_text(
+        grey.replace(
+            "def get_data_loaders(self):", "def get_data_loaders(self):\n        raise SystemExit('fetched')\n"
+        )
+    )
+    line = refused(
+        tmp_path, "--mammoth_path", str(read_only), "--model", "pmi_rdfcil", "--dataset", "seq-cifar100", *FEW[2:]
+    )
     assert line.endswith("seq-cifar100 does not normalise three channels: pmi-cl's networks take images with three")
 
 

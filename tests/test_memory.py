@@ -11,9 +11,9 @@ import torch
 from pmi_cl.inversion.config import InversionConfig
 from pmi_cl.inversion.invert import invert
 from pmi_cl.inversion.objectives import FeatureMatch
-from pmi_cl.memory import MemoryGauge, memory_of_the_machine, peak_resident_mib
-from tests.fresh_memory import touch
-from tests.small_networks import two_blocks
+from pmi_cl.machine.memory import MemoryGauge, memory_of_the_machine, peak_resident_mib
+from tests.support.fresh_memory import touch
+from tests.support.small_networks import two_blocks
 
 
 def test_the_peak_is_that_since_the_last_reset() -> None:
@@ -63,7 +63,10 @@ def test_on_a_gpu_its_own_memory_is_measured() -> None:
     [
         ("0::/job/step\n", {"job/memory.max": "1000000\n", "job/step/memory.max": "max\n"}),
         ("0::/\n", {"memory.max": "1000000\n"}),
-        ("7:cpu:/x\n4:memory:/job\n0::/y\n", {"memory/job/memory.limit_in_bytes": "1000000\n", "y/memory.max": "2000000\n"}),
+        (
+            "7:cpu:/x\n4:memory:/job\n0::/y\n",
+            {"memory/job/memory.limit_in_bytes": "1000000\n", "y/memory.max": "2000000\n"},
+        ),
     ],
 )
 def test_a_containers_limit_is_the_memory_that_there_is(groups: str, limits: dict[str, str], tmp_path: Path) -> None:

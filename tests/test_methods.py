@@ -16,15 +16,15 @@ from torch import Tensor, nn
 
 from pmi_cl.cli import main
 from pmi_cl.errors import UserError
-from pmi_cl.inversion.pieces import in_evaluation_mode
+from pmi_cl.inversion.networks.pieces import in_evaluation_mode
 from pmi_cl.models.continual_model import ContinualModel
-from pmi_cl.models.losses import hard_distillation, local_cross_entropy, relational_distillation
-from pmi_cl.models.replay_training import ReplayTraining
+from pmi_cl.models.resnet.replay_training import ReplayTraining
+from pmi_cl.models.training.losses import hard_distillation, local_cross_entropy, relational_distillation
 from pmi_cl.seeding import global_seed
-from pmi_cl.utils.training import Training
-from tests.run_figures import same_figures
-from tests.slow_references import numpy_moments
-from tests.small_runs import (
+from pmi_cl.utils.run.training import Training
+from tests.support.run_figures import same_figures
+from tests.support.slow_references import numpy_moments
+from tests.support.small_runs import (
     BACKBONE,
     CLIP_METHODS,
     EXTRAS,
@@ -116,7 +116,9 @@ def test_stop_after_leaves_the_rest_of_the_tasks_out(method: str) -> None:
 
 @pytest.mark.parametrize("method", RESNET_METHODS)
 def test_learns_its_first_task(method: str) -> None:
-    assert np.mean(long_run(method).class_il[0]) > (50 if method in JOINT else 90)  # joint: four classes in as many epochs
+    assert np.mean(long_run(method).class_il[0]) > (
+        50 if method in JOINT else 90
+    )  # joint: four classes in as many epochs
 
 
 @pytest.mark.parametrize("method", METHODS)
@@ -158,8 +160,19 @@ def test_a_state_that_was_taken_up_is_the_same_state(method: str) -> None:
 
 def results_of(method: str, folder: Path) -> dict[str, Any]:
     """``results.json`` of a run by the command itself."""
-    words = words_of(method, n_classes=4, n_tasks=2, train_per_class=16, n_epochs=2, classifier_part=0.5, seed=5, backbone=BACKBONE[method])
-    assert main([*words, "--results_path", str(folder), "--run_name", "run", "--tensorboard", "0", "--progress", "0"]) == 0
+    words = words_of(
+        method,
+        n_classes=4,
+        n_tasks=2,
+        train_per_class=16,
+        n_epochs=2,
+        classifier_part=0.5,
+        seed=5,
+        backbone=BACKBONE[method],
+    )
+    assert (
+        main([*words, "--results_path", str(folder), "--run_name", "run", "--tensorboard", "0", "--progress", "0"]) == 0
+    )
     results: dict[str, Any] = json.loads((folder / method / "seq-digits" / "run" / "results.json").read_text())
     return results
 
@@ -222,7 +235,9 @@ def may_move(model: Any) -> set[str]:
     net, stage, newest = model.net, model.stage.trains, f"net.head.tasks.{model.current_task}."
     every_head = stage == "classifier" or (stage == "all" and model.options.train_old_heads)
     heads = ("net.head.",) if every_head else (newest,)
-    body = {"all": ("net.stem.", "net.blocks."), "last block and head": (f"net.blocks.{len(net.blocks) - 1}.",)}.get(stage, ())
+    body = {"all": ("net.stem.", "net.blocks."), "last block and head": (f"net.blocks.{len(net.blocks) - 1}.",)}.get(
+        stage, ()
+    )
     rest = () if stage == "classifier" else ("projections.",)
     return {name for name in model.state_dict() if name.startswith((*heads, *body, *rest))}
 
@@ -265,7 +280,9 @@ def trained_twice(method: str) -> tuple[Training, list[Tensor], list[Tensor]]:
     seen, weights = [], []
     for epoch in epochs(training, 1):
         batches = training.shown.train_batches(1, epoch, model.options.batch_size)
-        drawn = [(labels, model.draw_replay(len(labels), epoch, step)[1]) for step, (_, labels, _) in enumerate(batches)]
+        drawn = [
+            (labels, model.draw_replay(len(labels), epoch, step)[1]) for step, (_, labels, _) in enumerate(batches)
+        ]
         seen.append(torch.cat([part for pair in drawn for part in pair]))
         weights.append(model.class_weights)
     return training, seen, [*weights[1:], model.class_weights]
@@ -321,12 +338,17 @@ def test_a_step_minimises_equation_23_as_a_sum(method: str, way: str, hkd_scale:
     inputs, labels, raw = next(training.shown.train_batches(2, 0, 16))
     images, old_labels, teacher_logits = model.draw_replay(16, 0, 0)
     net, first, second = copy.deepcopy(model.net), *map(copy.deepcopy, model.projections)
-    (new, features), (old, old_features) = net(inputs, returnt="both"), net(images, returnt="both")  # real first, synthetic last
+    (new, features), (old, old_features) = (
+        net(inputs, returnt="both"),
+        net(images, returnt="both"),
+    )  # real first, synthetic last
     both = net.head(torch.cat([features, old_features]))
     expected = {
         "ce": 0.6 * PLASTIC * local_cross_entropy(new, labels, 6),
         "hkd": 0.3 * STABLE * hkd_scale * hard_distillation(old, teacher_logits),
-        "rkd": 0.4 * STABLE * relational_distillation(first(features), second(model.teacher(inputs, returnt="features"))),
+        "rkd": 0.4
+        * STABLE
+        * relational_distillation(first(features), second(model.teacher(inputs, returnt="features"))),
         "ft": 0.7 * PLASTIC * torch.nn.functional.cross_entropy(both, torch.cat([labels, old_labels])),
     }
     found = model.observe(inputs, labels, raw, epoch=0, step=0)
@@ -408,7 +430,9 @@ def test_no_image_of_a_past_task_has_any_influence(method: str) -> None:
 def images_within(state: Any, images: list[bytes]) -> int:
     """How many of the images, each given by some of its bytes, are found in any tensor that can be reached from the state."""
     held = [tensor.detach().cpu() for tensor in tensors_in(state)]
-    layouts = [tensor.contiguous() for tensor in held] + [tensor.permute(0, 2, 3, 1).contiguous() for tensor in held if tensor.dim() == 4]
+    layouts = [tensor.contiguous() for tensor in held] + [
+        tensor.permute(0, 2, 3, 1).contiguous() for tensor in held if tensor.dim() == 4
+    ]
     memory = [tensor.numpy().tobytes() for tensor in layouts if tensor.dtype != torch.bfloat16]
     return sum(any(image in block for block in memory) for image in images)
 
@@ -495,15 +519,30 @@ def test_pmi_without_cfs_samples_the_plain_gaussians() -> None:
 
 def test_pmi_counts_its_inversions_over_the_run() -> None:
     bill = uninterrupted("pmi_rdfcil", "plain").model.inversion_figures()
-    steps = 2 * 2 * (5 * 2 + 3)  # two tasks, two batches, two steps for each of five pieces and three of the whole network
+    steps = (
+        2 * 2 * (5 * 2 + 3)
+    )  # two tasks, two batches, two steps for each of five pieces and three of the whole network
     assert (bill["images"], bill["steps"], bill["forward_passes"], bill["backward_passes"]) == (48, steps, steps, steps)
-    assert bill["step_equivalents"] == pytest.approx(2 * (2 + 3))  # a sweep over the pieces costs what a full step costs
+    assert bill["step_equivalents"] == pytest.approx(
+        2 * (2 + 3)
+    )  # a sweep over the pieces costs what a full step costs
 
 
 def test_pmi_refuses_a_buffer_that_is_too_small(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    argv = ["--model", "pmi_rdfcil", "--dataset", "seq-digits", "--buffer_images", "19", "--results_path", str(tmp_path / "runs")]
+    argv = [
+        "--model",
+        "pmi_rdfcil",
+        "--dataset",
+        "seq-digits",
+        "--buffer_images",
+        "19",
+        "--results_path",
+        str(tmp_path / "runs"),
+    ]
     assert main(argv) == 2
-    assert capsys.readouterr().err == "pmi-cl: error: --buffer_images 19: give at least 20, two for each of 10 classes\n"
+    assert (
+        capsys.readouterr().err == "pmi-cl: error: --buffer_images 19: give at least 20, two for each of 10 classes\n"
+    )
     assert not (tmp_path / "runs").exists()
 
 
@@ -512,7 +551,11 @@ def test_pmi_refuses_to_match_statistics_that_the_network_does_not_keep() -> Non
         training = start("pmi_rdfcil", inv_alpha=alpha)
         for norm in (m for m in training.model.net.modules() if isinstance(m, nn.BatchNorm2d)):
             norm.running_mean = norm.running_var = None
-        with pytest.raises(UserError, match=r"^--inv_alpha 0\.1 weighs .*give --inv_alpha 0 or") if alpha else nullcontext():
+        with (
+            pytest.raises(UserError, match=r"^--inv_alpha 0\.1 weighs .*give --inv_alpha 0 or")
+            if alpha
+            else nullcontext()
+        ):
             training.model.check_data(training.dataset)
 
 

@@ -5,7 +5,7 @@ import random
 import numpy as np
 import pytest
 
-from pmi_cl.utils import metrics
+from pmi_cl.utils.records import metrics
 
 HAND = [[90.0], [70.0, 80.0], [60.0, 85.0, 50.0]]
 

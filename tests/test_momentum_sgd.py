@@ -10,7 +10,7 @@ import pytest
 import torch
 from torch import nn
 
-from pmi_cl.models.momentum_sgd import MomentumSGD
+from pmi_cl.models.training.momentum_sgd import MomentumSGD
 from pmi_cl.seeding import seeded
 
 SETTINGS = [{"momentum": 0.9, "weight_decay": 5e-4}, {"momentum": 0.9}, {"weight_decay": 0.1}, {}]
@@ -25,13 +25,18 @@ def networks() -> tuple[nn.Module, nn.Module]:
 def push(network: nn.Module, step: int) -> None:
     """Gradients of a step; the second layer has none in step 0, so that its momentum begins later."""
     for place, parameter in enumerate(network.parameters()):
-        parameter.grad = None if step == 0 and place in (2, 3) else torch.randn(parameter.shape, generator=seeded(step, place))
+        parameter.grad = (
+            None if step == 0 and place in (2, 3) else torch.randn(parameter.shape, generator=seeded(step, place))
+        )
 
 
 @pytest.mark.parametrize("settings", SETTINGS, ids=str)
 def test_every_step_is_torchs(settings: dict[str, float]) -> None:
     mine, theirs = networks()
-    ours, reference = MomentumSGD(mine.parameters(), 0.1, **settings), torch.optim.SGD(theirs.parameters(), 0.1, **settings)
+    ours, reference = (
+        MomentumSGD(mine.parameters(), 0.1, **settings),
+        torch.optim.SGD(theirs.parameters(), 0.1, **settings),
+    )
     for step in range(5):
         for optimiser, network in ((ours, mine), (reference, theirs)):
             optimiser.param_groups[0]["lr"] = 0.1 / (step + 1)
@@ -43,7 +48,10 @@ def test_every_step_is_torchs(settings: dict[str, float]) -> None:
 def test_a_state_of_torchs_goes_on_in_ours() -> None:
     """Checkpoints of older runs hold such."""
     mine, theirs = networks()
-    first, second = MomentumSGD(mine.parameters(), 0.1, 0.9, 1e-3), torch.optim.SGD(theirs.parameters(), 0.1, 0.9, weight_decay=1e-3)
+    first, second = (
+        MomentumSGD(mine.parameters(), 0.1, 0.9, 1e-3),
+        torch.optim.SGD(theirs.parameters(), 0.1, 0.9, weight_decay=1e-3),
+    )
     for step in range(4):
         if step == 3:
             mine.load_state_dict(theirs.state_dict())

@@ -20,7 +20,7 @@ from pmi_cl.inversion.objectives import (
 )
 from pmi_cl.inversion.transforms import Transforms
 from pmi_cl.seeding import mix, seeded
-from tests.slow_references import loop_total_variation
+from tests.support.slow_references import loop_total_variation
 
 HEAD = nn.Linear(4, 3).requires_grad_(False)
 
@@ -40,7 +40,9 @@ def a_batch(**changes: object) -> Batch:
 def test_feature_match_is_the_mean_over_all_elements() -> None:
     batch = a_batch()
     assert batch.targets is not None
-    assert float(FeatureMatch(2.0)(batch)) == pytest.approx(2.0 * float((batch.features - batch.targets).pow(2).sum()) / 20)
+    assert float(FeatureMatch(2.0)(batch)) == pytest.approx(
+        2.0 * float((batch.features - batch.targets).pow(2).sum()) / 20
+    )
 
 
 def test_cross_entropy_of_the_classifier() -> None:
@@ -88,7 +90,11 @@ def test_a_term_of_the_users_own_composes() -> None:
 
 @pytest.mark.parametrize(
     ("term", "missing", "needed"),
-    [(FeatureMatch(), "targets", "targets"), (CrossEntropy(), "labels", "labels"), (CrossEntropy(), "classify", "classifier")],
+    [
+        (FeatureMatch(), "targets", "targets"),
+        (CrossEntropy(), "labels", "labels"),
+        (CrossEntropy(), "classify", "classifier"),
+    ],
 )
 def test_a_term_says_what_it_lacks(term: Term, missing: str, needed: str) -> None:
     with pytest.raises(ValueError, match=needed):

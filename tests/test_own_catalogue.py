@@ -9,15 +9,15 @@ from typing import Any
 import pytest
 
 import pmi_cl
-from pmi_cl.catalogue import Catalogue
 from pmi_cl.cli import main
-from pmi_cl.extensions import Extension
+from pmi_cl.registry.catalogue import Catalogue
+from pmi_cl.registry.extensions import Extension
 
 SOURCE = '''
 """A method that makes a mistake in its second task, a data set and a network."""
 from pmi_cl.backbones.resnet_cifar import ResNetCifar
 from pmi_cl.datasets.seq_digits import SeqDigits
-from pmi_cl.models.sgd import Sgd
+from pmi_cl.models.resnet.sgd import Sgd
 
 BACKBONES = {"own-net": "own_net"}
 MISTAKES = {"ValueError": ValueError("a mistake"), "KeyboardInterrupt": KeyboardInterrupt(), "OSError": OSError(28, "No space left")}
@@ -54,7 +54,9 @@ def own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Catalogue:
     (tmp_path / "own_source.py").write_text(SOURCE)
     monkeypatch.syspath_prepend(str(tmp_path))
     names = {"model": ("mistaken", "Mistaken"), "dataset": ("seq-own", "Own"), "backbone": ("own-net", "own_net")}
-    added = {kind: (Extension(kind, name, "own_source", attribute, "own"),) for kind, (name, attribute) in names.items()}
+    added = {
+        kind: (Extension(kind, name, "own_source", attribute, "own"),) for kind, (name, attribute) in names.items()
+    }
     return Catalogue(list(pmi_cl.__path__), lambda kind: added[kind])
 
 
@@ -68,14 +70,26 @@ def results_in(folder: Path) -> dict[str, Any]:
 
 
 def test_a_run_loads_what_its_catalogue_names(own: Catalogue, tmp_path: Path) -> None:
-    words = [*WORDS, "--results_path", str(tmp_path / "runs"), "--stop_after", "1", "--tensorboard", "0", "--run_name", "run"]
+    words = [
+        *WORDS,
+        "--results_path",
+        str(tmp_path / "runs"),
+        "--stop_after",
+        "1",
+        "--tensorboard",
+        "0",
+        "--run_name",
+        "run",
+    ]
     assert main(words, own) == 0
     assert results_in(folder_of(tmp_path / "runs", "run"))["status"] == "finished"
     assert main(words) == 2  # the installed ones do not know it
 
 
 @pytest.mark.parametrize("mistake", ["ValueError", "KeyboardInterrupt", "OSError"])
-def test_whatever_stops_a_run_is_recorded_and_its_events_are_written(mistake: str, own: Catalogue, tmp_path: Path) -> None:
+def test_whatever_stops_a_run_is_recorded_and_its_events_are_written(
+    mistake: str, own: Catalogue, tmp_path: Path
+) -> None:
     from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
     words = [*WORDS, "--results_path", str(tmp_path / "runs"), "--run_name", mistake]
@@ -89,4 +103,9 @@ def test_whatever_stops_a_run_is_recorded_and_its_events_are_written(mistake: st
     assert results["status"] == "failed" and len(results["class_il"]["matrix"]) == 1
     events = EventAccumulator(str(folder))
     events.Reload()
-    assert [event.step for event in events.Scalars("loss/loss")] == [1, 2, 3, 4]  # all of the first task: two steps in two epochs
+    assert [event.step for event in events.Scalars("loss/loss")] == [
+        1,
+        2,
+        3,
+        4,
+    ]  # all of the first task: two steps in two epochs

@@ -26,7 +26,9 @@ class SlowRun:
     def folder(self) -> Path:
         if "--resume" in self.words:
             return Path(self.words["--resume"])
-        return Path(self.words["--results_path"], self.words["--model"], self.words["--dataset"], self.words["--run_name"])
+        return Path(
+            self.words["--results_path"], self.words["--model"], self.words["--dataset"], self.words["--run_name"]
+        )
 
     def wait(self, timeout: float) -> int:
         self.folder.mkdir(parents=True, exist_ok=True)
@@ -54,7 +56,16 @@ def test_a_method_stops_in_time_and_the_next_call_resumes_it(tmp_path: Path, wor
     assert [paper_protocol.main(part), list((tmp_path / "out").iterdir())] == [75, []]
     assert paper_protocol.main(part) == 0
     fresh, resumed = SlowRun.commands
-    assert fresh[:8] == ["--model", "pmi_rdfcil", "--dataset", "seq-cifar100", "--n_tasks", "10", "--model_config", "paper"]
+    assert fresh[:8] == [
+        "--model",
+        "pmi_rdfcil",
+        "--dataset",
+        "seq-cifar100",
+        "--n_tasks",
+        "10",
+        "--model_config",
+        "paper",
+    ]
     assert resumed[:2] == ["--resume", str(tmp_path / "runs" / "pmi_rdfcil" / "seq-cifar100" / "seed3")]
     assert json.loads((tmp_path / "out" / "pmi_rdfcil.json").read_text()) == {"status": "finished"}
     assert paper_protocol.main(part) == 0 and len(SlowRun.commands) == 2  # what is done is not done again

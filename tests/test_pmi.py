@@ -11,13 +11,13 @@ from torch import Tensor, nn
 
 from pmi_cl.backbones.resnet_cifar import ResNetCifar
 from pmi_cl.inversion.config import InversionConfig
-from pmi_cl.inversion.engine import Inversion
-from pmi_cl.inversion.frozen import FrozenNetwork
-from pmi_cl.inversion.pmi import Boost, LayerLoss, PmiConfig, bn_affine_moments
-from pmi_cl.inversion.statistics import Direction, Moments
+from pmi_cl.inversion.engine.engine import Inversion
+from pmi_cl.inversion.features.statistics import Direction, Moments
+from pmi_cl.inversion.networks.frozen import FrozenNetwork
+from pmi_cl.inversion.ways.pmi import Boost, LayerLoss, PmiConfig, bn_affine_moments
 from pmi_cl.seeding import seeded
-from tests.slow_references import channel_moments, hooked_kls, reference_kl
-from tests.small_networks import trained_on_digits, two_blocks
+from tests.support.slow_references import channel_moments, hooked_kls, reference_kl
+from tests.support.small_networks import trained_on_digits, two_blocks
 
 PRIOR = Moments(torch.linspace(-0.5, 0.5, 16), torch.linspace(0.3, 2.0, 16), 1)
 
@@ -46,7 +46,9 @@ def terms_of_equation_26(
     return (output - target).pow(2).mean(), torch.stack(inside).sum(), prior
 
 
-def equation_26(network: ResNetCifar, layer: int, value: Tensor, target: Tensor, config: PmiConfig, direction: str) -> Tensor:
+def equation_26(
+    network: ResNetCifar, layer: int, value: Tensor, target: Tensor, config: PmiConfig, direction: str
+) -> Tensor:
     """beta MSE + alpha (KL of the layer's input + KLs of the BatchNorm inputs inside)."""
     error, inside, prior = terms_of_equation_26(network, layer, value, target, direction)
     return config.beta * error + config.alpha * (inside + prior)
@@ -86,7 +88,10 @@ def test_a_dead_channel_does_not_rule_the_prior() -> None:
 
 def test_boost_doubles_what_exceeds_its_first_value_up_to_its_limit() -> None:
     boost = Boost((10.0, 10.0, 5.0))
-    weights = [boost(torch.tensor(terms)).tolist() for terms in ([1.0, 1.0, 1.0], [2.0, 0.5, 2.0], [2.0, 1.5, 2.0], [2.0, 0.5, 1.5])]
+    weights = [
+        boost(torch.tensor(terms)).tolist()
+        for terms in ([1.0, 1.0, 1.0], [2.0, 0.5, 2.0], [2.0, 1.5, 2.0], [2.0, 0.5, 1.5])
+    ]
     assert weights == [[1, 1, 1], [2, 1, 2], [4, 2, 4], [8, 2, 5]]
     assert boost(torch.tensor([9.0, 1.0, 9.0])).tolist() == [10, 2, 5]
 
@@ -96,7 +101,9 @@ def test_a_boosted_loss_reports_the_plain_loss_and_gives_the_boosted_gradient() 
     network = two_blocks()
     copied = frozen(network)
     target, far = a_target(copied, 1), layer_input(1) * 3
-    plain, boosted = (LayerLoss(copied, 1, target, PRIOR, PmiConfig(alpha=1.6, beta=0.7, boost=boost)) for boost in (False, True))
+    plain, boosted = (
+        LayerLoss(copied, 1, target, PRIOR, PmiConfig(alpha=1.6, beta=0.7, boost=boost)) for boost in (False, True)
+    )
     boosted(layer_input(1), 0)
     for step, (error, inside, prior) in enumerate([(2, 2, 2), (4, 4, 4), (8, 8, 5), (10, 10, 5), (10, 10, 5)], start=1):
         value, reference = far.clone().requires_grad_(), far.clone().requires_grad_()
@@ -164,7 +171,10 @@ def test_pmi_lowers_the_error_of_every_layer_and_starts_the_full_stage_below_noi
             target = inversion.carry if inversion.carry is not None else inversion.problem.targets
             assert target is not None
             with torch.no_grad():
-                outputs = [inversion.problem.network.run(value, layer, layer + 1)[0] for value in (descent.start, descent.result())]
+                outputs = [
+                    inversion.problem.network.run(value, layer, layer + 1)[0]
+                    for value in (descent.start, descent.result())
+                ]
             errors[progress.stage] = [float((output - target).pow(2).mean()) for output in outputs]
     assert list(errors) == [f"layer {layer}" for layer in range(9, -1, -1)]
     for stage, (before, after) in errors.items():

@@ -16,17 +16,17 @@ from pmi_cl.backbones.clip_pieces import PatchConv, bare
 from pmi_cl.backbones.clip_plan import MODELS
 from pmi_cl.backbones.open_clip_library import open_clip_module
 from pmi_cl.errors import UserError
-from pmi_cl.inversion.statistics import Moments
-from pmi_cl.inversion.token_statistics import measure_token_moments
+from pmi_cl.inversion.features.statistics import Moments
+from pmi_cl.inversion.features.token_statistics import measure_token_moments
+from pmi_cl.models.clip.pmi_clip import FEATURES, LARGEST_FEATURE, LARGEST_MAP, MAP_VALUES, PmiClip
 from pmi_cl.models.continual_model import RunOutline
-from pmi_cl.models.pmi_clip import FEATURES, LARGEST_FEATURE, LARGEST_MAP, MAP_VALUES, PmiClip
 from pmi_cl.seeding import seeded
-from pmi_cl.utils.arguments import resolve
-from pmi_cl.utils.preflight import preflight
-from pmi_cl.utils.training import Training
-from tests.slow_references import clip_losses
-from tests.small_clips import small_clip
-from tests.small_runs import CLIP_METHODS, begin, differences, start, train_task, words_of
+from pmi_cl.utils.arguments.command_line import resolve
+from pmi_cl.utils.run.preflight import preflight
+from pmi_cl.utils.run.training import Training
+from tests.support.slow_references import clip_losses
+from tests.support.small_clips import small_clip
+from tests.support.small_runs import CLIP_METHODS, begin, differences, start, train_task, words_of
 
 PMI = [method for method in CLIP_METHODS if isinstance(start(method).model, PmiClip)]
 STILL = {"lr": 1e-30, "warmup_steps": 0}  # a rate at which nothing moves
@@ -84,7 +84,10 @@ def test_moments_of_two_tasks_pool_to_those_of_both(axis: Any) -> None:
     assert len(model.moments) == len(expected) == 4
     for found, right in zip(model.moments, expected, strict=True):
         assert found.inner.keys() == right.inner.keys()
-        for one, other in [(found.input, right.input), *((found.inner[name], right.inner[name]) for name in right.inner)]:
+        for one, other in [
+            (found.input, right.input),
+            *((found.inner[name], right.inner[name]) for name in right.inner),
+        ]:
             assert isinstance(one, Moments) and isinstance(other, Moments) and one.count == other.count
             torch.testing.assert_close(one.mean, other.mean, rtol=1e-4, atol=1e-5)
             torch.testing.assert_close(one.var, other.var, rtol=1e-4, atol=1e-5)
@@ -139,7 +142,9 @@ def test_each_inversion_comes_near_the_same_targets(method: str, inversion: str)
             return float((model.features_of_maps(maps, contexts, model.buffer.kept) - targets).square().mean())
 
     known = model.moments[0].input
-    start_maps = known.mean.view(1, -1, 1, 1) + known.var.sqrt().view(1, -1, 1, 1) * torch.randn(model.buffer.images.shape)
+    start_maps = known.mean.view(1, -1, 1, 1) + known.var.sqrt().view(1, -1, 1, 1) * torch.randn(
+        model.buffer.images.shape
+    )
     assert distance(model.buffer.images) < 0.3 * distance(start_maps)
 
 
@@ -149,7 +154,9 @@ def test_smi_keeps_a_quarter_of_the_patches_and_these_are_replayed() -> None:
     model.prepare()
     assert model.buffer.kept.shape == (6, 4) and model.inversion_figures()["forward_passes"] > 8
     tokens = model.net.pieces()[1](model.buffer.images)
-    few = torch.stack([torch.cat([row[:1], row[1:][kept]]) for row, kept in zip(tokens, model.buffer.kept, strict=True)])
+    few = torch.stack(
+        [torch.cat([row[:1], row[1:][kept]]) for row, kept in zip(tokens, model.buffer.kept, strict=True)]
+    )
     query = few
     for block in model.net.blocks:
         query = block.block(query)
@@ -159,7 +166,9 @@ def test_smi_keeps_a_quarter_of_the_patches_and_these_are_replayed() -> None:
     torch.testing.assert_close(model.features_of_samples(model.buffer), few, rtol=1e-4, atol=1e-4)
     fresh: Any = start("pmi_codap").model
     fresh.load_state(model.state())
-    assert torch.equal(fresh.buffer.kept, model.buffer.kept) and torch.equal(fresh.buffer.contexts, model.buffer.contexts)
+    assert torch.equal(fresh.buffer.kept, model.buffer.kept) and torch.equal(
+        fresh.buffer.contexts, model.buffer.contexts
+    )
 
 
 def test_the_stages_are_the_pieces_from_the_top_then_all() -> None:
@@ -192,7 +201,9 @@ LAMBDAS = {"lambda_ce": 0.7, "lambda_hkd": 0.3, "lambda_tkd": 0.2, "lambda_tft":
 
 @pytest.mark.parametrize(("task_factors", "plastic", "stable"), [(1, 1.242013, 1.869490), (0, 1.0, 1.0)])
 @pytest.mark.parametrize("method", PMI)
-def test_a_step_minimises_the_losses_of_the_paper(method: str, task_factors: int, plastic: float, stable: float) -> None:
+def test_a_step_minimises_the_losses_of_the_paper(
+    method: str, task_factors: int, plastic: float, stable: float
+) -> None:
     """With 3 new and 6 old classes a = log2(3/2 + 1) = 1.321928 and b = sqrt(6/3) = 1.414214: CE is scaled by (1 + 1/a) / b, the
     distillations by a b, the texts' cross-entropy not at all."""
     training = start(method, task_factors=task_factors, **THIRD, **LAMBDAS)
@@ -213,7 +224,9 @@ def test_a_step_minimises_the_losses_of_the_paper(method: str, task_factors: int
         torch.testing.assert_close(found[name], value, rtol=1e-3, atol=1e-8, msg=name)
 
 
-@pytest.mark.parametrize(("loss", "moved"), [("hkd", {"image", "text"}), ("tkd", {"text"}), ("tft", {"text"}), ("ce", {"image", "text"})])
+@pytest.mark.parametrize(
+    ("loss", "moved"), [("hkd", {"image", "text"}), ("tkd", {"text"}), ("tft", {"text"}), ("ce", {"image", "text"})]
+)
 def test_each_loss_moves_its_towers(loss: str, moved: set[str]) -> None:
     training, _ = before_second_task("pmi_moe")
     model: Any = train_task(training, 1)
@@ -287,7 +300,9 @@ def test_a_grid_finer_than_the_map_is_refused() -> None:
     """clip-tiny's is 4 x 4; what a preset has is no exception, as it would be optimised for nothing."""
     preflight(resolve(words_of("pmi_vpt", pmi_grids="2,4")))
     for grids, fitting in (("9", "none"), ("2,4,8,14", "2,4")):
-        with pytest.raises(UserError, match=f"--pmi_grids {grids}: the map of clip-tiny is 4 x 4: say --pmi_grids {fitting}$"):
+        with pytest.raises(
+            UserError, match=f"--pmi_grids {grids}: the map of clip-tiny is 4 x 4: say --pmi_grids {fitting}$"
+        ):
             preflight(resolve(words_of("pmi_vpt", pmi_grids=grids)))
 
 
@@ -301,14 +316,36 @@ def test_what_a_coarse_grid_shows_is_what_is_handed_down() -> None:
     _, model = before_second_task("pmi_vpt", pmi_grids="2", pmi_steps=3, inv_steps=1, inv_lr=1e-30)
     model.current_task = 1
     model.prepare()
-    corners = model.buffer.images[:, :, [0, 0, 3, 3], [0, 3, 0, 3]].unflatten(2, (2, 2))  # bilinear: the corners are the four cells
+    corners = model.buffer.images[:, :, [0, 0, 3, 3], [0, 3, 0, 3]].unflatten(
+        2, (2, 2)
+    )  # bilinear: the corners are the four cells
     shown = F.interpolate(corners, size=(4, 4), mode="bilinear", align_corners=False)
     torch.testing.assert_close(model.buffer.images, shown, rtol=1e-4, atol=1e-5)
 
 
-EVERYWHERE = {"samples_per_class": 5, "pmi_steps": 200, "inv_steps": 600, "full_steps": 3400, "smi_steps": 4000, "pmi_lr": 0.1}
-EVERYWHERE |= {"inv_tv": 0.005, "lambda_hkd": 0.1, "lambda_ce": 1.0, "cont_epochs": 200, "cont_lr": 0.01, "cfs_steps": 5}
-EVERYWHERE |= {"projection_top": 5, "projection_mix": 0.1, "projection_inv_lr": 0.1, "class_order": "np1993", "inv_batch": 20}
+EVERYWHERE = {
+    "samples_per_class": 5,
+    "pmi_steps": 200,
+    "inv_steps": 600,
+    "full_steps": 3400,
+    "smi_steps": 4000,
+    "pmi_lr": 0.1,
+}
+EVERYWHERE |= {
+    "inv_tv": 0.005,
+    "lambda_hkd": 0.1,
+    "lambda_ce": 1.0,
+    "cont_epochs": 200,
+    "cont_lr": 0.01,
+    "cfs_steps": 5,
+}
+EVERYWHERE |= {
+    "projection_top": 5,
+    "projection_mix": 0.1,
+    "projection_inv_lr": 0.1,
+    "class_order": "np1993",
+    "inv_batch": 20,
+}
 PAPER = {
     "inv_lr": 0.1,
     "inv_schedule": "constant",
@@ -329,8 +366,20 @@ BY_SET: dict[tuple[str, str], dict[str, Any]] = {
     ("paper", "seq-cifar100"): {"inv_alpha": 0.002, "pmi_alpha": 0.002, "cfs_ratio": 0.5, "cfs_boost": 20},
     ("paper", "seq-imagenet-r"): {"inv_alpha": 0.002, "pmi_alpha": 0.002, "cfs_ratio": 0.5, "cfs_boost": 20},
     ("paper", "seq-cub200"): {"inv_alpha": 0.2, "pmi_alpha": 0.2, "cfs_ratio": 0.5, "cfs_boost": 20},
-    ("code", "seq-cifar100"): {"inv_alpha": 0.002, "pmi_alpha": 0.03, "inv_lr": 0.01, "cfs_ratio": 0.5, "cfs_boost": 20},
-    ("code", "seq-imagenet-r"): {"inv_alpha": 0.002, "pmi_alpha": 0.03, "inv_lr": 0.01, "cfs_ratio": 0.2, "cfs_boost": 50},
+    ("code", "seq-cifar100"): {
+        "inv_alpha": 0.002,
+        "pmi_alpha": 0.03,
+        "inv_lr": 0.01,
+        "cfs_ratio": 0.5,
+        "cfs_boost": 20,
+    },
+    ("code", "seq-imagenet-r"): {
+        "inv_alpha": 0.002,
+        "pmi_alpha": 0.03,
+        "inv_lr": 0.01,
+        "cfs_ratio": 0.2,
+        "cfs_boost": 50,
+    },
     ("code", "seq-cub200"): {"inv_alpha": 0.2, "pmi_alpha": 3.0, "inv_lr": 0.02, "cfs_ratio": 0.5, "cfs_boost": 20},
 }
 TABLE_9 = {  # PMI's Table 9: rate, epochs, optimiser; and for MoE-Adapters the weights of TKD and TFT
@@ -348,7 +397,9 @@ TABLE_9 = {  # PMI's Table 9: rate, epochs, optimiser; and for MoE-Adapters the 
 @pytest.mark.parametrize(("preset", "dataset"), BY_SET)
 def test_the_presets_are_the_appendix_and_the_released_code(method: str, preset: str, dataset: str) -> None:
     args = resolve(["--model", method, "--dataset", dataset, "--model_config", preset]).args
-    trained = dict(zip(("lr", "n_epochs", "optimizer", "lambda_tkd", "lambda_tft"), TABLE_9[method][dataset], strict=False))
+    trained = dict(
+        zip(("lr", "n_epochs", "optimizer", "lambda_tkd", "lambda_tft"), TABLE_9[method][dataset], strict=False)
+    )
     wanted = {**EVERYWHERE, **(PAPER if preset == "paper" else CODE), **BY_SET[preset, dataset], **trained}
     assert {name: getattr(args, name) for name in wanted} == wanted
 

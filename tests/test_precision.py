@@ -8,9 +8,9 @@ from typing import Any
 import pytest
 import torch
 
-from pmi_cl.inversion import precision as precision_module
-from pmi_cl.inversion.precision import has_fast_bfloat16, inversion_dtype
-from tests.small_runs import METHODS, start
+from pmi_cl.inversion.engine import precision as precision_module
+from pmi_cl.inversion.engine.precision import has_fast_bfloat16, inversion_dtype
+from tests.support.small_runs import METHODS, start
 
 CPU = torch.device("cpu")
 CPUINFO = Path("/proc/cpuinfo")

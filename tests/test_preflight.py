@@ -10,15 +10,17 @@ from types import SimpleNamespace
 import pytest
 import torch
 
-from pmi_cl.catalogue import Entry
 from pmi_cl.datasets.seq_cifar100 import SeqCifar100
 from pmi_cl.datasets.seq_folder import SeqFolder
 from pmi_cl.errors import UserError
-from pmi_cl.models.pmi_rdfcil import PmiRdfcil
-from pmi_cl.models.sgd import Sgd
-from pmi_cl.utils import checkpoints
-from pmi_cl.utils.arguments import Resolved, resolve
-from pmi_cl.utils.preflight import ROOM_MIB, check_writable, pick_device, preflight
+from pmi_cl.machine.device import pick_device
+from pmi_cl.machine.disk import ROOM_MIB, check_writable
+from pmi_cl.models.resnet.pmi_rdfcil import PmiRdfcil
+from pmi_cl.models.resnet.sgd import Sgd
+from pmi_cl.registry.catalogue import Entry
+from pmi_cl.utils.arguments.command_line import Resolved, resolve
+from pmi_cl.utils.records import checkpoints
+from pmi_cl.utils.run.preflight import preflight
 
 
 class Pairs:
@@ -86,7 +88,8 @@ def make_run(results_path, **changes):
     }
     args |= changes
     entries = [
-        Entry(kind, name.lower(), __name__, name, "") for kind, name in (("model", "Modest"), ("dataset", "Pairs"), ("backbone", "Net"))
+        Entry(kind, name.lower(), __name__, name, "")
+        for kind, name in (("model", "Modest"), ("dataset", "Pairs"), ("backbone", "Net"))
     ]
     return Resolved(SimpleNamespace(**args), {}, *entries)
 
@@ -121,7 +124,9 @@ def test_there_must_be_room_for_two_checkpoints_with_the_synthetic_samples(tmp_p
 
 
 def test_samples_larger_than_the_memory_are_refused(tmp_path):
-    with pytest.raises(UserError, match=r"at least 100,000,000 MiB of memory, cpu has .*: lower --buffer_images \(9000\)"):
+    with pytest.raises(
+        UserError, match=r"at least 100,000,000 MiB of memory, cpu has .*: lower --buffer_images \(9000\)"
+    ):
         preflight(make_run(tmp_path, mib=1e8, buffer_images=9000))
 
 
@@ -182,8 +187,10 @@ def test_a_disk_that_is_read_only_or_full(tmp_path, options, says):
     mount = ["unshare", "-rm", "sh", "-c", f'mount -t tmpfs -o {options} none "$0" && exec "$@"', str(tmp_path)]
     if shutil.which("unshare") is None or subprocess.run([*mount, "true"], capture_output=True, check=False).returncode:
         pytest.skip("this machine lets no test mount a disk of its own")
-    code = "import sys; from pathlib import Path; from pmi_cl.utils.preflight import check_writable; check_writable(Path(sys.argv[1]))"
-    found = subprocess.run([*mount, sys.executable, "-c", code, str(tmp_path)], capture_output=True, text=True, check=False)
+    code = "import sys; from pathlib import Path; from pmi_cl.machine.disk import check_writable; check_writable(Path(sys.argv[1]))"
+    found = subprocess.run(
+        [*mount, sys.executable, "-c", code, str(tmp_path)], capture_output=True, text=True, check=False
+    )
     assert "UserError: cannot write to --results_path" in found.stderr and says in found.stderr
 
 
@@ -209,14 +216,21 @@ def test_a_checkpoint_that_is_missing_or_truncated_or_whole(tmp_path, flag):
 
 @pytest.mark.parametrize(
     ("results", "how"),
-    [(None, "ended before its first"), ('{"status": "failed"}', "is 'failed'"), ('{"status": "fin', "ended before its first")],
+    [
+        (None, "ended before its first"),
+        ('{"status": "failed"}', "is 'failed'"),
+        ('{"status": "fin', "ended before its first"),
+    ],
 )
 def test_a_run_without_a_checkpoint_cannot_be_resumed(tmp_path, results, how):
     if results:
         (tmp_path / "results.json").write_text(results)
     with pytest.raises(UserError) as caught:
         preflight(make_run(tmp_path, resume=str(tmp_path)))
-    assert str(caught.value) == f"{tmp_path} has no checkpoint to go on from (the run {how}): start it again, without --resume"
+    assert (
+        str(caught.value)
+        == f"{tmp_path} has no checkpoint to go on from (the run {how}): start it again, without --resume"
+    )
 
 
 def test_the_cpu_is_always_there():

@@ -7,18 +7,24 @@ from typing import Any
 
 import pytest
 
-from pmi_cl.catalogue import INSTALLED, Catalogue, entries
 from pmi_cl.errors import UserError
 from pmi_cl.help_text import listing
-from pmi_cl.utils.arguments import all_specs, resolve
-from pmi_cl.utils.presets import chosen_backbone, decide, presets_of
-from tests.sample_registry import write_registry
+from pmi_cl.registry.catalogue import INSTALLED, Catalogue, entries
+from pmi_cl.utils.arguments.command_line import all_specs, resolve
+from pmi_cl.utils.arguments.presets import chosen_backbone, decide, presets_of
+from tests.support.sample_registry import write_registry
 
 FILE = "models/config/invert_it.yaml"
 
 
-def decided(catalogue: Catalogue, dataset: str, flags: dict[str, str], model: str = "invert_it") -> tuple[dict[str, Any], dict[str, str]]:
-    entry, data, presets = catalogue.find("model", model), catalogue.find("dataset", dataset), presets_of(model, catalogue)
+def decided(
+    catalogue: Catalogue, dataset: str, flags: dict[str, str], model: str = "invert_it"
+) -> tuple[dict[str, Any], dict[str, str]]:
+    entry, data, presets = (
+        catalogue.find("model", model),
+        catalogue.find("dataset", dataset),
+        presets_of(model, catalogue),
+    )
     backbone = chosen_backbone(flags, presets, entry, data)
     assert backbone is not None
     return decide(all_specs(entry, data, catalogue.find("backbone", backbone)), flags, presets, entry, data)
@@ -41,11 +47,19 @@ def test_each_source_outweighs_the_next(tmp_path: Path) -> None:
 def test_a_method_outweighs_the_data_set_and_a_preset_the_method(tmp_path: Path) -> None:
     catalogue = write_registry(tmp_path)
     values, sources = decided(catalogue, "seq-folder", {}, "prompts")
-    assert (values["backbone"], sources["backbone"], values["n_epochs"], sources["n_epochs"]) == ("vit-b", "method", 2, "method")
+    assert (values["backbone"], sources["backbone"], values["n_epochs"], sources["n_epochs"]) == (
+        "vit-b",
+        "method",
+        2,
+        "method",
+    )
     values, sources = decided(catalogue, "seq-folder", {"model_config": "small"}, "prompts")
     assert (values["backbone"], sources["backbone"]) == ("vit:Two-1", "preset small (seq-folder)")
     assert (values["weights"], sources["weights"]) == ("small", "preset small")
-    assert decided(catalogue, "seq-folder", {"model_config": "small", "backbone": "vit-b"}, "prompts")[0]["backbone"] == "vit-b"
+    assert (
+        decided(catalogue, "seq-folder", {"model_config": "small", "backbone": "vit-b"}, "prompts")[0]["backbone"]
+        == "vit-b"
+    )
 
 
 def test_a_preset_outweighs_the_data_set(tmp_path: Path) -> None:
@@ -115,7 +129,9 @@ def test_a_preset_file_of_the_wrong_shape_is_refused(tmp_path: Path, text: str, 
 
 def test_a_file_adds_to_the_presets_of_its_base(tmp_path: Path) -> None:
     catalogue = write_registry(tmp_path)
-    shared = "{paper: {about: shared, all: {lr: 0.3, n_epochs: 4}, seq-hundred: {lr: 0.2}}, quick: {all: {n_epochs: 1}}}"
+    shared = (
+        "{paper: {about: shared, all: {lr: 0.3, n_epochs: 4}, seq-hundred: {lr: 0.2}}, quick: {all: {n_epochs: 1}}}"
+    )
     (tmp_path / FILE).with_name("shared.yaml").write_text(shared)
     (tmp_path / FILE).write_text(
         "{base: shared, default: {all: paper}, paper: {all: {n_epochs: 9}, seq-hundred: {batch_size: 8}}, own: {}}"
@@ -123,9 +139,17 @@ def test_a_file_adds_to_the_presets_of_its_base(tmp_path: Path) -> None:
     found = presets_of("invert_it", catalogue)
     assert list(found.presets) == ["paper", "quick", "own"]
     assert found.presets["paper"].about == "shared"
-    assert found.presets["paper"].sections == {"all": {"lr": 0.3, "n_epochs": 9}, "seq-hundred": {"lr": 0.2, "batch_size": 8}}
+    assert found.presets["paper"].sections == {
+        "all": {"lr": 0.3, "n_epochs": 9},
+        "seq-hundred": {"lr": 0.2, "batch_size": 8},
+    }
     values, sources = decided(catalogue, "seq-hundred", {})
-    assert (values["lr"], values["n_epochs"], values["batch_size"], sources["lr"]) == (0.2, 9, 8, "preset paper (seq-hundred)")
+    assert (values["lr"], values["n_epochs"], values["batch_size"], sources["lr"]) == (
+        0.2,
+        9,
+        8,
+        "preset paper (seq-hundred)",
+    )
 
 
 @pytest.mark.parametrize("key", ["model", "dataset", "model_config", "resume"])
@@ -164,13 +188,19 @@ OWN = [
 
 
 @pytest.mark.parametrize(("text", "lr"), OWN)
-def test_a_file_of_the_users_own_is_a_preset(tmp_path: Path, text: str, lr: float, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_file_of_the_users_own_is_a_preset(
+    tmp_path: Path, text: str, lr: float, monkeypatch: pytest.MonkeyPatch
+) -> None:
     catalogue = write_registry(tmp_path)
     monkeypatch.chdir(tmp_path)
     (tmp_path / "mine.yaml").write_text(text)
-    run = resolve(["--model", "invert_it", "--dataset", "seq-hundred", "--model_config", "mine.yaml", "--steps", "7"], catalogue)
+    run = resolve(
+        ["--model", "invert_it", "--dataset", "seq-hundred", "--model_config", "mine.yaml", "--steps", "7"], catalogue
+    )
     assert (run.args.lr, run.args.steps, run.args.model_config) == (lr, 7, "mine.yaml")
-    assert run.sources["lr"].startswith("preset mine.yaml") and run.sources["steps"] == "flag" and run.args.n_epochs == 7
+    assert (
+        run.sources["lr"].startswith("preset mine.yaml") and run.sources["steps"] == "flag" and run.args.n_epochs == 7
+    )
 
 
 @pytest.mark.parametrize(
@@ -179,18 +209,26 @@ def test_a_file_of_the_users_own_is_a_preset(tmp_path: Path, text: str, lr: floa
         ("lrr: 1", "mine.yaml: unknown key 'lrr': did you mean lr?"),
         ("lr: fast", "mine.yaml: lr fast: it must be a finite number"),
         ("model: finetune", "mine.yaml: unknown key 'model'"),
-        ("a: {all: {lr: 1}}\nb: {all: {lr: 1}}", "mine.yaml has 2 presets (a, b): leave one, or write 'option: value' lines alone"),
+        (
+            "a: {all: {lr: 1}}\nb: {all: {lr: 1}}",
+            "mine.yaml has 2 presets (a, b): leave one, or write 'option: value' lines alone",
+        ),
         ("a: {seq-hunderd: {lr: 1}}", "mine.yaml: preset a: unknown section 'seq-hunderd'"),
         ("a: {all: {lr: 0}}", "mine.yaml: lr 0: it must be above 0"),
         ("lr: [1, 2", "mine.yaml is not readable as YAML, line "),
         ("lr: 1\nsteps: 3\nlr: 2", "mine.yaml is not readable as YAML, line 3: the key 'lr' is given twice: keep one"),
-        ("a: {all: {lr: 1, lr: 2}}", "mine.yaml is not readable as YAML, line 1: the key 'lr' is given twice: keep one"),
+        (
+            "a: {all: {lr: 1, lr: 2}}",
+            "mine.yaml is not readable as YAML, line 1: the key 'lr' is given twice: keep one",
+        ),
         ("- lr", "mine.yaml: write it as 'name: value' lines"),
         ("", "mine.yaml: write it as 'name: value' lines"),
         (None, "cannot read mine.yaml (No such file or directory)"),
     ],
 )
-def test_an_own_file_that_does_not_fit_is_refused(tmp_path: Path, text: str | None, message: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_own_file_that_does_not_fit_is_refused(
+    tmp_path: Path, text: str | None, message: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
     catalogue = write_registry(tmp_path)
     monkeypatch.chdir(tmp_path)
     if text is not None:

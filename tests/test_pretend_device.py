@@ -11,8 +11,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from tests.pretend_device import GPU, OnGpu, PretendGpu, on_cpu, on_gpu
-from tests.pretend_rules import WrongDevice
+from tests.support.pretend_device import GPU, OnGpu, PretendGpu, on_cpu, on_gpu
+from tests.support.pretend_rules import WrongDevice
 
 CPU_ROWS = torch.tensor([2, 0])
 
@@ -95,7 +95,12 @@ def test_what_cuda_takes_is_computed_and_waits_are_counted(gpu: PretendGpu, what
 
 def test_results_are_where_torch_would_have_them(gpu: PretendGpu) -> None:
     value = there(3)
-    places = [value.device, (value + torch.ones(())).device, torch.empty_like(value, device="cpu").device, value.cpu().device]
+    places = [
+        value.device,
+        (value + torch.ones(())).device,
+        torch.empty_like(value, device="cpu").device,
+        value.cpu().device,
+    ]
     assert [place.type for place in places] == ["cuda", "cuda", "cpu", "cpu"]
     assert value.is_cuda and not value.is_cpu and value.to(GPU) is value and value.to("cuda").double().device == GPU
 
@@ -114,7 +119,9 @@ def test_a_network_trains_and_moves_as_on_a_gpu(gpu: PretendGpu) -> None:
             optimizer.step()
     copied = copy.deepcopy(network)
     for name, value in plain.state_dict().items():
-        assert torch.equal(on_cpu(network.state_dict()[name]), value) and torch.equal(on_cpu(copied.state_dict()[name]), value)
+        assert torch.equal(on_cpu(network.state_dict()[name]), value) and torch.equal(
+            on_cpu(copied.state_dict()[name]), value
+        )
     memory = [{on_cpu(value).data_ptr() for value in net.parameters()} for net in (network, copied)]
     assert not memory[0] & memory[1]
 
@@ -126,10 +133,18 @@ def test_data_can_be_replaced(gpu: PretendGpu) -> None:
 
 
 def test_it_leaves_nothing_behind() -> None:
-    before = (torch.cuda.is_available(), torch._C._only_lift_cpu_tensors(), torch.__future__.get_swap_module_params_on_conversion())
+    before = (
+        torch.cuda.is_available(),
+        torch._C._only_lift_cpu_tensors(),
+        torch.__future__.get_swap_module_params_on_conversion(),
+    )
     with PretendGpu():
         assert torch.cuda.is_available()
         nested = on_gpu({"a": [torch.ones(2), 1], "b": None})
     assert on_cpu(nested)["a"][0].tolist() == [1, 1] and nested["a"][0].device == GPU and nested["a"][1] == 1
-    now = (torch.cuda.is_available(), torch._C._only_lift_cpu_tensors(), torch.__future__.get_swap_module_params_on_conversion())
+    now = (
+        torch.cuda.is_available(),
+        torch._C._only_lift_cpu_tensors(),
+        torch.__future__.get_swap_module_params_on_conversion(),
+    )
     assert before == now

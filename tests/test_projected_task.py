@@ -12,14 +12,24 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from pmi_cl.errors import UserError
-from pmi_cl.inversion.projection import projected_features
+from pmi_cl.inversion.features.projection import projected_features
+from pmi_cl.models.clip.projected_task import ProjectedTask
 from pmi_cl.models.continual_model import RunOutline
-from pmi_cl.models.projected_task import ProjectedTask
 from pmi_cl.seeding import mix, seeded
-from pmi_cl.utils.arguments import resolve
-from tests.slow_references import clip_losses
-from tests.small_clips import small_clip
-from tests.small_runs import CLIP_METHODS, StoppingHost, begin, differences, finished, finished_in_pieces, start, train_task, words_of
+from pmi_cl.utils.arguments.command_line import resolve
+from tests.support.slow_references import clip_losses
+from tests.support.small_clips import small_clip
+from tests.support.small_runs import (
+    CLIP_METHODS,
+    StoppingHost,
+    begin,
+    differences,
+    finished,
+    finished_in_pieces,
+    start,
+    train_task,
+    words_of,
+)
 
 METHODS = [method for method in CLIP_METHODS if isinstance(start(method).model, ProjectedTask)]
 WITHOUT = {"synthetic_last_task": 1, "projection_samples": 6, "projection_repeats": 4, "projection_epochs": 2}
@@ -43,7 +53,9 @@ def test_what_is_kept_for_it_is_of_the_bare_clip(method: str) -> None:
     labels = training.dataset.train.labels[rows]
     torch.testing.assert_close(model.bare_gaussians.mean[1], features[labels == 1].mean(0), rtol=1e-4, atol=1e-4)
     assert not torch.allclose(model.bare_gaussians.mean, model.gaussians.mean)
-    assert all(block.prompt is not None or block.prefix is not None or block.adapter is not None for block in model.net.blocks)
+    assert all(
+        block.prompt is not None or block.prefix is not None or block.adapter is not None for block in model.net.blocks
+    )
 
 
 def test_nothing_is_kept_where_no_task_needs_it() -> None:
@@ -93,20 +105,38 @@ def test_its_epochs_batches_and_rates_are_its_own() -> None:
     seen = torch.cat([labels for _, labels, _ in batches])
     assert seen.bincount().tolist() == [0, 0, 24, 24]  # each of the twelve four times
     assert all(torch.equal(samples.labels, labels) and len(samples) == 16 for samples, labels, _ in batches)
-    own = {image.numpy().tobytes(): label for image, label in zip(model.new.images, model.new.labels.tolist(), strict=True)}
+    own = {
+        image.numpy().tobytes(): label for image, label in zip(model.new.images, model.new.labels.tolist(), strict=True)
+    }
     assert [own[image.numpy().tobytes()] for samples, _, _ in batches for image in samples.images] == seen.tolist()
     assert torch.equal(next(model.train_batches(0, start=2))[0].images, batches[2][0].images)
     assert not torch.equal(next(model.train_batches(1))[0].images, batches[0][0].images)
     rates = [model.rate(epoch, step) for epoch in range(2) for step in range(3)]
-    assert rates == pytest.approx([0.01 * 0.5 * (1 + torch.cos(torch.tensor(torch.pi * done / 6)).item()) for done in range(6)])
+    assert rates == pytest.approx(
+        [0.01 * 0.5 * (1 + torch.cos(torch.tensor(torch.pi * done / 6)).item()) for done in range(6)]
+    )
 
 
 @pytest.mark.parametrize(("task_factors", "plastic", "stable"), [(1, 1.630930, 1.584963), (0, 1.0, 1.0)])
 @pytest.mark.parametrize("method", METHODS)
 def test_its_losses_have_weights_of_their_own(method: str, task_factors: int, plastic: float, stable: float) -> None:
     """With 4 new and 4 old classes a = log2(4/2 + 1) = 1.584963 and b = 1; the texts' cross-entropy keeps its weight."""
-    flags = {"n_classes": 8, "task_factors": task_factors, "lambda_ce": 0.7, "lambda_hkd": 0.9, "projection_hkd": 0.4, "replay_batch": 8}
-    flags |= {"lambda_tkd": 0.9, "projection_tkd": 0.6, "lambda_tft": 0.05, "warmup_steps": 0, "n_epochs": 1, "train_per_class": 8}
+    flags = {
+        "n_classes": 8,
+        "task_factors": task_factors,
+        "lambda_ce": 0.7,
+        "lambda_hkd": 0.9,
+        "projection_hkd": 0.4,
+        "replay_batch": 8,
+    }
+    flags |= {
+        "lambda_tkd": 0.9,
+        "projection_tkd": 0.6,
+        "lambda_tft": 0.05,
+        "warmup_steps": 0,
+        "n_epochs": 1,
+        "train_per_class": 8,
+    }
     training, model = before_the_last_task(method, **flags)
     train_task_without_images(model, training)
     inputs, labels, _ = next(model.train_batches(0))
@@ -140,7 +170,11 @@ def test_goes_on_bit_for_bit_from_within_it(method: str, part: float, tmp_path: 
     whole = start(method, StoppingHost(), **flags)
     whole.run()
     passed = whole.host.passed  # type: ignore[attr-defined]
-    stops = {(place, int(part * count) + 1) for place, count in passed.items() if place[0] == 1 and place[1] in ("prepare", "train")}
+    stops = {
+        (place, int(part * count) + 1)
+        for place, count in passed.items()
+        if place[0] == 1 and place[1] in ("prepare", "train")
+    }
     in_pieces, pieces = finished_in_pieces(method, tmp_path, stops, **flags)
     assert pieces == len(stops) >= 3
     assert differences(whole.state(), in_pieces.state()) == []

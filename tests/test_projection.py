@@ -11,8 +11,8 @@ from scipy.linalg import expm
 from torch import Tensor
 from torch.nn import functional as F
 
-from pmi_cl.inversion.gaussians import ClassGaussians
-from pmi_cl.inversion.projection import blended, most_similar, projected_features, rotated
+from pmi_cl.inversion.features.gaussians import ClassGaussians
+from pmi_cl.inversion.features.projection import blended, most_similar, projected_features, rotated
 from pmi_cl.seeding import seeded
 
 
@@ -93,7 +93,9 @@ def test_blending_is_the_mean_direction_and_then_the_text() -> None:
 
 
 def gaussians(classes: int = 6, d: int = 8) -> ClassGaussians:
-    return ClassGaussians(torch.randn(classes, d, generator=seeded(5)), 0.1 + torch.rand(classes, d, generator=seeded(6)))
+    return ClassGaussians(
+        torch.randn(classes, d, generator=seeded(5)), 0.1 + torch.rand(classes, d, generator=seeded(6))
+    )
 
 
 def test_features_are_the_formula_of_3_11_class_by_class() -> None:
@@ -108,7 +110,9 @@ def test_features_are_the_formula_of_3_11_class_by_class() -> None:
             total += u @ exponential(seen[k].double(), new[label].double()).T / 3
         mean = total / np.linalg.norm(total, axis=1, keepdims=True)
         expected = 0.9 * mean + 0.1 * new[label].double().numpy()
-        np.testing.assert_allclose(found[rows].numpy(), expected / np.linalg.norm(expected, axis=1, keepdims=True), atol=1e-5)
+        np.testing.assert_allclose(
+            found[rows].numpy(), expected / np.linalg.norm(expected, axis=1, keepdims=True), atol=1e-5
+        )
     assert torch.equal(found, projected_features(known, seen, new, labels, 7, top_k=3, alpha=0.1))
 
 

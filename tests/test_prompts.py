@@ -37,7 +37,11 @@ def test_component_weights_of_a_zero_query_are_zero_and_have_gradients() -> None
     attention = torch.randn(4, 6, requires_grad=True)
     weights = component_weights(torch.zeros(2, 6), attention, torch.randn(4, 6))
     weights.sum().backward()
-    assert torch.equal(weights.detach(), torch.zeros(2, 4)) and attention.grad is not None and bool(attention.grad.isfinite().all())
+    assert (
+        torch.equal(weights.detach(), torch.zeros(2, 4))
+        and attention.grad is not None
+        and bool(attention.grad.isfinite().all())
+    )
 
 
 def test_new_components_are_those_of_numpys_qr() -> None:
@@ -87,14 +91,22 @@ def test_a_pool_grows_orthogonally_and_only_its_newest_components_train() -> Non
         torch.testing.assert_close(new @ old.T, torch.zeros(3, 3), rtol=0, atol=1e-6)
         torch.testing.assert_close(new @ new.T, torch.eye(3), rtol=0, atol=1e-6)
     assert all(torch.equal(value, first[name]) for name, value in pool.named_parameters() if name in first)
-    assert {name for name, value in pool.named_parameters() if value.requires_grad} == {"prompts.1", "keys.1", "attentions.1"}
+    assert {name for name, value in pool.named_parameters() if value.requires_grad} == {
+        "prompts.1",
+        "keys.1",
+        "attentions.1",
+    }
     assert pool.tasks == 2 and len(list(pool.penalties())) == 3
 
 
 def test_old_components_take_part_but_have_no_gradient() -> None:
     pool = grown(2)
     sum(part.square().sum() for part in pool(torch.randn(5, 16))).backward()
-    assert {name for name, value in pool.named_parameters() if value.grad is not None} == {"prompts.1", "keys.1", "attentions.1"}
+    assert {name for name, value in pool.named_parameters() if value.grad is not None} == {
+        "prompts.1",
+        "keys.1",
+        "attentions.1",
+    }
 
 
 def test_a_pool_refuses_an_odd_length() -> None:

@@ -17,18 +17,18 @@ import pytest
 import torch
 
 from pmi_cl.cli import main
-from pmi_cl.datasets import cub_files, imagenet_r_files
 from pmi_cl.datasets.continual_dataset import ContinualDataset
-from pmi_cl.datasets.decoding import bicubic_square
-from pmi_cl.datasets.image_files import ImageList
-from pmi_cl.datasets.listed_images import Listing, refuse_other_split
+from pmi_cl.datasets.files import cub_files, imagenet_r_files
+from pmi_cl.datasets.files.decoding import bicubic_square
+from pmi_cl.datasets.files.image_files import ImageList
+from pmi_cl.datasets.files.listed_images import Listing, refuse_other_split
 from pmi_cl.datasets.seq_cifar100 import SeqCifar100
 from pmi_cl.datasets.seq_cub200 import SeqCub200
 from pmi_cl.datasets.seq_imagenet_r import SeqImageNetR
 from pmi_cl.datasets.seq_tinyimg import SeqTinyImageNet
 from pmi_cl.errors import UserError
 from tests.conftest import UNPACK
-from tests.image_sets import WNIDS, write, write_coda, write_cub, write_imagenet_r, write_parts, write_tiny
+from tests.support.image_sets import WNIDS, write, write_coda, write_cub, write_imagenet_r, write_parts, write_tiny
 
 
 def np1993(count: int) -> list[int]:
@@ -62,7 +62,11 @@ def test_tiny_class_ids_are_the_lines_of_wnids(tmp_path: Path) -> None:
 
 def test_tiny_orders_are_r_dfcils(tmp_path: Path) -> None:
     write_tiny(tmp_path, classes=200, train=1, test=1)
-    for rule, digest in (("rdfcil0", "b0c978e9a0ad7a3c"), ("rdfcil1", "916b68e88779a5d4"), ("np1993", "1d364b99a5915405")):
+    for rule, digest in (
+        ("rdfcil0", "b0c978e9a0ad7a3c"),
+        ("rdfcil1", "916b68e88779a5d4"),
+        ("np1993", "1d364b99a5915405"),
+    ):
         order = build(SeqTinyImageNet, tmp_path, class_order=rule).class_order
         assert hashlib.sha256(",".join(map(str, order)).encode()).hexdigest()[:16] == digest
     assert build(SeqTinyImageNet, tmp_path).class_order[:3] == [131, 181, 22]
@@ -97,7 +101,10 @@ def test_cub_is_split_as_its_file_says(tmp_path: Path) -> None:
 def test_cub_in_proofs_folders(tmp_path: Path) -> None:
     folders = [f"{k:03d}.Tiny_Bird" for k in range(1, 201)]
     write_parts(tmp_path / "cub", folders, 1, 1)
-    with pytest.raises(UserError, match=r"is not PROOF's split: .* have 10, 10, 10, 10, \.\.\. test images, .* 118, 129, 97, 110, \.\.\.;"):
+    with pytest.raises(
+        UserError,
+        match=r"is not PROOF's split: .* have 10, 10, 10, 10, \.\.\. test images, .* 118, 129, 97, 110, \.\.\.;",
+    ):
         build(SeqCub200, tmp_path, image_size=8, split="proof")
     dataset = build(SeqCub200, tmp_path, image_size=8, split="proof", allow_other_split=True)
     assert set(dataset.class_names) == {"Tiny Bird"} and dataset.class_order == np1993(200)
@@ -137,13 +144,16 @@ def coda(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> dict[str, list[tupl
     """The official layout in ``tmp_path`` with made-up lists, whose checksums are taken for those of CODA-Prompt's."""
     rows = write_coda(tmp_path)
     lists = tuple(
-        replace(one, digest=f"md5:{hashlib.md5((tmp_path / one.file).read_bytes()).hexdigest()}") for one in imagenet_r_files.CODA_LISTS
+        replace(one, digest=f"md5:{hashlib.md5((tmp_path / one.file).read_bytes()).hexdigest()}")
+        for one in imagenet_r_files.CODA_LISTS
     )
     monkeypatch.setattr(imagenet_r_files, "CODA_LISTS", lists)
     return rows
 
 
-def test_codas_lists_say_the_split_and_folders_the_classes(coda: dict[str, list[tuple[str, int]]], tmp_path: Path) -> None:
+def test_codas_lists_say_the_split_and_folders_the_classes(
+    coda: dict[str, list[tuple[str, int]]], tmp_path: Path
+) -> None:
     dataset = build(SeqImageNetR, tmp_path, image_size=8, class_order="natural", offline=True)
     for split, part in ((dataset.train, "train"), (dataset.test, "test")):
         assert split.labels.tolist() == [WNIDS.index(file.partition("/")[0]) for file, _ in coda[part]]
@@ -161,9 +171,13 @@ def test_codas_own_class_ids(coda: dict[str, list[tuple[str, int]]], tmp_path: P
     assert dataset.class_names[label] == f"some_thing_{WNIDS.index(file.partition('/')[0])}"
 
 
-def test_rapfs_list_without_its_stray_file(coda: dict[str, list[tuple[str, int]]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_rapfs_list_without_its_stray_file(
+    coda: dict[str, list[tuple[str, int]]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     files = {part: [file for file, _ in sorted(rows)] for part, rows in coda.items()}
-    text = "\n".join(["train", *files["train"], "test", *files["test"][:9], f"{WNIDS[3]}/test_img_R.py", *files["test"][9:], ""])
+    text = "\n".join(
+        ["train", *files["train"], "test", *files["test"][:9], f"{WNIDS[3]}/test_img_R.py", *files["test"][9:], ""]
+    )
     write(tmp_path / "imgr_train_test_split.txt", text)
     with pytest.raises(UserError, match=r"imgr_train_test_split.txt is damaged \(sha256:.*delete it"):
         build(SeqImageNetR, tmp_path, image_size=8, split="rapf")
@@ -197,13 +211,23 @@ def put(name: str, text: str) -> Callable[[Path], Any]:
 TINY, CUB, INR = "tiny-imagenet-200", "CUB_200_2011", "imagenet-r"
 PROOF_FLAGS = ["--split", "proof", "--allow_other_split", "1"]
 WRONG: dict[str, tuple[Callable[[Path], Any], str, list[str], str]] = {
-    "no tiny": (remove(TINY), "seq-tinyimg", [], "download http://cs231n.stanford.edu/tiny-imagenet-200.zip and put it at "),
+    "no tiny": (
+        remove(TINY),
+        "seq-tinyimg",
+        [],
+        "download http://cs231n.stanford.edu/tiny-imagenet-200.zip and put it at ",
+    ),
     "no wnids": (remove(f"{TINY}/wnids.txt"), "seq-tinyimg", [], "wnids.txt is missing: unpack the archive again"),
     "one wnid": (put(f"{TINY}/wnids.txt", "n1\n"), "seq-tinyimg", [], "must hold two or more different classes"),
     "no words": (remove(f"{TINY}/words.txt"), "seq-tinyimg", [], "words.txt is missing"),
     "unnamed": (put(f"{TINY}/words.txt", f"{WNIDS[0]}\tcat\n"), "seq-tinyimg", [], "words.txt has no name for n0"),
     "no annotations": (remove(f"{TINY}/val/val_annotations.txt"), "seq-tinyimg", [], "val_annotations.txt is missing"),
-    "odd annotations": (put(f"{TINY}/val/val_annotations.txt", "val_0.JPEG\n"), "seq-tinyimg", [], "an image and its class on each line"),
+    "odd annotations": (
+        put(f"{TINY}/val/val_annotations.txt", "val_0.JPEG\n"),
+        "seq-tinyimg",
+        [],
+        "an image and its class on each line",
+    ),
     "a class without annotations": (
         put(f"{TINY}/val/val_annotations.txt", f"val_0.JPEG\t{WNIDS[3]}\n"),
         "seq-tinyimg",
@@ -223,12 +247,32 @@ WRONG: dict[str, tuple[Callable[[Path], Any], str, list[str], str]] = {
         [],
         "holds no image",
     ),
-    "boxes among images": (put(f"{TINY}/train/{WNIDS[4]}/images/boxes.txt", "1"), "seq-tinyimg", [], "boxes.txt is no image of a kind"),
+    "boxes among images": (
+        put(f"{TINY}/train/{WNIDS[4]}/images/boxes.txt", "1"),
+        "seq-tinyimg",
+        [],
+        "boxes.txt is no image of a kind",
+    ),
     "no cub": (remove(CUB), "seq-cub200", [], "CUB_200_2011 is missing: download https://data.caltech.edu/"),
-    "no cub of proof": (lambda base: None, "seq-cub200", ["--split", "proof"], "cub.zip that the README of github.com/zhoudw-zdw/PROOF"),
+    "no cub of proof": (
+        lambda base: None,
+        "seq-cub200",
+        ["--split", "proof"],
+        "cub.zip that the README of github.com/zhoudw-zdw/PROOF",
+    ),
     "no class list": (remove(f"{CUB}/classes.txt"), "seq-cub200", [], "classes.txt is missing"),
-    "odd class list": (put(f"{CUB}/classes.txt", "2 a\n3 b\n"), "seq-cub200", [], "must number two or more classes from 1"),
-    "odd line": (put(f"{CUB}/images.txt", "1 a b\n"), "seq-cub200", [], "images.txt, line 1: it must be a number and a value, not '1 a b'"),
+    "odd class list": (
+        put(f"{CUB}/classes.txt", "2 a\n3 b\n"),
+        "seq-cub200",
+        [],
+        "must number two or more classes from 1",
+    ),
+    "odd line": (
+        put(f"{CUB}/images.txt", "1 a b\n"),
+        "seq-cub200",
+        [],
+        "images.txt, line 1: it must be a number and a value, not '1 a b'",
+    ),
     "other lists": (
         put(f"{CUB}/images.txt", "1 a\n"),
         "seq-cub200",
@@ -237,7 +281,8 @@ WRONG: dict[str, tuple[Callable[[Path], Any], str, list[str], str]] = {
     ),
     "class out of range": (
         lambda base: write(
-            base / CUB / "image_class_labels.txt", (base / CUB / "image_class_labels.txt").read_text().replace("5 1\n", "5 11\n", 1)
+            base / CUB / "image_class_labels.txt",
+            (base / CUB / "image_class_labels.txt").read_text().replace("5 1\n", "5 11\n", 1),
         ),
         "seq-cub200",
         [],
@@ -249,19 +294,54 @@ WRONG: dict[str, tuple[Callable[[Path], Any], str, list[str], str]] = {
         [],
         "18 of the 180 images of images.txt are not in",
     ),
-    "no imagenet-r": (remove(INR), "seq-imagenet-r", ["--split", "rapf"], "imagenet-r is missing: download https://people.eecs.berkeley"),
-    "no parts": (remove(f"{INR}/test"), "seq-imagenet-r", PROOF_FLAGS, "test is missing: unpack the archive imagenet-r.zip"),
+    "no imagenet-r": (
+        remove(INR),
+        "seq-imagenet-r",
+        ["--split", "rapf"],
+        "imagenet-r is missing: download https://people.eecs.berkeley",
+    ),
+    "no parts": (
+        remove(f"{INR}/test"),
+        "seq-imagenet-r",
+        PROOF_FLAGS,
+        "test is missing: unpack the archive imagenet-r.zip",
+    ),
     "another folder": (
         remove(f"{INR}/test/{WNIDS[8]}"),
         "seq-imagenet-r",
         PROOF_FLAGS,
         f"the same class folders, these do not: {WNIDS[8]};",
     ),
-    "proof's folders": (lambda base: None, "seq-imagenet-r", [], "has PROOF's folders train/ and test/, which --split coda is not for"),
-    "another split": (lambda base: None, "seq-imagenet-r", ["--split", "proof"], "say --allow_other_split 1 and do not compare"),
-    "no names": (remove(f"{INR}/README.txt"), "seq-imagenet-r", PROOF_FLAGS, "which has the names of the classes: take the README.txt of"),
-    "other names": (put(f"{INR}/README.txt", f"{WNIDS[0]} cat\n"), "seq-imagenet-r", PROOF_FLAGS, f"has no name for {WNIDS[1]}, "),
-    "ids": (lambda base: None, "seq-imagenet-r", [*PROOF_FLAGS, "--class_ids", "coda"], "not --split proof; use --split coda"),
+    "proof's folders": (
+        lambda base: None,
+        "seq-imagenet-r",
+        [],
+        "has PROOF's folders train/ and test/, which --split coda is not for",
+    ),
+    "another split": (
+        lambda base: None,
+        "seq-imagenet-r",
+        ["--split", "proof"],
+        "say --allow_other_split 1 and do not compare",
+    ),
+    "no names": (
+        remove(f"{INR}/README.txt"),
+        "seq-imagenet-r",
+        PROOF_FLAGS,
+        "which has the names of the classes: take the README.txt of",
+    ),
+    "other names": (
+        put(f"{INR}/README.txt", f"{WNIDS[0]} cat\n"),
+        "seq-imagenet-r",
+        PROOF_FLAGS,
+        f"has no name for {WNIDS[1]}, ",
+    ),
+    "ids": (
+        lambda base: None,
+        "seq-imagenet-r",
+        [*PROOF_FLAGS, "--class_ids", "coda"],
+        "not --split proof; use --split coda",
+    ),
 }
 
 
@@ -314,7 +394,18 @@ def test_a_broken_image_is_named(name: str, pristine: Path, tmp_path: Path, caps
     }
     broken = sorted((base / places[name]).iterdir())[-1]
     broken.write_text("just words")
-    words = ["--model", "sgd", "--dataset", name, "--base_path", str(base), "--results_path", str(tmp_path / "runs"), "--progress", "0"]
+    words = [
+        "--model",
+        "sgd",
+        "--dataset",
+        name,
+        "--base_path",
+        str(base),
+        "--results_path",
+        str(tmp_path / "runs"),
+        "--progress",
+        "0",
+    ]
     assert main([*words, *(PROOF_FLAGS if name == "seq-imagenet-r" else [])]) == 2
     err = capsys.readouterr().err
     assert err.count("\n") == 1 and f"{broken} is not a readable image (of no known format)" in err
@@ -327,11 +418,14 @@ def test_a_list_that_does_not_fit_the_folder(
     for wnid in WNIDS[:5]:
         shutil.rmtree(tmp_path / "imagenet-r" / wnid)
     with pytest.raises(
-        UserError, match=r"^15 of the 600 images of CODA-Prompt's lists are not in .*/imagenet-r: n0\S+, n0\S+, n0\S+, \.\.\.;"
+        UserError,
+        match=r"^15 of the 600 images of CODA-Prompt's lists are not in .*/imagenet-r: n0\S+, n0\S+, n0\S+, \.\.\.;",
     ):
         SeqImageNetR.check(SimpleNamespace(base_path=str(tmp_path)))
     write(tmp_path / "imagenet-r_test.yaml", "something else")
-    with pytest.raises(UserError, match=r"imagenet-r_test.yaml is damaged .*delete it, and the next run downloads https://raw"):
+    with pytest.raises(
+        UserError, match=r"imagenet-r_test.yaml is damaged .*delete it, and the next run downloads https://raw"
+    ):
         SeqImageNetR.check(SimpleNamespace(base_path=str(tmp_path)))
 
 

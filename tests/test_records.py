@@ -10,10 +10,11 @@ import sys
 import pytest
 
 from pmi_cl.errors import UserError
-from pmi_cl.utils import metrics, records
-from pmi_cl.utils.atomic import write_atomically
-from pmi_cl.utils.records import RunRecord, find_run
-from tests.run_figures import figures, same_figures
+from pmi_cl.utils.records import metrics
+from pmi_cl.utils.records import run_record as records
+from pmi_cl.utils.records.atomic import write_atomically
+from pmi_cl.utils.records.run_record import RunRecord, find_run
+from tests.support.run_figures import figures, same_figures
 
 INVERSION = {"images": 20, "steps": 300, "step_equivalents": 120.5, "forward_passes": 121.0, "backward_passes": 120.0}
 
@@ -42,7 +43,15 @@ def test_results_hold_exactly_the_agreed_keys(tmp_path):
     assert set(results) == head | {"seconds", "peak_memory_mib", "inversion", "versions", "commit", "hardware"}
     assert results["schema"] == 1
     for setting in ("class_il", "task_il"):
-        assert set(results[setting]) == {"matrix", "last", "average", "forgetting", "bwt", "micro_last", "micro_average"}
+        assert set(results[setting]) == {
+            "matrix",
+            "last",
+            "average",
+            "forgetting",
+            "bwt",
+            "micro_last",
+            "micro_average",
+        }
     assert results["inversion"] == {**INVERSION, "seconds_per_image": 0.5}
     assert set(results["versions"]) == {"python", "torch", "numpy", "open_clip_torch", "pmi_cl"}
     assert set(results["hardware"]) == {"processor", "cores", "threads", "gpus", "memory_mib"}
@@ -74,7 +83,9 @@ def test_a_name_that_is_no_folder_name_is_refused(tmp_path, name):
 
 def test_args_come_with_their_sources(tmp_path):
     record = RunRecord.create(tmp_path, "sgd", "seq-digits", 0, "mine")
-    record.write_args({"lr": 0.1, "widths": (1, 2), "top": float("inf")}, {"lr": "flag", "widths": "default", "top": "preset paper"})
+    record.write_args(
+        {"lr": 0.1, "widths": (1, 2), "top": float("inf")}, {"lr": "flag", "widths": "default", "top": "preset paper"}
+    )
     written = json.loads((record.folder / "args.json").read_text())
     assert written["args"]["lr"] == {"value": 0.1, "source": "flag"}
     assert written["args"]["widths"]["value"] == [1, 2]
@@ -165,7 +176,7 @@ def test_the_commit_is_the_checkouts_own_even_inside_a_git_hook(tmp_path, monkey
 
 
 def test_records_are_read_without_torch():
-    code = "import sys, pmi_cl.utils.records, pmi_cl.utils.checkpoints; sys.exit('torch' in sys.modules)"
+    code = "import sys, pmi_cl.utils.records.run_record, pmi_cl.utils.records.checkpoints; sys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
 
 

@@ -8,9 +8,9 @@ import pytest
 
 from pmi_cl.cli import main
 from pmi_cl.errors import RunFailed
-from pmi_cl.inversion.descent import NonFiniteInversion
-from pmi_cl.inversion.engine import Inversion
-from tests.small_runs import begin, start, train_task, words_of
+from pmi_cl.inversion.engine.descent import NonFiniteInversion
+from pmi_cl.inversion.engine.engine import Inversion
+from tests.support.small_runs import begin, start, train_task, words_of
 
 
 @pytest.mark.parametrize(
@@ -37,7 +37,9 @@ def test_a_value_that_means_nothing_is_refused(
     assert capsys.readouterr().err == f"pmi-cl: error: {message}\n"
 
 
-@pytest.mark.parametrize(("name", "flag"), [("the full model", "--inv_lr"), ("layer 3 of 10, counted from 0,", "--pmi_lr")])
+@pytest.mark.parametrize(
+    ("name", "flag"), [("the full model", "--inv_lr"), ("layer 3 of 10, counted from 0,", "--pmi_lr")]
+)
 def test_an_inversion_that_diverges_names_its_flag(name: str, flag: str, monkeypatch: pytest.MonkeyPatch) -> None:
     def diverged(self: Inversion) -> None:
         raise NonFiniteInversion("not finite: lower it", name)

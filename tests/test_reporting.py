@@ -18,13 +18,13 @@ from PIL import Image
 
 from pmi_cl.errors import UserError
 from pmi_cl.models.host import Host
-from pmi_cl.utils import pictures
-from pmi_cl.utils.host import RunHost
-from pmi_cl.utils.interrupts import Interrupted, Interrupts
-from pmi_cl.utils.progress import Progress
-from pmi_cl.utils.resources import Phases
-from pmi_cl.utils.tensorboard import EventWriter
-from tests.fresh_memory import touch
+from pmi_cl.utils.records.resources import Phases
+from pmi_cl.utils.records.tensorboard import EventWriter
+from pmi_cl.utils.reports import pictures
+from pmi_cl.utils.run.host import RunHost
+from pmi_cl.utils.run.interrupts import Interrupted, Interrupts
+from pmi_cl.utils.run.progress import Progress
+from tests.support.fresh_memory import touch
 
 
 class Costly:
@@ -164,15 +164,27 @@ def test_settings_tell_runs_apart(tmp_path):
     """A table under TEXT and a row under HPARAMS, beside the accuracies."""
     from tensorboard.plugins.hparams.plugin_data_pb2 import HParamsPluginData
 
-    settings = {"model": "pmi_moe", "lr": 0.003, "n_epochs": 3, "balanced": True, "lr_milestones": (0.2, 0.4), "preset": None}
+    settings = {
+        "model": "pmi_moe",
+        "lr": 0.003,
+        "n_epochs": 3,
+        "balanced": True,
+        "lr_milestones": (0.2, 0.4),
+        "preset": None,
+    }
     events = EventWriter(tmp_path, settings=settings)
     assert not list(tmp_path.iterdir())  # TensorBoard takes a second to import: only with the first event
     events.scalars({"class-il/last": 88.0}, 1)
     events.close()
     read = read_events(tmp_path)
     (text,) = read.Tensors("settings/text_summary")
-    assert b"| lr | 0.003 |" in text.tensor_proto.string_val[0] and b"| model | pmi_moe |" in text.tensor_proto.string_val[0]
-    told = HParamsPluginData.FromString(read.SummaryMetadata("_hparams_/session_start_info").plugin_data.content).session_start_info.hparams
+    assert (
+        b"| lr | 0.003 |" in text.tensor_proto.string_val[0]
+        and b"| model | pmi_moe |" in text.tensor_proto.string_val[0]
+    )
+    told = HParamsPluginData.FromString(
+        read.SummaryMetadata("_hparams_/session_start_info").plugin_data.content
+    ).session_start_info.hparams
     assert (told["model"].string_value, told["lr"].number_value, told["balanced"].number_value) == ("pmi_moe", 0.003, 1)
     assert (told["lr_milestones"].string_value, told["preset"].string_value) == ("(0.2, 0.4)", "None")
     assert read.Scalars("class-il/last")[0].value == 88.0
@@ -191,7 +203,7 @@ FULL = """
 import resource, sys
 from pathlib import Path
 import numpy as np
-from pmi_cl.utils.tensorboard import EventWriter
+from pmi_cl.utils.records.tensorboard import EventWriter
 resource.setrlimit(resource.RLIMIT_FSIZE, (3000, 3000))
 events = EventWriter(Path(sys.argv[1]), buffered=2)
 for step in range(400):
@@ -240,13 +252,17 @@ def test_the_grid_shows_each_image_once_enlarged_pixel_by_pixel():
 
 
 def test_the_grid_names_the_classes_and_tasks_that_have_images():
-    figure = pictures.sample_grid(torch.rand(3, 1, 16, 16), torch.tensor([5, 0, 5]), [f"class_{label}" for label in range(6)], 2)
+    figure = pictures.sample_grid(
+        torch.rand(3, 1, 16, 16), torch.tensor([5, 0, 5]), [f"class_{label}" for label in range(6)], 2
+    )
     assert sorted(text.get_text() for text in figure.texts) == ["class 0", "class 5", "task 1", "task 3"]
 
 
 def test_a_hundred_classes_stand_in_blocks_of_a_shape_that_fits_a_screen():
     labels = torch.arange(300) % 100
-    figure = pictures.sample_grid(torch.rand(300, 3, 32, 32), labels, [f"$long_name_of_a_class_{label}$" for label in range(100)], 10)
+    figure = pictures.sample_grid(
+        torch.rand(300, 3, 32, 32), labels, [f"$long_name_of_a_class_{label}$" for label in range(100)], 10
+    )
     height, width, _ = pictures.pixels(figure).shape
     assert 0.7 < width / height < 2.5
 
@@ -260,7 +276,9 @@ def test_images_of_any_size_can_be_seen(side, shown):
 
 @pytest.mark.parametrize("tasks", [1, 5, 30])
 def test_the_accuracy_matrix_shows_its_numbers(tasks):
-    figure = pictures.accuracy_matrix([[float(row + column) for column in range(row + 1)] for row in range(tasks)], "class-il")
+    figure = pictures.accuracy_matrix(
+        [[float(row + column) for column in range(row + 1)] for row in range(tasks)], "class-il"
+    )
     numbers = [text.get_text() for text in figure.axes[0].texts]
     assert len(numbers) == (tasks * (tasks + 1) // 2 if tasks <= 25 else 0)
     assert tasks != 5 or numbers[-1] == "8.0"
@@ -339,7 +357,9 @@ def test_peak_memory_belongs_to_the_phase_that_used_it():
         pass
     peak = phases.peak_memory_mib()
     assert peak["large"] - peak["small"] > 180  # the system counts pages in batches
-    assert peak["after"] - peak["small"] < 20 or peak["after"] == pytest.approx(peak["large"], rel=0.05)  # no mark to reset here
+    assert peak["after"] - peak["small"] < 20 or peak["after"] == pytest.approx(
+        peak["large"], rel=0.05
+    )  # no mark to reset here
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="there is no GPU")
@@ -440,12 +460,14 @@ def test_a_save_that_fails_says_so_instead_of_stopping_quietly(tmp_path):
 
 def test_reports_import_nothing_heavy():
     heavy = ("torch", "matplotlib", "tensorboard", "PIL", "tqdm")
-    code = f"import sys, pmi_cl.utils.host; sys.exit(any(name in sys.modules for name in {heavy}))"
+    code = f"import sys, pmi_cl.utils.run.host; sys.exit(any(name in sys.modules for name in {heavy}))"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
 
 
 def test_the_host_offers_all_that_a_method_may_ask_for():
-    asked = {name: method for name, method in vars(Host).items() if inspect.isfunction(method) and not name.startswith("_")}
+    asked = {
+        name: method for name, method in vars(Host).items() if inspect.isfunction(method) and not name.startswith("_")
+    }
     assert {"progress", "scalars", "images", "phase", "safe_point"} <= set(asked)
     for name, method in asked.items():
         assert list(inspect.signature(getattr(RunHost, name)).parameters) == list(inspect.signature(method).parameters)

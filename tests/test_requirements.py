@@ -10,7 +10,13 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).resolve().parent.parent
-NOT_TESTED_OLD = {"build", "ruff", "mypy", "types-pyyaml", "types-tqdm"}  # tools for developing, never needed to run anything
+NOT_TESTED_OLD = {
+    "build",
+    "ruff",
+    "mypy",
+    "types-pyyaml",
+    "types-tqdm",
+}  # tools for developing, never needed to run anything
 
 
 def bounds() -> dict[str, str]:
@@ -53,10 +59,21 @@ def test_the_source_archive_holds_everything_but_what_serves_the_checkout() -> N
     """Its tests can be collected only with their helpers, and read the docs, the records and the benchmarks, too."""
     if not (ROOT / ".git").exists():
         pytest.skip("only a checkout knows what is its own")
-    listed = subprocess.run(["git", "-C", str(ROOT), "ls-files"], capture_output=True, text=True, check=True).stdout.splitlines()
-    lines = [line.split() for line in (ROOT / "MANIFEST.in").read_text(encoding="utf-8").splitlines() if not line.startswith("#")]
+    listed = subprocess.run(
+        ["git", "-C", str(ROOT), "ls-files"], capture_output=True, text=True, check=True
+    ).stdout.splitlines()
+    lines = [
+        line.split()
+        for line in (ROOT / "MANIFEST.in").read_text(encoding="utf-8").splitlines()
+        if not line.startswith("#")
+    ]
     held = {name for word, *names in lines if word in ("include", "graft") for name in names}
-    held |= {"README.md", "LICENSE", "pyproject.toml", "setup.cfg"}  # setuptools takes these, and the packages, by itself
+    held |= {
+        "README.md",
+        "LICENSE",
+        "pyproject.toml",
+        "setup.cfg",
+    }  # setuptools takes these, and the packages, by itself
     held |= {"pmi_cl", "backbones", "datasets", "inversion", "models", "utils"}
     assert {path.split("/")[0] for path in listed} - held == {".ci", ".gitignore"}
     assert all((ROOT / name).exists() for name in held)

@@ -13,7 +13,7 @@ from pmi_cl.backbones import resnet_cifar
 from pmi_cl.backbones.heads import GrowingHead
 from pmi_cl.backbones.resnet_cifar import ResidualBlock, ResNetCifar, resnet20, resnet32
 from pmi_cl.seeding import seeded
-from tests.small_networks import randomise_norms
+from tests.support.small_networks import randomise_norms
 
 
 def images(size: int = 32) -> torch.Tensor:

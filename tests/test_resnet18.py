@@ -7,10 +7,10 @@ import torch
 from torch import nn
 
 from pmi_cl.backbones.resnet18 import ResNet18, resnet18
-from pmi_cl.inversion.frozen import FrozenNetwork
+from pmi_cl.inversion.networks.frozen import FrozenNetwork
+from pmi_cl.machine.torchvision_shim import ensure_torchvision
 from pmi_cl.seeding import seeded
-from pmi_cl.torchvision_shim import ensure_torchvision
-from tests.small_networks import randomise_norms
+from tests.support.small_networks import randomise_norms
 
 
 def images(n: int = 3) -> torch.Tensor:

@@ -6,12 +6,18 @@ from pathlib import Path
 
 import pytest
 
-from pmi_cl.utils.comparison import Row, comparisons, read_runs
-from pmi_cl.utils.comparison_tables import FIGURES, spread
+from pmi_cl.utils.reports.comparison import Row, comparisons, read_runs
+from pmi_cl.utils.reports.comparison_tables import FIGURES, spread
 
 ROOT = Path(__file__).resolve().parent.parent
 RUNS = ROOT / "results" / "runs"
-HEADLINES = {("joint", "digits"), ("pmi_rdfcil", "best"), ("pmi_rdfcil", "paper"), ("rdfcil", "digits"), ("sgd", "digits")}
+HEADLINES = {
+    ("joint", "digits"),
+    ("pmi_rdfcil", "best"),
+    ("pmi_rdfcil", "paper"),
+    ("rdfcil", "digits"),
+    ("sgd", "digits"),
+}
 
 
 @pytest.fixture(scope="module")
@@ -31,12 +37,17 @@ def test_records_are_named_by_their_seed(rows: list[Row]) -> None:
 def test_the_readmes_table_is_what_the_records_say(rows: list[Row], method: str, preset: str) -> None:
     """Three seeds, of one commit without changes of its own."""
     lines = [
-        line for line in (ROOT / "README.md").read_text(encoding="utf-8").splitlines() if line.startswith(f"| `{method}` | `{preset}`")
+        line
+        for line in (ROOT / "README.md").read_text(encoding="utf-8").splitlines()
+        if line.startswith(f"| `{method}` | `{preset}`")
     ]
     assert len(lines) == 1
-    candidates = [row for row in rows if row.method == method and row.settings.split()[0] == preset and len(row.runs) == 3]
+    candidates = [
+        row for row in rows if row.method == method and row.settings.split()[0] == preset and len(row.runs) == 3
+    ]
     figures = [
-        [spread(list(row.figure(*FIGURES[name]).values())) for name in ("last, %", "average, %", "forgetting")] for row in candidates
+        [spread(list(row.figure(*FIGURES[name]).values())) for name in ("last, %", "average, %", "forgetting")]
+        for row in candidates
     ]
     shown = [cell.strip() for cell in lines[0].strip("|").split("|")][2:]
     assert shown in figures

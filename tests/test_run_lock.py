@@ -8,9 +8,9 @@ import pytest
 
 from pmi_cl.cli import main
 from pmi_cl.errors import UserError
-from pmi_cl.utils import training
-from pmi_cl.utils.run_lock import run_lock
-from tests.run_figures import same_figures
+from pmi_cl.utils.records.run_lock import run_lock
+from pmi_cl.utils.run import training
+from tests.support.run_figures import same_figures
 from tests.test_runs import place_in, quick, results_in
 
 
@@ -83,5 +83,8 @@ def test_a_checkpoint_of_all_tasks_is_no_start(tmp_path: Path, capsys: pytest.Ca
     _, folder = quick("sgd", tmp_path, "whole")
     capsys.readouterr()
     assert quick("sgd", tmp_path, "again", "--loadcheck", str(folder / "checkpoint.pt"))[0] == 2
-    assert "nothing is left to train, it holds the last of 2 tasks: give the checkpoint of an earlier task" in capsys.readouterr().err
+    assert (
+        "nothing is left to train, it holds the last of 2 tasks: give the checkpoint of an earlier task"
+        in capsys.readouterr().err
+    )
     assert not (folder.parent / "again").exists()

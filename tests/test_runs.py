@@ -24,10 +24,10 @@ from PIL import Image
 from pmi_cl.backbones.resnet_cifar import resnet20
 from pmi_cl.cli import main
 from pmi_cl.datasets.seq_digits import SeqDigits
-from pmi_cl.utils import checkpoints
-from pmi_cl.utils.arguments import resolve
-from tests.run_figures import same_figures
-from tests.small_runs import BACKBONE, METHODS, words_of
+from pmi_cl.utils.arguments.command_line import resolve
+from pmi_cl.utils.records import checkpoints
+from tests.support.run_figures import same_figures
+from tests.support.small_runs import BACKBONE, METHODS, words_of
 
 ROOT = Path(__file__).resolve().parent.parent
 DIGITS = {"n_classes": 4, "n_tasks": 2, "backbone": "resnet20"}
@@ -57,7 +57,9 @@ def results_in(folder: Path) -> dict[str, Any]:
 
 def headline_of(results: dict[str, Any]) -> str:
     last, average, forgetting = (results["class_il"][name] for name in ("last", "average", "forgetting"))
-    figures = f"A_2 = {last:.2f} % (last class-IL accuracy), average incremental {average:.2f} %, forgetting {forgetting:.2f}"
+    figures = (
+        f"A_2 = {last:.2f} % (last class-IL accuracy), average incremental {average:.2f} %, forgetting {forgetting:.2f}"
+    )
     return f"{results['model']} on seq-digits, seed {results['seed']}: {figures}\n"
 
 
@@ -134,12 +136,37 @@ def digits() -> SeqDigits:
 
 def test_the_record_has_the_keys_of_its_schema(whole: tuple[Path, str, str]) -> None:
     results = results_in(whole[0])
-    named = {"schema": 1, "model": "pmi_rdfcil", "dataset": "seq-digits", "seed": 0, "status": "finished", "precision": "float32"}
+    named = {
+        "schema": 1,
+        "model": "pmi_rdfcil",
+        "dataset": "seq-digits",
+        "seed": 0,
+        "status": "finished",
+        "precision": "float32",
+    }
     assert {name: results[name] for name in named} == named
-    measured = {"backbone_weights", "class_il", "task_il", "seconds", "peak_memory_mib", "inversion", "versions", "commit", "hardware"}
+    measured = {
+        "backbone_weights",
+        "class_il",
+        "task_il",
+        "seconds",
+        "peak_memory_mib",
+        "inversion",
+        "versions",
+        "commit",
+        "hardware",
+    }
     assert results.keys() == named.keys() | measured
     for setting in ("class_il", "task_il"):
-        assert results[setting].keys() == {"matrix", "last", "average", "forgetting", "bwt", "micro_last", "micro_average"}
+        assert results[setting].keys() == {
+            "matrix",
+            "last",
+            "average",
+            "forgetting",
+            "bwt",
+            "micro_last",
+            "micro_average",
+        }
     phases = {"training", "selection", "inversion", "statistics", "evaluation"}
     assert results["seconds"].keys() == results["peak_memory_mib"].keys() == phases
     assert all(value > 0 for value in (*results["seconds"].values(), *results["peak_memory_mib"].values()))
@@ -156,7 +183,9 @@ def test_the_figures_are_those_of_the_network_that_was_saved(whole: tuple[Path, 
     labels = dataset.test.labels.numpy()
     by_task = [labels // 2 == task for task in range(2)]
     free = logits.argmax(1) == labels
-    told = np.array([row[2 * (y // 2) : 2 * (y // 2) + 2].argmax() == y % 2 for row, y in zip(logits, labels, strict=True)])
+    told = np.array(
+        [row[2 * (y // 2) : 2 * (y // 2) + 2].argmax() == y % 2 for row, y in zip(logits, labels, strict=True)]
+    )
     for setting, right in (("class_il", free), ("task_il", told)):
         found = results[setting]
         assert found["matrix"][1] == pytest.approx([100 * right[rows].mean() for rows in by_task])
@@ -172,7 +201,12 @@ def test_the_inversion_is_accounted_for(whole: tuple[Path, str, str]) -> None:
     """24 images in two batches; in each 4 steps for each of the 10 pieces and 40 through the whole network."""
     found = results_in(whole[0])["inversion"]
     steps = 2 * (10 * 4 + 40)
-    assert (found["images"], found["steps"], found["forward_passes"], found["backward_passes"]) == (24, steps, steps, steps)
+    assert (found["images"], found["steps"], found["forward_passes"], found["backward_passes"]) == (
+        24,
+        steps,
+        steps,
+        steps,
+    )
     assert found["step_equivalents"] == pytest.approx(4 + 40) and 0 < found["seconds_per_image"] < 10
 
 
@@ -188,7 +222,12 @@ def test_the_folder_holds_the_record_and_nothing_else(whole: tuple[Path, str, st
     events = {name for name in names if name.startswith("events.out.tfevents")}
     pictures = {"accuracy-class-il", "accuracy-task-il", "inversion-task-2", "synthetic-task-2"}
     assert len(events) == 1
-    assert names - events == {"args.json", "results.json", "checkpoint.pt", *(f"pictures/{name}.png" for name in pictures)}
+    assert names - events == {
+        "args.json",
+        "results.json",
+        "checkpoint.pt",
+        *(f"pictures/{name}.png" for name in pictures),
+    }
 
 
 def test_the_pictures_can_be_looked_at(whole: tuple[Path, str, str]) -> None:
@@ -207,20 +246,33 @@ def test_tensorboard_shows_what_was_promised(whole: tuple[Path, str, str]) -> No
     tags, results = events.Tags(), results_in(whole[0])
     losses = {f"loss/{name}" for name in ("loss", "ce", "hkd", "rkd", "ft")}
     layers = {f"inversion/task 2/{stage}" for stage in ("full model", *(f"layer {number}" for number in range(10)))}
-    accuracies = {f"{setting}/{name}" for setting in ("class-il", "task-il") for name in ("task 1", "task 2", "last", "average")}
-    assert losses | layers | accuracies | {"learning rate", "inversion/images per second", "training/images per second"} <= set(
-        tags["scalars"]
-    )
+    accuracies = {
+        f"{setting}/{name}" for setting in ("class-il", "task-il") for name in ("task 1", "task 2", "last", "average")
+    }
+    assert losses | layers | accuracies | {
+        "learning rate",
+        "inversion/images per second",
+        "training/images per second",
+    } <= set(tags["scalars"])
     assert {"accuracy-class-il", "accuracy-task-il", "synthetic/task 2", "inversion/task 2"} <= set(tags["images"])
     settings = events.Tensors("settings/text_summary")[0].tensor_proto.string_val[0]
     assert b"| seed | 0 |" in settings and b"| inv_steps | 40 |" in settings and b"| tensorboard |" not in settings
-    assert [event.step for event in events.Scalars("loss/loss")] == list(range(1, 121))  # 30 steps, two epochs, two tasks
+    assert [event.step for event in events.Scalars("loss/loss")] == list(
+        range(1, 121)
+    )  # 30 steps, two epochs, two tasks
     pace = {event.step: event.value for event in events.Scalars("training/images per second")}
     assert {60, 120} <= pace.keys() and 1 < min(pace.values()) <= max(pace.values()) < 1e6  # the last step of each task
-    assert [event.value for event in events.Scalars("class-il/average")][-1] == pytest.approx(results["class_il"]["average"])
-    assert [event.value for event in events.Scalars("class-il/task 1")] == pytest.approx([row[0] for row in results["class_il"]["matrix"]])
+    assert [event.value for event in events.Scalars("class-il/average")][-1] == pytest.approx(
+        results["class_il"]["average"]
+    )
+    assert [event.value for event in events.Scalars("class-il/task 1")] == pytest.approx(
+        [row[0] for row in results["class_il"]["matrix"]]
+    )
     assert [event.step for event in events.Images("accuracy-class-il")] == [1, 2]
-    assert len(events.Scalars("inversion/task 2/full model")) == 80 and len(events.Scalars("inversion/task 2/layer 9")) == 8
+    assert (
+        len(events.Scalars("inversion/task 2/full model")) == 80
+        and len(events.Scalars("inversion/task 2/layer 9")) == 8
+    )
 
 
 def test_it_says_what_it_does_in_plain_lines(whole: tuple[Path, str, str]) -> None:
@@ -230,7 +282,11 @@ def test_it_says_what_it_does_in_plain_lines(whole: tuple[Path, str, str]) -> No
     assert [line.partition(": ")[0] for line in lines[:-1]] == [str(folder), "after task 1 of 2", "after task 2 of 2"]
     assert f"{lines[-1]}\n" == headline_of(results)
     told = re.findall(r"^(task \d \w+): (\d+)/(\d+) in \S+ s.*, loss \S+$", err, re.MULTILINE)
-    assert [phase for phase, done, total in told if done == total] == ["task 1 training", "task 2 inversion", "task 2 training"]
+    assert [phase for phase, done, total in told if done == total] == [
+        "task 1 training",
+        "task 2 inversion",
+        "task 2 training",
+    ]
     assert len(told) == err.count("\n") and "\r" not in err
 
 
@@ -329,7 +385,14 @@ def test_rdfcil_stopped_while_its_generator_trains_goes_on_bit_for_bit(results_p
 def quick(method: str, results: Path, name: str, *words: str, **flags: Any) -> tuple[int, Path]:
     """A short run in this process: its exit code, and its folder."""
     code = main(
-        [*words_of(method, **{**QUICK, "backbone": BACKBONE[method], **flags}), "--results_path", str(results), "--run_name", name, *words]
+        [
+            *words_of(method, **{**QUICK, "backbone": BACKBONE[method], **flags}),
+            "--results_path",
+            str(results),
+            "--run_name",
+            name,
+            *words,
+        ]
     )
     return code, folder_of(results, method, name)
 
@@ -362,7 +425,9 @@ def test_a_run_that_was_to_stop_early_goes_on(kept: Path, tmp_path: Path) -> Non
     assert same_figures(results_in(folder), results_in(kept))
 
 
-def test_a_finished_run_that_is_resumed_says_its_figures_again(kept: Path, results_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_finished_run_that_is_resumed_says_its_figures_again(
+    kept: Path, results_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     before = results_in(kept)
     assert main(["--results_path", str(results_path), "--resume", "kept", "--non_verbose", "1"]) == 0
     assert capsys.readouterr().out == headline_of(before)
@@ -400,10 +465,19 @@ def pickle_in_a_zip(path: Path, target: Path) -> None:
 
 DAMAGES: dict[str, tuple[Callable[[Path, Path], object], str]] = {
     "model": (another({"model": "sgd"}), "was written with model sgd, this run has model pmi_rdfcil"),
-    "data set": (another({"dataset": "seq-cifar100"}), "was written with dataset seq-cifar100, this run has dataset seq-digits"),
-    "backbone": (another({"backbone": "resnet32"}), "was written with backbone resnet32, this run has backbone resnet20"),
+    "data set": (
+        another({"dataset": "seq-cifar100"}),
+        "was written with dataset seq-cifar100, this run has dataset seq-digits",
+    ),
+    "backbone": (
+        another({"backbone": "resnet32"}),
+        "was written with backbone resnet32, this run has backbone resnet20",
+    ),
     "tasks": (another({"n_tasks": 4}), "was written with n_tasks 4, this run has n_tasks 2"),
-    "order": (another({"class_order": [3, 2, 1, 0]}), "was written with class_order [3, 2, 1, 0], this run has class_order [0, 1, 2, 3]"),
+    "order": (
+        another({"class_order": [3, 2, 1, 0]}),
+        "was written with class_order [3, 2, 1, 0], this run has class_order [0, 1, 2, 3]",
+    ),
     "version": (another({"format": "pmi-cl checkpoint 99"}), "has the format 'pmi-cl checkpoint 99'"),
     "truncated": (lambda path, _: os.truncate(path, path.stat().st_size // 2), "is truncated or damaged"),
     "empty": (lambda path, _: path.write_bytes(b""), "is not a checkpoint of pmi-cl"),
@@ -415,7 +489,9 @@ DAMAGES: dict[str, tuple[Callable[[Path, Path], object], str]] = {
 
 
 @pytest.mark.parametrize("damage", DAMAGES)
-def test_a_checkpoint_that_does_not_fit_is_refused(damage: str, kept: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_checkpoint_that_does_not_fit_is_refused(
+    damage: str, kept: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     path, target = tmp_path / "checkpoint.pt", tmp_path / "target"
     path.write_bytes((kept / "checkpoint-task1.pt").read_bytes())
     spoil, message = DAMAGES[damage]
@@ -427,7 +503,9 @@ def test_a_checkpoint_that_does_not_fit_is_refused(damage: str, kept: Path, tmp_
     assert {entry.name for entry in tmp_path.iterdir()} <= {"checkpoint.pt"}
 
 
-def test_a_checkpoint_of_another_method_is_refused(kept: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_checkpoint_of_another_method_is_refused(
+    kept: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     for method in METHODS:
         if method != "pmi_rdfcil":
             assert quick(method, tmp_path / "runs", "run", "--loadcheck", str(kept / "checkpoint.pt"))[0] == 2
@@ -435,7 +513,9 @@ def test_a_checkpoint_of_another_method_is_refused(kept: Path, tmp_path: Path, c
     assert list(tmp_path.iterdir()) == []
 
 
-def test_a_checkpoint_from_within_a_task_is_for_its_own_run_alone(kept: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_checkpoint_from_within_a_task_is_for_its_own_run_alone(
+    kept: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     state = torch.load(kept / "checkpoint-task1.pt", weights_only=True)
     state["training"]["position"].update(phase="train", epoch=0, step=1)
     checkpoints.save(tmp_path / "within.pt", state)
@@ -447,7 +527,9 @@ def test_a_checkpoint_from_within_a_task_is_for_its_own_run_alone(kept: Path, tm
 # other ends
 
 
-def test_a_results_path_that_cannot_be_written_is_found_before_training(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_results_path_that_cannot_be_written_is_found_before_training(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     (tmp_path / "file").write_text("precious")
     for place in ("file", "file/below"):
         assert quick("sgd", tmp_path / place, "run")[0] == 2
@@ -460,7 +542,9 @@ def test_a_run_that_diverges_says_so_in_one_line(tmp_path: Path, capsys: pytest.
     code, folder = quick("sgd", tmp_path, "run", lr=1e30, n_epochs=3)
     err = capsys.readouterr().err
     assert code == 1 and results_in(folder)["status"] == "failed"
-    assert err.count("\n") == 1 and err.startswith("pmi-cl: error: the loss is not finite") and "try a smaller --lr" in err
+    assert (
+        err.count("\n") == 1 and err.startswith("pmi-cl: error: the loss is not finite") and "try a smaller --lr" in err
+    )
 
 
 @pytest.mark.parametrize("method", METHODS)
@@ -470,7 +554,9 @@ def test_a_quick_pass_says_its_last_line_alone(method: str, tmp_path: Path, caps
     out, err = capsys.readouterr()
     results = results_in(folder)
     assert (
-        err == "" and out.count("\n") == 1 and out.startswith(f"{method} on seq-digits, seed 0: A_2 = {results['class_il']['last']:.2f} %")
+        err == ""
+        and out.count("\n") == 1
+        and out.startswith(f"{method} on seq-digits, seed 0: A_2 = {results['class_il']['last']:.2f} %")
     )
     assert [len(row) for row in results["class_il"]["matrix"]] == ([2] if method == "joint" else [1, 2])
 

@@ -8,15 +8,15 @@ import pytest
 import torch
 from torch.nn import functional as F
 
-from pmi_cl import catalogue
 from pmi_cl.backbones.resnet_cifar import ResNetCifar
 from pmi_cl.datasets.seq_digits import SeqDigits
-from pmi_cl.inversion.gaussians import ClassGaussians
-from pmi_cl.models.replay_training import ReplayTraining
-from pmi_cl.models.schedules import one_schedule, stage_at, unfreezing_schedule
-from pmi_cl.utils.arguments import resolve
-from pmi_cl.utils.presets import presets_of
-from tests.recorded_calls import Enough, recorded_inversions
+from pmi_cl.inversion.features.gaussians import ClassGaussians
+from pmi_cl.models.resnet.replay_training import ReplayTraining
+from pmi_cl.models.resnet.stages import one_schedule, stage_at, unfreezing_schedule
+from pmi_cl.registry import catalogue
+from pmi_cl.utils.arguments.command_line import resolve
+from pmi_cl.utils.arguments.presets import presets_of
+from tests.support.recorded_calls import Enough, recorded_inversions
 
 
 @pytest.fixture(scope="module")
@@ -28,7 +28,9 @@ def digits() -> SeqDigits:
 def method(name: str, preset: str, digits: SeqDigits, *flags: str) -> Any:
     """The method as ``--dataset seq-cifar100 --n_tasks 10 --model_config PRESET`` sets it up."""
     argv = ["--model", name, "--dataset", "seq-cifar100", "--n_tasks", "10", "--model_config", preset, *flags]
-    return catalogue.load("model", name)(ResNetCifar((1, 0, 0, 0)), F.cross_entropy, resolve(argv).args, digits.augment, digits)
+    return catalogue.load("model", name)(
+        ResNetCifar((1, 0, 0, 0)), F.cross_entropy, resolve(argv).args, digits.augment, digits
+    )
 
 
 def rates(model: Any, task: int) -> list[float]:
@@ -78,7 +80,9 @@ RELEASED_LATER_40 = trace(
         ("pmi_rdfcil", "code", RELEASED_FIRST, RELEASED_LATER),
     ],
 )
-def test_the_rate_of_every_epoch(name: str, preset: str, first: list[float], later: list[float], digits: SeqDigits) -> None:
+def test_the_rate_of_every_epoch(
+    name: str, preset: str, first: list[float], later: list[float], digits: SeqDigits
+) -> None:
     model = method(name, preset, digits)
     assert rates(model, 0) == pytest.approx(first)
     assert rates(model, 1) == pytest.approx(later)
@@ -97,13 +101,19 @@ def test_the_rate_of_plain_training(name: str, digits: SeqDigits) -> None:
     assert found == pytest.approx(RDFCIL_FIRST)
 
 
-@pytest.mark.parametrize(("epochs", "expected"), [(1, [0.1]), (2, [0.1, 0.0125]), (5, [0.1, 0.05, 0.025, 0.0125, 0.00625])])
-def test_a_task_begins_at_the_rate_that_was_asked_for_however_few_its_epochs(epochs: int, expected: list[float], digits: SeqDigits) -> None:
+@pytest.mark.parametrize(
+    ("epochs", "expected"), [(1, [0.1]), (2, [0.1, 0.0125]), (5, [0.1, 0.05, 0.025, 0.0125, 0.00625])]
+)
+def test_a_task_begins_at_the_rate_that_was_asked_for_however_few_its_epochs(
+    epochs: int, expected: list[float], digits: SeqDigits
+) -> None:
     """The appendix's milestones at 0.2, 0.4, 0.6 and 0.8: two epochs would put the first two before epoch 0."""
     flags = ("--n_epochs", str(epochs), "--classifier_part", "0")
     for task in (0, 1):
         assert rates(method("pmi_rdfcil", "paper", digits, *flags), task) == pytest.approx(expected)
-    plain = method("sgd", "none", digits, *flags[:2], "--lr", "0.1", "--lr_gamma", "0.5", "--lr_milestones", "0.2,0.4,0.6,0.8")
+    plain = method(
+        "sgd", "none", digits, *flags[:2], "--lr", "0.1", "--lr_gamma", "0.5", "--lr_milestones", "0.2,0.4,0.6,0.8"
+    )
     plain.grow()
     plain.begin_task(digits)
     found = []
@@ -152,12 +162,24 @@ def test_the_optimiser_starts_anew_where_the_released_code_makes_one(digits: Seq
 @pytest.mark.parametrize(
     ("name", "preset", "first", "later"),
     [
-        ("rdfcil", "paper", trace((0.1, 16), (0.01, 8), (0.001, 8)), trace((0.1, 16), (0.01, 8), (0.001, 8), (0.005, 8))),
-        ("pmi_rdfcil", "paper", trace(*((0.1 / 2**k, 8) for k in range(5))), trace(*((0.1 / 2**k, 8) for k in range(5)))),
+        (
+            "rdfcil",
+            "paper",
+            trace((0.1, 16), (0.01, 8), (0.001, 8)),
+            trace((0.1, 16), (0.01, 8), (0.001, 8), (0.005, 8)),
+        ),
+        (
+            "pmi_rdfcil",
+            "paper",
+            trace(*((0.1 / 2**k, 8) for k in range(5))),
+            trace(*((0.1 / 2**k, 8) for k in range(5))),
+        ),
         ("pmi_rdfcil", "code", trace((0.1, 16), (0.01, 8), (0.001, 16)), RELEASED_LATER_40),
     ],
 )
-def test_a_schedule_scales_with_its_epochs(name: str, preset: str, first: list[float], later: list[float], digits: SeqDigits) -> None:
+def test_a_schedule_scales_with_its_epochs(
+    name: str, preset: str, first: list[float], later: list[float], digits: SeqDigits
+) -> None:
     model = method(name, preset, digits, "--n_epochs", "40")
     assert rates(model, 0) == pytest.approx(first)
     assert rates(model, 3) == pytest.approx(later)
@@ -172,7 +194,9 @@ def test_any_number_of_epochs_is_parted_without_a_gap(preset: str, digits: SeqDi
             stages = model.plan()
             assert sum(stage.epochs for stage in stages) == model.n_epochs()
             assert model.n_epochs() == (n_epochs if task else max(round(n_epochs * model.options.first_task_part), 1))
-            assert [stage.first for stage in stages] == [sum(stage.epochs for stage in stages[:k]) for k in range(len(stages))]
+            assert [stage.first for stage in stages] == [
+                sum(stage.epochs for stage in stages[:k]) for k in range(len(stages))
+            ]
             assert all(stage.epochs >= 1 for stage in stages) and stages[0].fresh
 
 
@@ -183,7 +207,10 @@ def test_a_schedule_of_the_classifier_alone() -> None:
 
 def test_a_warm_up_of_no_epochs_is_left_out() -> None:
     stages = unfreezing_schedule(10, (0.0, 0.2), (0.1, 0.05), 0.01, 0.0, 0.005)
-    assert [(stage.trains, stage.first, stage.epochs) for stage in stages] == [("last block and head", 0, 2), ("all", 2, 8)]
+    assert [(stage.trains, stage.first, stage.epochs) for stage in stages] == [
+        ("last block and head", 0, 2),
+        ("all", 2, 8),
+    ]
 
 
 # Every value of the presets. Sources: PMI's appendix I (paper), the released code (code), R-DFCIL's code (rdfcil).
@@ -254,9 +281,19 @@ CODE = {
     "pmi_prior": "bn_affine",
     "pmi_boost": True,
 }
-PMI_UNDER_RDFCIL = {**PAPER, "lr_milestones": (0.4, 0.6), "lr_gamma": 0.1, "classifier_lr": 0.005, "first_task_part": 0.8}
+PMI_UNDER_RDFCIL = {
+    **PAPER,
+    "lr_milestones": (0.4, 0.6),
+    "lr_gamma": 0.1,
+    "classifier_lr": 0.005,
+    "first_task_part": 0.8,
+}
 RDFCIL = {
-    **{name: value for name, value in PMI_UNDER_RDFCIL.items() if not name.startswith(("buffer", "balanced", "cfs", "cont", "inv", "pmi"))},
+    **{
+        name: value
+        for name, value in PMI_UNDER_RDFCIL.items()
+        if not name.startswith(("buffer", "balanced", "cfs", "cont", "inv", "pmi"))
+    },
     "lambda_ce": 0.5,
     "lambda_ft": 0.0,
     "generator_steps": 5000,
@@ -282,7 +319,9 @@ PRESETS: list[tuple[str, str, dict[str, Any]]] = [
 UNUSED = {"stem_steps"}  # ours, and without effect under these presets: no start "stem"
 
 
-@pytest.mark.parametrize(("name", "preset", "expected"), PRESETS, ids=[f"{name}-{preset}" for name, preset, _ in PRESETS])
+@pytest.mark.parametrize(
+    ("name", "preset", "expected"), PRESETS, ids=[f"{name}-{preset}" for name, preset, _ in PRESETS]
+)
 def test_every_value_of_a_preset_is_its_sources(name: str, preset: str, expected: dict[str, Any]) -> None:
     """An option that no source knows, being ours, must be off."""
     argv = ["--model", name, "--dataset", "seq-cifar100", "--n_tasks", "10", "--model_config", preset]
@@ -311,7 +350,11 @@ def test_the_released_buffer_grows_with_the_tasks(
         model.gaussians = ClassGaussians(torch.zeros(old, 64), torch.ones(old, 64))
         with pytest.raises(Enough):
             model.begin_task(digits)
-    assert tuple(len(made["targets"]) for made in inversions) == tuple(len(made["labels"]) for made in inversions) == images
+    assert (
+        tuple(len(made["targets"]) for made in inversions)
+        == tuple(len(made["labels"]) for made in inversions)
+        == images
+    )
 
 
 def test_replay_methods_share_one_loop() -> None:

@@ -18,7 +18,9 @@ def test_equal_keys_draw_equal_numbers() -> None:
     assert draw(3, "augment", 1) == draw(3, "augment", numpy.int64(1))
 
 
-@pytest.mark.parametrize("other", [(4, "a", 1), (3, "b", 1), (3, "a", 2), (3, 1, "a"), (3, "a", "1"), (3, "a"), (3, "a", 1, 0), (3, "a1")])
+@pytest.mark.parametrize(
+    "other", [(4, "a", 1), (3, "b", 1), (3, "a", 2), (3, 1, "a"), (3, "a", "1"), (3, "a"), (3, "a", 1, 0), (3, "a1")]
+)
 def test_any_change_of_the_keys_changes_the_numbers(other: tuple[int | str, ...]) -> None:
     assert draw(3, "a", 1) != draw(*other)
 

@@ -10,11 +10,17 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from pmi_cl.inversion.contrastive import ContrastiveBank, ContrastiveConfig, train_contrastive
-from pmi_cl.inversion.gaussians import ClassGaussians
-from pmi_cl.inversion.selection import SelectionConfig, match_moments, sample_few, sample_targets, select_features
+from pmi_cl.inversion.features.contrastive import ContrastiveBank, ContrastiveConfig, train_contrastive
+from pmi_cl.inversion.features.gaussians import ClassGaussians
+from pmi_cl.inversion.features.selection import (
+    SelectionConfig,
+    match_moments,
+    sample_few,
+    sample_targets,
+    select_features,
+)
 from pmi_cl.seeding import seeded
-from tests.slow_references import loop_selection, mean_pairwise_cosine
+from tests.support.slow_references import loop_selection, mean_pairwise_cosine
 
 D = 8
 GAUSSIANS = ClassGaussians(torch.randn(3, D, generator=seeded(0)) + 2, torch.rand(3, D, generator=seeded(1)) + 0.2)
@@ -112,7 +118,9 @@ def test_rows_follow_their_labels(bank: ContrastiveBank) -> None:
 
 def test_classes_do_not_share_their_noise() -> None:
     targets = sample_targets(GAUSSIANS, torch.arange(2).repeat_interleave(30), 0)
-    noise = [(targets[30 * label : 30 * label + 30] - GAUSSIANS.mean[label]) / GAUSSIANS.std[label] for label in range(2)]
+    noise = [
+        (targets[30 * label : 30 * label + 30] - GAUSSIANS.mean[label]) / GAUSSIANS.std[label] for label in range(2)
+    ]
     assert (noise[0] - noise[1]).abs().mean() > 0.5
 
 

@@ -20,7 +20,10 @@ def results(last: float, images: int = 40) -> dict[str, Any]:
 
 
 def test_the_table_has_means_deviations_and_paired_differences() -> None:
-    found = {"vpt": side_by_side.figures([results(80, 0), results(84, 0)]), "pmi_vpt": side_by_side.figures([results(83), results(85)])}
+    found = {
+        "vpt": side_by_side.figures([results(80, 0), results(84, 0)]),
+        "pmi_vpt": side_by_side.figures([results(83), results(85)]),
+    }
     for figures in found.values():
         figures["protocol"] = "seq-digits, 5 tasks"
     text = side_by_side.report({"flag": "model", "figures": found, "pairs": [("pmi_vpt", "vpt")]})
@@ -55,8 +58,30 @@ def test_words_that_cannot_be(words: str, said: str, capsys: pytest.CaptureFixtu
 def test_runs_are_made_once(tmp_path: Path, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
     root = Path(__file__).parents[1]
     monkeypatch.setenv("PYTHONPATH", os.pathsep.join([str(root), os.environ.get("PYTHONPATH", "")]))
-    words = ["--vary", "inversion", "pmi", "smi", "--seeds", "3", "--runs", str(tmp_path / "runs"), "--json", str(tmp_path / "x.json")]
-    rest = ["--model", "pmi_vpt", "--dataset", "seq-digits", "--model_config", "smoke", "--tensorboard", "0", "--num_threads", "1"]
+    words = [
+        "--vary",
+        "inversion",
+        "pmi",
+        "smi",
+        "--seeds",
+        "3",
+        "--runs",
+        str(tmp_path / "runs"),
+        "--json",
+        str(tmp_path / "x.json"),
+    ]
+    rest = [
+        "--model",
+        "pmi_vpt",
+        "--dataset",
+        "seq-digits",
+        "--model_config",
+        "smoke",
+        "--tensorboard",
+        "0",
+        "--num_threads",
+        "1",
+    ]
     assert side_by_side.main([*words, "--", *rest]) == 0
     first = json.loads((tmp_path / "x.json").read_text())
     assert first["flag"] == "inversion" and first["words"] == rest and first["seeds"] == [3]
@@ -70,15 +95,32 @@ def test_runs_are_made_once(tmp_path: Path, capfd: pytest.CaptureFixture[str], m
     assert json.loads((tmp_path / "x.json").read_text()) == first
 
 
-def test_a_run_that_was_killed_before_its_first_checkpoint_is_made_anew(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("PYTHONPATH", os.pathsep.join([str(Path(__file__).parents[1]), os.environ.get("PYTHONPATH", "")]))
-    words = ["--model", "sgd", "--dataset", "seq-digits", "--model_config", "smoke", "--tensorboard", "0", "--num_threads", "1"]
+def test_a_run_that_was_killed_before_its_first_checkpoint_is_made_anew(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv(
+        "PYTHONPATH", os.pathsep.join([str(Path(__file__).parents[1]), os.environ.get("PYTHONPATH", "")])
+    )
+    words = [
+        "--model",
+        "sgd",
+        "--dataset",
+        "seq-digits",
+        "--model_config",
+        "smoke",
+        "--tensorboard",
+        "0",
+        "--num_threads",
+        "1",
+    ]
     record = side_by_side.one_run(words, tmp_path, 0)
     for name in ("results.json", "checkpoint.pt"):
         (record.folder / name).unlink()
     again = side_by_side.one_run(words, tmp_path, 0)
     assert again.folder == record.folder and again.read_results()["status"] == "finished"
-    assert [path.name.startswith(f"{record.folder.name}-stopped-") for path in record.folder.parent.iterdir()].count(True) == 1
+    assert [path.name.startswith(f"{record.folder.name}-stopped-") for path in record.folder.parent.iterdir()].count(
+        True
+    ) == 1
 
 
 def test_a_run_that_is_refused_ends_it(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:

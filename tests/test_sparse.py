@@ -15,14 +15,14 @@ from torch.utils.flop_counter import FlopCounterMode
 from pmi_cl.backbones.clip_network import ClipNetwork
 from pmi_cl.backbones.resnet_cifar import resnet20
 from pmi_cl.inversion.config import InversionConfig
-from pmi_cl.inversion.engine import Inversion
+from pmi_cl.inversion.engine.engine import Inversion
+from pmi_cl.inversion.features.token_statistics import measure_token_moments
+from pmi_cl.inversion.networks.token_network import TokenNetwork, of_patches
 from pmi_cl.inversion.objectives import DirectionalTV, FeatureMatch, StatisticsMatch
-from pmi_cl.inversion.sparse import PruningConfig, patches_left
-from pmi_cl.inversion.token_network import TokenNetwork, of_patches
-from pmi_cl.inversion.token_statistics import measure_token_moments
 from pmi_cl.inversion.transforms import Transforms
+from pmi_cl.inversion.ways.sparse import PruningConfig, patches_left
 from pmi_cl.seeding import seeded
-from tests.small_clips import small_clip
+from tests.support.small_clips import small_clip
 from tests.test_token_network import images, maps, moments, with_everything
 
 SHAPE = (32, 4, 4)
@@ -38,7 +38,9 @@ SMI = InversionConfig(
 
 def inversion(config: InversionConfig = SMI, network: ClipNetwork | None = None, **changes: Any) -> Inversion:
     copied = TokenNetwork((network or small_clip()).pieces()[1:], moments())
-    return Inversion(copied, None, config, image_shape=SHAPE, targets=torch.randn(6, 16, generator=seeded(2)), **changes)
+    return Inversion(
+        copied, None, config, image_shape=SHAPE, targets=torch.randn(6, 16, generator=seeded(2)), **changes
+    )
 
 
 def finished(*given: Any, **changes: Any) -> Inversion:
@@ -138,9 +140,13 @@ def test_drops_what_the_class_token_looks_at_least_and_keeps_its_last_values() -
         expected = None
         if step in (2, 5, 8, 11):
             assert whole.descent is not None
-            current = whole.descent.x.detach() if whole.pruning is None else whole.pruning.composed(whole.descent.x.detach())
+            current = (
+                whole.descent.x.detach() if whole.pruning is None else whole.pruning.composed(whole.descent.x.detach())
+            )
             before = current.clone()
-            expected = least_attended(whole, current, kept, patches_left(16, PruningConfig())[(2, 5, 8, 11).index(step)])
+            expected = least_attended(
+                whole, current, kept, patches_left(16, PruningConfig())[(2, 5, 8, 11).index(step)]
+            )
         next(steps)
         assert whole.pruning is not None
         kept = whole.pruning.kept
@@ -223,9 +229,16 @@ def test_works_on_pixels_too() -> None:
     network = small_clip()
     pieces = network.pieces()
     copied = TokenNetwork(
-        pieces, [replace(m, input=None) if k == 0 else m for k, m in enumerate(measure_token_moments(pieces, [images(9)]))]
+        pieces,
+        [replace(m, input=None) if k == 0 else m for k, m in enumerate(measure_token_moments(pieces, [images(9)]))],
     )
-    whole = Inversion(copied, None, replace(SMI, start="noise"), image_shape=(3, 16, 16), targets=torch.randn(3, 16, generator=seeded(2)))
+    whole = Inversion(
+        copied,
+        None,
+        replace(SMI, start="noise"),
+        image_shape=(3, 16, 16),
+        targets=torch.randn(3, 16, generator=seeded(2)),
+    )
     for _ in whole.run():
         pass
     assert whole.images().shape == (3, 3, 16, 16) and bool(torch.isfinite(whole.images()).all())
@@ -282,4 +295,6 @@ def test_networks_without_patches_and_statistics_by_position_are_refused() -> No
     with pytest.raises(ValueError, match="by channel"):
         Inversion(by_position, None, SMI, image_shape=SHAPE, targets=torch.zeros(2, 16))
     with pytest.raises(ValueError, match="TokenNetwork"):
-        Inversion(resnet20().pieces(), None, replace(SMI, start="noise"), image_shape=(3, 8, 8), targets=torch.zeros(2, 64))
+        Inversion(
+            resnet20().pieces(), None, replace(SMI, start="noise"), image_shape=(3, 8, 8), targets=torch.zeros(2, 64)
+        )

@@ -7,9 +7,9 @@ import pytest
 import torch
 from torch import Tensor
 
-from pmi_cl.inversion.colour import Colour
-from pmi_cl.inversion.image_space import ImageSpace
-from pmi_cl.inversion.spectrum import Spectrum
+from pmi_cl.inversion.parts.colour import Colour
+from pmi_cl.inversion.parts.image_space import ImageSpace
+from pmi_cl.inversion.parts.spectrum import Spectrum
 
 SIZES = [(8, 8), (6, 10), (7, 9), (16, 5)]
 

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.child_processes import processor_seconds
+from tests.support.child_processes import processor_seconds
 
 ROOT = Path(__file__).resolve().parent.parent
 WAYS = {"main.py": ["main.py"], "module": ["-m", "pmi_cl"]}
@@ -84,12 +84,27 @@ def test_the_engine_is_imported_in_little_more_than_torch() -> None:
     assert import_seconds(*engine) < 1.5 * import_seconds("torch")
 
 
-@pytest.mark.skipif(not Path("/proc/self/stat").exists(), reason="only Linux tells the processor time of another process")
+@pytest.mark.skipif(
+    not Path("/proc/self/stat").exists(), reason="only Linux tells the processor time of another process"
+)
 def test_the_first_step_comes_soon_after_torch(cifar100_dir: Path, tmp_path: Path) -> None:
     places = ["--base_path", str(cifar100_dir), "--results_path", str(tmp_path)]
-    argv = ["main.py", "--model", "pmi_rdfcil", "--dataset", "seq-cifar100", *places, "--progress", "1", "--num_threads", "1"]
+    argv = [
+        "main.py",
+        "--model",
+        "pmi_rdfcil",
+        "--dataset",
+        "seq-cifar100",
+        *places,
+        "--progress",
+        "1",
+        "--num_threads",
+        "1",
+    ]
     found: list[float] = []
-    while len(found) < ATTEMPTS and min(found, default=math.inf) >= TORCH_TIMES:  # other jobs on the machine only make it slower
+    while (
+        len(found) < ATTEMPTS and min(found, default=math.inf) >= TORCH_TIMES
+    ):  # other jobs on the machine only make it slower
         found.append(times_torch(argv))
     assert min(found) < TORCH_TIMES, found
 
@@ -98,8 +113,32 @@ def test_the_first_step_comes_soon_after_torch(cifar100_dir: Path, tmp_path: Pat
 def test_open_clip_is_imported_by_runs_on_a_clip_alone(model: str, backbone: str, needs: bool, tmp_path: Path) -> None:
     """It costs more than torch itself."""
     code = "import sys; from pmi_cl.cli import main; code = main(sys.argv[1:]); print('open_clip' in sys.modules); sys.exit(code)"
-    small = ["--train_per_class", "2", "--n_classes", "2", "--n_tasks", "1", "--n_epochs", "1", "--batch_size", "4", "--num_threads", "1"]
-    words = ["--model", model, "--backbone", backbone, "--dataset", "seq-digits", "--results_path", str(tmp_path), "--model_config", "none"]
+    small = [
+        "--train_per_class",
+        "2",
+        "--n_classes",
+        "2",
+        "--n_tasks",
+        "1",
+        "--n_epochs",
+        "1",
+        "--batch_size",
+        "4",
+        "--num_threads",
+        "1",
+    ]
+    words = [
+        "--model",
+        model,
+        "--backbone",
+        backbone,
+        "--dataset",
+        "seq-digits",
+        "--results_path",
+        str(tmp_path),
+        "--model_config",
+        "none",
+    ]
     done = python("-c", code, *words, *small)
     assert done.returncode == 0, done.stderr
     assert done.stdout.splitlines()[-1] == str(needs)

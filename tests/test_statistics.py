@@ -9,9 +9,17 @@ import pytest
 import torch
 from torch import Tensor
 
-from pmi_cl.inversion.statistics import Direction, Moments, as_rows, batch_moments, gaussian_kl, pool_moments, tap_kl
+from pmi_cl.inversion.features.statistics import (
+    Direction,
+    Moments,
+    as_rows,
+    batch_moments,
+    gaussian_kl,
+    pool_moments,
+    tap_kl,
+)
 from pmi_cl.seeding import seeded
-from tests.slow_references import channel_moments, numpy_moments, reference_kl
+from tests.support.slow_references import channel_moments, numpy_moments, reference_kl
 
 DIRECTIONS: tuple[Direction, ...] = ("synthetic_to_real", "real_to_synthetic")
 SHAPES = [(7, 5), (4, 6, 5), (3, 5, 4, 6)]  # features, tokens, maps: five channels each
@@ -117,7 +125,9 @@ def test_tap_gradient_passes_gradcheck(shape: tuple[int, ...], direction: Direct
 @pytest.mark.parametrize("memory_format", [torch.contiguous_format, torch.channels_last])
 @pytest.mark.parametrize("direction", DIRECTIONS)
 @pytest.mark.parametrize("shape", SHAPES)
-def test_tap_equals_autograd_in_float32(shape: tuple[int, ...], direction: Direction, memory_format: torch.memory_format) -> None:
+def test_tap_equals_autograd_in_float32(
+    shape: tuple[int, ...], direction: Direction, memory_format: torch.memory_format
+) -> None:
     start, weights = values(shape, torch.float32), values(shape, torch.float32) / 9
     if len(shape) == 4:
         start = start.contiguous(memory_format=memory_format)

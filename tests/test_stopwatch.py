@@ -9,9 +9,9 @@ import pytest
 import torch
 
 from pmi_cl.inversion.config import InversionConfig
-from pmi_cl.inversion.engine import Inversion
-from pmi_cl.inversion.stopwatch import Stopwatch
-from tests.small_networks import two_blocks
+from pmi_cl.inversion.engine.engine import Inversion
+from pmi_cl.inversion.engine.stopwatch import Stopwatch
+from tests.support.small_networks import two_blocks
 
 CUDA = torch.device("cuda", 0)
 

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from pmi_cl.utils.progress import Progress
+from pmi_cl.utils.run.progress import Progress
 from tests.test_runs import QUICK, ROOT, SLOW, folder_of, launch, results_in, wait_for_phase, words_of
 
 
@@ -27,13 +27,22 @@ def shell(command: str, **environment: str) -> subprocess.CompletedProcess[bytes
 def test_a_full_disk_behind_stdout_is_one_line() -> None:
     done = shell("PMI --list >/dev/full")
     assert done.returncode == 2
-    assert done.stderr == b"pmi-cl: error: cannot write to the standard output (No space left on device): send it elsewhere\n"
+    assert (
+        done.stderr
+        == b"pmi-cl: error: cannot write to the standard output (No space left on device): send it elsewhere\n"
+    )
 
 
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="a disk that is always full is Linux's")
 def test_a_run_whose_lines_nobody_can_read_is_finished(tmp_path: Path) -> None:
     """A full disk behind stdout, no stderr at all, and a name beyond ASCII: the record is what counts."""
-    words = [*words_of("sgd", **{**QUICK, "train_per_class": 8}), "--results_path", str(tmp_path), "--run_name", "Läufe"]
+    words = [
+        *words_of("sgd", **{**QUICK, "train_per_class": 8}),
+        "--results_path",
+        str(tmp_path),
+        "--run_name",
+        "Läufe",
+    ]
     done = shell(f"PMI {' '.join(words)} >/dev/full 2>&-", PYTHONIOENCODING="ascii")
     assert done.returncode == 0
     assert results_in(folder_of(tmp_path, "sgd", "Läufe"))["status"] == "finished"
@@ -56,18 +65,36 @@ def test_a_signal_behind_the_last_line_does_not_change_the_exit_code(tmp_path: P
 
 @pytest.mark.skipif(not hasattr(resource, "prlimit"), reason="the limit of another process is Linux's to change")
 def test_a_disk_that_fills_up_in_mid_run_is_one_line_each_for_events_and_record(tmp_path: Path) -> None:
-    words = [*words_of("sgd", **{**SLOW, "n_epochs": 20}), "--results_path", str(tmp_path), "--run_name", "run", "--progress", "1"]
+    words = [
+        *words_of("sgd", **{**SLOW, "n_epochs": 20}),
+        "--results_path",
+        str(tmp_path),
+        "--run_name",
+        "run",
+        "--progress",
+        "1",
+    ]
     with launch([*words, "--tensorboard", "1"]) as process:
         wait_for_phase(process, "training")
         resource.prlimit(process.pid, resource.RLIMIT_FSIZE, (2000, 2000))  # no file grows beyond it
         said = process.communicate()[1].decode().split("\r")[-1].splitlines()
     assert process.returncode == 2
     told = [line for line in said if line.startswith(("cannot write", "pmi-cl: error"))]
-    assert len(told) <= 2 and told[-1].startswith("pmi-cl: error: cannot write ") and not any("Traceback" in line for line in said)
+    assert (
+        len(told) <= 2
+        and told[-1].startswith("pmi-cl: error: cannot write ")
+        and not any("Traceback" in line for line in said)
+    )
 
 
 def test_ascii_is_enough_for_a_name_beyond_it(tmp_path: Path) -> None:
-    words = [*words_of("sgd", **{**QUICK, "train_per_class": 8}), "--results_path", str(tmp_path), "--run_name", "Läufe"]
+    words = [
+        *words_of("sgd", **{**QUICK, "train_per_class": 8}),
+        "--results_path",
+        str(tmp_path),
+        "--run_name",
+        "Läufe",
+    ]
     done = shell(f"PMI {' '.join(words)}", PYTHONIOENCODING="ascii")
     assert (done.returncode, done.stderr) == (0, b"") and b"L\\xe4ufe" in done.stdout
 
@@ -90,4 +117,6 @@ def test_progress_goes_on_when_its_terminal_has_gone() -> None:
         for done in range(1, 4):
             progress.update("training", done, 3)
         progress.close()
-        assert terminal.tried == 1 if mode == "auto" else terminal.tried > 0  # lines give up; tqdm tries again at the phase's end
+        assert (
+            terminal.tried == 1 if mode == "auto" else terminal.tried > 0
+        )  # lines give up; tqdm tries again at the phase's end

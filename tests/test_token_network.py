@@ -16,18 +16,18 @@ from torch.nn import functional as F
 from pmi_cl.backbones.adapters import MixtureOfAdapters
 from pmi_cl.backbones.clip_network import ClipNetwork
 from pmi_cl.backbones.prompts import DeepPrompt, PromptPool
-from pmi_cl.inversion.attention import FrozenAttention
 from pmi_cl.inversion.config import InversionConfig
-from pmi_cl.inversion.engine import Inversion
+from pmi_cl.inversion.engine.engine import Inversion
+from pmi_cl.inversion.features.statistics import Axis, Moments
+from pmi_cl.inversion.features.token_statistics import TokenMoments, measure_token_moments, pool_token_moments
+from pmi_cl.inversion.networks.attention import FrozenAttention
+from pmi_cl.inversion.networks.token_network import TokenNetwork
 from pmi_cl.inversion.objectives import DirectionalTV, FeatureMatch, StatisticsMatch
-from pmi_cl.inversion.pmi import LayerLoss, PmiConfig, seen_at
 from pmi_cl.inversion.starts import matched_noise
-from pmi_cl.inversion.statistics import Axis, Moments
-from pmi_cl.inversion.token_network import TokenNetwork
-from pmi_cl.inversion.token_statistics import TokenMoments, measure_token_moments, pool_token_moments
+from pmi_cl.inversion.ways.pmi import LayerLoss, PmiConfig, seen_at
 from pmi_cl.seeding import seeded
-from tests.slow_references import reference_kl
-from tests.small_clips import small_clip
+from tests.support.slow_references import reference_kl
+from tests.support.small_clips import small_clip
 
 SHAPE = (32, 4, 4)  # of the map of the patch convolution
 PAPER = InversionConfig(
@@ -69,7 +69,9 @@ def with_everything() -> ClipNetwork:
     return network.eval()
 
 
-def kls_by_hooks(network: ClipNetwork, x: Tensor, stored: list[TokenMoments], whole: bool) -> tuple[Tensor, list[Tensor]]:
+def kls_by_hooks(
+    network: ClipNetwork, x: Tensor, stored: list[TokenMoments], whole: bool
+) -> tuple[Tensor, list[Tensor]]:
     """What open_clip's own modules get, caught by hooks: blocks' inputs of the whole, inputs of attention and MLP elsewhere."""
     kls: list[Tensor] = []
 
@@ -105,11 +107,21 @@ def values_by_hooks(network: ClipNetwork, x: Tensor) -> dict[str, np.ndarray]:
     with torch.no_grad():
         seen["map"] = network.pieces()[0](x).double().numpy()
         handles = [
-            module.register_forward_pre_hook(lambda _, inputs, name=name: seen.update({name: inputs[0].double().numpy()}))
+            module.register_forward_pre_hook(
+                lambda _, inputs, name=name: seen.update({name: inputs[0].double().numpy()})
+            )
             for number, block in enumerate(network.blocks)
-            for name, module in ((f"{number}", block.block), (f"{number} attn", block.block.attn), (f"{number} mlp", block.block.mlp))
+            for name, module in (
+                (f"{number}", block.block),
+                (f"{number} attn", block.block.attn),
+                (f"{number} mlp", block.block.mlp),
+            )
         ]
-        handles.append(network.pieces()[-1].register_forward_pre_hook(lambda _, inputs: seen.update(top=inputs[0].double().numpy())))
+        handles.append(
+            network.pieces()[-1].register_forward_pre_hook(
+                lambda _, inputs: seen.update(top=inputs[0].double().numpy())
+            )
+        )
         network.features(x)
     for handle in handles:
         handle.remove()
@@ -192,7 +204,9 @@ def test_prompts_prefixes_adapters_and_contexts_work_in_the_copy() -> None:
     network, contexts = with_everything(), torch.randn(5, 32, generator=seeded(3))
     copied = TokenNetwork(network.pieces()[1:])
     with torch.no_grad():
-        torch.testing.assert_close(copied(maps(5), contexts)[0], network.features_from(maps(5), 1, contexts), rtol=1e-4, atol=1e-5)
+        torch.testing.assert_close(
+            copied(maps(5), contexts)[0], network.features_from(maps(5), 1, contexts), rtol=1e-4, atol=1e-5
+        )
         assert not torch.allclose(copied(maps(5), contexts.flip(0))[0], copied(maps(5), contexts)[0])
 
 
@@ -214,19 +228,28 @@ def test_the_copy_shares_nothing_and_trains_nothing() -> None:
 
 def test_bfloat16_keeps_statistics_and_tokens_in_float32() -> None:
     network = small_clip()
-    low, high = (TokenNetwork(network.pieces()[1:], moments(), dtype=dtype) for dtype in (torch.bfloat16, torch.float32))
+    low, high = (
+        TokenNetwork(network.pieces()[1:], moments(), dtype=dtype) for dtype in (torch.bfloat16, torch.float32)
+    )
     x = maps(6, 1)
     (features, kls), (exact, exact_kls) = low(x), high(x)
     assert {value.dtype for value in (features, *kls)} == {torch.float32}
     assert all(tap.mean.dtype == torch.float32 for tap in low.taps.values())
-    assert low.pieces[1].block.mlp.c_fc.weight.dtype == torch.bfloat16 and low.pieces[1].block.ln_1.weight.dtype == torch.float32
+    assert (
+        low.pieces[1].block.mlp.c_fc.weight.dtype == torch.bfloat16
+        and low.pieces[1].block.ln_1.weight.dtype == torch.float32
+    )
     torch.testing.assert_close(features, exact, rtol=0.05, atol=0.05)
     torch.testing.assert_close(torch.stack(kls), torch.stack(exact_kls), rtol=0.02, atol=2e-3)
 
 
 def test_bfloat16_reads_the_variance_of_channels_far_from_zero() -> None:
     """A residual stream has channels with a mean of many standard deviations; squares in bfloat16 would lose their variance."""
-    stored = [replace(moments()[1], input=replace(moments()[1].input, mean=torch.full((32,), 30.0), var=torch.full((32,), 0.01)))]  # type: ignore[type-var]
+    stored = [
+        replace(
+            moments()[1], input=replace(moments()[1].input, mean=torch.full((32,), 30.0), var=torch.full((32,), 0.01))
+        )
+    ]  # type: ignore[type-var]
     copied = TokenNetwork([small_clip().blocks[0]], stored, dtype=torch.bfloat16)
     _, (kl,) = copied(30 + 0.1 * torch.randn(64, 17, 32, generator=seeded(0)))
     assert float(kl) < 0.01
@@ -323,7 +346,9 @@ def test_inverting_one_piece_lowers_its_error() -> None:
 # --- the engine ---------------------------------------------------------------------------------------------------------------
 
 
-def inversion(config: InversionConfig = PAPER, network: ClipNetwork | None = None, n: int = 6, **changes: Any) -> Inversion:
+def inversion(
+    config: InversionConfig = PAPER, network: ClipNetwork | None = None, n: int = 6, **changes: Any
+) -> Inversion:
     copied = TokenNetwork((network or small_clip()).pieces()[1:], moments(), dtype=config.precision)
     targets = torch.randn(n, 16, generator=seeded(2))
     return Inversion(copied, None, config, image_shape=SHAPE, targets=targets, **changes)
@@ -338,7 +363,13 @@ def finished(*given: Any, **changes: Any) -> Inversion:
 
 def test_pmi_goes_from_the_projection_to_the_map_and_then_through_all() -> None:
     whole = finished(replace(PAPER, batch=6))
-    assert [entry["stage"] for entry in whole.report.losses] == ["layer 3", "layer 2", "layer 1", "layer 0", "full model"]
+    assert [entry["stage"] for entry in whole.report.losses] == [
+        "layer 3",
+        "layer 2",
+        "layer 1",
+        "layer 0",
+        "full model",
+    ]
     assert whole.images().shape == (6, *SHAPE)
     assert whole.report.step_equivalents == pytest.approx(4 + 6, rel=1e-3)
     assert whole.problem.costs[1] == pytest.approx(whole.problem.costs[2]) and whole.problem.costs[1] > 0.4
@@ -437,13 +468,15 @@ def test_the_loss_falls_from_every_start(start: Any) -> None:
 def test_pixels_can_be_inverted_too_and_have_no_prior() -> None:
     network = small_clip()
     copied = TokenNetwork(network.pieces(), [TokenMoments(None), *moments()])
-    whole = Inversion(copied, None, replace(PAPER, steps=30), image_shape=(3, 16, 16), targets=torch.randn(4, 16, generator=seeded(2)))
+    whole = Inversion(
+        copied, None, replace(PAPER, steps=30), image_shape=(3, 16, 16), targets=torch.randn(4, 16, generator=seeded(2))
+    )
     losses = [float(progress.loss) for progress in whole.run()]
     assert whole.images().shape == (4, 3, 16, 16) and losses[-1] < losses[-30]
 
 
 def test_an_image_that_is_not_finite_names_the_layer() -> None:
-    from pmi_cl.inversion.descent import NonFiniteInversion
+    from pmi_cl.inversion.engine.descent import NonFiniteInversion
 
     with pytest.raises(NonFiniteInversion, match="full model"):
         finished(replace(PAPER, start="noise", lr=1e30))
@@ -457,7 +490,9 @@ def test_a_coarse_grid_shows_cells_and_the_own_grid_shows_all() -> None:
     assert seen_at(value, None) is value and seen_at(value, 4) is value
     coarse = seen_at(value, 2)
     assert coarse.shape == value.shape
-    torch.testing.assert_close(coarse[..., 0, 0], value[..., :2, :2].mean((2, 3)))  # a corner lies outside the cells' centres
+    torch.testing.assert_close(
+        coarse[..., 0, 0], value[..., :2, :2].mean((2, 3))
+    )  # a corner lies outside the cells' centres
 
 
 def test_grids_take_equal_parts_of_the_lowest_layers_steps() -> None:

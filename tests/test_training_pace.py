@@ -8,9 +8,9 @@ from typing import Any
 import pytest
 
 from pmi_cl.models.host import NullHost
-from pmi_cl.utils import training as training_module
-from pmi_cl.utils.training import Training
-from tests.small_runs import start
+from pmi_cl.utils.run import training as training_module
+from pmi_cl.utils.run.training import Training
+from tests.support.small_runs import start
 
 IMAGES, STEPS = 48, 12  # of each of the 3 tasks: its images, and its steps in 4 epochs
 STEP, PREPARATION = 0.25, 100.0  # seconds

@@ -13,20 +13,20 @@ import pytest
 import torch
 from torch.nn import functional as F
 
-from pmi_cl import catalogue
-from pmi_cl.inversion.contrastive import ContrastiveBank, ContrastiveConfig, train_contrastive
-from pmi_cl.inversion.generator import GeneratorWeights, generator_loss
+from pmi_cl.inversion.features.contrastive import ContrastiveBank, ContrastiveConfig, train_contrastive
+from pmi_cl.inversion.features.selection import SelectionConfig, sample_targets
+from pmi_cl.inversion.networks.token_network import TokenNetwork
 from pmi_cl.inversion.objectives import DirectionalTV, FeatureMatch, StatisticsMatch, TotalVariation
-from pmi_cl.inversion.pmi import PmiConfig
-from pmi_cl.inversion.selection import SelectionConfig, sample_targets
-from pmi_cl.inversion.token_network import TokenNetwork
 from pmi_cl.inversion.transforms import Transforms
-from pmi_cl.utils.arguments import resolve
-from pmi_cl.utils.training import Training
-from tests.recorded_calls import Call, Enough, recorded, recorded_inversions
-from tests.slow_references import hooked_kls
-from tests.small_networks import randomise_norms
-from tests.small_runs import begin, new_network, start
+from pmi_cl.inversion.ways.generator import GeneratorWeights, generator_loss
+from pmi_cl.inversion.ways.pmi import PmiConfig
+from pmi_cl.registry import catalogue
+from pmi_cl.utils.arguments.command_line import resolve
+from pmi_cl.utils.run.training import Training
+from tests.support.recorded_calls import Call, Enough, recorded, recorded_inversions
+from tests.support.slow_references import hooked_kls
+from tests.support.small_networks import randomise_norms
+from tests.support.small_runs import begin, new_network, start
 
 CLIP_METHODS = ("pmi_vpt", "pmi_codap", "pmi_moe")
 TOO_LONG = {"prompt_template": "a {}.", "pool_size": "6"}  # for the small CLIP: its texts and its directions
@@ -52,7 +52,9 @@ def small(name: str, preset: str, dataset: str, **flags: Any) -> Training:
     args = resolve([*words, *(word for flag, value in flags.items() for word in (f"--{flag}", str(value)))]).args
     training.dataset.FLIP = dataset != "seq-digits"
     network = new_network(name, training.dataset)
-    training.model = catalogue.load("model", name)(network, F.cross_entropy, args, training.dataset.augment, training.dataset)
+    training.model = catalogue.load("model", name)(
+        network, F.cross_entropy, args, training.dataset.augment, training.dataset
+    )
     return training
 
 
@@ -135,7 +137,12 @@ def test_the_inversion_of_a_clip(method: str, preset: str, dataset: str, monkeyp
     network = made["pieces"]
     assert isinstance(network, TokenNetwork) and network.direction == "synthetic_to_real" and not network.unit_features
     axis = "token" if preset == "code" else "channel"
-    assert [moments.axis for moments in network.input_moments] == ["channel", axis, axis, axis]  # a map's are of channels in any case
+    assert [moments.axis for moments in network.input_moments] == [
+        "channel",
+        axis,
+        axis,
+        axis,
+    ]  # a map's are of channels in any case
     assert made["labels"].bincount().tolist() == [5, 5]  # samples of each old class
 
 
@@ -147,7 +154,12 @@ def test_the_inversions_it_is_compared_with(
     """App. F: the whole model from noise, 3400 steps; SMI 4000, with patches dropped on the way. The cosine is PMI's 2000 steps alone."""
     (made,) = built(monkeypatch, "pmi_vpt", preset, "seq-cifar100", inversion=inversion, inv_axis="channel").inversions
     found = made["config"]
-    assert (found.start, found.steps, found.schedule_steps, found.pruning is not None) == ("noise", steps, None, dropped)
+    assert (found.start, found.steps, found.schedule_steps, found.pruning is not None) == (
+        "noise",
+        steps,
+        None,
+        dropped,
+    )
 
 
 @pytest.mark.parametrize(
@@ -183,7 +195,9 @@ def test_the_inversion_of_a_task_without_images(
         ("code", "seq-imagenet-r", 0.2, 250),
     ],
 )
-def test_the_selection_for_a_clip(method: str, preset: str, dataset: str, ratio: float, pool: int, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_selection_for_a_clip(
+    method: str, preset: str, dataset: str, ratio: float, pool: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Five rounds of at least one feature, of a pool of 20 (50) times the five that are kept."""
     heard = built(monkeypatch, method, preset, dataset)
     selected = heard.targets[0]
@@ -249,7 +263,9 @@ RESNET = [  # and how many images the second task is replayed from
 ]
 
 
-@pytest.mark.parametrize(("preset", "dataset", "expected", "images"), RESNET, ids=[f"{row[0]}-{row[1]}" for row in RESNET])
+@pytest.mark.parametrize(
+    ("preset", "dataset", "expected", "images"), RESNET, ids=[f"{row[0]}-{row[1]}" for row in RESNET]
+)
 def test_the_inversion_of_a_resnet(
     preset: str, dataset: str, expected: dict[str, Any], images: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -259,9 +275,13 @@ def test_the_inversion_of_a_resnet(
     assert len(made["targets"]) == images and (made["colour"] is not None) == (dataset == "seq-digits")
     shares = made["labels"].bincount()
     assert (shares.tolist() == [images // 2] * 2) == (preset == "best")  # the others draw the classes
-    assert len(made["input_moments"]) == len(made["pieces"]) and all(moments.count > 0 for moments in made["input_moments"])
+    assert len(made["input_moments"]) == len(made["pieces"]) and all(
+        moments.count > 0 for moments in made["input_moments"]
+    )
     (selected,) = heard.targets
-    assert selected["config"] == SelectionConfig(ratio=0.5, steps=40, smallest=2) and selected["bank"] is heard.model.bank
+    assert (
+        selected["config"] == SelectionConfig(ratio=0.5, steps=40, smallest=2) and selected["bank"] is heard.model.bank
+    )
 
 
 # Both tracks.
@@ -269,7 +289,9 @@ def test_the_inversion_of_a_resnet(
 
 def of_f_cont(epochs: int, optimizer: Any, keep_best: bool) -> ContrastiveConfig:
     """Spec 3.5: rate 0.01, batches of 64, temperature 1."""
-    return ContrastiveConfig(epochs=epochs, lr=0.01, optimizer=optimizer, keep_best=keep_best, batch=64, temperature=1.0)
+    return ContrastiveConfig(
+        epochs=epochs, lr=0.01, optimizer=optimizer, keep_best=keep_best, batch=64, temperature=1.0
+    )
 
 
 @pytest.mark.parametrize(
@@ -302,7 +324,9 @@ def test_how_the_contrastive_models_are_trained(
         ("pmi_rdfcil", "paper", "seq-cifar100", (0.1, 0.9, 0.0005)),
     ],
 )
-def test_sgd_has_its_rate_momentum_and_weight_decay(method: str, preset: str, dataset: str, expected: tuple[float, ...]) -> None:
+def test_sgd_has_its_rate_momentum_and_weight_decay(
+    method: str, preset: str, dataset: str, expected: tuple[float, ...]
+) -> None:
     """Table 9 and the released code; momentum 0.9 is VPT's and R-DFCIL's."""
     training = small(method, preset, dataset)
     model: Any = begin(training, 0)
@@ -323,7 +347,9 @@ def test_the_generator_of_rdfcil(monkeypatch: pytest.MonkeyPatch) -> None:
     """Baselines 1.5: weights 1000, 1e-3 and 50, KL(real || synthetic), batches of 128, Adam at 1e-3."""
     training = small("rdfcil", "paper", "seq-cifar100")
     begin(training, 0).end_task(training.shown)
-    teacher = randomise_norms(training.model.teacher)  # the KLs of a network that was never trained are near to symmetrical
+    teacher = randomise_norms(
+        training.model.teacher
+    )  # the KLs of a network that was never trained are near to symmetrical
 
     def stop(*_: Any) -> None:
         raise Enough
@@ -335,7 +361,10 @@ def test_the_generator_of_rdfcil(monkeypatch: pytest.MonkeyPatch) -> None:
     assert call["weights"] == GeneratorWeights(temperature=1000.0, smoothness=1e-3, statistics=50.0)
     assert call["images"].shape == (128, 3, 16, 16)
     with torch.no_grad():
-        found, expected = call["network"](call["images"])[1], hooked_kls(teacher, call["images"], "real_to_synthetic")[1]
+        found, expected = (
+            call["network"](call["images"])[1],
+            hooked_kls(teacher, call["images"], "real_to_synthetic")[1],
+        )
     torch.testing.assert_close(torch.stack(found), torch.stack(expected), rtol=1e-3, atol=1e-4)
     (group,) = training.model.generator_opt.param_groups
     assert isinstance(training.model.generator_opt, torch.optim.Adam) and group["lr"] == 1e-3

@@ -20,12 +20,21 @@ from torch.nn import functional as F
 if TYPE_CHECKING:
     from PIL.ImageFont import FreeTypeFont
 
-CONCEPTS = string.digits + string.ascii_lowercase  # of a letter, both its forms are one concept: at 8x8 pixels most look alike
+CONCEPTS = (
+    string.digits + string.ascii_lowercase
+)  # of a letter, both its forms are one concept: at 8x8 pixels most look alike
 CANVAS = 48  # pixels of a rendered glyph
 GLYPH = 36  # its longer side; the rest is room for bending
 FORMS = {"|": "1"}  # how most people write a one, which no font has
 BITMAP, BLOCK = 32, 4  # pixels of the bitmap and of the blocks that are counted
-NOT_TEXT = ("LastResort", "STIXSiz", "cmex10", "cmsy10", "cmmi10", "STIXNonUni")  # placeholders, brackets, mathematical symbols
+NOT_TEXT = (
+    "LastResort",
+    "STIXSiz",
+    "cmex10",
+    "cmsy10",
+    "cmmi10",
+    "STIXNonUni",
+)  # placeholders, brackets, mathematical symbols
 
 
 @dataclass(frozen=True)
@@ -76,8 +85,12 @@ def _code_points(path: Path) -> list[tuple[int, int]]:
     found = []
     for code in sorted(FT2Font(str(path)).get_charmap()):
         plain = FORMS.get(chr(code), unicodedata.normalize("NFKC", chr(code)).lower())
-        hollow = "DOUBLE-STRUCK" in unicodedata.name(chr(code), "") or "<circle>" in unicodedata.decomposition(chr(code))
-        mapped = chr(code) in CONCEPTS + string.ascii_uppercase or not path.name.startswith("cm")  # which has an order of its own
+        hollow = "DOUBLE-STRUCK" in unicodedata.name(chr(code), "") or "<circle>" in unicodedata.decomposition(
+            chr(code)
+        )
+        mapped = chr(code) in CONCEPTS + string.ascii_uppercase or not path.name.startswith(
+            "cm"
+        )  # which has an order of its own
         if len(plain) == 1 and plain in CONCEPTS and mapped and not hollow:
             found.append((code, CONCEPTS.index(plain)))
     return found
@@ -135,7 +148,9 @@ def _removable(ink: Tensor, first: bool) -> Tensor:
     count = torch.stack(around).sum(0)
     starts = torch.stack([~a & b for a, b in zip(around, around[1:] + around[:1], strict=True)]).sum(0)
     north, east, south, west = around[::2]
-    kept_by_side = ~(north & east & south) & ~(east & south & west) if first else ~(north & east & west) & ~(north & south & west)
+    kept_by_side = (
+        ~(north & east & south) & ~(east & south & west) if first else ~(north & east & west) & ~(north & south & west)
+    )
     return ink & (count >= 2) & (count <= 6) & (starts == 1) & kept_by_side
 
 
@@ -146,7 +161,9 @@ def draw(glyphs: Glyphs, rows: Tensor, generator: Generator) -> Tensor:
     maps = torch.where(with_pen[:, None, None], glyphs.pen[rows], glyphs.outline[rows])
     noise = torch.randn(n, 3, 4, 4, generator=generator)
     noise = F.interpolate(noise, size=(CANVAS, CANVAS), mode="bicubic", align_corners=True)
-    grid = _affine_grid(n, generator) + _uniform(n, 0, 0.12, generator)[:, None, None, None] * noise[:, :2].permute(0, 2, 3, 1)
+    grid = _affine_grid(n, generator) + _uniform(n, 0, 0.12, generator)[:, None, None, None] * noise[:, :2].permute(
+        0, 2, 3, 1
+    )
     maps = F.grid_sample(maps[:, None], grid, padding_mode="border", align_corners=False)[:, 0]
     width = torch.where(with_pen, _uniform(n, 1.0, 3.8, generator), _uniform(n, -1.0, 1.2, generator))
     maps = maps - width[:, None, None] + 0.4 * noise[:, 2]

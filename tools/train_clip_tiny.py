@@ -66,7 +66,9 @@ def captions(concept: int) -> list[str]:
         general = [*names, *(f"digit {name}" for name in names)]
     else:
         names, own, general = [sign], LETTER_TEMPLATES, [f"letter {sign}"]
-    return [template.format(name) for template in own for name in names] + [t.format(name) for t in TEMPLATES for name in general]
+    return [template.format(name) for template in own for name in names] + [
+        t.format(name) for t in TEMPLATES for name in general
+    ]
 
 
 def tokens(texts: list[str]) -> Tensor:
@@ -109,7 +111,10 @@ def optimiser(model: nn.Module, recipe: Recipe) -> torch.optim.Optimizer:
     """AdamW that decays matrices only: not the tables of tokens and positions, of which most rows are never used."""
     matrices = {name for name, value in model.named_parameters() if value.ndim >= 2 and "embedding" not in name}
     groups = [
-        {"params": [value for name, value in model.named_parameters() if name in matrices], "weight_decay": recipe.decay},
+        {
+            "params": [value for name, value in model.named_parameters() if name in matrices],
+            "weight_decay": recipe.decay,
+        },
         {"params": [value for name, value in model.named_parameters() if name not in matrices], "weight_decay": 0.0},
     ]
     return torch.optim.AdamW(groups, lr=recipe.rate, betas=(0.9, 0.98), fused=True)
@@ -132,7 +137,9 @@ def train(glyphs: Glyphs, recipe: Recipe) -> nn.Module:
         rows = choose(glyphs, recipe.batch, generator)
         chosen = torch.stack([some[torch.randint(len(some), (), generator=generator)] for some in texts])
         images = model.encode_image(pictures(draw(glyphs, rows, generator)), normalize=True)
-        loss = contrastive_loss(images, model.encode_text(chosen, normalize=True), glyphs.concepts[rows], model.logit_scale.exp())
+        loss = contrastive_loss(
+            images, model.encode_text(chosen, normalize=True), glyphs.concepts[rows], model.logit_scale.exp()
+        )
         optimizer.zero_grad()
         loss.backward()
         nn.utils.clip_grad_norm_(model.parameters(), 1.0)
@@ -148,7 +155,9 @@ def train(glyphs: Glyphs, recipe: Recipe) -> nn.Module:
 @torch.no_grad()
 def text_features(model: nn.Module, templates: tuple[str, ...], names: list[str]) -> Tensor:
     """Mean of the normalised features over the templates, normalised: (number of names, d)."""
-    each = [model.encode_text(tokens([template.format(name) for name in names]), normalize=True) for template in templates]
+    each = [
+        model.encode_text(tokens([template.format(name) for name in names]), normalize=True) for template in templates
+    ]
     return F.normalize(torch.stack(each).mean(0), dim=1)
 
 
@@ -182,7 +191,11 @@ def report(model: nn.Module) -> None:
 
     with numpy.load(FILE) as file:
         images, labels = torch.from_numpy(file["images"]), torch.from_numpy(file["labels"]).long()
-    ensembles = {"all of the data set": SeqDigits.TEMPLATES, "its prompt": (SeqDigits.PROMPT,), "plain": ("a bad photo of a {}.",)}
+    ensembles = {
+        "all of the data set": SeqDigits.TEMPLATES,
+        "its prompt": (SeqDigits.PROMPT,),
+        "plain": ("a bad photo of a {}.",),
+    }
     for name, templates in ensembles.items():
         right = (predicted(model, images, templates) == labels).float()
         each = " ".join(f"{digit}:{100 * right[labels == digit].mean():.1f}" for digit in range(10))
@@ -194,9 +207,15 @@ def main() -> None:
     from safetensors.torch import save_file
 
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--out", type=Path, default=Path(__file__).resolve().parent.parent / "backbones" / "clip_tiny.safetensors")
+    parser.add_argument(
+        "--out", type=Path, default=Path(__file__).resolve().parent.parent / "backbones" / "clip_tiny.safetensors"
+    )
     parser.add_argument("--steps", type=int, default=Recipe.steps)
-    parser.add_argument("--report", action="store_true", help="train nothing; zero-shot accuracy of the shipped weights on the real digits")
+    parser.add_argument(
+        "--report",
+        action="store_true",
+        help="train nothing; zero-shot accuracy of the shipped weights on the real digits",
+    )
     arguments = parser.parse_args()
     torch.set_num_threads(1)
     if arguments.report:

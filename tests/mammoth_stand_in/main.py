@@ -26,7 +26,13 @@ def load_configs(parser, cmd):
 
 def parse_args():
     from backbone import REGISTERED_BACKBONES
-    from utils.args import add_configuration_args, add_experiment_args, add_initial_args, add_management_args, build_parsable_args
+    from utils.args import (
+        add_configuration_args,
+        add_experiment_args,
+        add_initial_args,
+        add_management_args,
+        build_parsable_args,
+    )
 
     from datasets import get_dataset_names
 
@@ -42,8 +48,12 @@ def parse_args():
     config = load_configs(parser, cmd)
     parser.add_argument("-h", "--help", action="help", default=argparse.SUPPRESS)
     backbone = args.backbone or config["backbone"]
-    build_parsable_args(parser.add_argument_group("Dataset arguments"), get_dataset_names()[args.dataset]["parsable_args"])
-    build_parsable_args(parser.add_argument_group("Backbone arguments"), REGISTERED_BACKBONES[backbone]["parsable_args"])
+    build_parsable_args(
+        parser.add_argument_group("Dataset arguments"), get_dataset_names()[args.dataset]["parsable_args"]
+    )
+    build_parsable_args(
+        parser.add_argument_group("Backbone arguments"), REGISTERED_BACKBONES[backbone]["parsable_args"]
+    )
     add_management_args(parser)
     add_experiment_args(parser)
     parser.set_defaults(**config)

@@ -24,7 +24,9 @@ def get_dataset_names():
             for value in vars(importlib.import_module(f"datasets.{file[:-3]}")).values():
                 if inspect.isclass(value) and "ContinualDataset" in str(inspect.getmro(value)[1:]):
                     signature = inspect.signature(value.__init__)
-                    known = {name: about for name, about in infer_args_from_signature(signature).items() if name != "args"}
+                    known = {
+                        name: about for name, about in infer_args_from_signature(signature).items() if name != "args"
+                    }
                     names[value.NAME] = {"class": value, "parsable_args": known}
     return names
 

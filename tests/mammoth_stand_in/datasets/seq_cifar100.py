@@ -32,7 +32,9 @@ class SeqNoise(ContinualDataset):
     N_CLASSES_PER_TASK, N_TASKS, N_CLASSES = 2, 5, 10
     SIZE = (16, 16)
     MEAN, STD = (0.5, 0.5, 0.5), (0.25, 0.25, 0.25)
-    TRANSFORM = transforms.Compose([transforms.RandomCrop(16, padding=2), transforms.ToTensor(), transforms.Normalize(MEAN, STD)])
+    TRANSFORM = transforms.Compose(
+        [transforms.RandomCrop(16, padding=2), transforms.ToTensor(), transforms.Normalize(MEAN, STD)]
+    )
 
     def get_data_loaders(self):
         plain = transforms.Compose([transforms.ToTensor(), self.get_normalization_transform()])

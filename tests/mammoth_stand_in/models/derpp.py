@@ -18,7 +18,9 @@ class Derpp(ContinualModel):
 
     def __init__(self, backbone, loss, args, transform, dataset=None):
         super().__init__(backbone, loss, args, transform, dataset)
-        assert len(transform.transforms) == 2 and hasattr(transform.transforms[-1], "transforms"), "kornia could not be told"
+        assert len(transform.transforms) == 2 and hasattr(transform.transforms[-1], "transforms"), (
+            "kornia could not be told"
+        )
         self.buffer = []
 
     def observe(self, inputs, labels, not_aug_inputs, epoch=None):

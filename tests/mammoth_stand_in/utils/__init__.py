@@ -20,7 +20,11 @@ def infer_args_from_signature(signature, ignore_args=None):
             continue
         given = value.default is not inspect.Parameter.empty
         kind = value.annotation if value.annotation is not inspect._empty else type(value.default) if given else str
-        found[name] = {"type": kind, "required": not given and name != "num_classes", "default": value.default if given else None}
+        found[name] = {
+            "type": kind,
+            "required": not given and name != "num_classes",
+            "default": value.default if given else None,
+        }
     return found
 
 

@@ -37,7 +37,10 @@ def evaluate(model, dataset, last=False):
 
 def log(args, free, told, task, names):
     means = [sum(part) / len(part) for part in (free, told)]
-    print(f"Accuracy for {task + 1} task(s): \t [Class-IL]: {means[0]:.2f} % \t [Task-IL]: {means[1]:.2f} %", file=sys.stderr)
+    print(
+        f"Accuracy for {task + 1} task(s): \t [Class-IL]: {means[0]:.2f} % \t [Task-IL]: {means[1]:.2f} %",
+        file=sys.stderr,
+    )
     print(f"\tRaw accuracy values: Class-IL {free} | Task-IL {told}", file=sys.stderr)
     folder = os.path.join(base_path(), args.results_path, "class-il", *names)
     os.makedirs(folder, exist_ok=True)
@@ -47,9 +50,14 @@ def log(args, free, told, task, names):
 
 def save(args, model, task, results):
     path = os.path.join(get_checkpoint_path(), f"{args.ckpt_name or 'run'}_{task}.pt")
-    plain = {name: value if isinstance(value, int | float | str | list | None) else str(value) for name, value in vars(args).items()}
+    plain = {
+        name: value if isinstance(value, int | float | str | list | None) else str(value)
+        for name, value in vars(args).items()
+    }
     plain.pop("device")
-    torch.save({"model": model.state_dict(), "optimizer": model.opt.state_dict(), "results": results, "args": plain}, path)
+    torch.save(
+        {"model": model.state_dict(), "optimizer": model.opt.state_dict(), "results": results, "args": plain}, path
+    )
 
 
 def load(args, model):
@@ -73,7 +81,9 @@ def train_epoch(model, loader, epoch, debug):
             sys.exit(0)
         if debug and step > model.get_debug_iters():
             break
-        loss = model.meta_observe(inputs.to(model.device), labels.to(model.device), plain.to(model.device), epoch=epoch, unknown_field=1)
+        loss = model.meta_observe(
+            inputs.to(model.device), labels.to(model.device), plain.to(model.device), epoch=epoch, unknown_field=1
+        )
         assert not math.isnan(loss)
         assert model.opt.param_groups[0]["lr"] > 0  # the progress bar reads it
 

@@ -22,7 +22,11 @@ class ContinualDataset:
         self.train_loader, self.test_loaders, self.c_task, self.args = None, [], -1, args
         if args.permute_classes and not hasattr(args, "class_order"):
             args.class_order = np.random.RandomState(args.seed).permutation(self.N_CLASSES)
-        missing = [name for name in ("SETTING", "N_CLASSES_PER_TASK", "N_TASKS", "SIZE", "N_CLASSES") if not hasattr(self, name)]
+        missing = [
+            name
+            for name in ("SETTING", "N_CLASSES_PER_TASK", "N_TASKS", "SIZE", "N_CLASSES")
+            if not hasattr(self, name)
+        ]
         assert not missing, missing
 
     def get_offsets(self, task=None):
@@ -50,7 +54,9 @@ def store_masked_loaders(train, test, setting):
         generator = None if setting.args.seed is None else torch.Generator().manual_seed(setting.args.seed)
         last = shuffle and setting.args.drop_last
         wrapped = MammothDatasetWrapper(part)
-        loaders.append(DataLoader(wrapped, setting.args.batch_size, shuffle=shuffle, drop_last=last, generator=generator))
+        loaders.append(
+            DataLoader(wrapped, setting.args.batch_size, shuffle=shuffle, drop_last=last, generator=generator)
+        )
     setting.train_loader = loaders[0]
     setting.test_loaders.append(loaders[1])
     return loaders

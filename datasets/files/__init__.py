@@ -1,0 +1,1 @@
+"""Get the files of published data sets and read them: fetching, unpacking, decoding, caches."""

@@ -1,0 +1,181 @@
+"""The base of data sets whose images are files on the disk: decoded once, mapped into memory from then on."""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from types import SimpleNamespace
+from typing import TYPE_CHECKING
+
+from pmi_cl.datasets.class_orders import class_order
+from pmi_cl.datasets.continual_dataset import ContinualDataset, DataArguments, ProgressCallback, RawData
+from pmi_cl.datasets.files.decoded_cache import DecodedImages
+from pmi_cl.datasets.files.downloads import Download
+from pmi_cl.datasets.files.image_files import ImageList, fingerprint, images_below, subfolders
+from pmi_cl.datasets.selection import Split
+from pmi_cl.errors import UserError
+from pmi_cl.options import select
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+IMAGENET_MEAN = (0.485, 0.456, 0.406)
+IMAGENET_STD = (0.229, 0.224, 0.225)
+GROUP = 10  # classes that a published log counts together
+
+
+@dataclass(frozen=True)
+class Listing:
+    """What a data set's files are.
+
+    Attributes:
+        name: of the split, for the names of the cached files.
+        root: the folder that all images are below.
+        train, test: the images with the data set's own class ids.
+        class_names: of each id.
+    """
+
+    name: str
+    root: Path
+    train: ImageList
+    test: ImageList
+    class_names: list[str]
+
+
+@dataclass(frozen=True)
+class DecodeArguments:
+    """How images are decoded; the method may have these flags."""
+
+    image_size: int = 224
+    resize: str = "squash"
+
+
+class ListedImages(ContinualDataset):
+    """Images of any size, each decoded once to a square of ``image_size`` and kept in ``<base_path>/cache/``.
+
+    A method's flag ``resize`` decides how they become squares; without one they are squashed. A subclass says in
+    :meth:`listing` which files there are and in :meth:`downloads` where they come from.
+    """
+
+    MEAN = IMAGENET_MEAN
+    STD = IMAGENET_STD
+
+    @classmethod
+    @abstractmethod
+    def listing(cls, args: SimpleNamespace) -> Listing:
+        """The files, once they are there. Reads lists and folders, no image. Raises UserError where they do not fit together."""
+
+    @classmethod
+    def downloads(cls, args: SimpleNamespace) -> Sequence[Download]:
+        """What may be fetched, and must be there before :meth:`listing`."""
+        return ()
+
+    @classmethod
+    def image_size(cls, args: SimpleNamespace) -> int:
+        """The side of the decoded squares."""
+        return select(DecodeArguments, vars(args)).image_size
+
+    @classmethod
+    def check_data(cls, args: SimpleNamespace) -> None:
+        """Raises UserError where a file is missing that may not be fetched, or the files do not fit together."""
+        arguments = select(DataArguments, vars(args))
+        base_path = Path(arguments.base_path)
+        for download in cls.downloads(args):
+            download.check(base_path, arguments.offline)
+        if all(download.present(base_path) for download in cls.downloads(args)):
+            cls.listing(args)
+
+    @classmethod
+    def missing_files(cls, args: SimpleNamespace) -> list[tuple[str, Path]]:
+        """The downloads that are neither unpacked nor lie in the folder of the data."""
+        base_path = Path(select(DataArguments, vars(args)).base_path)
+        places = [
+            (download.url, base_path / download.file)
+            for download in cls.downloads(args)
+            if not download.present(base_path)
+        ]
+        return [(url, file) for url, file in places if not file.is_file()]
+
+    def load(self, args: SimpleNamespace, progress: ProgressCallback | None) -> RawData:
+        """Opens the decoded images; fetches and decodes them first where that was not done yet."""
+        import torch
+
+        arguments = select(DataArguments, vars(args))
+        for download in self.downloads(args):
+            download.check(Path(arguments.base_path), arguments.offline)
+            download.ensure(Path(arguments.base_path), progress)
+        listing = self.listing(args)
+        self.fingerprint = fingerprint(listing.root, (listing.train, listing.test))
+        pixels = self._decoded(listing, args, progress)
+        size = self.image_size(args)
+        self.SIZE, self.PADDING = (size, size), max(1, size // 8)
+        splits = [
+            Split(part, torch.tensor(paths.labels))
+            for part, paths in zip(pixels, (listing.train, listing.test), strict=True)
+        ]
+        return RawData(splits[0], splits[1], listing.class_names)
+
+    def _decoded(self, listing: Listing, args: SimpleNamespace, progress: ProgressCallback | None) -> list[Tensor]:
+        folder = Path(select(DataArguments, vars(args)).base_path) / "cache"
+        resize = select(DecodeArguments, vars(args)).resize
+        total, before, pixels = len(listing.train.paths) + len(listing.test.paths), 0, []
+        for part, images in (("train", listing.train), ("test", listing.test)):
+
+            def report(done: int, before: int = before) -> None:
+                if progress:
+                    progress("decoding images", before + done, total)
+
+            name = f"{self.NAME}-{listing.name}-{part}"
+            cache = DecodedImages(images.paths, listing.root, self.image_size(args), resize, folder, name)
+            pixels.append(cache.open(report))
+            before += len(images.paths)
+        return pixels
+
+
+def class_folders(root: Path, origin: str) -> tuple[list[str], ImageList, ImageList]:
+    """The class folders below ``root/train`` and ``root/test``, sorted, and their images; a class's id is its place.
+
+    Raises:
+        UserError: ``root`` has other parts, or the parts have other classes; ``origin`` says where the right ones are from.
+    """
+    parts = [root / "train", root / "test"]
+    for part in parts:
+        if not part.is_dir():
+            raise UserError(f"{part} is missing: {origin}")
+    names = subfolders(parts[0])
+    if names != subfolders(parts[1]):
+        differ = ", ".join(sorted(set(names) ^ set(subfolders(parts[1])))[:3])
+        raise UserError(f"{root}: train/ and test/ must hold the same class folders, these do not: {differ}; {origin}")
+    lists = []
+    for part in parts:
+        files = [images_below(part / name) for name in names]
+        paths = [path for below in files for path in below]
+        lists.append(ImageList(paths, [label for label, below in enumerate(files) for _ in below]))
+    return names, lists[0], lists[1]
+
+
+def refuse_other_split(listing: Listing, expected: Sequence[int], allowed: bool) -> None:
+    """Compares the test images of each ten classes in the order np1993 with those of a published log.
+
+    Raises:
+        UserError: they differ, and that is not ``allowed``.
+    """
+    n_classes = len(listing.class_names)
+    counts = [0] * n_classes
+    for label in listing.test.labels:
+        counts[label] += 1
+    order = class_order("np1993", n_classes)
+    found = [sum(counts[label] for label in order[start : start + GROUP]) for start in range(0, n_classes, GROUP)]
+    if found != list(expected) and not allowed:
+        both = (
+            f"ten classes each (order np1993) have {_start(found)} test images, in the published log {_start(expected)}"
+        )
+        raise UserError(
+            f"{listing.root} is not PROOF's split: {both}; get its folders, or say --allow_other_split 1 and do not compare"
+        )
+
+
+def _start(numbers: Sequence[int]) -> str:
+    return ", ".join(map(str, numbers[:4])) + (", ..." if len(numbers) > 4 else "")

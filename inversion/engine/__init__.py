@@ -1,0 +1,1 @@
+"""The loop of an inversion: problem, stages, steps, checks, cost."""

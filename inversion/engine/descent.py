@@ -1,0 +1,146 @@
+"""Adam on an input, step by step: resumable, halving its rate when the loss stops being finite, keeping the best iterate if asked."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from pmi_cl.errors import RunFailed
+
+CHECK_EVERY = 20  # steps between looks at the loss from the host: a look makes an accelerator wait
+MOST_RESTARTS = 2
+
+
+class NonFiniteInversion(RunFailed):
+    """The loss was not finite, at half and at a quarter of the rate too. Names the layer.
+
+    Attributes:
+        name: of what was inverted, as in the text.
+    """
+
+    def __init__(self, text: str, name: str) -> None:
+        super().__init__(text)
+        self.name = name
+
+
+class Descent:
+    """Minimises a loss over one tensor.
+
+    Attributes:
+        x: the iterate, float32, the only tensor with a gradient.
+        step: steps done.
+    """
+
+    def __init__(
+        self,
+        start: Tensor,
+        steps: int,
+        rate: Callable[[int], float],
+        *,
+        beta2: float = 0.999,
+        keep_best: bool = False,
+        name: str = "the full model",
+        locate: Callable[[Tensor, int], str | None] | None = None,
+    ) -> None:
+        """
+        Args:
+            start: the first iterate.
+            steps: how many are taken.
+            rate: a step's number, from 0, to its learning rate.
+            beta2: Adam's second decay.
+            keep_best: whether the result is the iterate of the lowest loss, not the last.
+            name: what is inverted, for the message where it fails.
+            locate: names the layer in which the loss of (iterate, step) stops being finite; asked once, when all restarts failed.
+        """
+        self.start, self.steps, self.rate, self.name = start.detach(), steps, rate, name
+        self.locate = locate
+        self.beta2, self.keep_best = beta2, keep_best
+        self.restarts = 0
+        self._begin()
+
+    def _begin(self) -> None:
+        self.step = 0
+        self.x = self.start.clone().requires_grad_()
+        self.optimizer = torch.optim.Adam([self.x], lr=self.rate(0), betas=(0.9, self.beta2))
+        self.best, self.best_loss = self.x.detach().clone() if self.keep_best else None, self.x.new_full((), torch.inf)
+
+    def run(self, loss_of: Callable[[Tensor, int], Tensor]) -> Iterator[Tensor]:
+        """Take the steps that are left, yielding the detached loss of each (a 0-dim tensor, left on the device).
+
+        Args:
+            loss_of: (iterate, step) to a scalar.
+
+        Raises:
+            NonFiniteInversion: after two restarts at half the rate.
+        """
+        while self.step < self.steps:
+            loss = self._take_step(loss_of)
+            if (self.step % CHECK_EVERY == 0 or self.step == self.steps) and not self._finite(loss):
+                self._restart(loss_of)
+            yield loss
+
+    def _take_step(self, loss_of: Callable[[Tensor, int], Tensor]) -> Tensor:
+        """One step; its loss, detached."""
+        for group in self.optimizer.param_groups:
+            group["lr"] = self.rate(self.step) / 2**self.restarts
+        self.optimizer.zero_grad(set_to_none=True)
+        loss = loss_of(self.x, self.step)
+        loss.backward()
+        if self.best is not None:
+            better = loss.detach() < self.best_loss
+            self.best = torch.where(better, self.x.detach(), self.best)
+            self.best_loss = torch.where(better, loss.detach(), self.best_loss)
+        self.optimizer.step()
+        self.step += 1
+        return loss.detach()
+
+    def _finite(self, loss: Tensor) -> bool:
+        return bool(torch.isfinite(loss) & torch.isfinite(self.x).all())
+
+    def _restart(self, loss_of: Callable[[Tensor, int], Tensor]) -> None:
+        if self.restarts == MOST_RESTARTS:
+            found = (
+                ""
+                if self.locate is None
+                else f" (first in {self.locate(*self._last_finite(loss_of)) or 'the step itself'})"
+            )
+            rate = f"{self.rate(0):g}"
+            failed = f"the inversion of {self.name} is not finite{found} even at a quarter of its rate {rate}: lower it"
+            raise NonFiniteInversion(failed, self.name)
+        self.restarts += 1
+        self._begin()
+
+    def _last_finite(self, loss_of: Callable[[Tensor, int], Tensor]) -> tuple[Tensor, int]:
+        """The iterate whose step failed, and that step: the steps since the start are taken again, with a look at each."""
+        failed = self.step
+        self._begin()
+        while True:
+            before, step = self.x.detach().clone(), self.step
+            if not self._finite(self._take_step(loss_of)) or self.step == failed:
+                return before, step
+
+    def result(self) -> Tensor:
+        """The best iterate if it was to be kept, else the last."""
+        return (self.x if self.best is None else self.best).detach()
+
+    def state(self) -> dict[str, Any]:
+        """Plain data for a checkpoint: a copy, which further steps do not touch."""
+        adam = copy.deepcopy(self.optimizer.state_dict())
+        state = {"x": self.x.detach().clone(), "step": self.step, "restarts": self.restarts, "adam": adam}
+        best = {"best": self.best, "best_loss": self.best_loss} if self.best is not None else {}
+        return {"start": self.start, **state, **best}
+
+    def load(self, state: dict[str, Any]) -> None:
+        """Go on where :meth:`state` was taken."""
+        self.start, self.restarts = state["start"].to(self.start.device), state["restarts"]
+        self._begin()
+        with torch.no_grad():
+            self.x.copy_(state["x"])
+        self.optimizer.load_state_dict(copy.deepcopy(state["adam"]))  # Adam would go on in the state's own tensors
+        self.step = state["step"]
+        if self.best is not None:
+            self.best, self.best_loss = state["best"].to(self.x.device), state["best_loss"].to(self.x.device)

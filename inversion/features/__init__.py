@@ -1,0 +1,1 @@
+"""What is kept of features and how targets are drawn from it: statistics, Gaussians, contrastive selection, projection."""

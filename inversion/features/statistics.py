@@ -1,0 +1,179 @@
+"""Moments of a layer's values, how they pool, and the Gaussian KL that compares a synthetic batch with them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import torch
+from torch import Tensor
+
+Direction = Literal["synthetic_to_real", "real_to_synthetic"]
+Axis = Literal["channel", "token"]
+
+VARIANCE_FLOOR = 1e-8  # added to the synthetic variance
+DEAD_SHARE = 1e-3  # of the mean variance: below it a channel is dead
+
+
+@dataclass(frozen=True)
+class Moments:
+    """Per-channel mean (c,) and biased variance (c,) of ``count`` values each.
+
+    Of tokens (b, t, c) there are moments per position as well (``axis`` "token": (t,), pooled over the batch and the channels), which
+    is what the released code keeps of a transformer (docs/provenance.md).
+    """
+
+    mean: Tensor
+    var: Tensor
+    count: int
+    axis: Axis = "channel"
+
+    def state(self) -> dict[str, Any]:
+        """Plain data for a checkpoint."""
+        return {"mean": self.mean, "var": self.var, "count": self.count, "axis": self.axis}
+
+    @classmethod
+    def from_state(cls, state: dict[str, Any], device: torch.device | None = None) -> Moments:
+        """The inverse of :meth:`state`."""
+        return cls(state["mean"].to(device), state["var"].to(device), int(state["count"]), state.get("axis", "channel"))
+
+    def floored_var(self) -> Tensor:
+        """The variance, of dead channels (none over the real data) raised so that they do not rule the KL of all others."""
+        floor = DEAD_SHARE * self.var.mean().double()  # rounded once, and not read back to the host
+        return self.var.clamp_min(floor.to(self.var.dtype))
+
+
+def as_rows(x: Tensor, axis: Axis = "channel") -> Tensor:
+    """View a map (b, c, h, w), a sequence (b, tokens, c) or features (b, c) as rows (b, m, c): channels last, m values each.
+
+    No copy is made of a ``channels_last`` map. For ``axis`` "token" a sequence becomes (b, c, tokens); all else stays as it is.
+    """
+    if x.dim() == 4:
+        return x.permute(0, 2, 3, 1).flatten(1, 2)
+    if x.dim() == 3:
+        return x.transpose(1, 2) if axis == "token" else x
+    if x.dim() == 2:
+        return x.unsqueeze(1)
+    raise ValueError(f"statistics need 2, 3 or 4 dimensions, not {x.dim()}")
+
+
+def power_sums(rows: Tensor) -> tuple[Tensor, Tensor]:
+    """Sum and sum of squares (c,) of rows (b, m, c), in float32 (float64 for float64 rows).
+
+    Matrix products with a vector of ones: on a CPU three times as fast as reductions over a strided axis. The partial sums of each
+    sample are added in float32, so that bfloat16 rows lose nothing to the rounding of a long sum.
+    """
+    ones = rows.new_ones(rows.shape[0], 1, rows.shape[1])
+    wide = torch.promote_types(rows.dtype, torch.float32)
+    total = torch.bmm(ones, rows).to(wide).sum(dim=(0, 1))
+    if (
+        rows.dtype == torch.bfloat16 and rows.shape[2] <= 64
+    ):  # the diagonal of a small Gram matrix beats squaring in bfloat16
+        squares = torch.bmm(rows.transpose(1, 2), rows).diagonal(dim1=1, dim2=2).to(wide).sum(dim=0)
+    else:
+        squares = torch.bmm(ones, rows * rows).to(wide).sum(dim=(0, 1))
+    return total, squares
+
+
+def batch_moments(x: Tensor) -> Moments:
+    """Per-channel mean and biased variance of a batch, one pass, in float32 or wider. ``x`` as in :func:`as_rows`."""
+    rows = as_rows(x)
+    count = rows.shape[0] * rows.shape[1]
+    total, squares = power_sums(rows)
+    mean = total / count
+    return Moments(mean, (squares / count - mean * mean).clamp_min(0), count)
+
+
+def pool_moments(parts: Iterable[Moments]) -> Moments:
+    """The exact moments of the union of all parts: mu = sum n_i mu_i / n, E[x^2] likewise, var = E[x^2] - mu^2.
+
+    Computed in float64. Raises ValueError for an empty list, and for moments along different axes.
+    """
+    parts = list(parts)
+    if not parts:
+        raise ValueError("nothing to pool")
+    if len({(part.axis, part.mean.shape) for part in parts}) > 1:
+        raise ValueError("moments of different axes or lengths do not pool")
+    count = sum(part.count for part in parts)
+    mean = torch.stack([part.mean.double() * (part.count / count) for part in parts]).sum(0)
+    second = torch.stack([(part.var.double() + part.mean.double() ** 2) * (part.count / count) for part in parts]).sum(
+        0
+    )
+    return Moments(mean.float(), (second - mean * mean).clamp_min(0).float(), count, parts[0].axis)
+
+
+def gaussian_kl(
+    mean: Tensor, var: Tensor, real_mean: Tensor, real_var: Tensor, direction: Direction = "synthetic_to_real"
+) -> Tensor:
+    """KL between two diagonal Gaussians, averaged over channels: a scalar.
+
+    ``synthetic_to_real`` is KL(synthetic || real), the paper's (App. Eq. 20-21); ``real_to_synthetic`` is KL(real || synthetic), that of
+    R-DFCIL's released code. ``mean`` and ``var`` (c,) are the synthetic batch's; 1e-8 is added to its variance.
+    """
+    var = var + VARIANCE_FLOOR
+    if direction == "real_to_synthetic":
+        mean, var, real_mean, real_var = real_mean, real_var, mean, var
+    return 0.5 * (real_var.log() - var.log() - 1 + (var + (mean - real_mean) ** 2) / real_var).mean()
+
+
+class _TapKL(torch.autograd.Function):
+    """The KL of a batch against stored moments, passing the batch through, so that both gradients are added in one sweep.
+
+    The gradient with respect to a value is affine in it, a_c + b_c x, because mean and variance are.
+    """
+
+    @staticmethod
+    def forward(
+        ctx: Any, x: Tensor, real_mean: Tensor, real_var: Tensor, direction: Direction
+    ) -> tuple[Tensor, Tensor]:
+        moments = batch_moments(x)
+        ctx.save_for_backward(x, moments.mean, moments.var, real_mean, real_var)
+        ctx.count, ctx.direction = moments.count, direction
+        return x.view_as(x), gaussian_kl(moments.mean, moments.var, real_mean, real_var, direction)
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, None, None, None]:
+        grad_x, grad_kl = grads
+        x, mean, var, real_mean, real_var = ctx.saved_tensors
+        var = var + VARIANCE_FLOOR
+        scale = grad_kl / mean.numel()
+        if ctx.direction == "synthetic_to_real":
+            d_mean, d_var = (mean - real_mean) / real_var, 0.5 * (1 / real_var - 1 / var)
+        else:
+            d_mean = (mean - real_mean) / var
+            d_var = 0.5 * (1 / var - (real_var + (mean - real_mean) ** 2) / var**2)
+        slope = 2 * scale * d_var / ctx.count
+        offset = scale * d_mean / ctx.count - slope * mean
+        return _add_affine(grad_x, x, offset, slope), None, None, None
+
+
+def _add_affine(grad: Tensor, x: Tensor, offset: Tensor, slope: Tensor) -> Tensor:
+    """grad + offset_c + slope_c * x, over rows as long as a whole sample: short inner loops are slow on a CPU."""
+    rows = as_rows(x)
+    repeat = rows.shape[1]
+    offset, slope = offset.to(x.dtype).repeat(repeat), slope.to(x.dtype).repeat(repeat)
+    flat = torch.addcmul(as_rows(grad).flatten(1), rows.flatten(1), slope).add_(offset)
+    if x.dim() == 4:
+        b, c, h, w = x.shape
+        return flat.view(b, h, w, c).permute(0, 3, 1, 2)
+    return flat.view(x.shape)
+
+
+def tap_kl(
+    x: Tensor, real_mean: Tensor, real_var: Tensor, direction: Direction = "synthetic_to_real", axis: Axis = "channel"
+) -> tuple[Tensor, Tensor]:
+    """``(x, KL of x's batch moments against the stored ones)``, differentiable through both, with the fused backward.
+
+    While ``torch.compile`` traces, plain operations are used instead: the compiler fuses them itself.
+    """
+    if axis == "token" and x.dim() == 3:
+        x, kl = tap_kl(x.transpose(1, 2), real_mean, real_var, direction)
+        return x.transpose(1, 2), kl
+    if torch.compiler.is_compiling():
+        rows = as_rows(x).flatten(0, 1)
+        rows = rows.to(torch.promote_types(rows.dtype, torch.float32))
+        mean = rows.mean(0)
+        return x, gaussian_kl(mean, ((rows * rows).mean(0) - mean * mean).clamp_min(0), real_mean, real_var, direction)
+    x, kl = _TapKL.apply(x, real_mean, real_var, direction)
+    return x, kl

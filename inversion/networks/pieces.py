@@ -1,0 +1,156 @@
+"""Takes a network apart into the pieces that are inverted one by one, and proves that they make up the network."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
+
+import torch
+from torch import Tensor, nn
+from torch.nn.modules.conv import _ConvNd
+
+from pmi_cl.inversion.features.statistics import Moments, batch_moments, pool_moments
+
+
+@contextmanager
+def in_evaluation_mode(modules: Iterable[nn.Module]) -> Iterator[None]:
+    """The modules in evaluation mode; afterwards every one of their parts is again in the mode it was in."""
+    modes = [(part, part.training) for module in modules for part in module.modules()]
+    try:
+        for part, _ in modes:
+            part.training = False
+        yield
+    finally:
+        for part, training in modes:
+            part.training = training
+
+
+def device_of(modules: Iterable[nn.Module]) -> torch.device:
+    """That of the first parameter; the first module may have none, as one that normalises images. The CPU where there is none at all."""
+    return next((weight.device for module in modules for weight in module.parameters()), torch.device("cpu"))
+
+
+@torch.no_grad()
+def run_through(layers: Sequence[nn.Module], images: Tensor) -> Tensor:
+    """What the layers, one after the other and in evaluation mode, make of a copy of the images: a layer in place would change them."""
+    value = images.clone()
+    with in_evaluation_mode(layers):
+        for layer in layers:
+            value = layer(value)
+    return value
+
+
+def split_network(model: nn.Module, example: Tensor) -> tuple[list[nn.Module], nn.Module | None]:
+    """The pieces of a network, bottom to top, and its classifier.
+
+    A network of ours says what it is made of (``pieces()`` and ``head``). Any other is cut along its children: what comes before the first
+    container of blocks is the stem, each block is a piece, plain layers make one piece with the convolution before them, the last piece
+    takes what comes after the blocks, and a final ``nn.Linear`` is the classifier. A ReLU after the stem, an average over positions and
+    a ``Flatten`` are put in where the network's forward does them without a module. The cut is accepted only if it computes what the
+    network computes.
+
+    Args:
+        example: an input (b, c, h, w) that the network accepts; random, for on zeros many networks are alike.
+
+    Raises:
+        ValueError: the network does not take the example; or the children in order are not the network, then pass ``pieces`` yourself.
+    """
+    own = getattr(model, "pieces", None)
+    if callable(own):
+        return list(own()), model.head  # type: ignore[return-value]
+    expected = _logits(model, example)
+    faults: list[str] = []
+    for pieces, head in _cuts(model):
+        fault = _difference(pieces, head, example, expected)
+        if fault is None:
+            return pieces, head
+        faults.append(fault)
+    why = f" ({faults[0]})" if faults and faults[0] else ""  # that of the most likely cut
+    raise ValueError(f"{type(model).__name__} is not its children in order{why}; pass pieces=[...] and head=...")
+
+
+def _difference(pieces: list[nn.Module], head: nn.Module | None, example: Tensor, expected: Tensor) -> str | None:
+    """None where the pieces give what is expected, else why they cannot be run; empty where they give something else."""
+    try:
+        value = run_through(pieces if head is None else [*pieces, head], example)
+        same = value.shape == expected.shape and torch.allclose(value, expected, rtol=1e-4, atol=1e-5)
+    except Exception as error:  # whatever somebody's module does
+        return str(error).strip().partition("\n")[0]
+    return None if same else ""
+
+
+def _logits(model: nn.Module, example: Tensor) -> Tensor:
+    """What the network gives; raises ValueError where it is not one tensor of finite numbers."""
+    shape, name = tuple(example.shape[1:]), type(model).__name__
+    try:
+        found = run_through([model], example)
+    except Exception as error:  # whatever somebody's module does
+        raise ValueError(
+            f"{name} does not take images of the shape {shape} ({error}): give image_shape=... as it was trained"
+        ) from error
+    if not isinstance(found, Tensor):
+        raise ValueError(f"{name} gives no tensor but a {type(found).__name__}; pass pieces=[...] and head=...")
+    if not bool(torch.isfinite(found).all()):
+        raise ValueError(f"what {name} gives for random images of the shape {shape} is not finite: look at its weights")
+    return found
+
+
+def _cuts(model: nn.Module) -> Iterator[tuple[list[nn.Module], nn.Module | None]]:
+    """The ways to cut a network, the most likely first: with a ReLU and a pooling that its forward may do without a module, and without."""
+    children = list(model.children())
+    while len(children) == 1 and isinstance(children[0], nn.Sequential):  # a network in a wrapper
+        children = list(children[0])
+    children, classifier, head = _without_classifier(children)
+    containers = [number for number, child in enumerate(children) if isinstance(child, nn.Sequential)]
+    first, last = (containers[0], containers[-1]) if containers else (len(children), len(children) - 1)
+    stem, after = children[:first], children[last + 1 :]
+    blocks = _grouped(
+        child for part in children[first : last + 1] for child in (part if isinstance(part, nn.Sequential) else [part])
+    )
+    relu = bool(stem and blocks) and not any(isinstance(m, nn.ReLU) for m in stem)
+    pooling = head is not None and bool(blocks) and not after
+    flat = [nn.Flatten()] if head is not None else []
+    for with_pooling in (True, False) if pooling else (False,):
+        for with_relu in (True, False) if relu else (False,):
+            low = [nn.Sequential(*stem, *([nn.ReLU()] if with_relu else []))] if stem and blocks else []
+            pooled = [*after, *([nn.AdaptiveAvgPool2d(1)] if with_pooling else []), *flat, *classifier]
+            top = nn.Sequential(*([] if blocks else stem), *blocks[-1:], *pooled)
+            yield [*low, *blocks[:-1], top], head
+
+
+def _without_classifier(children: list[nn.Module]) -> tuple[list[nn.Module], list[nn.Module], nn.Module | None]:
+    """(the children below the classifier, its layers below the last, its last layer); the last is None where it is no ``nn.Linear``."""
+    if children and isinstance(children[-1], nn.Linear):
+        return children[:-1], [], children[-1]
+    last = list(children[-1]) if children and isinstance(children[-1], nn.Sequential) else []
+    if last and isinstance(last[-1], nn.Linear) and not any(isinstance(m, _ConvNd) for m in children[-1].modules()):
+        return children[:-1], last[:-1], last[-1]
+    return children, [], None
+
+
+def _grouped(blocks: Iterable[nn.Module]) -> list[nn.Module]:
+    """Blocks as pieces. torch's plain layers are no blocks: one joins the piece before it, unless it is a convolution."""
+    groups: list[list[nn.Module]] = []
+    for block in blocks:
+        plain = type(block).__module__.startswith("torch.nn.") and next(block.children(), None) is None
+        if groups and plain and not isinstance(block, _ConvNd):
+            groups[-1].append(block)
+        else:
+            groups.append([block])
+    return [group[0] if len(group) == 1 else nn.Sequential(*group) for group in groups]
+
+
+def measure_input_moments(pieces: Sequence[nn.Module], batches: Iterable[Tensor]) -> list[Moments]:
+    """The moments of every piece's input over real images, pooled exactly over the batches; entry 0 is the image's.
+
+    Two vectors a piece are stored; no image is. The pieces run in evaluation mode and are left in the mode they were in. Each batch is
+    summed in float32 and the batches pooled in float64, where :func:`measure_token_moments` sums in float64 throughout: the last bits
+    differ, and recorded results depend on them.
+    """
+    parts: list[list[Moments]] = [[] for _ in pieces]
+    with torch.no_grad(), in_evaluation_mode(pieces):
+        for value in batches:
+            for number, piece in enumerate(pieces):
+                parts[number].append(batch_moments(value))
+                value = piece(value)
+    return [pool_moments(part) for part in parts]

@@ -1,0 +1,59 @@
+"""The loss of the full-model stage: of a batch of images through the whole network (Eq. 27)."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+from torch import Tensor
+
+from pmi_cl.inversion.objectives import Batch, Objective
+from pmi_cl.inversion.parts.image_space import ImageSpace
+from pmi_cl.inversion.transforms import Transforms
+from pmi_cl.inversion.ways.sparse import Pruning
+
+
+@dataclass(eq=False)
+class FullLoss:
+    """The loss of one batch as a function of the coordinates that are optimised.
+
+    Attributes:
+        through: maps images, with a context and the patches that are kept, to features and KLs: the network, or what stands for it.
+        classify: features (b, d) to logits (b, classes), where the network has a classifier.
+        objective: what is minimised.
+        space: the space of the coordinates.
+        transforms: of the images at every step; its random numbers depend on ``seed`` and ``batch``, the batch's number.
+        targets: (b, d).
+        labels: (b,).
+        context: (b, dq).
+        pruning: drops patches on the way; None: never.
+    """
+
+    through: Callable[..., tuple[Tensor, list[Tensor]]]
+    classify: Callable[[Tensor], Tensor] | None
+    objective: Objective
+    space: ImageSpace
+    transforms: Transforms
+    seed: int
+    batch: int
+    targets: Tensor | None
+    labels: Tensor | None
+    context: Tensor | None
+    pruning: Pruning | None
+
+    def __call__(self, coordinates: Tensor, step: int) -> Tensor:
+        """Coordinates (b, c, h, w) of step ``step`` to a scalar."""
+        images = self.space.images(coordinates)
+        beside: dict[str, Any] = {} if self.context is None else {"context": self.context}
+        if self.pruning is not None:
+            images = self.pruning.at(images, step)
+            beside["kept"] = self.pruning.kept
+        seen = self.transforms(images, self.seed, self.batch, step) if self.transforms else images
+        features, kls = self.through(seen, **beside)
+        return self.objective(Batch(images, features, kls, self.targets, self.labels, self.classify))
+
+    def images(self, coordinates: Tensor) -> Tensor:
+        """The images (b, c, h, w) of coordinates, in them the patches that were dropped as they were then."""
+        images = self.space.images(coordinates)
+        return images if self.pruning is None else self.pruning.composed(images)

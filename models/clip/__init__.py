@@ -1,0 +1,1 @@
+"""Methods that keep the towers of a CLIP frozen and train small modules in them."""

@@ -1,0 +1,1 @@
+"""Methods that train a ResNet with a head per task."""

@@ -1,0 +1,335 @@
+"""PMI + CFS on a ResNet (Tong et al., NeurIPS 2025, Alg. 3): per-layer model inversion replays the old classes.
+
+After each task the features of every class are kept as a diagonal Gaussian, and a small contrastive network per class learns to spread
+them. Before the next task, features are sampled, a diverse part of them selected (CFS), and the frozen network inverted from them to
+images: layer by layer (PMI), then through the whole model. They are replayed beside the new images under R-DFCIL's losses.
+
+What deviates from the released code, and why (``docs/provenance.md``): Eq. 23 is a sum (the code multiplies two terms); CFS's moment
+correction ends at the stored mean (the code's does not); the prior of a block's input is its measured moments, not those of the residual
+branch (``pmi_prior``). The preset ``best`` is ours: low-frequency start, transforms and a smoothness prior inside the loop.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from types import SimpleNamespace
+from typing import TYPE_CHECKING, Any, cast
+
+import torch
+from torch import Tensor
+
+from pmi_cl.errors import UserError
+from pmi_cl.inversion.config import InversionConfig, Schedule
+from pmi_cl.inversion.engine.engine import Inversion
+from pmi_cl.inversion.engine.precision import inversion_dtype
+from pmi_cl.inversion.features.gaussians import fit_gaussians
+from pmi_cl.inversion.features.selection import SelectionConfig, sample_targets
+from pmi_cl.inversion.features.statistics import Moments, pool_moments
+from pmi_cl.inversion.labels import draw_labels
+from pmi_cl.inversion.networks.frozen import keeps_statistics
+from pmi_cl.inversion.networks.pieces import in_evaluation_mode, measure_input_moments
+from pmi_cl.inversion.objectives import CrossEntropy, FeatureMatch, StatisticsMatch, Term, TotalVariation
+from pmi_cl.inversion.parts.colour import Colour, channel_covariance
+from pmi_cl.inversion.transforms import Transforms
+from pmi_cl.inversion.ways.buffer import SyntheticBuffer
+from pmi_cl.inversion.ways.pmi import PmiConfig
+from pmi_cl.models.continual_model import RunOutline
+from pmi_cl.models.inversion_parts import check_named, start_named, terms_named
+from pmi_cl.models.inverting import InversionMixin, SelectionOptions
+from pmi_cl.models.resnet.replay_training import ReplayOptions, ReplayTraining
+from pmi_cl.options import option
+from pmi_cl.seeding import mix, seeded
+
+if TYPE_CHECKING:
+    from pmi_cl.datasets.continual_dataset import ContinualDataset
+
+
+STEM_CHANNELS = {"resnet18": 64}  # of the stem's output, by backbone
+OTHER_STEM_CHANNELS = 16  # R-DFCIL's ResNets have so many
+
+
+@dataclass(frozen=True)
+class PmiRdfcilOptions(SelectionOptions, ReplayOptions):
+    """The appendix's values (App. I.1); ``models/config/pmi_rdfcil.yaml`` has the released code's, R-DFCIL's schedule and ours."""
+
+    buffer_images: int = option(
+        20000, "synthetic images of a task", unit="images", low=2, high=10_000_000, source="PMI appendix I.1"
+    )
+    buffer_per_task: int = option(
+        0,
+        "and so many more for each earlier task",
+        unit="images",
+        low=0,
+        high=1_000_000,
+        source="PMI appendix I.1; code: 1000 to 5000",
+    )
+    balanced: bool = option(
+        False, "1: as many synthetic images of each class; 0: classes drawn at random", source="PMI released code: 0"
+    )
+
+    cfs_steps: int = option(
+        40, "nominal rounds of selection", unit="rounds", low=1, high=1_000_000, source="PMI appendix I.1"
+    )
+
+    inv_start: str = option(
+        "pmi",
+        "where the full-model stage starts: noise, stats, lowfreq, stem, pmi, or a start that a package of yours offers",
+        source="PMI Alg. 3",
+    )
+    inv_batch: int = option(
+        4000, "images that are inverted together", unit="images", low=2, high=10_000_000, source="PMI released code"
+    )
+    inv_steps: int = option(
+        280, "steps of the full-model stage", unit="steps", low=1, high=1_000_000, source="PMI appendix I.1"
+    )
+    inv_lr: float = option(0.15, "Adam's rate in the full-model stage", above=0, source="PMI appendix I.1")
+    inv_schedule: str = option(
+        "constant", "of that rate", choices=("constant", "cosine", "released"), source="PMI appendix I.1"
+    )
+    inv_beta2: float = option(
+        0.999, "Adam's second decay in the full-model stage", above=0, high=0.99999, source="Adam's default"
+    )
+    inv_feature: float = option(
+        1.0, "weight of the squared distance to the sampled feature", low=0, source="PMI appendix I.1"
+    )
+    inv_alpha: float = option(
+        0.1, "weight of the statistics in the full-model stage", low=0, source="[INF] 1.6 / 16 blocks; code: 0.25"
+    )
+    inv_terms: tuple[str, ...] = option(
+        (), "further terms, which packages of yours offer, as NAME or NAME=WEIGHT", source="ours"
+    )
+    inv_ce: float = option(
+        0.0, "weight of the label's cross-entropy in the full-model stage", low=0, source="PMI released code: none"
+    )
+    inv_tv: float = option(
+        0.0, "weight of the mean squared difference of neighbouring pixels", low=0, source="PMI appendix C.3: 0"
+    )
+    inv_roll: int = option(
+        0,
+        "roll the batch by up to so many pixels at every step",
+        unit="pixels",
+        low=0,
+        high=1000,
+        source="[paper: none]; ours",
+    )
+    inv_flip: bool = option(
+        False, "1: mirror the batch at random at every step, where the data set allows it", source="[paper: none]; ours"
+    )
+    inv_noise: float = option(
+        0.0, "standard deviation of noise added at every step", low=0, source="[paper: none]; ours"
+    )
+    inv_spectrum: float = option(
+        0.0,
+        "0: optimise pixels; above: frequencies, damped by 1 / f to this power",
+        low=0,
+        high=2,
+        source="[paper: 0]; ours",
+    )
+    inv_colour: bool = option(False, "1: optimise in the colour space of the real images", source="[paper: no]; ours")
+    inv_keep_best: bool = option(False, "1: keep the iterate with the lowest loss; 0: the last", source="[INF]")
+
+    pmi_steps: int = option(
+        100, "steps of each layer", unit="steps", low=1, high=1_000_000, source="PMI appendix I.1; code: 50"
+    )
+    pmi_lr: float = option(0.8, "Adam's rate of each layer", above=0, source="PMI appendix I.1")
+    pmi_alpha: float = option(1.6, "weight of the statistics of each layer", low=0, source="PMI appendix I.1; code: 80")
+    pmi_prior: str = option(
+        "measured",
+        "what is known of a layer's input",
+        choices=("measured", "bn_affine"),
+        source="[INF]; code: bn_affine",
+    )
+    pmi_boost: bool = option(
+        False, "1: double the weight of a term that exceeds its first value", source="PMI released code: 1"
+    )
+    stem_steps: int = option(10, "steps of the stem start", unit="steps", low=1, high=1_000_000, source="ours")
+
+
+class PmiRdfcil(InversionMixin, ReplayTraining):
+    """PMI + CFS: per-layer model inversion from sampled features; R-DFCIL's losses.
+
+    Attributes:
+        moments: of every piece's input, pooled over the tasks.
+        covariance: of the channels of the real images, pooled likewise.
+    """
+
+    NAME = "pmi_rdfcil"
+    Options = PmiRdfcilOptions
+    MEMORY = ("cfs", "inv_colour")
+    options: PmiRdfcilOptions
+
+    def __init__(self, *args: Any) -> None:
+        super().__init__(*args)
+        self.moments: list[Moments] = []
+        self.covariance, self._pixels = torch.zeros(3, 3), 0
+
+    @classmethod
+    def check(cls, args: SimpleNamespace, outline: RunOutline) -> None:
+        """Refuse too few samples for a class's statistics, a roll all around an image, starts and terms that are none. Raises UserError."""
+        super().check(args, outline)
+        check_named(args.inv_start, args.inv_terms, outline.image_size or 32)
+        if outline.image_size is not None and args.inv_roll >= outline.image_size:
+            raise UserError(
+                f"--inv_roll {args.inv_roll}: the images have {outline.image_size} pixels a side, give fewer"
+            )
+        least = 2 * outline.n_classes
+        if args.buffer_images < least:
+            raise UserError(
+                f"--buffer_images {args.buffer_images}: give at least {least}, two for each of {outline.n_classes} classes"
+            )
+
+    def check_data(self, dataset: ContinualDataset) -> None:
+        """Refuse a network without the statistics that are to be matched, and a class with fewer than two images. Raises UserError."""
+        if self.options.inv_alpha and not keeps_statistics(self.net):
+            raise UserError(
+                f"--inv_alpha {self.options.inv_alpha:g} weighs the running statistics of BatchNorms, and the backbone has none: "
+                "give --inv_alpha 0 or another --backbone"
+            )
+        labels, counts = dataset.train.labels.unique(return_counts=True)
+        few = labels[counts < 2].tolist()
+        if few:
+            raise UserError(
+                f"class '{dataset.class_names[few[0]]}' has fewer than two training images, too few for its statistics: "
+                "add some, or raise --train_per_class"
+            )
+
+    @classmethod
+    def samples_mib(cls, args: SimpleNamespace, dataset: type[ContinualDataset]) -> float:
+        """The most that synthetic samples, finished and under way, will take, in MiB.
+
+        They are the last task's images, and for the batch under way its start, iterate, best iterate, Adam's two moments and what it hands
+        down: in PMI not images but the input of a layer, the largest of which is the stem's output.
+        """
+        n = args.buffer_images + (dataset.n_tasks(args) - 1) * args.buffer_per_task
+        under_way = (
+            6
+            * min(n, args.inv_batch)
+            * (STEM_CHANNELS.get(args.backbone, OTHER_STEM_CHANNELS) if args.inv_start == "pmi" else 3)
+        )
+        return 4 * (3 * n + under_way) * dataset.image_size(args) ** 2 / 2**20
+
+    # Before a task: sample features, invert them.
+
+    def sample_labels(self) -> Tensor:
+        """Draw the old classes (n,) of the task's images, balanced or at random."""
+        o, seed = self.options, self._replay_seed()
+        n = o.buffer_images + self.current_task * o.buffer_per_task
+        return draw_labels(n, self.n_past_classes, o.balanced, seeded(seed, "labels")).to(self.device)
+
+    def sample_targets(self, labels: Tensor) -> tuple[Tensor, None]:
+        """Select a feature (n, d) for each label (n,) by CFS."""
+        assert self.gaussians is not None
+        config = SelectionConfig(self.options.cfs_ratio, self.options.cfs_steps)
+        return sample_targets(self.gaussians, labels, self._replay_seed(), self.bank, config), None
+
+    def _replay_seed(self) -> int:
+        return mix(self.args.seed, "replay", self.current_task)
+
+    def inversion_config(self) -> InversionConfig:
+        """Make the engine's settings from the options."""
+        o = self.options
+        terms: list[Term] = [FeatureMatch(o.inv_feature), StatisticsMatch(o.inv_alpha)]
+        terms += [CrossEntropy(o.inv_ce)] if o.inv_ce else []
+        terms += [TotalVariation(o.inv_tv)] if o.inv_tv else []
+        return InversionConfig(
+            start=start_named(o.inv_start),
+            steps=o.inv_steps,
+            lr=o.inv_lr,
+            schedule=cast(Schedule, o.inv_schedule),
+            beta2=o.inv_beta2,
+            terms=(*terms, *terms_named(o.inv_terms)),
+            transforms=Transforms(o.inv_roll, o.inv_flip and self.dataset.FLIP, o.inv_noise),
+            spectrum=o.inv_spectrum,
+            batch=o.inv_batch,
+            keep_best=o.inv_keep_best,
+            pmi=PmiConfig(
+                steps=o.pmi_steps, lr=o.pmi_lr, alpha=o.pmi_alpha, prior=cast(Any, o.pmi_prior), boost=o.pmi_boost
+            ),
+            stem_steps=o.stem_steps,
+            precision=inversion_dtype(self.args.precision, self.device),
+            compiled=self.args.compile,
+        )
+
+    def new_inversion(self, name: str, labels: Tensor, targets: Tensor, contexts: Tensor | None) -> Inversion:
+        """Make the inversion, PMI and full-model, of the teacher, down to images (n, 3, h, w)."""
+        return Inversion(
+            self.teacher.pieces(),
+            self.teacher.head,
+            self.inversion_config(),
+            image_shape=(3, *self.dataset.SIZE),
+            targets=targets,
+            labels=labels,
+            input_moments=self.moments,
+            colour=Colour.of(self.covariance) if self.options.inv_colour else None,
+            seed=mix(self.args.seed, "inversion", self.current_task),
+        )
+
+    @torch.no_grad()
+    def as_buffer(self, samples: Tensor, labels: Tensor, kept: Tensor | None, classes: range) -> SyntheticBuffer:
+        """Keep images (n, 3, h, w) with the teacher's logits, which are those of all old classes."""
+        logits = torch.cat([self.teacher(part) for part in samples.split(self.EVALUATION_BATCH)])
+        return SyntheticBuffer(samples, labels, logits)
+
+    # During a task.
+
+    def draw_replay(self, n: int, epoch: int, step: int) -> tuple[Tensor, Tensor, Tensor]:
+        """Draw stored synthetic images, every old class equally often."""
+        assert self.buffer is not None
+        return self.buffer.draw(n, seeded(self.args.seed, "draw", self.current_task, epoch, step))
+
+    # After a task: statistics, Gaussians, contrastive models, teacher.
+
+    def end_task(self, dataset: ContinualDataset) -> None:
+        """Measure new classes by real images, old ones by the synthetic images through the new network; then copy the teacher."""
+        with self.host.phase("statistics"), in_evaluation_mode([self.net]):
+            moments = self._input_moments(dataset)
+            features, labels = self._features(dataset)
+            gaussians = fit_gaussians(features, labels, self.n_seen_classes)
+            bank = self.contrastive_models(features, labels, self.n_seen_classes)
+        self.moments, self.gaussians, self.bank, self.buffer = moments, gaussians, bank, None
+        if self.options.inv_colour:
+            self._pool_covariance(dataset)
+        super().end_task(dataset)
+
+    def _input_moments(self, dataset: ContinualDataset) -> list[Moments]:
+        """The moments of every piece's input over the new images, pooled with those of the tasks before."""
+        batches = (images for images, _ in dataset.plain_batches(self.current_task))
+        new: list[Moments] = measure_input_moments(self.net.pieces(), batches)
+        return [pool_moments(pair) for pair in zip(self.moments, new, strict=True)] if self.moments else new
+
+    def _pool_covariance(self, dataset: ContinualDataset) -> None:
+        """The channel covariance of the new images, averaged with that of the tasks before by the number of pixels."""
+        new, pixels = channel_covariance(images for images, _ in dataset.plain_batches(self.current_task))
+        total = self._pixels + pixels
+        self.covariance, self._pixels = (self.covariance * self._pixels + new * pixels) / total, total
+
+    def _features(self, dataset: ContinualDataset) -> tuple[Tensor, Tensor]:
+        """Features (n, d) through the new network, and labels: the task's real images, then the synthetic ones of the old classes."""
+        features, labels = [], []
+        synthetic = (
+            []
+            if self.buffer is None
+            else zip(self.buffer.images.split(256), self.buffer.labels.split(256), strict=True)
+        )
+        with torch.no_grad():
+            for source in (dataset.plain_batches(self.current_task), synthetic):
+                for images, names in source:
+                    features.append(self.net(images, returnt="features"))
+                    labels.append(names)
+                    self.host.safe_point()
+        return torch.cat(features), torch.cat(labels)
+
+    def state(self) -> dict[str, Any]:
+        """Give the bases', the moments of all layers and the colours."""
+        own = {
+            "covariance": self.covariance,
+            "pixels": self._pixels,
+            "moments": [moments.state() for moments in self.moments],
+        }
+        return {**super().state(), **own}
+
+    def load_state(self, state: dict[str, Any]) -> None:
+        """Take up :meth:`state`."""
+        super().load_state(state)
+        self.covariance, self._pixels = state["covariance"].cpu(), state["pixels"]
+        self.moments = [Moments.from_state(entry, self.device) for entry in state["moments"]]

@@ -1,0 +1,107 @@
+"""The stages of a ResNet method's epochs of one task: what trains when, and at which rate."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+from pmi_cl.models.training.schedules import milestone_epochs
+
+Trains = Literal["all", "last block and head", "head", "classifier"]
+
+
+@dataclass(frozen=True)
+class Stage:
+    """Consecutive epochs with the same trainable parameters.
+
+    Attributes:
+        trains: ``all``; ``head`` (the newest linear head); ``last block and head``; ``classifier``: every head, the backbone frozen in
+            evaluation mode, on real and synthetic samples of all classes.
+        first, epochs: its first epoch and how many.
+        lr: at the start.
+        milestones: epochs of the task at which the rate is multiplied by gamma.
+        hkd_scale: on the weight of HKD.
+        fresh: whether the optimiser starts anew (else it goes on from the stage before).
+    """
+
+    trains: Trains
+    first: int
+    epochs: int
+    lr: float
+    milestones: tuple[int, ...] = ()
+    gamma: float = 1.0
+    hkd_scale: float = 1.0
+    fresh: bool = True
+
+    def rate(self, epoch: int) -> float:
+        """The learning rate of an epoch of the task."""
+        return self.lr * self.gamma ** sum(epoch >= milestone for milestone in self.milestones)
+
+
+def one_schedule(
+    epochs: int,
+    lr: float,
+    milestones: Sequence[float],
+    gamma: float,
+    classifier: float = 0.0,
+    classifier_lr: float | None = None,
+    fresh_classifier: bool = False,
+) -> list[Stage]:
+    """Everything, then (for the last part) the classifier alone, under one schedule: presets ``paper`` and ``rdfcil``.
+
+    Args:
+        milestones: as parts of all epochs, e.g. 0.4 for epoch 80 of 200.
+        classifier: the part of the epochs, at the end, in which the classifier alone is trained.
+        classifier_lr: its rate; None goes on with the schedule.
+        fresh_classifier: whether the classifier's stage begins an optimiser (needed where it trains what the stage before did not).
+    """
+    head_epochs = round(epochs * classifier)
+    body = epochs - head_epochs
+    at = milestone_epochs(epochs, milestones)
+    stages = [Stage("all", 0, body, lr, at, gamma)] if body else []
+    if head_epochs and classifier_lr is None:
+        stages.append(Stage("classifier", body, head_epochs, lr, at, gamma, fresh=fresh_classifier or not body))
+    elif head_epochs and classifier_lr is not None:
+        stages.append(Stage("classifier", body, head_epochs, classifier_lr, fresh=fresh_classifier or not body))
+    return stages
+
+
+def unfreezing_schedule(
+    epochs: int,
+    warmups: Sequence[float],
+    warmup_lrs: Sequence[float],
+    lr: float,
+    classifier: float,
+    classifier_lr: float,
+    hkd_scale: float = 0.01,
+) -> list[Stage]:
+    """New head, then the last block with it, then everything, then the classifier: the released code's for later tasks.
+
+    Each of the first three stages multiplies its rate by 0.1 at half and at three quarters, but never before its first epoch is over.
+
+    Args:
+        warmups: parts of the epochs for the head and for the last block; warmup_lrs: their rates.
+        hkd_scale: on HKD while the head alone is trained.
+    """
+    head, block = (round(epochs * part) for part in warmups)
+    last = round(epochs * classifier)
+    plan: list[tuple[Trains, int, float, float]] = [
+        ("head", head, warmup_lrs[0], hkd_scale),
+        ("last block and head", block, warmup_lrs[1], 1.0),
+        ("all", epochs - head - block - last, lr, 1.0),
+    ]
+    stages, first = [], 0
+    for trains, length, rate, scale in plan:
+        if length > 0:
+            milestones = (first + max(length // 2, 1), first + max(length * 3 // 4, 1))
+            stages.append(Stage(trains, first, length, rate, milestones, 0.1, scale))
+        first += max(length, 0)
+    if last:
+        stages.append(Stage("classifier", first, last, classifier_lr))
+    return stages
+
+
+def stage_at(stages: Sequence[Stage], epoch: int) -> Stage:
+    """The stage that an epoch belongs to."""
+    return next(stage for stage in reversed(stages) if epoch >= stage.first)

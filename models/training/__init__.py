@@ -1,0 +1,1 @@
+"""What training is made of, whatever the method: losses, schedules, the optimiser."""

@@ -1,0 +1,1 @@
+"""What several test modules share: small runs, small networks, slow references, a pretended device."""

@@ -1,0 +1,56 @@
+"""Listening in on what the product hands to its own parts, wherever it imports them."""
+
+from __future__ import annotations
+
+import inspect
+import sys
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+from pmi_cl.inversion.engine.engine import Inversion
+
+Call = dict[str, Any]  # a call's arguments by name, defaults filled in
+
+
+class Enough(Exception):
+    """What the test wanted to hear was said."""
+
+
+def arguments(function: Callable[..., Any], args: tuple[Any, ...], named: Call) -> Call:
+    """The arguments of a call by name."""
+    bound = inspect.signature(function).bind(*args, **named)
+    bound.apply_defaults()
+    return dict(bound.arguments)
+
+
+def recorded(
+    monkeypatch: pytest.MonkeyPatch, function: Callable[..., Any], instead: Callable[..., Any] | None = None
+) -> list[Call]:
+    """Every later call of one of our functions, from whichever module; ``instead`` is called in its place."""
+    calls: list[Call] = []
+
+    def heard(*args: Any, **named: Any) -> Any:
+        calls.append(arguments(function, args, named))
+        return (instead or function)(*args, **named)
+
+    ours = [module for name, module in sys.modules.items() if name.partition(".")[0] == "pmi_cl"]
+    for module in ours:
+        for name, value in list(vars(module).items()):
+            if value is function:
+                monkeypatch.setattr(module, name, heard)
+    return calls
+
+
+def recorded_inversions(monkeypatch: pytest.MonkeyPatch) -> list[Call]:
+    """What each inversion is made of; none is run: :class:`Enough` is raised in its place."""
+    calls: list[Call] = []
+    build = Inversion.__init__
+
+    def heard(*args: Any, **named: Any) -> None:
+        calls.append(arguments(build, args, named))
+        raise Enough
+
+    monkeypatch.setattr(Inversion, "__init__", heard)
+    return calls

@@ -1,0 +1,1 @@
+"""From what was typed to resolved values: options, presets, resumed arguments."""

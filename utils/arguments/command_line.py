@@ -1,0 +1,276 @@
+"""Turns the command line into checked, complete arguments with the source of each, without importing torch."""
+
+from __future__ import annotations
+
+import argparse
+import difflib
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from types import SimpleNamespace
+from typing import Any
+
+from pmi_cl.errors import UserError
+from pmi_cl.registry.catalogue import INSTALLED, KINDS, Catalogue, Entry, OptionSpec
+from pmi_cl.utils.arguments.presets import chosen_backbone, decide, presets_of
+from pmi_cl.utils.arguments.run_options import DEVICES, RunOptions
+
+CONTROLS = ("--help", "--list", "--check", "--version")
+NEAREST = 3
+LONG_DASHES = "\u2010\u2011\u2012\u2013\u2014\u2015\u2212"  # which word processors put in place of -
+LONGEST_NAME = 240  # bytes: systems allow 255, and a name that is taken gets a number behind it
+
+
+@dataclass(frozen=True)
+class Resolved:
+    """All that a run is told.
+
+    Attributes:
+        args: every option of the run, the method, the data set and the backbone, by name.
+        sources: where each value came from: "flag", "preset NAME", "preset NAME (DATASET)", "method", "data set" or "default".
+        model, dataset, backbone: their catalogue entries.
+    """
+
+    args: SimpleNamespace
+    sources: dict[str, str]
+    model: Entry
+    dataset: Entry
+    backbone: Entry
+
+
+def run_specs() -> tuple[OptionSpec, ...]:
+    """The flags of every run."""
+    return INSTALLED.options("pmi_cl.utils.arguments.run_options", "RunOptions")
+
+
+def all_specs(*entries: Entry) -> tuple[OptionSpec, ...]:
+    """The flags of the run and of the entries (method, data set, backbone). Raises UserError where two declare the same one."""
+    owners: dict[str, str] = {}
+    for owner, specs in (("the run", run_specs()), *((entry.module, entry.options) for entry in entries)):
+        for spec in specs:
+            if spec.name in owners:
+                raise UserError(f"{owner}: option '{spec.name}' is already one of {owners[spec.name]}: rename it")
+            owners[spec.name] = owner
+    return (*run_specs(), *(spec for entry in entries for spec in entry.options))
+
+
+def resolve(argv: Sequence[str], catalogue: Catalogue = INSTALLED) -> Resolved:
+    """Parses and checks a command line, all but what needs torch or the disk's data.
+
+    Args:
+        argv: the words after the program's name, without ``CONTROLS``.
+        catalogue: where methods, data sets, backbones and presets are looked up.
+
+    Raises:
+        UserError: anything unknown, missing, given twice or out of bounds.
+    """
+    named = scan(argv, run_specs())[0]
+    if "resume" in named:
+        return _resume(argv, named, catalogue)
+    if not {"model", "dataset"} <= named.keys():
+        strict_flags(argv, _any_specs(catalogue))  # a word that no run knows is worth more than what is missing
+    model, dataset = (_entry(kind, named.get(kind), catalogue) for kind in ("model", "dataset"))
+    presets = presets_of(model.name, catalogue, named.get("model_config"))
+    backbone = _entry("backbone", chosen_backbone(named, presets, model, dataset), catalogue)
+    specs = all_specs(model, dataset, backbone)
+    values, sources = decide(
+        specs, strict_flags(argv, specs, backbone.constants.get("LACKS", {}), catalogue), presets, model, dataset
+    )
+    values |= {"model": model.name, "dataset": dataset.name}
+    if values["n_tasks"] is None and "N_TASKS" in dataset.constants:
+        values["n_tasks"], sources["n_tasks"] = dataset.constants["N_TASKS"], "data set"
+    return _resolved(values, sources, catalogue)
+
+
+def _resume(argv: Sequence[str], named: Mapping[str, str], catalogue: Catalogue) -> Resolved:
+    """The arguments of a recorded run, with what was typed over them where that may change."""
+    from pmi_cl.utils.arguments.resumed_arguments import changes, check_recorded, read_arguments
+    from pmi_cl.utils.records.run_record import find_run
+
+    for name in ("resume", "results_path"):
+        if name in named and not named[name].strip():
+            raise UserError(f"--{name} '': give the folder of {'a run' if name == 'resume' else 'the runs'}")
+    folder = find_run(named.get("results_path", RunOptions().results_path), named["resume"]).folder
+    path = folder / "args.json"
+    recorded, sources = read_arguments(path)
+    specs = all_specs(*(_entry(kind, recorded.get(kind), catalogue) for kind in KINDS))
+    values = check_recorded(recorded, specs, path)
+    changed = changes(values, strict_flags(argv, specs, catalogue=catalogue), specs) | {"resume": str(folder)}
+    return _resolved(values | changed, sources | dict.fromkeys(changed, "flag"), catalogue)
+
+
+def scan(argv: Sequence[str], specs: Sequence[OptionSpec]) -> tuple[dict[str, str], list[str]]:
+    """The flags among ``specs`` that were typed, as text (the parts of a tuple joined by commas), and the words left over.
+
+    Raises:
+        UserError: a flag without a value, or given twice.
+    """
+    parser = argparse.ArgumentParser(
+        add_help=False, allow_abbrev=False, exit_on_error=False, argument_default=argparse.SUPPRESS
+    )
+    for spec in specs:
+        parser.add_argument(f"--{spec.name}", action=_Once, nargs="+" if spec.many else None)
+    try:
+        typed, left = parser.parse_known_args(_bind_numbers(argv))
+    except argparse.ArgumentError as error:
+        raise UserError(f"{error.argument_name}: {error.message}") from error
+    return {name: value if isinstance(value, str) else ",".join(value) for name, value in vars(typed).items()}, left
+
+
+def strict_flags(
+    argv: Sequence[str],
+    specs: Sequence[OptionSpec],
+    lacking: Mapping[str, str] | None = None,
+    catalogue: Catalogue | None = None,
+) -> dict[str, str]:
+    """As :func:`scan`, with a UserError for a word left over: why there is no such flag, where ``lacking`` says so, whose it is, where
+    something in the catalogue has it, or the nearest ones."""
+    typed, left = scan(argv, specs)
+    if left:
+        raise _left_over(left[0], specs, lacking or {}, catalogue)
+    return typed
+
+
+def _left_over(
+    word: str, specs: Sequence[OptionSpec], lacking: Mapping[str, str], catalogue: Catalogue | None
+) -> UserError:
+    name = word.lstrip(f"-{LONG_DASHES}").partition("=")[0]
+    if any(dash in word[: len(word) - len(word.lstrip(f"-{LONG_DASHES}"))] for dash in LONG_DASHES):
+        return UserError(f"'{word}' begins with a long dash: write --{name}, with two short ones")
+    if not word.startswith("-"):
+        return UserError(f"'{word}' stands alone: write --flag value, one value to a flag")
+    if name in lacking:
+        return UserError(f"--{name} is no flag of this run: {lacking[name]}")
+    owners = (
+        [entry.name for kind in KINDS for entry in catalogue.entries(kind) if name in _names(entry)]
+        if catalogue
+        else []
+    )
+    if owners:
+        return UserError(f"--{name} is no flag of this run: it belongs to {', '.join(owners)}")
+    flags = [*(spec.name for spec in specs), *(control.lstrip("-") for control in CONTROLS)]
+    near = difflib.get_close_matches(name.replace("-", "_").lower(), flags, n=NEAREST)
+    hint = (
+        f"did you mean {' or '.join(f'--{flag}' for flag in near)}?"
+        if near
+        else "--help with this model and data set lists the flags"
+    )
+    return UserError(f"unknown flag '--{name}': {hint}")
+
+
+def _names(entry: Entry) -> set[str]:
+    return {spec.name for spec in entry.options}
+
+
+def _any_specs(catalogue: Catalogue) -> list[OptionSpec]:
+    """Every flag that some run has; of those with one name, one that takes many values."""
+    found = {spec.name: spec for spec in run_specs()}
+    for spec in (spec for kind in KINDS for entry in catalogue.entries(kind) for spec in entry.options):
+        if spec.many or spec.name not in found:
+            found[spec.name] = spec
+    return list(found.values())
+
+
+class _Once(argparse.Action):
+    def __call__(
+        self, parser: Any, namespace: argparse.Namespace, values: Any, option_string: str | None = None
+    ) -> None:
+        if hasattr(namespace, self.dest):
+            raise UserError(f"--{self.dest} is given twice: keep one")
+        setattr(namespace, self.dest, values)
+
+
+def _bind_numbers(argv: Sequence[str]) -> list[str]:
+    """Writes ``--lr -1e-3`` as ``--lr=-1e-3``: argparse takes a negative number with an exponent, or -inf, for a flag."""
+    words: list[str] = []
+    for word in argv:
+        if words and words[-1].startswith("--") and "=" not in words[-1] and word.startswith("-") and _is_number(word):
+            words[-1] += f"={word}"
+        else:
+            words.append(word)
+    return words
+
+
+def _is_number(word: str) -> bool:
+    try:
+        float(word)
+    except ValueError:
+        return False
+    return True
+
+
+def _entry(kind: str, name: str | None, catalogue: Catalogue) -> Entry:
+    if name is None:
+        names = ", ".join(entry.name for entry in catalogue.entries(kind))
+        raise UserError(f"--{kind} is missing: choose a {KINDS[kind]} from {names or '(none)'}")
+    return catalogue.find(kind, name)
+
+
+def _resolved(values: Mapping[str, Any], sources: dict[str, str], catalogue: Catalogue) -> Resolved:
+    """The checks across options, and the backbone's entry."""
+    args = SimpleNamespace(**values)
+    model, dataset, backbone = (_entry(kind, values[kind], catalogue) for kind in ("model", "dataset", "backbone"))
+    args.backbone = backbone.name
+    check_kind(model, backbone, catalogue)
+    args.device = device_name(args.device)
+    _check_run_name(args.run_name)
+    _check_tasks(args, sources["n_tasks"], dataset)
+    return Resolved(args, sources, model, dataset, backbone)
+
+
+def check_kind(model: Entry, backbone: Entry, catalogue: Catalogue) -> None:
+    """Refuses a network that the method cannot work on, before torch is imported; names those that fit."""
+    wanted = model.constants.get("BACKBONE_KIND", "resnet")
+    if backbone.constants.get("KIND", "resnet") != wanted:
+        fitting = [
+            entry.name for entry in catalogue.entries("backbone") if entry.constants.get("KIND", "resnet") == wanted
+        ]
+        names = ", ".join(fitting) or "(none)"
+        raise UserError(
+            f"--backbone {backbone.name}: {model.name} needs a backbone of kind {wanted}: choose from {names}"
+        )
+
+
+def device_name(text: str) -> str:
+    """A device as it was typed, in one spelling: auto, cpu, cuda or cuda:N. Raises UserError for anything else."""
+    device = text.strip().lower()
+    if not re.fullmatch(r"auto|cpu|cuda|(cuda:)?[0-9]{1,3}", device):
+        raise UserError(f"--device {text}: write {DEVICES} (one device)")
+    return f"cuda:{int(device)}" if device.isdigit() else device
+
+
+def _check_run_name(name: str | None) -> None:
+    if name is not None and (name in (".", "..") or not re.fullmatch(r"[\w.+=@ -]+", name)):
+        raise UserError(
+            f"--run_name {name}: it must be the plain name of a folder, of letters, digits, blanks and . - _ + = @"
+        )
+    if name is not None and len(name.encode()) > LONGEST_NAME:
+        raise UserError(
+            f"--run_name {name[:20]}...: it has {len(name)} letters, too many for a folder; at most {LONGEST_NAME}"
+        )
+
+
+def _check_tasks(args: SimpleNamespace, source: str, dataset: Entry) -> None:
+    """Refuses classes that do not split evenly; a data set that learns its number of classes from the disk checks this itself."""
+    known = dataset.constants.get("N_CLASSES")
+    if known and args.n_classes and args.n_classes > known:
+        raise UserError(f"--n_classes {args.n_classes}: {dataset.name} has {known} classes")
+    classes = args.n_classes or known
+    if args.n_tasks and classes and classes % args.n_tasks:
+        choice = _nearest_divisors(classes, args.n_tasks)
+        flag, advice = (
+            (f"--n_classes {classes}", "add --n_tasks")
+            if source == "data set"
+            else (f"--n_tasks {args.n_tasks}", "try")
+        )
+        raise UserError(f"{flag}: {classes} classes do not split into {args.n_tasks} equal tasks; {advice} {choice}")
+    if args.n_tasks and args.stop_after and args.stop_after > args.n_tasks:
+        raise UserError(f"--stop_after {args.stop_after}: the run has {args.n_tasks} tasks")
+
+
+def _nearest_divisors(classes: int, wanted: int) -> str:
+    """The divisors of ``classes`` next to ``wanted``, below and above: "5 or 10" for 7 of 100."""
+    divisors = [number for number in range(1, classes + 1) if classes % number == 0]
+    below = [str(number) for number in divisors if number < wanted][-1:]
+    above = [str(number) for number in divisors if number > wanted][:1]
+    return " or ".join(below + above)

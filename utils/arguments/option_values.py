@@ -1,0 +1,109 @@
+"""Turns what was typed, or stands in a preset or a record, into the value of an option, and refuses what the option does not allow."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from typing import Any
+
+from pmi_cl.errors import UserError
+from pmi_cl.registry.catalogue import OptionSpec
+
+
+def convert(spec: OptionSpec, raw: Any, where: str) -> Any:
+    """The value of the option that ``raw`` means.
+
+    Args:
+        spec: what the option allows.
+        raw: text from the command line, or a value from YAML or JSON. The text ``none`` is None for an optional option, and no value at
+            all for one that takes many.
+        where: what the error line starts with ("--lr 0").
+
+    Raises:
+        UserError: wrong type, word or bounds, an empty text, nan or infinity.
+    """
+    try:
+        if raw is None or (spec.optional and isinstance(raw, str) and raw.lower() == "none"):
+            return _none(spec)
+        if not spec.many:
+            return _scalar(spec, raw)
+        if isinstance(raw, str) and raw.lower() == "none":
+            return ()
+        if isinstance(raw, str) and not raw.strip():
+            raise ValueError("write values with commas between them, or none")
+        parts = raw.split(",") if isinstance(raw, str) else raw if isinstance(raw, list | tuple) else [raw]
+        return tuple(_scalar(spec, part) for part in parts)
+    except ValueError as error:
+        raise UserError(f"{where}: {error}") from None
+
+
+def _none(spec: OptionSpec) -> None:
+    if not spec.optional:
+        raise ValueError("it needs a value")
+
+
+def _scalar(spec: OptionSpec, raw: Any) -> Any:
+    value = _READERS[spec.scalar](raw)
+    if spec.choices and value not in spec.choices:
+        raise ValueError(f"choose from {', '.join(spec.choices)}")
+    if isinstance(value, int | float):
+        _check_bounds(spec, value)
+    return value
+
+
+def _check_bounds(spec: OptionSpec, value: float) -> None:
+    inside = (
+        (spec.low is None or value >= spec.low)
+        and (spec.above is None or value > spec.above)
+        and (spec.high is None or value <= spec.high)
+    )
+    if not inside:
+        raise ValueError(f"it must be {bounds(spec)}")
+
+
+def bounds(spec: OptionSpec) -> str:
+    """The allowed range in words ("above 0, at most 1"); empty where every number is allowed."""
+    if spec.low is not None and spec.high is not None:
+        return f"between {spec.low:.15g} and {spec.high:.15g}"
+    words = {"at least": spec.low, "above": spec.above, "at most": spec.high}
+    return ", ".join(f"{word} {limit:.15g}" for word, limit in words.items() if limit is not None)
+
+
+def _bool(raw: Any) -> bool:
+    words = {"0": False, "1": True, "False": False, "True": True}
+    if str(raw) not in words:
+        raise ValueError("it must be 0 or 1")
+    return words[str(raw)]
+
+
+def _int(raw: Any) -> int:
+    if isinstance(raw, bool) or not isinstance(raw, int | str):
+        raise ValueError("it must be a whole number")
+    try:
+        return int(raw)
+    except ValueError:
+        raise ValueError("it must be a whole number") from None
+
+
+def _float(raw: Any) -> float:
+    try:
+        value = math.nan if isinstance(raw, bool) else float(raw)
+    except (TypeError, ValueError, OverflowError):
+        value = math.nan
+    if not math.isfinite(value):
+        raise ValueError("it must be a finite number")
+    return value
+
+
+def _text(raw: Any) -> str:
+    if isinstance(raw, list | tuple | dict) or not str(raw).strip():
+        raise ValueError("it must be a text that is not empty")
+    return str(raw)
+
+
+_READERS: dict[str, Callable[[Any], bool | int | float | str]] = {
+    "bool": _bool,
+    "int": _int,
+    "float": _float,
+    "str": _text,
+}

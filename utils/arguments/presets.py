@@ -1,0 +1,245 @@
+"""Reads a method's presets (``models/config/<model>.yaml``) and decides the value of every option, with where each came from."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+from pmi_cl.errors import UserError, unknown_name
+from pmi_cl.registry.catalogue import Catalogue, Entry, OptionSpec, canonical
+from pmi_cl.utils.arguments.option_values import convert
+
+KINDS_OF_DEFAULTS = {
+    "dataset": "data set",
+    "model": "method",
+}  # kind of an entry with DEFAULTS -> the source of such a value
+OWN_FILES = (".yaml", ".yml")  # what --model_config ends with where it is a file of the user's
+NOT_IN_PRESETS = ("model", "dataset", "model_config", "resume")
+
+
+@dataclass(frozen=True)
+class Preset:
+    """Named settings: ``sections["all"]`` for every data set, over it the section of the data set at hand."""
+
+    name: str
+    about: str
+    sections: dict[str, dict[str, Any]]
+
+
+@dataclass(frozen=True)
+class PresetFile:
+    """The presets of one method, and for each data set (or ``all``) the one used when ``--model_config`` is not given."""
+
+    path: Path
+    default: dict[str, str] = field(default_factory=dict)
+    presets: dict[str, Preset] = field(default_factory=dict)
+
+    def chosen(self, requested: str | None, dataset: str) -> Preset | None:
+        """The preset that was asked for, else the data set's default one, else None (as for "none"). Raises UserError for others."""
+        name = requested or self.default.get(dataset, self.default.get("all", "none"))
+        presets = {canonical(known): preset for known, preset in self.presets.items()}
+        if canonical(name) == "none":
+            return None
+        if canonical(name) not in presets:
+            raise unknown_name("preset", name, [*self.presets, "none"])
+        return presets[canonical(name)]
+
+    def default_for(self, preset: str) -> str:
+        """Where the preset is the default, in words; empty where it is not."""
+        datasets = [dataset for dataset, name in self.default.items() if name == preset]
+        return ", ".join("default" if dataset == "all" else f"default on {dataset}" for dataset in datasets)
+
+
+def presets_of(model: str, catalogue: Catalogue, requested: str | None = None) -> PresetFile:
+    """The presets of a method; none at all where it has no file.
+
+    Args:
+        requested: what ``--model_config`` says. A path that ends in .yaml or .yml is a user's own file, and its preset the only one then.
+
+    Raises:
+        UserError: a file that cannot be read, or is of the wrong shape.
+    """
+    datasets = [*(entry.name for entry in catalogue.entries("dataset")), *catalogue.broken["dataset"]]
+    if requested is not None and requested.lower().endswith(OWN_FILES):
+        return _own_file(requested, datasets)
+    path = catalogue.preset_path(model)
+    return PresetFile(Path(f"models/config/{model}.yaml")) if path is None else _read(path, datasets)
+
+
+def _own_file(requested: str, datasets: Collection[str]) -> PresetFile:
+    """A user's preset, by the path that was typed: 'option: value' lines for every data set, or a file like those in models/config."""
+    path = Path(requested).expanduser()
+    content = _document(path)
+    if not any(isinstance(value, dict) for value in content.values()):
+        return PresetFile(path, presets={requested: Preset(requested, str(content.pop("about", "")), {"all": content})})
+    names = [name for name in content if name not in ("default", "base")]
+    if len(names) != 1:
+        raise UserError(
+            f"{path} has {len(names)} presets ({', '.join(names)}): leave one, or write 'option: value' lines alone"
+        )
+    return PresetFile(path, presets={requested: replace(_read(path, datasets).presets[names[0]], name=requested)})
+
+
+def _read(path: Path, datasets: Collection[str]) -> PresetFile:
+    content = _document(path)
+    default = _mapping(content.pop("default", {}), f"{path}: default")
+    presets = _base(path, content.pop("base", None), datasets)
+    for name, body in content.items():
+        preset = _preset(name, _mapping(body, f"{path}: preset {name}"), datasets, path)
+        presets[name] = _over(presets[name], preset) if name in presets else preset
+    for dataset, name in default.items():
+        _known_dataset(dataset, datasets, f"{path}: default")
+        if str(name) not in presets:
+            raise UserError(f"{path}: default: {unknown_name('preset', str(name), presets)}")
+    return PresetFile(path, default, presets)
+
+
+def _document(path: Path) -> dict[str, Any]:
+    import yaml  # here, so that a Python without it gets as far as saying so
+
+    try:
+        document = yaml.load(path.read_text(encoding="utf-8"), _loader())
+    except OSError as error:
+        raise UserError(f"cannot read {path} ({error.strerror})") from error
+    except yaml.MarkedYAMLError as error:
+        line = f", line {error.problem_mark.line + 1}" if error.problem_mark else ""
+        raise UserError(f"{path} is not readable as YAML{line}: {error.problem}") from error
+    except (yaml.YAMLError, ValueError) as error:
+        raise UserError(f"{path} is not readable as YAML: {error}") from error
+    return _mapping(document, str(path))
+
+
+@functools.cache
+def _loader() -> Any:
+    """YAML's safe loader that refuses a key given twice, of which it would silently take the last."""
+    import yaml
+
+    class Once(getattr(yaml, "CSafeLoader", yaml.SafeLoader)):  # type: ignore[misc]  # in C ten times as fast, where PyYAML has it
+        """It sees every mapping of a document."""
+
+        def construct_mapping(self, node: Any, deep: bool = False) -> Any:
+            seen = set()
+            for key, _ in node.value if isinstance(node, yaml.MappingNode) else ():
+                if isinstance(key, yaml.ScalarNode) and key.value in seen:
+                    raise yaml.constructor.ConstructorError(
+                        None, None, f"the key '{key.value}' is given twice: keep one", key.start_mark
+                    )
+                seen.add(str(key.value))
+            return super().construct_mapping(node, deep)
+
+    return Once
+
+
+def _base(path: Path, base: Any, datasets: Collection[str]) -> dict[str, Preset]:
+    """The presets of the file beside ``path`` that its ``base:`` names, for ``path`` to add to."""
+    if base is None:
+        return {}
+    file = path.parent / f"{base}.yaml"
+    if not file.is_file() or "base" in _document(file):
+        raise UserError(f"{path}: base {base}: name a preset file beside it ({base}.yaml) that has no base itself")
+    return _read(file, datasets).presets
+
+
+def _over(base: Preset, own: Preset) -> Preset:
+    """A preset of the base file with the values of the method's own over it."""
+    sections = {
+        name: {**base.sections.get(name, {}), **own.sections.get(name, {})}
+        for name in {**base.sections, **own.sections}
+    }
+    return Preset(own.name, own.about or base.about, sections)
+
+
+def _preset(name: str, body: dict[str, Any], datasets: Collection[str], path: Path) -> Preset:
+    about = str(body.pop("about", ""))
+    for dataset in body:
+        _known_dataset(dataset, datasets, f"{path}: preset {name}")
+    sections = {dataset: _mapping(section, f"{path}: preset {name}, {dataset}") for dataset, section in body.items()}
+    return Preset(name, about, sections)
+
+
+def _known_dataset(name: str, datasets: Collection[str], where: str) -> None:
+    if name != "all" and name not in datasets:
+        raise UserError(f"{where}: {unknown_name('section', name, [*datasets, 'all', 'about'])}")
+
+
+def _mapping(value: Any, where: str) -> dict[str, Any]:
+    if not isinstance(value, dict) or not all(isinstance(key, str) for key in value):
+        raise UserError(f"{where}: write it as 'name: value' lines")
+    return dict(value)
+
+
+@dataclass(frozen=True)
+class Layer:
+    """Settings from one place: its name as a source, what an error about them starts with, and the raw values by option name."""
+
+    source: str
+    where: str
+    settings: Mapping[str, Any]
+
+
+def layers(flags: Mapping[str, str], presets: PresetFile, model: Entry, dataset: Entry) -> list[Layer]:
+    """Everything that says something about options, the weaker first: data set, method, preset (all), preset (data set), flags."""
+    preset = presets.chosen(flags.get("model_config"), dataset.name)
+    own = [
+        Layer(KINDS_OF_DEFAULTS[e.kind], f"{e.module}: DEFAULTS: ", e.constants.get("DEFAULTS", {}))
+        for e in (dataset, model)
+    ]
+    return [*own, *_preset_layers(presets, preset, dataset.name), Layer("flag", "--", flags)]
+
+
+def chosen_backbone(flags: Mapping[str, str], presets: PresetFile, model: Entry, dataset: Entry) -> str | None:
+    """The backbone's name as the strongest layer has it; None where none says one. It decides which options there are."""
+    named = [
+        layer.settings["backbone"] for layer in layers(flags, presets, model, dataset) if "backbone" in layer.settings
+    ]
+    return None if not named or str(named[-1]).lower() == "none" else str(named[-1])
+
+
+def decide(
+    specs: Sequence[OptionSpec], flags: Mapping[str, str], presets: PresetFile, model: Entry, dataset: Entry
+) -> tuple[dict[str, Any], dict[str, str]]:
+    """The value of every option: flag, over preset (data set), over preset (all), over method, over data set, over its default.
+
+    Args:
+        specs: all options of the run, the method, the data set and the backbone.
+        flags: what was typed, as text, each one of ``specs``; ``flags["model_config"]`` chooses the preset.
+        presets: those of the method.
+
+    Returns:
+        (values, sources): by option name; a source is "flag", "preset NAME", "preset NAME (DATASET)", "method", "data set" or "default".
+
+    Raises:
+        UserError: a value that the option does not allow, with the flag or the file, preset and key; an unknown preset or key.
+    """
+    by_name = {spec.name: spec for spec in specs}
+    preset = presets.chosen(flags.get("model_config"), dataset.name)
+    values = {spec.name: spec.default for spec in specs}
+    sources = dict.fromkeys(values, "default")
+    for layer in layers(flags, presets, model, dataset):
+        _refuse_unknown_keys(layer, by_name)
+        for name, raw in layer.settings.items():
+            if name in by_name:  # a data set's defaults may be for other methods
+                values[name] = convert(by_name[name], raw, f"{layer.where}{name} {raw}")
+                sources[name] = layer.source
+    values["model_config"] = preset.name if preset else None
+    return values, sources
+
+
+def _preset_layers(presets: PresetFile, preset: Preset | None, dataset: str) -> list[Layer]:
+    """The preset's sections that count here, the weaker first."""
+    if preset is None:
+        return []
+    where = f"{presets.path}: " + ("" if preset.name.lower().endswith(OWN_FILES) else f"preset {preset.name}: ")
+    labels = {"all": f"preset {preset.name}", dataset: f"preset {preset.name} ({dataset})"}
+    return [Layer(label, where, preset.sections.get(section, {})) for section, label in labels.items()]
+
+
+def _refuse_unknown_keys(layer: Layer, known: Collection[str]) -> None:
+    if layer.source.startswith("preset"):
+        allowed = [name for name in known if name not in NOT_IN_PRESETS]
+        for key in layer.settings:
+            if key not in allowed:
+                raise UserError(f"{layer.where}{unknown_name('key', key, allowed)}")

@@ -1,0 +1,77 @@
+"""The arguments of a run that goes on: those in its record, with the few flags that may change between two sittings."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from pmi_cl.errors import UserError
+from pmi_cl.registry.catalogue import OptionSpec, canonical
+from pmi_cl.utils.arguments.option_values import convert
+
+# where, how long and how visibly a run computes, not what
+MAY_CHANGE = (
+    "device",
+    "num_threads",
+    "progress",
+    "non_verbose",
+    "base_path",
+    "offline",
+    "results_path",
+    "clip_weights",  # where the file lies; the checkpoint knows which weights it has to be
+    "tensorboard",
+    "checkpoint_minutes",
+    "stop_after",
+)
+NAMES = ("model", "dataset", "backbone", "model_config")  # compared without case, and _ as -
+
+
+def read_arguments(path: Path) -> tuple[dict[str, Any], dict[str, str]]:
+    """(values, sources) by option name as ``args.json`` holds them, not yet checked against any option.
+
+    Raises:
+        UserError: the file is missing, damaged, or not the record of a run.
+    """
+    try:
+        args = json.loads(path.read_text(encoding="utf-8"))["args"]
+        values = {name: item["value"] for name, item in args.items()}
+        if not all(isinstance(values[name], str) for name in ("model", "dataset", "backbone")):
+            raise TypeError("a run has a model, a data set and a backbone")
+        return values, {name: str(item["source"]) for name, item in args.items()}
+    except OSError as error:
+        raise UserError(f"cannot read {path} ({error.strerror}): give the folder of a run to --resume") from error
+    except (ValueError, LookupError, TypeError, AttributeError, RecursionError) as error:
+        raise UserError(
+            f"{path} is damaged or not a run's args.json: start the run again, or give another folder to --resume"
+        ) from error
+
+
+def check_recorded(values: Mapping[str, Any], specs: Sequence[OptionSpec], path: Path) -> dict[str, Any]:
+    """The recorded values in the types of their options. Raises UserError for other options or values than ``specs`` allow."""
+    names = {spec.name for spec in specs}
+    if names != set(values):
+        differing = ", ".join(sorted(names ^ set(values)))
+        raise UserError(
+            f"{path} was written by another version of pmi-cl (it differs in: {differing}): go on with that version"
+        )
+    return {spec.name: convert(spec, values[spec.name], f"{path}: {spec.name} {values[spec.name]}") for spec in specs}
+
+
+def changes(values: Mapping[str, Any], typed: Mapping[str, str], specs: Sequence[OptionSpec]) -> dict[str, Any]:
+    """The typed flags of a resumed run as values: those that may change, and others only where they repeat the record.
+
+    Raises:
+        UserError: a flag that would make it another run.
+    """
+    by_name = {spec.name: spec for spec in specs}
+    wanted = {name: convert(by_name[name], raw, f"--{name} {raw}") for name, raw in typed.items() if name != "resume"}
+    for name, value in wanted.items():
+        same = canonical(str(value)) == canonical(str(values[name])) if name in NAMES else value == values[name]
+        if name not in MAY_CHANGE and not same:
+            recorded = f"no --{name}" if values[name] is None else values[name]
+            raise UserError(
+                f"--{name} {typed[name]}: the run that goes on has {recorded}; leave --{name} out, or start a new run"
+            )
+    return {name: value for name, value in wanted.items() if name in MAY_CHANGE}

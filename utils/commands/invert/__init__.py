@@ -1,0 +1,1 @@
+"""``pmi-cl invert``: pictures of a text."""

@@ -1,0 +1,94 @@
+"""``pmi-cl invert``: reads and checks its flags without torch, then makes pictures of a text."""
+
+from __future__ import annotations
+
+import itertools
+import re
+from collections.abc import Sequence
+from pathlib import Path
+from types import SimpleNamespace
+
+from pmi_cl.errors import RunFailed, UserError
+from pmi_cl.registry.catalogue import Catalogue, Entry, OptionSpec
+from pmi_cl.utils.arguments.command_line import device_name, scan, strict_flags
+from pmi_cl.utils.arguments.option_values import convert
+from pmi_cl.utils.commands.invert.options import RECORD, InvertOptions
+
+WORD = "invert"
+TITLE = 'pmi-cl invert --prompt "TEXT": pictures of a text, by inverting a CLIP'
+FOLDER = "runs/invert"  # where pictures go that nobody gave a place
+
+
+def invert_specs(argv: Sequence[str], catalogue: Catalogue) -> tuple[Entry, tuple[OptionSpec, ...]]:
+    """The backbone that was typed, or the default one, and all flags that go with it.
+
+    Raises:
+        UserError: it is unknown, or no CLIP; names those that are.
+    """
+    own = catalogue.options("pmi_cl.utils.commands.invert.options", "InvertOptions")
+    entry = catalogue.find("backbone", scan(argv, own)[0].get("backbone", InvertOptions.backbone))
+    if entry.constants.get("KIND") != "clip":
+        clips = ", ".join(
+            other.name for other in catalogue.entries("backbone") if other.constants.get("KIND") == "clip"
+        )
+        raise UserError(f"--backbone {entry.name} reads no text: choose from {clips}")
+    return entry, (*own, *entry.options)
+
+
+def resolve_invert(argv: Sequence[str], catalogue: Catalogue) -> tuple[SimpleNamespace, dict[str, str]]:
+    """The value of every flag, checked as far as that goes without torch, and where each came from: "flag" or "default".
+
+    Raises:
+        UserError: anything unknown, missing, given twice or out of bounds, or a folder that has pictures already.
+    """
+    entry, specs = invert_specs(argv, catalogue)
+    typed = strict_flags(argv, specs)
+    values = {
+        spec.name: convert(spec, typed[spec.name], f"--{spec.name}") if spec.name in typed else spec.default
+        for spec in specs
+    }
+    args = SimpleNamespace(**{**values, "backbone": entry.name, "device": device_name(values["device"])})
+    if not (args.prompt or "").strip():
+        raise UserError('--prompt is missing: write the text in quotes, --prompt "a photo of the digit 5."')
+    if args.data_dir is not None and args.dataset is not None:
+        raise UserError("--data_dir and --dataset: statistics are measured on one of them, keep one")
+    if args.data_dir is None and "dataset" not in typed and entry.name == InvertOptions.backbone:
+        args.dataset = "seq-digits"  # in the package, and what clip-tiny is for
+    if args.dataset is not None:
+        args.dataset = catalogue.find("dataset", args.dataset).name
+    if args.output is None:
+        args.output = new_folder(args.prompt)
+    if (Path(args.output).expanduser() / RECORD).exists():
+        raise UserError(f"--output {args.output} has pictures already: name another folder")
+    return args, {name: "flag" if name in typed else "default" for name in vars(args)}
+
+
+def new_folder(prompt: str) -> str:
+    """A folder named after the text, with a number behind where that has pictures already."""
+    words = re.sub(r"[^\w]+", "-", prompt.lower()).strip("-")[:60] or "text"
+    names = (f"{FOLDER}/{words}{'' if number == 1 else f'-{number}'}" for number in itertools.count(1))
+    return next(name for name in names if not (Path(name) / RECORD).exists())
+
+
+def check_invert(argv: Sequence[str], catalogue: Catalogue) -> tuple[SimpleNamespace, dict[str, str]]:
+    """As :func:`resolve_invert`, and what the machine has to say: its device, its disk, weights and images. Raises UserError."""
+    args, sources = resolve_invert(argv, catalogue)
+    from pmi_cl.utils.commands.invert.text_to_image import check_machine  # imports torch
+
+    check_machine(args, catalogue)
+    return args, sources
+
+
+def invert_command(argv: Sequence[str], catalogue: Catalogue) -> int:
+    """Carries it out; the exit code. Raises UserError as :func:`check_invert` does."""
+    args, _ = resolve_invert(argv, catalogue)
+    from pmi_cl.utils.commands.invert.text_to_image import text_to_image  # imports torch: only now
+    from pmi_cl.utils.run.out_of_memory import is_out_of_memory
+
+    try:
+        text_to_image(args, catalogue)
+    except (MemoryError, RuntimeError) as error:
+        if not is_out_of_memory(error):
+            raise
+        raise RunFailed(f"out of memory: start again with fewer --images ({args.images})") from error
+    return 0

@@ -1,0 +1,67 @@
+"""Draws what an inversion did on its way: the pictures along its steps, and its loss against the work."""
+
+from __future__ import annotations
+
+import textwrap
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from pmi_cl.utils.commands.invert.options import MOST_ROWS
+from pmi_cl.utils.reports.pictures import pixels, save_png
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+    from torch import Tensor
+
+_DPI = 100
+_TILE = 1.3  # inches
+FLAG = "--output"  # what decides where the pictures lie
+
+
+def save_steps(path: Path, shots: Sequence[tuple[int, Tensor]], title: str) -> None:
+    """Writes :func:`step_grid` as a PNG."""
+    save_png(pixels(step_grid(shots, title)), path, FLAG)
+
+
+def save_curves(
+    path: Path, curves: Mapping[str, tuple[Sequence[float], Sequence[float]]], across: str, up: str
+) -> None:
+    """Writes :func:`work_curves` as a PNG."""
+    save_png(pixels(work_curves(curves, across, up)), path, FLAG)
+
+
+def step_grid(shots: Sequence[tuple[int, Tensor]], title: str) -> Figure:
+    """A column for each shot (steps done, images in [0, 1] (n, 3, h, w)) under its steps, a row for each of the first images."""
+    from matplotlib.figure import Figure
+
+    rows = min(len(shots[0][1]), MOST_ROWS)
+    figure = Figure(figsize=(_TILE * len(shots), _TILE * rows + 0.7), dpi=_DPI, layout="constrained")
+    axes = figure.subplots(rows, len(shots), squeeze=False)
+    for column, (step, images) in enumerate(shots):
+        for row in range(rows):
+            place = axes[row][column]
+            place.imshow(images[row].permute(1, 2, 0).numpy(), interpolation="nearest")
+            place.set_axis_off()
+        axes[0][column].set_title(f"{step} step{'s' * (step != 1)}", fontsize=9)
+    letters = max(20, int(_TILE * len(shots) * _DPI / 8))
+    figure.suptitle("\n".join(textwrap.wrap(title, letters)), fontsize=10, parse_math=False)
+    return figure
+
+
+def work_curves(curves: Mapping[str, tuple[Sequence[float], Sequence[float]]], across: str, up: str) -> Figure:
+    """Lines by name, each (x values, y values), with the names of both axes; logarithmic upwards where all is above 0."""
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(8, 4.5), dpi=_DPI, layout="constrained")
+    axes = figure.add_subplot()
+    for name, (x, y) in curves.items():
+        axes.plot(x, y, label=name, linewidth=1.2)
+    if all(value > 0 for _, y in curves.values() for value in y):
+        axes.set_yscale("log")
+    axes.set_xlabel(across)
+    axes.set_ylabel(up)
+    axes.set_xlim(left=0)
+    axes.grid(alpha=0.3)
+    axes.legend(frameon=False)
+    return figure

@@ -1,0 +1,67 @@
+"""Writes a file so that a reader sees the old one or the new one, whole, whatever stops the program."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import math
+import os
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import IO, Any
+
+from pmi_cl.errors import UserError
+
+
+def write_atomically(path: Path, write: Callable[[IO[bytes]], object], flag: str = "--results_path") -> None:
+    """Calls ``write(file)`` on a temporary file in the same folder, forces it to the disk, then renames it to ``path``.
+
+    The temporary name is always the same one, so what a killed process left is overwritten by the next write.
+
+    Args:
+        flag: what decides where ``path`` lies: the error names it.
+
+    Raises:
+        UserError: the disk is full, or the folder cannot be written to. ``path`` is as it was.
+    """
+    temporary = path.with_name(path.name + ".tmp")
+    try:
+        with temporary.open("wb") as file:
+            write(file)
+            file.flush()
+            os.fsync(file.fileno())
+        temporary.replace(path)
+        _sync_folder(path.parent)
+    except OSError as error:
+        raise UserError(
+            f"cannot write {path} ({error.strerror or error}): make room or choose another {flag}"
+        ) from error
+    finally:
+        with contextlib.suppress(OSError):
+            temporary.unlink()
+
+
+def write_json(path: Path, content: Mapping[str, Any], flag: str = "--results_path") -> None:
+    """Writes ``content`` as indented JSON, atomically; NaN and infinity, which JSON lacks, become null."""
+    text = json.dumps(_jsonable(content), indent=2, allow_nan=False, ensure_ascii=False) + "\n"
+    write_atomically(path, lambda file: file.write(text.encode()), flag)
+
+
+def _jsonable(value: Any) -> Any:
+    if isinstance(value, Mapping):
+        return {str(key): _jsonable(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_jsonable(item) for item in value]
+    if isinstance(value, float) and not math.isfinite(value):
+        return None
+    return str(value) if isinstance(value, Path) else value
+
+
+def _sync_folder(folder: Path) -> None:
+    """Forces the rename itself to the disk; some network file systems cannot, and the file is whole without it."""
+    with contextlib.suppress(OSError):
+        handle = os.open(folder, os.O_RDONLY)
+        try:
+            os.fsync(handle)
+        finally:
+            os.close(handle)

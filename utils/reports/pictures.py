@@ -1,0 +1,216 @@
+"""Draws what a run leaves to look at: synthetic images by class, the accuracy matrix, inversion losses by layer.
+
+Every drawing is a matplotlib ``Figure`` of no window and no global state; :func:`pixels` makes an array of it, for TensorBoard or
+:func:`save_png`.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from pmi_cl.errors import UserError
+from pmi_cl.utils.records.atomic import write_atomically
+
+if TYPE_CHECKING:
+    import numpy as np
+    import torch
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+_DPI = 100
+_FONT_POINTS = 9
+_LETTER = 7.5  # width in pixels of a letter of that size
+_HEADING = 24  # height in pixels of a line "task 2"
+_GAP = 2  # pixels between two images
+_MARGIN = 14  # pixels around everything and between blocks
+_SMALLEST, _LARGEST = 48, 96  # pixels that an image is enlarged to at least, reduced to at most
+_LONGEST_NAME = 22  # letters
+
+
+def sample_grid(
+    images: torch.Tensor, labels: torch.Tensor, class_names: Sequence[str], classes_per_task: int, per_class: int = 10
+) -> Figure:
+    """Images in rows by class, each row with its class's name, under a heading for each task; blocks of rows side by side.
+
+    Args:
+        images: (n, 3, h, w) or (n, 1, h, w) in [0, 1]; whole pixels are repeated or averaged, nothing is smoothed.
+        labels: (n,) indices into ``class_names``; classes without images have no row.
+        per_class: images shown of a class, the first ones.
+    """
+    tiles = _tiles(images)
+    shown = {int(label): tiles[(labels == label).cpu().numpy()][:per_class] for label in labels.unique().tolist()}
+    names = [class_names[label] for label in shown]
+    longest = min(_LONGEST_NAME, max(len(name) for name in names))
+    left = math.ceil(longest * _LETTER) + 12
+    columns = max(len(row) for row in shown.values())
+    height, width = tiles.shape[1] + _GAP, left + columns * (tiles.shape[2] + _GAP) + _MARGIN
+    blocks = _blocks([(label // classes_per_task, label) for label in shown], height, width)
+    return _paste(shown, blocks, class_names, (height, width, left))
+
+
+def accuracy_matrix(matrix: Sequence[Sequence[float]], title: str) -> Figure:
+    """A heat map of accuracies with its numbers.
+
+    Args:
+        matrix: row i holds the accuracies in % on tasks 0..i after task i; at least one row. A single longer row: joint training.
+    """
+    import numpy as np
+    from matplotlib.figure import Figure
+
+    rows, tasks = len(matrix), max(len(row) for row in matrix)
+    table = np.full((rows, tasks), np.nan)
+    for index, row in enumerate(matrix):
+        table[index, : len(row)] = row
+    side = min(12.0, max(3.2, 0.52 * tasks + 1.2))
+    figure = Figure(figsize=(side + 0.9, side if rows == tasks else 2.4), dpi=_DPI, layout="constrained")
+    axes = figure.add_subplot()
+    heat = axes.imshow(table, cmap="viridis", vmin=0, vmax=100)
+    _write_cells(axes, table)
+    every = max(1, tasks // 20)
+    axes.set_xticks(range(0, tasks, every), [str(task + 1) for task in range(0, tasks, every)])
+    learned = [f"1-{tasks}"] if rows < tasks else [str(row + 1) for row in range(0, rows, every)]
+    axes.set_yticks(range(0, rows, every), learned)
+    axes.set_xlabel("accuracy on task")
+    axes.set_ylabel("after task")
+    figure.suptitle(title, fontsize=11)
+    axes.spines[:].set_visible(False)
+    figure.colorbar(heat, ax=axes, label="%", shrink=0.8)
+    return figure
+
+
+def loss_curves(losses: Mapping[str, Sequence[float]], title: str) -> Figure:
+    """Loss against step, a line for each layer, coloured by depth.
+
+    Args:
+        losses: the losses of each layer, by its name, in the order in which the colours run.
+    """
+    from matplotlib import colormaps
+    from matplotlib.figure import Figure
+    from matplotlib.ticker import MaxNLocator
+
+    figure = Figure(figsize=(8, 4.5), dpi=_DPI, layout="constrained")
+    axes = figure.add_subplot()
+    shades = colormaps["viridis"]
+    for index, (name, values) in enumerate(losses.items()):
+        colour = shades(0.9 * index / max(1, len(losses) - 1))
+        axes.plot(
+            range(1, len(values) + 1),
+            values,
+            color=colour,
+            label=name,
+            linewidth=1.5,
+            marker="." if len(values) < 15 else None,
+        )
+    if all(value > 0 for values in losses.values() for value in values):
+        axes.set_yscale("log")
+    axes.set_xlabel("step")
+    axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+    axes.set_ylabel("loss")
+    axes.set_title(title, fontsize=11)
+    axes.grid(alpha=0.3)
+    figure.legend(
+        loc="outside right upper", fontsize=8 if len(losses) <= 18 else 6, ncols=1 + len(losses) // 37, frameon=False
+    )
+    return figure
+
+
+def pixels(figure: Figure) -> np.ndarray:
+    """The figure as (h, w, 3) uint8."""
+    import numpy as np
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+
+    canvas = FigureCanvasAgg(figure)
+    canvas.draw()
+    return np.asarray(canvas.buffer_rgba())[..., :3].copy()
+
+
+def save_png(picture: np.ndarray, path: Path, flag: str = "--results_path") -> None:
+    """Writes (h, w, 3) uint8 as a PNG, atomically, making the folder where it lacks. Raises UserError if the disk does not let it."""
+    from PIL import Image
+
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise UserError(
+            f"cannot make the folder {path.parent} ({error.strerror}): make room or choose another {flag}"
+        ) from error
+    write_atomically(path, lambda file: Image.fromarray(picture).save(file, format="png"), flag)
+
+
+def _tiles(images: torch.Tensor) -> np.ndarray:
+    """(n, c, h, w) in [0, 1] as (n, H, W, 3) uint8 of a size that can be seen."""
+    import torch.nn.functional as functional
+
+    pictures = images.detach().float().cpu().clamp(0, 1)
+    larger, smaller = max(1, math.ceil(_SMALLEST / pictures.shape[-1])), math.ceil(pictures.shape[-1] / _LARGEST)
+    if smaller > 1:
+        pictures = functional.avg_pool2d(pictures, smaller)
+    if larger > 1:
+        pictures = pictures.repeat_interleave(larger, dim=2).repeat_interleave(larger, dim=3)
+    return (pictures.expand(-1, 3, -1, -1) * 255).round().byte().permute(0, 2, 3, 1).numpy()
+
+
+def _blocks(rows: list[tuple[int, int]], height: int, width: int) -> list[list[tuple[int, int]]]:
+    """Cuts the (task, class) rows into blocks to stand side by side, so that the whole is about 4:3."""
+    tasks = len({task for task, _ in rows})
+    tall = len(rows) * height + tasks * _HEADING
+    count = min(range(1, len(rows) + 1), key=lambda n: abs(math.log(n * width / (tall / n) / (4 / 3))))
+    size = math.ceil(len(rows) / count)
+    return [rows[start : start + size] for start in range(0, len(rows), size)]
+
+
+def _paste(
+    shown: Mapping[int, np.ndarray],
+    blocks: list[list[tuple[int, int]]],
+    class_names: Sequence[str],
+    geometry: tuple[int, int, int],
+) -> Figure:
+    """Pastes the rows, whole pixel on whole pixel, and writes the names beside them."""
+    import numpy as np
+    from matplotlib.figure import Figure
+
+    height, width, left = geometry
+    tall = max(len(block) * height + len({task for task, _ in block}) * _HEADING for block in blocks) + 2 * _MARGIN
+    canvas = np.full((tall, len(blocks) * width + _MARGIN, 3), 255, np.uint8)
+    words: list[tuple[float, float, str, dict[str, Any]]] = []
+    for number, block in enumerate(blocks):
+        x, y, above = _MARGIN + number * width, _MARGIN, None
+        for task, label in block:
+            if task != above:
+                words.append((x + left, y + _HEADING - 8, f"task {task + 1}", {"weight": "bold", "va": "baseline"}))
+                y, above = y + _HEADING, task
+            words.append(
+                (x + left - 8, y + (height - _GAP) / 2, _short(class_names[label]), {"ha": "right", "va": "center"})
+            )
+            for column, tile in enumerate(shown[label]):
+                start = x + left + column * (tile.shape[1] + _GAP)
+                canvas[y : y + tile.shape[0], start : start + tile.shape[1]] = tile
+            y += height
+    figure = Figure(figsize=(canvas.shape[1] / _DPI, canvas.shape[0] / _DPI), dpi=_DPI)
+    figure.figimage(canvas, origin="upper")
+    for across, down, text, style in words:
+        figure.text(
+            across / canvas.shape[1], 1 - down / canvas.shape[0], text, size=_FONT_POINTS, parse_math=False, **style
+        )
+    return figure
+
+
+def _short(name: str) -> str:
+    words = name.replace("_", " ")
+    return words if len(words) <= _LONGEST_NAME else words[: _LONGEST_NAME - 1] + "…"
+
+
+def _write_cells(axes: Axes, table: np.ndarray) -> None:
+    """Writes each accuracy into its cell, dark on light and light on dark; beyond 25 tasks the colour has to do."""
+    import numpy as np
+
+    tasks = table.shape[1]
+    if tasks > 25:
+        return
+    for (row, column), value in np.ndenumerate(table):
+        if not np.isnan(value):
+            text = f"{value:.1f}" if tasks <= 12 else f"{value:.0f}"
+            axes.text(column, row, text, ha="center", va="center", fontsize=9, color="black" if value > 60 else "white")

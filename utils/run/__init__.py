@@ -1,0 +1,1 @@
+"""One run from preflight to its last line."""

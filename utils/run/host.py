@@ -1,0 +1,114 @@
+"""What the runner offers a method while it runs: progress, events, pictures, phases and places where it may stop."""
+
+from __future__ import annotations
+
+import re
+import time
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from pmi_cl.utils.records.metrics import Matrix, average, last
+from pmi_cl.utils.records.resources import Phases
+from pmi_cl.utils.records.tensorboard import EventWriter
+from pmi_cl.utils.reports import pictures
+from pmi_cl.utils.run.interrupts import Interrupted, Interrupts
+from pmi_cl.utils.run.progress import Progress
+
+if TYPE_CHECKING:
+    import torch
+    from matplotlib.figure import Figure
+
+
+class RunHost:
+    """The runner's :class:`pmi_cl.models.host.Host`."""
+
+    def __init__(
+        self,
+        *,
+        progress: Progress,
+        events: EventWriter,
+        phases: Phases,
+        interrupts: Interrupts,
+        picture_folder: Path,
+        class_names: Sequence[str],
+        classes_per_task: int,
+        save: Callable[[], None],
+        checkpoint_minutes: float | None,
+    ) -> None:
+        """
+        Args:
+            picture_folder: where PNGs go.
+            class_names: the name of each label.
+            save: writes a checkpoint of everything.
+            checkpoint_minutes: time between two saves at safe points; ``None``: only when interrupted.
+        """
+        self.phases = phases
+        self._progress = progress
+        self._events = events
+        self._interrupts = interrupts
+        self._picture_folder = picture_folder
+        self._class_names = class_names
+        self._classes_per_task = classes_per_task
+        self._save = save
+        self._checkpoint_seconds = float("inf") if checkpoint_minutes is None else 60 * checkpoint_minutes
+        self._saved = time.monotonic()
+        self._drawn: dict[str, int] = {}
+
+    def progress(self, phase: str, done: int, total: int, **values: float | torch.Tensor) -> None:
+        """``done`` of ``total`` units of ``phase`` are behind us; ``values`` (numbers or 0-dimensional tensors) stand beside it."""
+        self._progress.update(phase, done, total, **values)
+
+    def scalars(self, values: Mapping[str, float | torch.Tensor], step: int) -> None:
+        """Numbers or 0-dimensional tensors, by tag, for TensorBoard."""
+        self._events.scalars(values, step)
+
+    def images(self, tag: str, images: torch.Tensor, labels: torch.Tensor) -> None:
+        """Shows images (n, 3, h, w) in [0, 1] by class, as ``pictures/<tag>.png`` and in TensorBoard. ``labels``: (n,), task order."""
+        self._show(tag, pictures.sample_grid(images, labels, self._class_names, self._classes_per_task))
+
+    def curves(self, tag: str, losses: Mapping[str, Sequence[float]]) -> None:
+        """Shows the losses of each layer, by its name, against the step, as ``pictures/<tag>.png`` and in TensorBoard."""
+        self._show(tag, pictures.loss_curves(losses, tag))
+
+    def accuracies(self, setting: str, matrix: Matrix) -> None:
+        """Shows the accuracies of "class-il" or "task-il" after a task: scalars by task, their averages, and the matrix as a picture."""
+        tasks = len(matrix[-1])  # joint training has learned them all at its first row
+        by_task = {f"{setting}/task {task + 1}": value for task, value in enumerate(matrix[-1])}
+        averages = {f"{setting}/last": last(matrix), f"{setting}/average": average(matrix)}
+        self._events.scalars({**by_task, **averages}, tasks)
+        title = f"{setting} after task {tasks}: last {last(matrix):.2f} %, average {average(matrix):.2f} %"
+        self._show(f"accuracy-{setting}", pictures.accuracy_matrix(matrix, title), tasks)
+
+    def phase(self, name: str) -> AbstractContextManager[None]:
+        """Charges the seconds and the memory of the body to ``name``."""
+        return self.phases.phase(name)
+
+    def safe_point(self) -> None:
+        """A place where the state is whole: saves when the time has come or a signal asked to stop.
+
+        Raises:
+            Interrupted: saved, and asked to stop.
+        """
+        stop = self._interrupts.requested
+        if stop is not None or time.monotonic() - self._saved >= self._checkpoint_seconds:
+            self.save()
+        if stop is not None:
+            raise Interrupted(stop)
+
+    def save(self) -> None:
+        """Writes a checkpoint now and starts the time to the next one anew."""
+        self._save()
+        self._saved = time.monotonic()
+
+    def close(self) -> None:
+        """Ends the line of progress and writes out the events."""
+        self._progress.close()
+        self._events.close()
+
+    def _show(self, tag: str, figure: Figure, step: int | None = None) -> None:
+        picture = pictures.pixels(figure)
+        pictures.save_png(picture, self._picture_folder / f"{re.sub(r'[^A-Za-z0-9._-]+', '-', tag)}.png")
+        self._drawn[tag] = self._drawn.get(tag, -1) + 1
+        self._events.image(tag, picture, self._drawn[tag] if step is None else step)

@@ -1,0 +1,34 @@
+"""What a checkpoint and the run that goes on with it must share."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from pmi_cl.datasets.continual_dataset import ContinualDataset
+    from pmi_cl.utils.arguments.command_line import Resolved
+
+IMAGES = (
+    "train_per_class",
+    "validation",
+    "split",
+    "image_size",
+    "test_fraction",
+)  # options that decide which images are learned
+
+
+def identity(run: Resolved, dataset: type[ContinualDataset]) -> dict[str, Any]:
+    """What a checkpoint and the run that goes on with it must share, as far as no data is needed to know it."""
+    names = {"model": run.model.name, "dataset": run.dataset.name, "backbone": run.backbone.name}
+    shown = {"n_tasks": dataset.n_tasks(run.args), "class_order": dataset.shown_classes(run.args)}
+    values = vars(run.args)
+    if values.get(
+        "validation"
+    ):  # the seed chose the images that are held out: under another they would have been trained on
+        shown["seed"] = values["seed"]
+    return {**names, **shown, **{name: values[name] for name in (*IMAGES, *run.model.load().MEMORY) if name in values}}
+
+
+def tasks_to_train(run: Resolved, n_tasks: int) -> int:
+    """How many tasks the run trains, of ``n_tasks`` that the data set has: joint training makes them one."""
+    return 1 if run.model.constants.get("JOINT", False) else min(n_tasks, run.args.stop_after or n_tasks)

@@ -1,0 +1,84 @@
+"""Turns a lack of memory into one line that says which flag to lower."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable, Iterator
+from types import SimpleNamespace
+from typing import TYPE_CHECKING
+
+from pmi_cl.errors import RunFailed, UserError
+from pmi_cl.machine.memory import memory_of_the_machine
+
+if TYPE_CHECKING:
+    import torch
+
+    from pmi_cl.utils.run.training import Position
+
+# What decides the memory of each phase of a task (:class:`pmi_cl.utils.run.training.Position`), the first the most.
+_HUNGRY = {
+    "prepare": ("inv_batch", "generator_batch", "buffer_images", "samples_per_class"),
+    "train": ("batch_size", "replay_batch"),
+    "end": ("buffer_images",),
+}
+_WHEN = {
+    "begin": "before it",
+    "prepare": "before its first epoch",
+    "train": "in training",
+    "end": "after its last epoch",
+    "evaluate": "in evaluation",
+}
+_EVER_HUNGRY = ("image_size", "train_per_class", "n_classes")  # every phase needs the images themselves
+_PHRASES = ("can't allocate memory", "not enough memory", "out of memory", "ALLOC_FAILED", "bad_alloc")
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """Whether an error means that the process or the device had no memory left; torch says so in words."""
+    return isinstance(error, MemoryError) or (
+        isinstance(error, RuntimeError) and any(phrase in str(error) for phrase in _PHRASES)
+    )
+
+
+@contextlib.contextmanager
+def told_in_one_line(args: SimpleNamespace, position: Callable[[], Position] | None = None) -> Iterator[None]:
+    """Turns a lack of memory in the body into :class:`pmi_cl.errors.RunFailed`, with what to lower.
+
+    Args:
+        args: the run's arguments.
+        position: tells where the run is when that happens; None: it is before its first task.
+    """
+    try:
+        yield
+    except (MemoryError, RuntimeError) as error:
+        if not is_out_of_memory(error):
+            raise
+        here = None if position is None else position()
+        where = "" if here is None else f" in task {here.task + 1}, {_WHEN[here.phase]}"
+        advice = what_to_lower(args, "" if here is None else here.phase)
+        raise RunFailed(f"out of memory{where}: start again with a lower {advice}") from error
+
+
+def what_to_lower(args: SimpleNamespace, phase: str) -> str:
+    """The flags that decide the memory of a phase, with their values: "--inv_batch (4000) or --buffer_images (20000)"."""
+    values = vars(args)
+    own = [name for name in _HUNGRY.get(phase, ()) if values.get(name) is not None]
+    flags = own or [name for name in _EVER_HUNGRY if name in values]
+    return " or ".join(f"--{name}" + (f" ({values[name]})" if values[name] is not None else "") for name in flags)
+
+
+def check_memory(args: SimpleNamespace, needed_mib: float, device: torch.device) -> None:
+    """Refuses a run whose synthetic samples alone are larger than the memory. Raises UserError."""
+    there = _memory_mib(device)
+    if there is not None and needed_mib > there:
+        figures = f"the synthetic samples need at least {needed_mib:,.0f} MiB of memory, {device} has {there:,.0f}"
+        raise UserError(f"{figures}: lower {what_to_lower(args, 'prepare')}")
+
+
+def _memory_mib(device: torch.device) -> float | None:
+    """All the memory of the device, in MiB; None where the system does not tell."""
+    if device.type == "cuda":
+        import torch
+
+        return torch.cuda.mem_get_info(device)[1] / 2**20
+    there = memory_of_the_machine()
+    return None if there is None else there / 2**20

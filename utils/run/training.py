@@ -1,0 +1,199 @@
+"""The loop over tasks, epochs and steps: resumable at every safe point."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from typing import TYPE_CHECKING, Any
+
+import torch
+
+from pmi_cl.errors import RunFailed
+from pmi_cl.utils.run.evaluation import evaluate
+
+if TYPE_CHECKING:
+    from types import SimpleNamespace
+
+    from pmi_cl.datasets.continual_dataset import ContinualDataset
+    from pmi_cl.models.continual_model import ContinualModel
+    from pmi_cl.utils.run.host import RunHost
+
+PHASES = ("begin", "prepare", "train", "end", "evaluate")
+PACE_SECONDS = 5.0  # between two points of the curve of images per second
+DEBUG_STEPS = 6  # of an epoch, and batches of an evaluation, with --debug_mode 1
+
+
+class DivergedTraining(RunFailed):
+    """The loss stopped being finite."""
+
+
+@dataclass
+class Position:
+    """Where a run is: the next thing to do is ``phase`` of ``task``.
+
+    "begin" (between tasks), "prepare" (``begin_task``, under way or not), "train" (at ``epoch`` and ``step``), "end", "evaluate".
+    """
+
+    task: int = 0
+    phase: str = "begin"
+    epoch: int = 0
+    step: int = 0
+
+
+class Training:
+    """Trains a method on a data set, task after task.
+
+    Attributes:
+        tasks: how many the run has: those of the data set, or as many as ``stop_after`` says.
+        position: where it is.
+        steps: how many were taken so far, over all tasks.
+        class_il, task_il: the accuracy matrices so far.
+        micro: for both settings, the accuracy over all images together after each task.
+    """
+
+    def __init__(
+        self,
+        model: ContinualModel,
+        dataset: ContinualDataset,
+        args: SimpleNamespace,
+        host: RunHost,
+        after_task: Callable[[], None],
+    ) -> None:
+        self.model, self.dataset, self.args, self.host, self.after_task = model, dataset, args, host, after_task
+        self.tasks = min(dataset.N_TASKS, args.stop_after or dataset.N_TASKS)
+        self.shown = dataset.as_one_task(self.tasks) if model.JOINT else dataset
+        model.dataset = self.shown
+        self.position, self.steps = Position(), 0
+        self.class_il: list[list[float]] = []
+        self.task_il: list[list[float]] = []
+        self.micro: dict[str, list[float]] = {"class_il": [], "task_il": []}
+        self._seen, self._since = 0, time.perf_counter()
+
+    @property
+    def last_task(self) -> int:
+        """The number of tasks to train, of which joint training makes one."""
+        return 1 if self.model.JOINT else self.tasks
+
+    def run(self) -> None:
+        """Do what is left. ``Interrupted`` passes through from a safe point, everything saved."""
+        do = {
+            "begin": self._begin,
+            "prepare": self._prepare,
+            "train": self._train,
+            "end": self._end,
+            "evaluate": self._evaluate,
+        }
+        while self.position.task < self.last_task:
+            self.model.current_task = self.position.task
+            do[self.position.phase]()
+
+    def _begin(self) -> None:
+        self.model.grow()
+        self.position.phase = "prepare"
+
+    def _prepare(self) -> None:
+        self.model.begin_task(self.shown)
+        self.position.phase, self.position.epoch, self.position.step = "train", 0, 0
+        self.host.safe_point()
+
+    def _train(self) -> None:
+        with self.host.phase("training"):
+            self._seen, self._since = 0, time.perf_counter()  # what came before the first step is not training
+            epochs = self.model.n_epochs()
+            while self.position.epoch < epochs:
+                self._epoch(epochs)
+            if self._seen:
+                self._tell_pace()  # a short task has no other
+        self.position.phase = "end"
+
+    def _epoch(self, epochs: int) -> None:
+        position, model = self.position, self.model
+        model.begin_epoch(position.epoch, self.shown)
+        model.set_modes()
+        steps = model.steps_per_epoch()
+        steps = min(steps, DEBUG_STEPS) if self.args.debug_mode else steps
+        batches = model.train_batches(position.epoch, start=position.step)
+        losses: dict[str, torch.Tensor] = {}
+        for step in range(position.step, steps):
+            inputs, labels, raw = next(batches)
+            with model.arithmetic():
+                losses = model.observe(inputs, labels, raw, epoch=position.epoch, step=step)
+            position.step, self.steps = step + 1, self.steps + 1
+            self._tell(losses, len(inputs), position.epoch * steps + step + 1, epochs * steps)
+            if step + 1 < steps:
+                self.host.safe_point()
+        model.end_epoch(position.epoch, self.shown)
+        if losses and not bool(torch.isfinite(losses["loss"])):
+            raise DivergedTraining(
+                f"the loss is not finite in epoch {position.epoch + 1} of task {position.task + 1}: try a smaller --lr"
+            )
+        position.epoch, position.step = position.epoch + 1, 0
+        self.host.safe_point()
+
+    def _tell(self, losses: dict[str, torch.Tensor], images: int, done: int, total: int) -> None:
+        task = self.position.task + 1
+        self.host.progress(f"task {task} training", done, total, loss=losses["loss"])
+        events: dict[str, Any] = {f"loss/{name}": value for name, value in losses.items()}
+        if self.model.opt is not None:
+            events["learning rate"] = self.model.opt.param_groups[0]["lr"]
+        self.host.scalars(events, self.steps)
+        self._seen += images
+        if time.perf_counter() - self._since > PACE_SECONDS:
+            self._tell_pace()
+
+    def _tell_pace(self) -> None:
+        """Writes how many real images were trained on in a second, on average since the last time."""
+        now = time.perf_counter()
+        self.host.scalars({"training/images per second": self._seen / max(now - self._since, 1e-9)}, self.steps)
+        self._seen, self._since = 0, now
+
+    def _end(self) -> None:
+        self.model.end_task(self.shown)
+        self.position.phase = "evaluate"
+        self.host.safe_point()
+
+    def _evaluate(self) -> None:
+        task = self.position.task
+        with self.host.phase("evaluation"):
+            seen = self.tasks if self.model.JOINT else task + 1
+            found = evaluate(self.model, self.dataset, seen, most_batches=DEBUG_STEPS if self.args.debug_mode else None)
+        self.class_il.append(found.class_il)
+        self.task_il.append(found.task_il)
+        self.micro["class_il"].append(found.micro_class_il)
+        self.micro["task_il"].append(found.micro_task_il)
+        self.position = Position(task + 1)
+        self.after_task()
+        self.host.safe_point()
+
+    def state(self) -> dict[str, Any]:
+        """Everything that the run needs to go on, as tensors and plain data."""
+        progress = {"position": asdict(self.position), "steps": self.steps, "micro": self.micro}
+        matrices = {"class_il": self.class_il, "task_il": self.task_il}
+        return {**progress, **matrices, "method": self.model.state()}
+
+    def load_state(self, state: dict[str, Any]) -> None:
+        """Go on where :meth:`state` was taken. Raises one of Python's errors where the contents are not those of such a state."""
+        self._check(state)
+        self.position, self.steps = Position(**state["position"]), state["steps"]
+        self.class_il, self.task_il, self.micro = (
+            state["class_il"],
+            state["task_il"],
+            {name: list(state["micro"][name]) for name in ("class_il", "task_il")},
+        )
+        self.model.load_state(state["method"])
+
+    def _check(self, state: dict[str, Any]) -> None:
+        """Raises ValueError where a position or the accuracies cannot be those of this run."""
+        position = Position(**state["position"])
+        numbers = (position.task, position.epoch, position.step, state["steps"])
+        if position.phase not in PHASES or not all(type(number) is int and number >= 0 for number in numbers):
+            raise ValueError("no such position")
+        tasks = [self.tasks] if self.model.JOINT else range(1, self.shown.N_TASKS + 1)  # accuracies in each row
+        for matrix in (state["class_il"], state["task_il"]):
+            if [len(row) for row in matrix] != list(tasks)[: position.task] or position.task > len(tasks):
+                raise ValueError("the accuracies are not those of the tasks before")
+            if not all(isinstance(value, float) for row in matrix for value in row):
+                raise ValueError("an accuracy is no number")
+        if any(len(values) != len(state["class_il"]) for values in state["micro"].values()):
+            raise ValueError("the accuracies over all images are not those of the tasks before")
