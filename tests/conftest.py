@@ -1,4 +1,4 @@
-"""What several test files need: one CPU thread, and the real CIFAR-100 where it can be had."""
+"""What several test files need: one CPU thread, the real CIFAR-100 where it can be had, and a finished run."""
 
 from __future__ import annotations
 
@@ -9,6 +9,9 @@ from pathlib import Path
 
 import pytest
 import torch
+
+from tests.support.command_runs import SLOW, complete, folder_of
+from tests.support.small_runs import words_of
 
 UNPACK = Path(os.environ.get("PMI_CL_UNPACK", Path(__file__).resolve().parents[2] / "shared" / "data" / "unpack.py"))
 
@@ -32,3 +35,11 @@ def cifar100_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = Path(kept) if kept else tmp_path_factory.mktemp("data")
     subprocess.run([sys.executable, str(UNPACK), str(folder), "cifar100"], check=True, stdout=subprocess.DEVNULL)
     return folder
+
+
+@pytest.fixture(scope="session")
+def finished_run(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str, str]:
+    """Run the whole method to its end by the real command: its folder, and what it said."""
+    results_path = tmp_path_factory.mktemp("finished")
+    out, err = complete([*words_of("pmi_rdfcil", **SLOW), "--results_path", str(results_path), "--run_name", "whole"])
+    return folder_of(results_path, "pmi_rdfcil", "whole"), out, err

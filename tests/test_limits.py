@@ -18,8 +18,8 @@ from pmi_cl.utils.arguments.command_line import all_specs
 from pmi_cl.utils.records import checkpoints
 from pmi_cl.utils.run.out_of_memory import told_in_one_line, what_to_lower
 from pmi_cl.utils.run.training import Position, Training
+from tests.support.command_runs import QUICK, folder_of, results_in
 from tests.support.small_runs import METHODS, words_of
-from tests.test_runs import QUICK, folder_of, results_in
 
 ROOT = Path(__file__).resolve().parent.parent
 FOLDER = catalogue.find("dataset", "seq-folder")

@@ -15,8 +15,8 @@ from pmi_cl.inversion.engine.engine import Inversion
 from pmi_cl.models.resnet.pmi_rdfcil import PmiRdfcil
 from pmi_cl.utils.records import checkpoints
 from pmi_cl.utils.run.interrupts import Interrupted
+from tests.support.command_runs import place_in, quick, results_in
 from tests.support.run_figures import same_figures
-from tests.test_runs import place_in, quick, results_in
 
 
 @pytest.fixture(scope="module")

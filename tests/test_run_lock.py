@@ -10,8 +10,8 @@ from pmi_cl.cli import main
 from pmi_cl.errors import UserError
 from pmi_cl.utils.records.run_lock import run_lock
 from pmi_cl.utils.run import training
+from tests.support.command_runs import place_in, quick, results_in
 from tests.support.run_figures import same_figures
-from tests.test_runs import place_in, quick, results_in
 
 
 class Killed(BaseException):

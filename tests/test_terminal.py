@@ -14,7 +14,8 @@ from pathlib import Path
 import pytest
 
 from pmi_cl.utils.run.progress import Progress
-from tests.test_runs import QUICK, ROOT, SLOW, folder_of, launch, results_in, wait_for_phase, words_of
+from tests.support.command_runs import QUICK, ROOT, SLOW, folder_of, launch, results_in, wait_for_phase
+from tests.support.small_runs import words_of
 
 
 def shell(command: str, **environment: str) -> subprocess.CompletedProcess[bytes]:

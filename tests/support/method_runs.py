@@ -1,0 +1,108 @@
+"""Runs of every method, kept for all tests of a process, and groups of methods that tests are about."""
+
+from __future__ import annotations
+
+import copy
+import functools
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from pmi_cl.models.continual_model import ContinualModel
+from pmi_cl.models.resnet.replay_training import ReplayTraining
+from pmi_cl.utils.run.training import Training
+from tests.support.small_runs import (
+    EXTRAS,
+    METHODS,
+    StoppingHost,
+    begin,
+    epochs,
+    finished,
+    options_of,
+    start,
+    train_task,
+)
+
+# Ways to run that change what is trained or what a checkpoint holds; each is tried on the methods that have its flags.
+WAYS: dict[str, dict[str, Any]] = {
+    "plain": {},
+    "unfreezing": {
+        "unfreezing": 1,
+        "warmup_parts": "0.2,0.2",
+        "classifier_part": 0.2,
+        "classifier_lr": 0.05,
+        "train_old_heads": 0,
+        "n_epochs": 5,
+    },
+    "every extra": {**EXTRAS, "later_lr": 0.02},
+}
+CASES = [(method, way) for method in METHODS for way, flags in WAYS.items() if flags.keys() <= options_of(method)]
+# Long enough to learn something: two tasks of two digits.
+LONG = {
+    "n_classes": 4,
+    "n_tasks": 2,
+    "train_per_class": 32,
+    "n_epochs": 20,
+    "lr": 0.05,
+    "classifier_part": 0.5,
+    "buffer_images": 60,
+    "inv_batch": 60,
+    "inv_start": "lowfreq",
+    "inv_steps": 20,
+    "generator_steps": 12,
+    "generator_batch": 16,
+}
+
+
+@functools.cache
+def uninterrupted(method: str, way: str) -> Training:
+    """A short run, and in its host the safe points that it passed."""
+    training = start(method, StoppingHost(), **WAYS[way])
+    training.run()
+    return training
+
+
+@functools.cache
+def long_run(method: str) -> Training:
+    """A run that is long enough to learn."""
+    return finished(method, **LONG)
+
+
+def kind_of(method: str) -> type[ContinualModel]:
+    return type(start(method).model)
+
+
+JOINT = [method for method in METHODS if kind_of(method).JOINT]
+ONE_BY_ONE = [method for method in METHODS if method not in JOINT]
+UNTRAINED = [method for method in METHODS if start(method).model.n_epochs() == 0]
+REPLAYING = [method for method in METHODS if issubclass(kind_of(method), ReplayTraining)]
+REPLAY_CASES = [(method, way) for method, way in CASES if method in REPLAYING]
+
+
+@functools.cache
+def trained_twice(method: str) -> tuple[Training, list[Tensor], list[Tensor]]:
+    """Task 0 as a whole and task 1 but for its end, with the labels seen in each epoch of task 1 and the class weights after each."""
+    training = start(method)
+    train_task(training, 0).end_task(training.shown)
+    model: Any = begin(training, 1)
+    seen, weights = [], []
+    for epoch in epochs(training, 1):
+        batches = training.shown.train_batches(1, epoch, model.options.batch_size)
+        drawn = [
+            (labels, model.draw_replay(len(labels), epoch, step)[1]) for step, (_, labels, _) in enumerate(batches)
+        ]
+        seen.append(torch.cat([part for pair in drawn for part in pair]))
+        weights.append(model.class_weights)
+    return training, seen, [*weights[1:], model.class_weights]
+
+
+THIRD = {"n_classes": 9, "n_tasks": 3, "train_per_class": 8, "n_epochs": 2, "classifier_part": 0.5}
+
+
+def by_hand(training: Training, images: Tensor) -> np.ndarray:
+    """Features by the network's own layers, in evaluation mode, one image at a time."""
+    net = copy.deepcopy(training.model.net).eval()
+    with torch.no_grad():
+        return torch.cat([net.features(image[None]) for image in images]).double().numpy()

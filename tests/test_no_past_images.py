@@ -1,0 +1,59 @@
+"""No image of a past task is kept, and none has any influence."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+import torch
+
+from pmi_cl.utils.run.training import Training
+from tests.support.method_runs import ONE_BY_ONE, REPLAYING, trained_twice, uninterrupted
+from tests.support.small_runs import differences, start, tensors_in
+
+
+@pytest.mark.parametrize("method", ONE_BY_ONE)
+def test_no_image_of_a_past_task_has_any_influence(method: str) -> None:
+    """Each task's training images are overwritten when it ends: the run must not notice."""
+
+    def forget() -> None:
+        done = training.position.task - 1
+        training.dataset.train.images[training.dataset.train_indices(done)] = 77
+
+    training = start(method, after_task=forget)
+    training.run()
+    assert training.dataset.train.images.unique().tolist() == [77]
+    assert differences(uninterrupted(method, "plain").state(), training.state()) == []
+
+
+def images_within(state: Any, images: list[bytes]) -> int:
+    """How many of the images, each given by some of its bytes, are found in any tensor that can be reached from the state."""
+    held = [tensor.detach().cpu() for tensor in tensors_in(state)]
+    layouts = [tensor.contiguous() for tensor in held] + [
+        tensor.permute(0, 2, 3, 1).contiguous() for tensor in held if tensor.dim() == 4
+    ]
+    memory = [tensor.numpy().tobytes() for tensor in layouts if tensor.dtype != torch.bfloat16]
+    return sum(any(image in block for block in memory) for image in images)
+
+
+def looks_of(training: Training, task: int) -> list[bytes]:
+    """The training images of a task as a state might hold them: pixels or normalised, one plane or one row of pixels."""
+    dataset = training.dataset
+    pixels = dataset.train.images[dataset.train_indices(task)]
+    floats = dataset.normalise(pixels)
+    planes = [image[0, 3:13].contiguous() for images in (pixels, floats) for image in images]
+    rows = [image[:, 8].T.contiguous() for images in (pixels, floats) for image in images]
+    return [part.numpy().tobytes() for part in (*planes, *rows)]
+
+
+@pytest.mark.parametrize("method", ONE_BY_ONE)
+def test_no_real_image_is_kept(method: str) -> None:
+    training = uninterrupted(method, "plain")
+    looks = [look for task in range(3) for look in looks_of(training, task)]
+    assert images_within(training.state(), looks) == images_within(training.model, looks) == 0
+    if method in REPLAYING:  # in the midst of a task, with its synthetic samples at hand
+        assert images_within(trained_twice(method)[0].model, looks) == 0
+    normalised = training.dataset.normalise(training.dataset.train.images[:5])
+    task = int(training.dataset.train.labels[0]) // 2
+    stolen = {"state": training.state(), "hidden": [{"deep": normalised}]}
+    assert images_within(stolen, looks_of(training, task)) > 0  # the search would have found one
