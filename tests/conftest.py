@@ -10,6 +10,9 @@ from pathlib import Path
 import pytest
 import torch
 
+from pmi_cl.backbones import clip_weights
+from pmi_cl.backbones.open_clip_library import open_clip_module
+from tests.support.clip_weight_files import CONFIGS, TAGS, TINY
 from tests.support.command_runs import SLOW, complete, folder_of
 from tests.support.small_runs import words_of
 
@@ -43,3 +46,17 @@ def finished_run(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str, s
     results_path = tmp_path_factory.mktemp("finished")
     out, err = complete([*words_of("pmi_rdfcil", **SLOW), "--results_path", str(results_path), "--run_name", "whole"])
     return folder_of(results_path, "pmi_rdfcil", "whole"), out, err
+
+
+@pytest.fixture
+def tiny_models(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """open_clip knows three tiny models, one of them with weights; home and the hub's cache are empty; no network is used."""
+    factory, pretrained = open_clip_module("factory"), open_clip_module("pretrained")
+    monkeypatch.setattr(factory, "_MODEL_CONFIGS", {**factory._MODEL_CONFIGS, **CONFIGS})
+    monkeypatch.setitem(pretrained._PRETRAINED, TINY, TAGS)
+    monkeypatch.setitem(clip_weights.MODELS, "clip-tiny-test", TINY)
+    monkeypatch.setenv("HOME", str(tmp_path / "home"))
+    monkeypatch.chdir(tmp_path)
+    import huggingface_hub
+
+    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_CACHE", str(tmp_path / "hub"))

@@ -19,7 +19,7 @@ from pmi_cl.inversion.transforms import Transforms
 from pmi_cl.seeding import seeded
 from tests.support.small_clips import small_clip
 from tests.support.small_networks import two_blocks
-from tests.test_token_network import maps, moments, with_everything
+from tests.support.token_networks import maps, moments, with_everything
 
 IMAGES = torch.randn(4, 3, 8, 8, generator=seeded(0))
 

@@ -23,7 +23,7 @@ from pmi_cl.inversion.transforms import Transforms
 from pmi_cl.inversion.ways.sparse import PruningConfig, patches_left
 from pmi_cl.seeding import seeded
 from tests.support.small_clips import small_clip
-from tests.test_token_network import images, maps, moments, with_everything
+from tests.support.token_networks import images, maps, moments, with_everything
 
 SHAPE = (32, 4, 4)
 SMI = InversionConfig(

@@ -11,6 +11,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from pmi_cl.machine.torchvision_shim import ensure_torchvision
+from pmi_cl.seeding import seeded
+from tests.support.small_networks import randomise_norms, trained_on_digits
 
 PUBLISHED_RESNET32 = Path(__file__).resolve().parents[2] / "shared" / "data" / "packs" / "resnet32-d509ac18.th"
 
@@ -173,3 +175,44 @@ def torchvision_models() -> ModuleType:
     """``torchvision.models``; skips the test where torchvision is not installed."""
     ensure_torchvision()
     return pytest.importorskip("torchvision.models")
+
+
+def images(n: int = 4, size: int = 32) -> Tensor:
+    return torch.randn(n, 3, size, size, generator=seeded(0, n, size))
+
+
+def torchvision_resnet18() -> nn.Module:
+    torch.manual_seed(0)
+    return randomise_norms(torchvision_models().resnet18())
+
+
+def ours() -> nn.Module:
+    return trained_on_digits().network
+
+
+def plain_network() -> nn.Module:
+    layers = [nn.Conv2d(3, 8, 3), nn.BatchNorm2d(8), nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(8, 4)]
+    return randomise_norms(nn.Sequential(*layers))
+
+
+class PoolsOtherwise(CifarResNet):
+    """As registered, but the largest value is taken instead of the mean: untrained, both are 0 on an image of zeros."""
+
+    def __init__(self) -> None:
+        super().__init__(1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.layer3(self.layer2(self.layer1(self.bn1(self.conv1(x)).relu())))
+        return self.linear(x.amax(dim=(2, 3)))
+
+
+def facts(model: nn.Module) -> dict[str, object]:
+    """All that the engine must leave alone."""
+    return {
+        "modes": [m.training for m in model.modules()],
+        "hooks": [len(m._forward_hooks) + len(m._forward_pre_hooks) + len(m._backward_hooks) for m in model.modules()],
+        "trainable": [p.requires_grad for p in model.parameters()],
+        "gradients": [None if p.grad is None else p.grad.tolist() for p in model.parameters()],
+        "state": {name: value.tolist() for name, value in model.state_dict().items()},
+        "layout": [p.stride() for p in model.parameters()],
+    }
