@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -12,8 +13,11 @@ import torch
 
 from pmi_cl.backbones import clip_weights
 from pmi_cl.backbones.open_clip_library import open_clip_module
+from pmi_cl.registry.catalogue import Catalogue
 from tests.support.clip_weight_files import CONFIGS, TAGS, TINY
 from tests.support.command_runs import SLOW, complete, folder_of
+from tests.support.mammoth_runs import HOSTS, REAL, STAND_IN
+from tests.support.sample_registry import write_registry
 from tests.support.small_runs import words_of
 
 UNPACK = Path(os.environ.get("PMI_CL_UNPACK", Path(__file__).resolve().parents[2] / "shared" / "data" / "unpack.py"))
@@ -60,3 +64,24 @@ def tiny_models(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     import huggingface_hub
 
     monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_CACHE", str(tmp_path / "hub"))
+
+
+@pytest.fixture(params=HOSTS)
+def mammoth_host(request: pytest.FixtureRequest) -> Path:
+    """The host's folder."""
+    return STAND_IN if request.param == "stand-in" else Path(str(REAL))
+
+
+@pytest.fixture
+def mammoth_copy(tmp_path: Path) -> Path:
+    """A copy of the stand-in, for what would have to be changed in it."""
+    return Path(shutil.copytree(STAND_IN, tmp_path / "copy", ignore=shutil.ignore_patterns("__pycache__")))
+
+
+@pytest.fixture
+def catalogue(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Catalogue:
+    """The sample registry; the current folder is an empty one beside it."""
+    here = tmp_path / "here"
+    here.mkdir()
+    monkeypatch.chdir(here)
+    return write_registry(tmp_path / "package")

@@ -1,8 +1,7 @@
-"""The command line: what is resolved, what is printed, and that every mistake is one line that writes nothing."""
+"""The command line: what it resolves to, and mistakes in it."""
 
 from __future__ import annotations
 
-import json
 import subprocess
 import sys
 from pathlib import Path
@@ -12,25 +11,11 @@ import pytest
 import pmi_cl
 from pmi_cl import cli
 from pmi_cl.cli import main
-from pmi_cl.errors import UserError
-from pmi_cl.registry.catalogue import INSTALLED, Catalogue, Entry, OptionSpec, entries
-from pmi_cl.utils.arguments.command_line import Resolved, resolve
+from pmi_cl.registry.catalogue import INSTALLED, Catalogue, Entry, entries
+from pmi_cl.utils.arguments.command_line import resolve
 from pmi_cl.utils.arguments.presets import presets_of
-from pmi_cl.utils.arguments.resumed_arguments import changes
 from tests.support.child_processes import processor_seconds
-from tests.support.sample_registry import write_registry
-
-RUN = ["--model", "invert_it", "--dataset", "seq-hundred"]
-PROMPTS = ["--model", "prompts", "--dataset", "seq-hundred"]
-
-
-@pytest.fixture
-def catalogue(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Catalogue:
-    """The sample registry; the current folder is an empty one beside it."""
-    here = tmp_path / "here"
-    here.mkdir()
-    monkeypatch.chdir(here)
-    return write_registry(tmp_path / "package")
+from tests.support.sample_registry import PROMPTS, RUN, printed, record
 
 
 def test_resolves_names_values_and_sources(catalogue: Catalogue) -> None:
@@ -197,146 +182,6 @@ def test_two_owners_of_one_flag_are_refused(catalogue: Catalogue, capsys: pytest
     path.write_text(path.read_text().replace("    lr: float", "    seed: int = option(0, 'clashes')\n    lr: float"))
     assert main(RUN, catalogue) == 2
     assert "option 'seed' is already one of the run" in capsys.readouterr().err
-
-
-def record(resolved: Resolved, name: str, **changed: object) -> Path:
-    """The folder of a run as its record leaves it, with some values changed."""
-    folder = Path(resolved.args.results_path) / resolved.args.model / resolved.args.dataset / name
-    folder.mkdir(parents=True)
-    values = vars(resolved.args) | changed
-    args = {key: {"value": value, "source": resolved.sources.get(key, "default")} for key, value in values.items()}
-    (folder / "args.json").write_text(json.dumps({"schema": 1, "args": args}))
-    return folder
-
-
-def test_resume_takes_the_arguments_of_the_record(catalogue: Catalogue) -> None:
-    first = resolve([*RUN, "--lr", "0.25", "--milestones", "3,4", "--stop_after", "2"], catalogue)
-    folder = record(first, "one")
-    resumed = resolve(["--resume", "invert_it/seq-hundred/one", "--device", "CPU", "--stop_after", "none"], catalogue)
-    assert Path(resumed.args.resume).resolve() == folder.resolve()
-    changed = {"resume": resumed.args.resume, "device": "cpu", "stop_after": None}
-    assert vars(resumed.args) == vars(first.args) | changed
-    assert resumed.sources == first.sources | dict.fromkeys(changed, "flag")
-    assert resumed.backbone == first.backbone
-
-
-def test_resume_takes_a_repeated_command_line(catalogue: Catalogue) -> None:
-    record(resolve([*RUN, "--lr", "0.25"], catalogue), "one")
-    assert resolve(["--model", "INVERT-IT", "--lr", "0.250", "--resume", "one"], catalogue).args.lr == 0.25
-
-
-@pytest.mark.parametrize(
-    ("flags", "message"),
-    [
-        (["--lr", "0.3"], "--lr 0.3: the run that goes on has 0.25; leave --lr out, or start a new run"),
-        (
-            ["--loadcheck", "x"],
-            "--loadcheck x: the run that goes on has no --loadcheck; leave --loadcheck out, or start a new run",
-        ),
-        (["--model", "finetune"], "--model finetune: the run that goes on has invert_it"),
-        (["--lr", "nan"], "--lr nan: it must be a finite number"),
-        (["--lrr", "1"], "unknown flag '--lrr'"),
-        (["--device", "gpu"], "--device gpu: write auto"),
-    ],
-)
-def test_resume_refuses_to_make_it_another_run(catalogue: Catalogue, flags: list[str], message: str) -> None:
-    record(resolve([*RUN, "--lr", "0.25"], catalogue), "one")
-    with pytest.raises(UserError) as caught:
-        resolve(["--resume", "one", *flags], catalogue)
-    assert message in str(caught.value)
-
-
-@pytest.mark.parametrize(
-    "text",
-    [
-        "",
-        "{",
-        "[]",
-        '{"args": 3}',
-        '{"args": {"lr": 1}}',
-        '{"args": {"model": {"value": 3, "source": "flag"}}}',
-        "[" * 100000,
-    ],
-)
-def test_resume_refuses_a_damaged_record(catalogue: Catalogue, text: str, capsys: pytest.CaptureFixture[str]) -> None:
-    folder = record(resolve(RUN, catalogue), "one")
-    (folder / "args.json").write_text(text)
-    assert main(["--resume", "one"], catalogue) == 2
-    assert "args.json is damaged or not a run's args.json" in capsys.readouterr().err
-
-
-@pytest.mark.parametrize(
-    ("changed", "message"),
-    [
-        ({"new_option": 1}, "written by another version of pmi-cl (it differs in: new_option)"),
-        ({"lr": -1}, "lr -1: it must be above 0"),
-        ({"lr": None}, "lr None: it needs a value"),
-        ({"model": "gone"}, "unknown model 'gone'"),
-        ({"n_tasks": 7}, "100 classes do not split into 7 equal tasks"),
-    ],
-)
-def test_resume_checks_the_record(catalogue: Catalogue, changed: dict[str, object], message: str) -> None:
-    record(resolve(RUN, catalogue), "one", **changed)
-    with pytest.raises(UserError) as caught:
-        resolve(["--resume", "one"], catalogue)
-    assert message in str(caught.value)
-
-
-def printed(argv: list[str], catalogue: Catalogue, capsys: pytest.CaptureFixture[str]) -> str:
-    assert main(argv, catalogue) == 0
-    out, err = capsys.readouterr()
-    assert err == "" and max(map(len, out.splitlines())) <= 100
-    return " ".join(out.split())
-
-
-def test_weights_may_have_moved_when_a_run_goes_on() -> None:
-    spec = OptionSpec("clip_weights", "str | None", None, "where from")
-    assert changes({"clip_weights": "old/b.pt"}, {"clip_weights": "new/b.pt"}, [spec]) == {"clip_weights": "new/b.pt"}
-
-
-def test_list_names_everything(catalogue: Catalogue, capsys: pytest.CaptureFixture[str]) -> None:
-    text = printed(["--list"], catalogue, capsys)
-    assert "models (--model) finetune Plain fine-tuning. invert_it Inversion of the old classes." in text
-    assert "net-small A small network." in text and "seq-hundred A hundred classes." in text
-    assert "invert_it paper [default] the values of the paper invert_it quick [default on seq-folder] a minute" in text
-
-
-def test_help_alone_shows_the_flags_of_every_run(catalogue: Catalogue, capsys: pytest.CaptureFixture[str]) -> None:
-    text = printed(["--help"], catalogue, capsys)
-    assert "usage: python main.py --model MODEL --dataset DATASET" in text
-    shown = "--checkpoint_minutes FLOAT time between two checkpoints within a task, besides the one at its end (default 10 minutes, "
-    assert f"{shown}above 0, at most 1000000)" in text
-    assert printed(["-h"], catalogue, capsys) == text
-
-
-def test_help_with_a_model_shows_its_flags_with_default_unit_and_source(
-    catalogue: Catalogue, capsys: pytest.CaptureFixture[str]
-) -> None:
-    text = printed(["--help", "--model", "invert_it"], catalogue, capsys)
-    assert "--lr FLOAT learning rate (default 0.1, above 0; source: paper, Table 1)" in text
-    assert "--milestones INT,... where the rate falls (default 48,80 epochs)" in text
-    assert "--start noise|pmi start image (default pmi)" in text
-    assert "--steps INT steps on an image; none: enough (steps, at least 1)" in text
-    assert "paper [default] the values of the paper" in text
-
-
-def test_help_with_both_shows_the_values_of_the_preset(
-    catalogue: Catalogue, capsys: pytest.CaptureFixture[str]
-) -> None:
-    text = printed(["--help", *RUN], catalogue, capsys)
-    assert "--n_epochs INT other passes (60 epochs by the preset paper (seq-hundred), at least 1)" in text
-    assert "--class_order TEXT order of the classes (default default)" in text
-
-
-def test_help_shows_the_flags_of_the_backbone_that_a_run_would_have(
-    catalogue: Catalogue, capsys: pytest.CaptureFixture[str]
-) -> None:
-    weights = "--weights TEXT where from (default good)"
-    for argv in (PROMPTS, PROMPTS[:2], ["--backbone", "vit:One-2"], [*PROMPTS, "--backbone", "vit:One-2"]):
-        assert weights in printed(["--help", *argv], catalogue, capsys)
-    changed = printed(["--help", *PROMPTS, "--model_config", "small"], catalogue, capsys)
-    assert "where from (small by the preset small)" in changed
-    assert weights not in printed(["--help", *RUN], catalogue, capsys)
 
 
 def test_version(catalogue: Catalogue, capsys: pytest.CaptureFixture[str]) -> None:

@@ -1,15 +1,12 @@
-"""What every data set must do, asked of each one in ``datasets/``; then what only one of them promises."""
+"""What holds for every data set: its images, its tasks, its batches, its options."""
 
 from __future__ import annotations
 
-import hashlib
 import importlib
 import math
-import pickle
 import pkgutil
 import subprocess
 import sys
-import tarfile
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, get_args
@@ -21,10 +18,7 @@ from PIL import Image
 
 import pmi_cl.datasets
 from pmi_cl.datasets.continual_dataset import ContinualDataset
-from pmi_cl.datasets.files import cifar100_files
 from pmi_cl.datasets.selection import evenly_spread
-from pmi_cl.datasets.seq_cifar100 import SeqCifar100
-from pmi_cl.datasets.seq_digits import SeqDigits
 from pmi_cl.errors import UserError
 from pmi_cl.seeding import seeded
 from tests.support.image_sets import write_cub, write_imagenet_r, write_tiny
@@ -317,120 +311,6 @@ def test_evenly_spread() -> None:
             assert 0 <= min(places) <= max(places) < count
 
 
-def test_the_digits_are_those_of_scikit_learn() -> None:
-    digits = pytest.importorskip("sklearn.datasets").load_digits()
-    with numpy.load(Path(pmi_cl.datasets.__path__[0]) / "digits.npz") as file:
-        numpy.testing.assert_array_equal(file["images"], digits.images)
-        numpy.testing.assert_array_equal(file["labels"], digits.target)
-
-
-def test_the_digits_as_a_data_set() -> None:
-    dataset = SeqDigits(SimpleNamespace(), "cpu")
-    assert (len(dataset.train.labels), len(dataset.test.labels)) == (1438, 359)
-    assert (dataset.N_TASKS, dataset.N_CLASSES_PER_TASK, dataset.class_names) == (5, 2, [str(k) for k in range(10)])
-    assert dataset.train.images.max() == 255
-    pixels = dataset.train.images.numpy() / 255
-    numpy.testing.assert_allclose(pixels.mean((0, 2, 3)), dataset.MEAN, atol=5e-5)
-    numpy.testing.assert_allclose(pixels.std((0, 2, 3)), dataset.STD, atol=5e-5)
-
-
-def test_a_digit_is_upscaled_and_never_mirrored() -> None:
-    dataset = SeqDigits(SimpleNamespace(), "cpu")
-    with numpy.load(Path(pmi_cl.datasets.__path__[0]) / "digits.npz") as file:
-        small = Image.fromarray(file["images"][0].astype(numpy.float32) * (255 / 16))
-    expected = numpy.asarray(small.resize((16, 16), Image.Resampling.BILINEAR))
-    numpy.testing.assert_allclose(dataset.train.images[0, 0].numpy(), expected, atol=0.51)
-    repeated = dataset.train.images[:1].expand(200, -1, -1, -1)
-    shown = dataset.augment(repeated, seeded(0)).unique(dim=0)
-    assert len(shown) == 9  # the 3 x 3 offsets of a padding of one pixel
-
-
-def test_cifar_against_the_files(cifar100_dir: Path) -> None:
-    dataset = SeqCifar100(SimpleNamespace(base_path=str(cifar100_dir)), "cpu")
-    with (cifar100_dir / "cifar-100-python" / "test").open("rb") as file:
-        raw = pickle.load(file, encoding="latin1")
-    with (cifar100_dir / "cifar-100-python" / "meta").open("rb") as file:
-        names = pickle.load(file, encoding="latin1")["fine_label_names"]
-    assert dataset.class_order[:3] == [23, 8, 11]
-    assert dataset.class_names == [names[k] for k in dataset.class_order]
-    numpy.testing.assert_array_equal(dataset.test.images.flatten(1).numpy(), raw["data"])
-    assert dataset.test.labels.tolist() == [dataset.class_order.index(k) for k in raw["fine_labels"]]
-    assert [len(dataset.train_indices(task)) for task in range(10)] == [5000] * 10
-    assert dataset.steps_per_epoch(0, 128) == 39
-
-
-@pytest.fixture
-def cifar_files(cifar100_dir: Path, tmp_path: Path) -> Path:
-    """A ``base_path`` with links to the real files, which a test may replace."""
-    (tmp_path / "cifar-100-python").mkdir()
-    for name in cifar100_files.FILES:
-        (tmp_path / "cifar-100-python" / name).symlink_to((cifar100_dir / "cifar-100-python" / name).resolve())
-    return tmp_path
-
-
-def test_a_truncated_cifar_file_is_refused_without_reading_it(cifar_files: Path) -> None:
-    broken = cifar_files / "cifar-100-python" / "train"
-    broken.unlink()
-    broken.write_bytes(b"short")
-    with pytest.raises(UserError, match=r"train has 5 bytes, not 155249918: delete it"):
-        SeqCifar100.check(SimpleNamespace(base_path=str(cifar_files)))
-
-
-def test_a_changed_cifar_file_is_refused_before_it_is_unpickled(cifar_files: Path) -> None:
-    changed = cifar_files / "cifar-100-python" / "meta"
-    content = bytearray(changed.read_bytes())
-    changed.unlink()
-    content[700] ^= 1
-    changed.write_bytes(content)
-    with pytest.raises(UserError, match=r"meta is damaged \(md5:.*delete it"):
-        SeqCifar100(SimpleNamespace(base_path=str(cifar_files)), "cpu")
-
-
-class Malicious:
-    """Its pickle would create a file."""
-
-    def __init__(self, marker: Path) -> None:
-        self.marker = marker
-
-    def __reduce__(self) -> tuple[Any, ...]:
-        return Path.touch, (self.marker,)
-
-
-def test_a_pickle_that_would_run_code_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    marker = tmp_path / "was here"
-    content = pickle.dumps({b"fine_label_names": Malicious(marker)}, protocol=2)
-    (tmp_path / "cifar-100-python").mkdir()
-    (tmp_path / "cifar-100-python" / "meta").write_bytes(content)
-    # As if somebody had made a file with the right checksum: only then is it unpickled at all.
-    monkeypatch.setitem(cifar100_files.FILES, "meta", (len(content), f"md5:{hashlib.md5(content).hexdigest()}"))
-    with pytest.raises(UserError, match="not plain data"):
-        cifar100_files.read_file(tmp_path, "meta")
-    assert not marker.exists()
-
-
-def test_missing_cifar_is_an_error_only_when_offline(tmp_path: Path) -> None:
-    SeqCifar100.check(SimpleNamespace(base_path=str(tmp_path)))
-    for refuse in (SeqCifar100.check, lambda args: SeqCifar100(args, "cpu")):
-        with pytest.raises(UserError) as caught:
-            refuse(SimpleNamespace(base_path=str(tmp_path / "data"), offline=True))
-        message = str(caught.value)
-        assert f"download {cifar100_files.URL} and put it at {tmp_path / 'data' / 'cifar-100-python.tar.gz'}" in message
-    assert list(tmp_path.iterdir()) == []
-
-
-def test_an_archive_that_the_user_put_there_is_unpacked(
-    cifar100_dir: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    with tarfile.open(tmp_path / cifar100_files.ARCHIVE, "w") as tar:
-        tar.add(cifar100_dir / "cifar-100-python", "cifar-100-python")
-    digest = hashlib.md5((tmp_path / cifar100_files.ARCHIVE).read_bytes()).hexdigest()
-    monkeypatch.setattr(cifar100_files, "ARCHIVE_DIGEST", f"md5:{digest}")  # of our own archive of the official files
-    dataset = SeqCifar100(
-        SimpleNamespace(base_path=str(tmp_path), offline=True, n_classes=10, n_tasks=5, train_per_class=2), "cpu"
-    )
-    assert len(dataset.train.labels) == 20
-
-
 def test_every_template_takes_a_name(dataset: ContinualDataset) -> None:
     for template in (dataset.PROMPT, *dataset.TEMPLATES):
         assert template.count("{}") == 1
@@ -438,7 +318,3 @@ def test_every_template_takes_a_name(dataset: ContinualDataset) -> None:
     assert len(set(dataset.TEMPLATES)) == len(dataset.TEMPLATES) > 0
     assert len(dataset.prompt_names) == len(set(dataset.prompt_names)) == dataset.N_CLASSES
     assert dataset.NAME == "seq-imagenet-r" or not any("_" in name for name in dataset.prompt_names)
-
-
-def test_the_templates_of_cifar() -> None:
-    assert len(SeqCifar100.TEMPLATES) == 18

@@ -1,9 +1,7 @@
-"""The engine as a whole: the naive loop's images, every start, what is counted, and resumption bit for bit wherever it stops."""
+"""The engine of inversion: what it computes, where it starts, what it refuses, and that it works."""
 
 from __future__ import annotations
 
-import functools
-import io
 from dataclasses import replace
 from typing import Any
 
@@ -12,14 +10,10 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from pmi_cl.backbones.resnet_cifar import resnet20
 from pmi_cl.inversion.config import InversionConfig
-from pmi_cl.inversion.engine.cost import input_shapes, layer_costs
 from pmi_cl.inversion.engine.descent import NonFiniteInversion
 from pmi_cl.inversion.engine.engine import Inversion
 from pmi_cl.inversion.features.statistics import Moments, batch_moments
-from pmi_cl.inversion.networks.frozen import FrozenNetwork
-from pmi_cl.inversion.networks.pieces import measure_input_moments
 from pmi_cl.inversion.objectives import CrossEntropy, FeatureMatch, StatisticsMatch, TotalVariation
 from pmi_cl.inversion.parts.colour import Colour
 from pmi_cl.inversion.starts import STARTS, low_frequency_noise, matched_noise, white_noise
@@ -27,47 +21,8 @@ from pmi_cl.inversion.transforms import Transforms
 from pmi_cl.inversion.ways.pmi import PmiConfig
 from pmi_cl.seeding import seeded
 from tests.support.slow_references import hooked_kls
+from tests.support.small_inversions import EVERYTHING, FEATURES, SHAPE, finished, inversion, moments
 from tests.support.small_networks import trained_on_digits, two_blocks
-
-SHAPE = (3, 8, 8)
-FEATURES = 32  # of two_blocks
-EVERYTHING = InversionConfig(
-    steps=5,
-    batch=4,
-    schedule="cosine",
-    beta2=0.95,
-    keep_best=True,
-    stem_steps=2,
-    transforms=Transforms(roll=1, flip=True, noise=0.1),
-    terms=(FeatureMatch(1.0), CrossEntropy(0.1), StatisticsMatch(0.1), TotalVariation(0.05)),
-    pmi=PmiConfig(steps=3, boost=True),
-)
-
-
-@functools.cache
-def moments() -> list[Moments]:
-    real = torch.randn(64, *SHAPE, generator=seeded(1)) * 0.8 + 0.2
-    return measure_input_moments(two_blocks().pieces(), real.split(20))
-
-
-def inversion(config: InversionConfig, n: int = 10, seed: int = 0, **changes: Any) -> Inversion:
-    network = two_blocks()
-    given = {
-        "targets": torch.randn(n, FEATURES, generator=seeded(2)),
-        "labels": torch.arange(n) % 3,
-        "input_moments": moments(),
-    }
-    return Inversion(network.pieces(), network.head, config, image_shape=SHAPE, seed=seed, **{**given, **changes})
-
-
-def finished(config: InversionConfig, **changes: Any) -> Inversion:
-    whole = inversion(config, **changes)
-    for _ in whole.run():
-        pass
-    return whole
-
-
-# --- what it computes ---------------------------------------------------------------------------------------------------------
 
 
 def naive_batch(number: int, targets: Tensor, steps: int, transforms: Transforms) -> tuple[Tensor, list[float]]:
@@ -197,133 +152,6 @@ def test_a_users_start_gives_images_also_where_another_space_is_optimised(spectr
     mixed = torch.randn(3, 3, generator=seeded(1))
     images = finished(config, n=4, colour=Colour.of(mixed @ mixed.T)).images()
     torch.testing.assert_close(images, drawn, rtol=1e-4, atol=1e-4)
-
-
-# --- what it costs ------------------------------------------------------------------------------------------------------------
-
-
-def test_steps_and_passes_are_counted() -> None:
-    """10 samples in batches of 4: three batches of 3, 3 and 4."""
-    whole = finished(replace(EVERYTHING, start="pmi"))
-    assert [len(images) for images in whole.finished] == [3, 3, 4]
-    report = whole.report
-    assert report.images == 10 and report.seconds > 0
-    assert report.steps == report.forward_passes == report.backward_passes == whole.total_steps == 3 * (3 * 3 + 5)
-    assert [len(entry["losses"]) for entry in report.losses] == [3, 3, 3, 5] * 3
-    assert report.seconds_per_image == pytest.approx(report.seconds / 10)
-    assert report.summary()["steps"] == report.steps and "losses" not in report.summary()
-
-
-@pytest.mark.parametrize("batch", [4, 10])
-def test_a_sweep_over_all_layers_costs_one_full_step(batch: int) -> None:
-    """Whatever the batches: the work is averaged over the images."""
-    whole = finished(replace(EVERYTHING, start="pmi", batch=batch))
-    assert whole.report.step_equivalents == pytest.approx(3 * 1.0 + 5)
-    assert finished(replace(EVERYTHING, start="noise", batch=batch)).report.step_equivalents == pytest.approx(5)
-
-
-def test_a_stem_step_costs_what_the_stem_does() -> None:
-    whole = finished(replace(EVERYTHING, start="stem", batch=10))
-    assert whole.report.step_equivalents == pytest.approx(2 * whole.problem.costs[0] + 5)
-    assert whole.problem.costs[0] < 0.3
-
-
-def test_layer_costs_are_those_of_the_convolutions() -> None:
-    network = resnet20()
-    network.head.grow(2)
-    frozen = FrozenNetwork(network.pieces(), network.head)
-    costs = layer_costs(frozen, input_shapes(frozen, torch.zeros(2, 3, 32, 32)))
-    by_hand = [3 * 16 * 32**2, *[2 * 16 * 16 * 32**2] * 3]
-    by_hand += [(16 * 32 + 32 * 32) * 16**2, 2 * 32 * 32 * 16**2, 2 * 32 * 32 * 16**2]
-    by_hand += [(32 * 64 + 64 * 64) * 8**2, 2 * 64 * 64 * 8**2, 2 * 64 * 64 * 8**2]
-    assert sum(costs) == pytest.approx(1.0)
-    assert costs == pytest.approx([macs / sum(by_hand) for macs in by_hand], abs=0.01)
-
-
-def test_progress_tells_the_stage_and_how_far() -> None:
-    whole = inversion(replace(EVERYTHING, start="stem"))
-    seen = list(whole.run())
-    assert [step.done for step in seen] == list(range(1, len(seen) + 1))
-    assert {step.total for step in seen} == {len(seen)} == {3 * 7}
-    assert [step.stage for step in seen[:3]] == ["layer 0", "layer 0", "full model"]
-
-
-def test_a_step_shows_its_images_when_it_is_asked() -> None:
-    whole = inversion(replace(EVERYTHING, start="stem", keep_best=False, batch=10, spectrum=0.5))
-    shown = []
-    for step in whole.run():
-        if step.stage == "layer 0":
-            with pytest.raises(ValueError, match="full-model stage alone"):
-                step.images()
-        else:
-            shown += [step.first_images(), step.images()] if step.number == 1 else [step.images()]
-            assert not shown[-1].requires_grad and shown[-1].shape == (10, *SHAPE)
-    assert len(shown) == 1 + 5 and not torch.equal(shown[0], shown[1])
-    assert torch.equal(shown[-1], whole.images())
-
-
-# --- resumption ---------------------------------------------------------------------------------------------------------------
-
-
-def written(state: dict[str, Any]) -> bytes:
-    file = io.BytesIO()
-    torch.save(state, file)
-    return file.getvalue()
-
-
-def through_a_file(state: dict[str, Any]) -> dict[str, Any]:
-    """Written and read as a checkpoint is: tensors and plain data only."""
-    return torch.load(io.BytesIO(written(state)), weights_only=True)
-
-
-def curves(whole: Inversion) -> list[tuple[int, str, list[float]]]:
-    return [(entry["batch"], entry["stage"], entry["losses"].tolist()) for entry in whole.report.losses]
-
-
-# the first step of a stage, its last, the last of a batch, the very last, and between; a batch has 14 steps, 7, or 5
-STOPS = {"pmi": (0, 1, 3, 8, 9, 12, 14, 25, 33, 42), "stem": (0, 1, 2, 5, 7, 10, 16, 21)}
-
-
-@pytest.mark.parametrize(("start", "spectrum"), [*((start, 0.0) for start in STARTS), ("lowfreq", 0.5)])
-def test_resumes_bit_for_bit_wherever_it_stops(start: Any, spectrum: float) -> None:
-    config = replace(EVERYTHING, start=start, spectrum=spectrum)
-    whole = finished(config)
-    for stop in STOPS.get(start, (0, 1, 4, 5, 9, 15)):
-        first, second = inversion(config), inversion(config)
-        steps = first.run()
-        for _ in range(stop):
-            next(steps)
-        second.load(through_a_file(first.state()))
-        done = [progress.done for progress in second.run()]
-        assert done == list(range(stop + 1, whole.total_steps + 1))
-        assert torch.equal(second.images(), whole.images()), f"stopped after {stop} steps"
-        assert curves(second) == curves(whole)
-        assert second.report.step_equivalents == pytest.approx(whole.report.step_equivalents)
-        assert (second.report.images, second.report.steps) == (whole.report.images, whole.report.steps)
-
-
-def test_a_finished_state_has_the_images() -> None:
-    config = replace(EVERYTHING, start="lowfreq")
-    whole, again = finished(config), inversion(config)
-    again.load(through_a_file(whole.state()))
-    assert torch.equal(again.images(), whole.images()) and list(again.run()) == []
-
-
-def test_a_state_is_not_touched_by_further_steps_nor_by_being_loaded() -> None:
-    config = replace(EVERYTHING, start="pmi")
-    first, second = inversion(config), inversion(config)
-    steps = first.run()
-    for _ in range(20):
-        next(steps)
-    state = first.state()
-    kept = written(state)
-    for _ in steps:
-        pass
-    second.load(state)
-    for _ in second.run():
-        pass
-    assert written(state) == kept
-    assert torch.equal(first.images(), second.images())
 
 
 # --- refusals -----------------------------------------------------------------------------------------------------------------

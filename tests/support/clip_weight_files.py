@@ -17,7 +17,7 @@ from pmi_cl.backbones.clip_weights import check_weights
 from pmi_cl.errors import UserError
 from tests.support.small_clips import TEXT, VISION
 
-ROOT = Path(__file__).resolve().parent.parent
+ROOT = Path(__file__).resolve().parents[2]
 TINY, OTHER, PLAIN = "Tiny-Test", "Other-Test", "Plain-Test"
 NAMED = {f"clip:{name}": name for name in (OTHER, TINY, PLAIN)}
 CONFIGS: dict[str, Any] = {

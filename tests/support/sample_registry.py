@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
+import pytest
+
+from pmi_cl.cli import main
 from pmi_cl.registry.catalogue import Catalogue
+from pmi_cl.utils.arguments.command_line import Resolved
 
 FILES = {
     "models/finetune.py": '''
@@ -162,3 +167,24 @@ def write_registry(folder: Path) -> Catalogue:
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(text, encoding="utf-8")
     return Catalogue([folder])
+
+
+RUN = ["--model", "invert_it", "--dataset", "seq-hundred"]
+PROMPTS = ["--model", "prompts", "--dataset", "seq-hundred"]
+
+
+def printed(argv: list[str], catalogue: Catalogue, capsys: pytest.CaptureFixture[str]) -> str:
+    assert main(argv, catalogue) == 0
+    out, err = capsys.readouterr()
+    assert err == "" and max(map(len, out.splitlines())) <= 100
+    return " ".join(out.split())
+
+
+def record(resolved: Resolved, name: str, **changed: object) -> Path:
+    """The folder of a run as its record leaves it, with some values changed."""
+    folder = Path(resolved.args.results_path) / resolved.args.model / resolved.args.dataset / name
+    folder.mkdir(parents=True)
+    values = vars(resolved.args) | changed
+    args = {key: {"value": value, "source": resolved.sources.get(key, "default")} for key, value in values.items()}
+    (folder / "args.json").write_text(json.dumps({"schema": 1, "args": args}))
+    return folder

@@ -1,0 +1,43 @@
+"""Methods on a small CLIP: those that train, one of each trained, and images to look at with them."""
+
+from __future__ import annotations
+
+import functools
+from typing import Any
+
+from torch import Tensor
+
+from pmi_cl.models.clip.pmi_clip import PmiClip
+from pmi_cl.utils.run.training import Training
+from tests.support.small_runs import CLIP_METHODS, start, train_task
+
+TRAINED = [method for method in CLIP_METHODS if start(method).model.n_epochs() > 0]
+LONG = {"n_classes": 4, "n_tasks": 2, "n_epochs": 8, "lr": 0.05, "optimizer": "adamw", "warmup_steps": 0}
+
+
+def model_of(training: Training) -> Any:
+    return training.model
+
+
+def some_images(training: Training) -> Tensor:
+    return training.dataset.normalise(training.dataset.test.images[:6])
+
+
+@functools.cache
+def trained(method: str) -> Training:
+    """Task 0 and task 1 trained, so that nothing learned is at its start; not to be changed."""
+    training = start(method, **LONG)
+    train_task(training, 0).end_task(training.shown)
+    train_task(training, 1).net.eval()
+    return training
+
+
+PMI = [method for method in CLIP_METHODS if isinstance(start(method).model, PmiClip)]
+
+
+def before_second_task(method: str, **flags: Any) -> tuple[Training, Any]:
+    """The first task is learned and measured; the method is in evaluation mode."""
+    training = start(method, **flags)
+    model = train_task(training, 0).eval()
+    model.end_task(training.shown)
+    return training, model

@@ -1,0 +1,11 @@
+"""TensorBoard's events, read back."""
+
+from __future__ import annotations
+
+
+def read_events(folder):
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    events = EventAccumulator(str(folder), size_guidance={"scalars": 0, "images": 0})
+    events.Reload()
+    return events

@@ -1,0 +1,78 @@
+"""Runs of ours inside Mammoth: the hosts, the command, and what it prints."""
+
+from __future__ import annotations
+
+import ast
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[2]
+STAND_IN = ROOT / "tests" / "mammoth_stand_in"
+REAL = os.environ.get("MAMMOTH_PATH")
+HOSTS = [
+    "stand-in",
+    pytest.param("real", marks=pytest.mark.skipif(not REAL, reason="MAMMOTH_PATH names no checkout of Mammoth")),
+]
+FEW = ["--train_per_class", "20", "--batch_size", "16", "--n_epochs", "1", "--seed", "0", "--num_workers", "0"]
+SMALL = ["--model_config", "smoke", "--buffer_images", "40", "--inv_batch", "40", "--inv_steps", "2", *FEW]
+ACCURACY = re.compile(r"^Accuracy for (\d+) task\(s\): .*\[Class-IL\]: ([\d.]+) %", re.MULTILINE)
+RAW = re.compile(r"^\tRaw accuracy values: Class-IL (\[[^]]*\])", re.MULTILINE)
+
+
+def environment(**more: str) -> dict[str, str]:
+    kept = {
+        name: value for name, value in os.environ.items() if name not in ("MAMMOTH_PATH", "PYTHONDONTWRITEBYTECODE")
+    }
+    path = os.pathsep.join(
+        [str(ROOT), *filter(None, [os.environ.get("PYTHONPATH")])]
+    )  # CI puts other versions of libraries there
+    return {**kept, "OMP_NUM_THREADS": "1", "OMP_WAIT_POLICY": "PASSIVE", "PYTHONPATH": path, **more}
+
+
+def run(folder: Path, *words: str) -> subprocess.CompletedProcess[str]:
+    """``pmi-cl ...`` in ``folder``."""
+    command = [sys.executable, "-m", "pmi_cl", *words]
+    return subprocess.run(command, cwd=folder, env=environment(), capture_output=True, text=True, check=False)
+
+
+def mammoth(folder: Path, host: Path, *words: str) -> str:
+    """What ``pmi-cl mammoth`` prints, which has to go well."""
+    done = run(folder, "mammoth", "--mammoth_path", str(host), *words)
+    assert done.returncode == 0, done.stdout + done.stderr
+    return done.stdout + done.stderr
+
+
+def python(folder: Path, code: str, *words: str) -> str:
+    """What a program prints, the last line first to be compared."""
+    done = subprocess.run(
+        [sys.executable, "-c", code, *words], cwd=folder, env=environment(), capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    return done.stdout.strip().splitlines()[-1]
+
+
+def contents(folder: Path) -> dict[str, tuple[int, int]]:
+    """Every file and folder with its size and its time."""
+    return {
+        str(path): (path.stat().st_size, path.stat().st_mtime_ns)
+        for path in folder.rglob("*")
+        if ".git" not in path.parts
+    }
+
+
+def raw(text: str) -> list[list[float]]:
+    """The accuracy matrix, row by row."""
+    return [ast.literal_eval(row) for row in RAW.findall(text)]
+
+
+def refused(folder: Path, *words: str) -> str:
+    done = run(folder, "mammoth", *words)
+    assert done.returncode == 2, done.stdout + done.stderr
+    last = done.stderr.strip().splitlines()[-1]
+    assert last.startswith("pmi-cl: error: ") or last.startswith("main.py: error: "), done.stderr
+    return last

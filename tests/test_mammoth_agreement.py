@@ -1,0 +1,99 @@
+"""Both worlds agree: the same weights and accuracies inside Mammoth as in our own runner, and from scripts."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from tests.support.mammoth_runs import FEW, STAND_IN, mammoth, python, raw, run
+
+WEIGHTS = """
+import sys
+from pmi_cl.mammoth import register
+bridge = register(sys.argv.pop())
+assert register() is bridge
+sys.argv = ["main.py", "--model", "pmi_rdfcil", "--dataset", "seq-digits", "--seed", "5"]
+import main
+from pmi_cl.models.resnet.pmi_rdfcil import PmiRdfcil
+hosted, dataset, args = main.initialize()
+assert type(hosted.method) is PmiRdfcil and hosted.method.net is hosted.net
+print(sum(float(p.double().abs().sum()) for p in hosted.net.parameters()))
+"""
+
+OURS = """
+from pmi_cl.utils.arguments.command_line import resolve
+from pmi_cl.utils.run.runner import build_model
+from pmi_cl.registry import catalogue
+resolved = resolve(["--model", "pmi_rdfcil", "--dataset", "seq-digits", "--seed", "5"])
+model = build_model(resolved, catalogue.load("dataset", "seq-digits")(resolved.args, "cpu"))
+print(sum(float(p.double().abs().sum()) for p in model.net.parameters()))
+"""
+
+
+def test_it_is_the_same_class_with_the_same_weights_in_both_worlds(mammoth_host: Path, tmp_path: Path) -> None:
+    """One implementation, and one policy of seeds: a network's first weights depend on the seed alone."""
+    assert python(tmp_path, WEIGHTS, str(mammoth_host)) == python(tmp_path, OURS)
+
+
+@pytest.mark.parametrize("more", [[], ["--model", "vpt", "--backbone", "clip-tiny"]], ids=["pmi_rdfcil", "vpt"])
+def test_on_a_data_set_of_ours_a_run_ends_as_in_our_own_runner(more: list[str], tmp_path: Path) -> None:
+    """The same images in the same order and crops, the same random numbers: the same accuracies, to the last digit."""
+    small = ["--n_epochs", "2", "--train_per_class", "20", "--batch_size", "16", "--seed", "3", "--lr", "0.05"]
+    inverted = ["--buffer_images", "40", "--inv_batch", "40", "--inv_steps", "5", "--cont_epochs", "5"]
+    words = [*(more or ["--model", "pmi_rdfcil", *inverted]), "--dataset", "seq-digits", *small]
+    own = run(tmp_path, *words, "--num_threads", "1", "--run_name", "own")
+    assert own.returncode == 0, own.stderr
+    (record,) = tmp_path.glob("runs/*/seq-digits/own/results.json")
+    expected = json.loads(record.read_text())["class_il"]["matrix"]
+    assert max(expected[-1]) > 15 and raw(mammoth(tmp_path, STAND_IN, *words)) == expected
+
+
+def test_a_script_inside_mammoth_registers_with_one_line(mammoth_host: Path, tmp_path: Path) -> None:
+    code = f"""
+import os, sys
+sys.path.insert(0, {str(mammoth_host)!r})
+from pmi_cl.mammoth import register
+register()
+import models, datasets, backbone
+print(sorted({{"pmi-rdfcil", "seq-digits", "pmi-resnet32", "pmi-seq-cifar100", "pmi-sgd"}}
+    & {{*models.REGISTERED_MODELS, *datasets.REGISTERED_DATASETS, *backbone.REGISTERED_BACKBONES}}))
+"""
+    assert python(tmp_path, code) == "['pmi-rdfcil', 'pmi-resnet32', 'pmi-seq-cifar100', 'pmi-sgd', 'seq-digits']"
+
+
+def test_a_script_leaves_its_results_where_it_is(mammoth_host: Path, tmp_path: Path) -> None:
+    """Importing Mammoth makes its checkout the current folder."""
+    code = """
+import sys
+from pmi_cl.mammoth import register
+register(sys.argv.pop(1))
+sys.argv[0] = "main.py"
+import main
+from utils.training import train
+train(*main.initialize())
+print("done")
+"""
+    before = {
+        path for path in mammoth_host.rglob("*") if path.name != "__pycache__" and path.parent.name != "__pycache__"
+    }
+    assert (
+        python(
+            tmp_path,
+            code,
+            str(mammoth_host),
+            "--model",
+            "pmi-sgd",
+            "--dataset",
+            "seq-digits",
+            *FEW,
+            "--stop_after",
+            "1",
+        )
+        == "done"
+    )
+    assert (tmp_path / "data/results/class-il/seq-digits/pmi_sgd/logs.pyd").is_file()
+    assert {
+        path for path in mammoth_host.rglob("*") if path.name != "__pycache__" and path.parent.name != "__pycache__"
+    } == before

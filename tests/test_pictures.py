@@ -1,0 +1,85 @@
+"""Pictures of images, accuracies and losses."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from pmi_cl.errors import UserError
+from pmi_cl.utils.reports import pictures
+
+
+def test_the_grid_shows_each_image_once_enlarged_pixel_by_pixel():
+    images = torch.zeros(6, 3, 8, 8)
+    images[:, 0] = torch.linspace(0, 1, 6)[:, None, None]
+    figure = pictures.sample_grid(images, torch.tensor([0, 0, 1, 1, 3, 3]), ["a", "b", "c", "d"], classes_per_task=2)
+    picture = pictures.pixels(figure)
+    assert picture.dtype == np.uint8 and picture.shape[2] == 3
+    for index in range(1, 6):  # the first is black, as the letters are
+        red = np.array([51 * index, 0, 0])
+        rows, columns = np.nonzero((picture == red).all(-1))
+        assert (np.ptp(rows) + 1, np.ptp(columns) + 1) == (48, 48)
+        assert (picture[rows.min() : rows.max() + 1, columns.min() : columns.max() + 1] == red).all()
+
+
+def test_the_grid_names_the_classes_and_tasks_that_have_images():
+    figure = pictures.sample_grid(
+        torch.rand(3, 1, 16, 16), torch.tensor([5, 0, 5]), [f"class_{label}" for label in range(6)], 2
+    )
+    assert sorted(text.get_text() for text in figure.texts) == ["class 0", "class 5", "task 1", "task 3"]
+
+
+def test_a_hundred_classes_stand_in_blocks_of_a_shape_that_fits_a_screen():
+    labels = torch.arange(300) % 100
+    figure = pictures.sample_grid(
+        torch.rand(300, 3, 32, 32), labels, [f"$long_name_of_a_class_{label}$" for label in range(100)], 10
+    )
+    height, width, _ = pictures.pixels(figure).shape
+    assert 0.7 < width / height < 2.5
+
+
+@pytest.mark.parametrize(("side", "shown"), [(8, 48), (16, 48), (28, 56), (32, 64), (64, 64), (224, 74)])
+def test_images_of_any_size_can_be_seen(side, shown):
+    picture = pictures.pixels(pictures.sample_grid(torch.full((1, 3, side, side), 0.4), torch.tensor([0]), ["a"], 1))
+    grey = (picture == 102).all(-1)  # here and there a letter has a pixel of the same grey
+    assert [int((grey.sum(axis) >= shown).sum()) for axis in (0, 1)] == [shown, shown]
+
+
+@pytest.mark.parametrize("tasks", [1, 5, 30])
+def test_the_accuracy_matrix_shows_its_numbers(tasks):
+    figure = pictures.accuracy_matrix(
+        [[float(row + column) for column in range(row + 1)] for row in range(tasks)], "class-il"
+    )
+    numbers = [text.get_text() for text in figure.axes[0].texts]
+    assert len(numbers) == (tasks * (tasks + 1) // 2 if tasks <= 25 else 0)
+    assert tasks != 5 or numbers[-1] == "8.0"
+    assert pictures.pixels(figure).std() > 0
+
+
+def test_the_single_row_of_joint_training_is_shown_in_full():
+    figure = pictures.accuracy_matrix([[float(task) for task in range(20)]], "joint")
+    assert [text.get_text() for text in figure.axes[0].texts] == [str(task) for task in range(20)]
+    assert [label.get_text() for label in figure.axes[0].get_yticklabels()] == ["1-20"]
+    height, width, _ = pictures.pixels(figure).shape
+    assert height < width / 2
+
+
+def test_curves_are_drawn_on_a_log_scale_where_they_can_be():
+    figure = pictures.loss_curves({"stem": [3.0, 1.0], "head": [2.0, 0.5]}, "inversion")
+    assert figure.axes[0].get_yscale() == "log" and len(figure.axes[0].lines) == 2
+    assert pictures.loss_curves({"stem": [1.0, 0.0]}, "inversion").axes[0].get_yscale() == "linear"
+    assert all(float(place).is_integer() for place in figure.axes[0].get_xticks())  # there is no half step
+
+
+def test_a_png_is_what_was_drawn(tmp_path):
+    picture = pictures.pixels(pictures.accuracy_matrix([[50.0]], "one"))
+    pictures.save_png(picture, tmp_path / "new" / "m.png")
+    assert np.array_equal(np.asarray(Image.open(tmp_path / "new" / "m.png")), picture)
+
+
+def test_a_picture_whose_folder_cannot_be_made_is_a_users_matter(tmp_path):
+    (tmp_path / "file").touch()
+    with pytest.raises(UserError, match=r"cannot make the folder .*choose another --output"):
+        pictures.save_png(np.zeros((2, 2, 3), np.uint8), tmp_path / "file" / "pictures" / "m.png", "--output")
