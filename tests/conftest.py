@@ -16,11 +16,10 @@ from pmi_cl.backbones.open_clip_library import open_clip_module
 from pmi_cl.registry.catalogue import Catalogue
 from tests.support.clip_weight_files import CONFIGS, TAGS, TINY
 from tests.support.command_runs import SLOW, complete, folder_of
+from tests.support.image_sets import UNPACK
 from tests.support.mammoth_runs import HOSTS, REAL, STAND_IN
 from tests.support.sample_registry import write_registry
 from tests.support.small_runs import words_of
-
-UNPACK = Path(os.environ.get("PMI_CL_UNPACK", Path(__file__).resolve().parents[2] / "shared" / "data" / "unpack.py"))
 
 
 @pytest.fixture(scope="session", autouse=True)

@@ -17,25 +17,7 @@ from pmi_cl.cli import main
 from pmi_cl.datasets.files.image_folder import read_images
 from pmi_cl.datasets.seq_folder import SeqFolder
 from pmi_cl.errors import UserError
-
-RED = (200, 30, 10)
-
-
-def write_image(
-    path: Path, size: tuple[int, int] = (20, 16), colour: tuple[int, ...] = RED, mode: str = "RGB", **options: Any
-) -> Path:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    Image.new("RGB", size, colour).convert(mode).save(path, **options)
-    return path
-
-
-def make_folder(root: Path, classes: int = 4, images: int = 5, parts: tuple[str, ...] = ("",)) -> Path:
-    """``classes`` folders c0, c1 ... of small PNG files, the grey level of which counts the images; below each of ``parts``."""
-    for part in parts:
-        for label in range(classes):
-            for k in range(images):
-                write_image(root / part / f"c{label}" / f"{k}.png", colour=(k, label, 0))
-    return root
+from tests.support.image_sets import RED, make_folder, write_image
 
 
 def load(root: Path, **values: Any) -> SeqFolder:

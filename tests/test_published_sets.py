@@ -24,8 +24,16 @@ from pmi_cl.datasets.seq_cub200 import SeqCub200
 from pmi_cl.datasets.seq_imagenet_r import SeqImageNetR
 from pmi_cl.datasets.seq_tinyimg import SeqTinyImageNet
 from pmi_cl.errors import UserError
-from tests.conftest import UNPACK
-from tests.support.image_sets import WNIDS, write, write_coda, write_cub, write_imagenet_r, write_parts, write_tiny
+from tests.support.image_sets import (
+    UNPACK,
+    WNIDS,
+    write,
+    write_coda,
+    write_cub,
+    write_imagenet_r,
+    write_parts,
+    write_tiny,
+)
 
 
 def np1993(count: int) -> list[int]:

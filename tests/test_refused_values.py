@@ -10,6 +10,7 @@ from pmi_cl.cli import main
 from pmi_cl.errors import RunFailed
 from pmi_cl.inversion.engine.descent import NonFiniteInversion
 from pmi_cl.inversion.engine.engine import Inversion
+from tests.support.image_sets import make_folder
 from tests.support.small_runs import begin, start, train_task, words_of
 
 
@@ -52,8 +53,6 @@ def test_an_inversion_that_diverges_names_its_flag(name: str, flag: str, monkeyp
 
 
 def test_check_says_the_tasks_that_a_folder_gives(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    from tests.test_image_folder import make_folder
-
     words = ["--model", "sgd", "--dataset", "seq-folder", "--data_dir", str(make_folder(tmp_path / "images"))]
     assert main([*words, "--results_path", str(tmp_path / "runs"), "--check"]) == 0
     rows = [line.split() for line in capsys.readouterr().out.splitlines()]

@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import io
+import os
 from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy
 from PIL import Image
 
 from pmi_cl.datasets.seq_tinyimg import SeqTinyImageNet
 
+UNPACK = Path(os.environ.get("PMI_CL_UNPACK", Path(__file__).resolve().parents[2] / "shared" / "data" / "unpack.py"))
+RED = (200, 30, 10)
 WNIDS = tuple(f"n{1_000_000 + 37 * k:08d}" for k in range(200))
 
 
@@ -112,3 +116,20 @@ def write_coda(base: Path, per_class: int = 3) -> dict[str, list[tuple[str, int]
             f"data:\n{files}targets:\n" + "".join(f"- {label}\n" for _, label in entries),
         )
     return rows
+
+
+def write_image(
+    path: Path, size: tuple[int, int] = (20, 16), colour: tuple[int, ...] = RED, mode: str = "RGB", **options: Any
+) -> Path:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    Image.new("RGB", size, colour).convert(mode).save(path, **options)
+    return path
+
+
+def make_folder(root: Path, classes: int = 4, images: int = 5, parts: tuple[str, ...] = ("",)) -> Path:
+    """``classes`` folders c0, c1 ... of small PNG files, the grey level of which counts the images; below each of ``parts``."""
+    for part in parts:
+        for label in range(classes):
+            for k in range(images):
+                write_image(root / part / f"c{label}" / f"{k}.png", colour=(k, label, 0))
+    return root
