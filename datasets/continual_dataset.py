@@ -14,6 +14,7 @@ from pmi_cl.datasets import augmentation
 from pmi_cl.datasets.class_orders import class_order
 from pmi_cl.datasets.input_form import InputForm, resized, varied
 from pmi_cl.datasets.selection import PlacedSplit, Split, first_of_each, hold_out, pick, rows_of
+from pmi_cl.datasets.task_split import TaskSplit, split_classes
 from pmi_cl.errors import UserError
 from pmi_cl.options import option, select
 from pmi_cl.seeding import seeded
@@ -41,6 +42,8 @@ class DataArguments:
 
     seed: int = 0
     n_tasks: int | None = None
+    base_classes: int | None = None
+    classes_per_task: tuple[int, ...] = ()
     n_classes: int | None = None
     train_per_class: int | None = None
     validation: float = 0.0
@@ -58,9 +61,10 @@ class RawData:
 
 
 class ContinualDataset(ABC):
-    """A labelled image set that is shown class by class in ``N_TASKS`` equal tasks.
+    """A labelled image set that is shown in tasks, each of classes of its own.
 
     Attributes:
+        tasks: which classes each task has.
         train, test: the images of the run, on the device if they fit, labels in task order: task t holds ``task_classes(t)``.
         class_order: the data set's own class ids in the order in which they are shown; label k is class ``class_order[k]``.
         class_names: the name of each label.
@@ -103,11 +107,11 @@ class ContinualDataset(ABC):
         arguments = select(DataArguments, vars(args))
         _check_amounts(arguments)
         self.class_order = self.shown_classes(args)
-        n_tasks = self.n_tasks(args)
+        tasks = self.task_split(args)
         self.seed = arguments.seed
         self.device = torch.device(device)
         raw = self.load(args, progress)
-        self.N_CLASSES, self.N_TASKS = len(self.class_order), n_tasks  # only now: load() reads the class's own numbers
+        self._set_tasks(tasks)  # only now: load() reads the class's own numbers
         self.class_names = [raw.class_names[label] for label in self.class_order]
         self.train, self.test = self._selected(raw, arguments)
         self._indices = {"train": self._by_task(self.train), "test": self._by_task(self.test)}
@@ -169,17 +173,20 @@ class ContinualDataset(ABC):
         return class_order(select(cls.Options, vars(args)).class_order, total)[:wanted]
 
     @classmethod
-    def n_tasks(cls, args: SimpleNamespace) -> int:
-        """How many tasks the run has, without torch. Raises UserError."""
+    def task_split(cls, args: SimpleNamespace) -> TaskSplit:
+        """Return which classes each task of the run has, without torch. Raises UserError."""
         n_classes = cls.n_classes(args)
-        wanted = select(DataArguments, vars(args)).n_tasks
-        n_tasks = cls.default_tasks(n_classes) if wanted is None else wanted
-        if n_tasks < 1 or n_classes % n_tasks:
-            divisors = [str(n) for n in range(1, n_classes + 1) if n_classes % n == 0]
-            raise UserError(
-                f"--n_tasks {n_tasks} does not divide the {n_classes} classes of {cls.NAME}: choose from {', '.join(divisors)}"
-            )
-        return n_tasks
+        wanted = select(DataArguments, vars(args))
+        n_tasks = cls.default_tasks(n_classes) if wanted.n_tasks is None else wanted.n_tasks
+        return split_classes(n_classes, n_tasks, wanted.base_classes, wanted.classes_per_task)
+
+    @classmethod
+    def n_tasks(cls, args: SimpleNamespace) -> int:
+        """Return how many tasks the run has, without torch. Raises UserError."""
+        return cls.task_split(args).n_tasks
+
+    def _set_tasks(self, tasks: TaskSplit) -> None:
+        self.tasks, self.N_CLASSES, self.N_TASKS = tasks, tasks.n_classes, tasks.n_tasks
 
     def _selected(self, raw: RawData, arguments: DataArguments) -> tuple[PlacedSplit, PlacedSplit]:
         """The two splits; with a held-out part that part is the test split."""
@@ -191,22 +198,22 @@ class ContinualDataset(ABC):
         return pick(raw.train, kept, order, self.device), pick(*test, order, self.device)
 
     def _by_task(self, split: PlacedSplit) -> list[Tensor]:
-        tasks = split.labels // self.N_CLASSES_PER_TASK
+        tasks = self.tasks.tasks_of(split.labels)
         return [(tasks == task).nonzero().squeeze(1) for task in range(self.N_TASKS)]
 
     @property
-    def N_CLASSES_PER_TASK(self) -> int:
-        """Classes of each task; the tasks are equal."""
-        return self.N_CLASSES // self.N_TASKS
+    def N_CLASSES_PER_TASK(self) -> int | list[int]:
+        """Return the classes of each task as Mammoth's data sets do: a number, or a list where tasks differ."""
+        return self.tasks.sizes[0] if self.tasks.equal else list(self.tasks.sizes)
 
     def task_classes(self, task: int) -> range:
-        """The labels of a task."""
-        return range(task * self.N_CLASSES_PER_TASK, (task + 1) * self.N_CLASSES_PER_TASK)
+        """Return the labels of a task."""
+        return self.tasks.classes(task)
 
     def as_one_task(self, tasks: int) -> ContinualDataset:
-        """The images of the first ``tasks`` tasks as a single one, for joint training."""
+        """Return the images of the first ``tasks`` tasks as a single one, for joint training."""
         whole = copy.copy(self)
-        whole.N_CLASSES, whole.N_TASKS = tasks * self.N_CLASSES_PER_TASK, 1
+        whole._set_tasks(self.tasks.joined(tasks))
         whole._indices = {"train": whole._by_task(self.train), "test": whole._by_task(self.test)}
         return whole
 

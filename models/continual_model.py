@@ -86,6 +86,7 @@ class ContinualModel(nn.Module):
     MEMORY: ClassVar[
         tuple[str, ...]
     ] = ()  # options that shape what is kept of a task: a run that goes on with it must share them
+    NAMES_UNSEEN = False  # True: every_class() can tell classes that no task has shown yet
     JOINT = False  # True: all tasks are shown at once, as one
     EVALUATION_BATCH = 500  # images that are evaluated together; a matter of memory alone
     Options: type = TrainingOptions
@@ -125,18 +126,18 @@ class ContinualModel(nn.Module):
 
     @property
     def cpt(self) -> int:
-        """Classes per task."""
-        return self.dataset.N_CLASSES_PER_TASK
+        """Return the number of classes of the current task."""
+        return self.dataset.tasks.sizes[self.current_task]
 
     @property
     def n_past_classes(self) -> int:
-        """Classes of the tasks before this one."""
-        return self.current_task * self.cpt
+        """Return the number of classes of the tasks before the current one."""
+        return self.dataset.tasks.past(self.current_task)
 
     @property
     def n_seen_classes(self) -> int:
-        """Classes of the tasks up to this one."""
-        return (self.current_task + 1) * self.cpt
+        """Return the number of classes of the tasks up to the current one."""
+        return self.dataset.tasks.seen(self.current_task)
 
     def n_epochs(self) -> int:
         """Epochs of the current task."""
@@ -214,6 +215,13 @@ class ContinualModel(nn.Module):
         """Images (b, c, h, w), normalised, to logits (b, seen classes)."""
         return self.net(x)
 
+    def every_class(self, x: Tensor) -> Tensor:
+        """Return the logits (b, all classes of the run) of images, of classes not seen yet, too.
+
+        Only where ``NAMES_UNSEEN`` says so. ``x`` is as in :meth:`forward`.
+        """
+        raise NotImplementedError(f"{type(self).__name__} cannot tell classes that it has not learned")
+
     def new_optimizer(self, parameters: Any) -> torch.optim.Optimizer:
         """Make SGD with the options' rate, momentum and weight decay over the parameters."""
         options = self.options
@@ -249,7 +257,8 @@ class ContinualModel(nn.Module):
         """Take up what comes before the optimiser: the task, the network, and what decides which of it trains."""
         self.current_task = state["task"]
         self.net.load_state_dict(state["net"])
-        if any(size != self.cpt for size in getattr(getattr(self.net, "head", None), "sizes", ())):
+        sizes = tuple(getattr(getattr(self.net, "head", None), "sizes", ()))
+        if sizes != self.dataset.tasks.sizes[: len(sizes)]:
             raise ValueError("the heads are not those of this run's tasks")
 
     def restore_optimizer(self) -> None:

@@ -100,6 +100,7 @@ class ClipModel(ContinualModel):
     """
 
     BACKBONE_KIND = "clip"
+    NAMES_UNSEEN = True
     DEFAULTS: ClassVar[dict[str, Any]] = {"backbone": "clip-vit-b-16"}
     EVALUATION_BATCH = 128
     TRAINS_TEXT = False  # True: modules in the text tower, so that its features change with every step
@@ -113,6 +114,7 @@ class ClipModel(ContinualModel):
         self._present_images()
         self.texts, self.evaluation_texts = self._class_texts()
         self._seen_text: Tensor | None = None
+        self._every_text: Tensor | None = None
         self._held_text: tuple[range, Tensor] | None = None
         with global_seed(self.args.seed, "learned"):
             self.learned = self.build().to(self.device)
@@ -223,6 +225,15 @@ class ClipModel(ContinualModel):
         """Images (b, 3, h, w), normalised, to logits (b, seen classes), as they are evaluated."""
         return self.logits(self.image_features(x), self.seen_text())
 
+    def every_class(self, x: Tensor) -> Tensor:
+        """Images (b, 3, h, w), normalised, to logits (b, all classes of the run), by the names of the classes."""
+        every = range(self.dataset.N_CLASSES)
+        if not self.TRAINS_TEXT:
+            return self.logits(self.image_features(x), self.evaluation_texts.frozen(every))
+        if self._every_text is None:
+            self._every_text = self.evaluation_texts.features(every)
+        return self.logits(self.image_features(x), self._every_text)
+
     # Training.
 
     def local_loss(self, features: Tensor, labels: Tensor) -> Tensor:
@@ -259,7 +270,7 @@ class ClipModel(ContinualModel):
         with global_seed(self.args.seed, "step", self.current_task, epoch, step, device=self.device):
             losses = self.losses(inputs, labels, epoch, step)
         told = self.descend(losses)
-        self._seen_text = None
+        self._seen_text = self._every_text = None
         return told
 
     def rate(self, epoch: int, step: int) -> float:
@@ -302,7 +313,7 @@ class ClipModel(ContinualModel):
 
     def load_weights(self, state: dict[str, Any]) -> None:
         """Take up the task and what is learned."""
-        self.current_task, self._seen_text = state["task"], None
+        self.current_task, self._seen_text, self._every_text = state["task"], None, None
         self.learned.load_state_dict(state["learned"])
 
     def restore_optimizer(self) -> None:

@@ -80,6 +80,7 @@ class CodaPrompt(ClipModel):
     """
 
     NAME = "coda_prompt"
+    NAMES_UNSEEN = False  # a linear head says nothing about classes it was not trained on
     Options: type = CodaPromptOptions
     options: CodaPromptOptions
 

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from pmi_cl.datasets.continual_dataset import ContinualDataset, ProgressCallback, RawData
 from pmi_cl.datasets.selection import PlacedSplit
+from pmi_cl.datasets.task_split import TaskSplit
 from pmi_cl.errors import UserError
 from pmi_cl.mammoth.flags import Flags, run_arguments
 from pmi_cl.registry.catalogue import INSTALLED, Entry
@@ -37,12 +38,11 @@ class TaskData(ContinualDataset):
             raise UserError(
                 f"{self.NAME} is of the setting {dataset.SETTING}: pmi-cl's methods learn classes, class-il or task-il"
             )
-        if not isinstance(dataset.N_CLASSES_PER_TASK, int):
-            raise UserError(
-                f"{self.NAME} has tasks of {dataset.N_CLASSES_PER_TASK} classes: pmi-cl's methods need equal tasks"
-            )
         self._dataset, self.device, self.seed, self.form = dataset, device, seed, None
-        self.N_CLASSES, self.N_TASKS = int(dataset.N_CLASSES), int(dataset.N_TASKS)
+        sizes = dataset.N_CLASSES_PER_TASK  # a number, or one for each task
+        self._set_tasks(
+            TaskSplit((sizes,) * int(dataset.N_TASKS) if isinstance(sizes, int) else tuple(map(int, sizes)))
+        )
         self.SIZE = tuple(dataset.SIZE)[-2:]
         normal = dataset.get_normalization_transform()
         self.MEAN, self.STD = (

@@ -26,7 +26,14 @@ SAME = (
     "seed",
 )  # mean in Mammoth what they mean here
 OF_METHODS = ("precision", "compile")  # options of a run that reach the method itself
-OF_DATASETS = ("n_tasks", "n_classes", "train_per_class", "offline")  # and those that reach the data set
+OF_DATASETS = (
+    "n_tasks",
+    "base_classes",
+    "classes_per_task",
+    "n_classes",
+    "train_per_class",
+    "offline",
+)  # and those that reach the data set
 # Mammoth's flags that a method of ours would ignore, what they must then be, and what to use.
 UNUSED: dict[str, tuple[Any, str]] = {
     "fitting_mode": ("epochs", "its schedule counts epochs"),

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from types import SimpleNamespace
 from typing import Any
 
+from pmi_cl.datasets.task_split import split_classes
 from pmi_cl.errors import UserError
 from pmi_cl.registry.catalogue import INSTALLED, KINDS, Catalogue, Entry, OptionSpec
 from pmi_cl.utils.arguments.presets import chosen_backbone, decide, presets_of
@@ -77,8 +78,7 @@ def resolve(argv: Sequence[str], catalogue: Catalogue = INSTALLED) -> Resolved:
         specs, strict_flags(argv, specs, backbone.constants.get("LACKS", {}), catalogue), presets, model, dataset
     )
     values |= {"model": model.name, "dataset": dataset.name}
-    if values["n_tasks"] is None and "N_TASKS" in dataset.constants:
-        values["n_tasks"], sources["n_tasks"] = dataset.constants["N_TASKS"], "data set"
+    values["n_tasks"], sources["n_tasks"] = _task_count(values, sources["n_tasks"], dataset)
     return _resolved(values, sources, catalogue)
 
 
@@ -214,7 +214,8 @@ def _resolved(values: Mapping[str, Any], sources: dict[str, str], catalogue: Cat
     check_kind(model, backbone, catalogue)
     args.device = device_name(args.device)
     _check_run_name(args.run_name)
-    _check_tasks(args, sources["n_tasks"], dataset)
+    _check_tasks(args, dataset)
+    _check_unseen(args, model, catalogue)
     return Resolved(args, sources, model, dataset, backbone)
 
 
@@ -250,27 +251,34 @@ def _check_run_name(name: str | None) -> None:
         )
 
 
-def _check_tasks(args: SimpleNamespace, source: str, dataset: Entry) -> None:
-    """Refuses classes that do not split evenly; a data set that learns its number of classes from the disk checks this itself."""
+def _task_count(values: Mapping[str, Any], source: str, dataset: Entry) -> tuple[int | None, str]:
+    """Return the number of tasks and where it is from; None where only the disk tells."""
+    sizes = values["classes_per_task"]
+    if sizes and values["n_tasks"] not in (None, len(sizes)):
+        raise UserError(
+            f"--n_tasks {values['n_tasks']}: --classes_per_task lists {len(sizes)} tasks; leave --n_tasks out"
+        )
+    if sizes:
+        return len(sizes), "classes_per_task"
+    if values["n_tasks"] is None and "N_TASKS" in dataset.constants:
+        return dataset.constants["N_TASKS"], "data set"
+    return values["n_tasks"], source
+
+
+def _check_unseen(args: SimpleNamespace, model: Entry, catalogue: Catalogue) -> None:
+    """Refuse to evaluate classes that the method cannot name; names the methods that can."""
+    if args.evaluate_unseen and not model.constants.get("NAMES_UNSEEN"):
+        able = ", ".join(entry.name for entry in catalogue.entries("model") if entry.constants.get("NAMES_UNSEEN"))
+        raise UserError(f"--evaluate_unseen 1: {model.name} cannot tell classes that it has not learned; choose {able}")
+
+
+def _check_tasks(args: SimpleNamespace, dataset: Entry) -> None:
+    """Refuse classes that do not split into the tasks; a data set that learns its classes from the disk checks itself."""
     known = dataset.constants.get("N_CLASSES")
     if known and args.n_classes and args.n_classes > known:
         raise UserError(f"--n_classes {args.n_classes}: {dataset.name} has {known} classes")
     classes = args.n_classes or known
-    if args.n_tasks and classes and classes % args.n_tasks:
-        choice = _nearest_divisors(classes, args.n_tasks)
-        flag, advice = (
-            (f"--n_classes {classes}", "add --n_tasks")
-            if source == "data set"
-            else (f"--n_tasks {args.n_tasks}", "try")
-        )
-        raise UserError(f"{flag}: {classes} classes do not split into {args.n_tasks} equal tasks; {advice} {choice}")
+    if classes and args.n_tasks:
+        split_classes(classes, args.n_tasks, args.base_classes, args.classes_per_task)
     if args.n_tasks and args.stop_after and args.stop_after > args.n_tasks:
         raise UserError(f"--stop_after {args.stop_after}: the run has {args.n_tasks} tasks")
-
-
-def _nearest_divisors(classes: int, wanted: int) -> str:
-    """The divisors of ``classes`` next to ``wanted``, below and above: "5 or 10" for 7 of 100."""
-    divisors = [number for number in range(1, classes + 1) if classes % number == 0]
-    below = [str(number) for number in divisors if number < wanted][-1:]
-    above = [str(number) for number in divisors if number > wanted][:1]
-    return " or ".join(below + above)

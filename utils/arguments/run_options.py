@@ -9,9 +9,18 @@ from pmi_cl.options import option
 DEVICES = "auto, cpu, cuda, cuda:N or N"
 
 GROUPS = {
-    "what to run": ("model", "dataset", "backbone", "model_config", "n_tasks", "seed"),
+    "what to run": (
+        "model",
+        "dataset",
+        "backbone",
+        "model_config",
+        "n_tasks",
+        "base_classes",
+        "classes_per_task",
+        "seed",
+    ),
     "a smaller run": ("n_classes", "train_per_class", "stop_after", "debug_mode"),
-    "evaluation": ("validation",),
+    "evaluation": ("validation", "evaluate_unseen"),
     "data and results": ("base_path", "offline", "results_path", "run_name", "tensorboard"),
     "stop and go on": ("savecheck", "loadcheck", "resume", "checkpoint_minutes"),
     "machine": ("device", "num_threads", "precision", "compile"),
@@ -38,6 +47,16 @@ class RunOptions:
         low=1,
         high=100_000,
     )
+    base_classes: int | None = option(
+        None,
+        "classes of the first task; the other n_tasks - 1 share the rest equally; none: all tasks are equal",
+        unit="classes",
+        low=1,
+        high=100_000,
+    )
+    classes_per_task: tuple[int, ...] = option(
+        (), "classes of each task, separated by commas; none: n_tasks and base_classes say it", low=1, high=100_000
+    )
     seed: int = option(0, "seed of every random number in the run", low=0, high=4294967295)
 
     n_classes: int | None = option(
@@ -53,6 +72,9 @@ class RunOptions:
 
     validation: float = option(
         0.0, "part of each training class that is held out and evaluated in place of the test set", low=0, high=0.99
+    )
+    evaluate_unseen: bool = option(
+        False, "1: evaluate all tasks each time, those not learned yet, too (methods that know classes by their names)"
     )
 
     base_path: str = option("./data", "folder of the data sets, filled on first use")

@@ -55,6 +55,39 @@ def micro(correct: Sequence[int], total: Sequence[int]) -> float:
     return float(100.0 * sum(correct) / sum(total))
 
 
+def transfer(square: Matrix) -> float:
+    """Return Transfer in %: how well tasks are known before they are learned (ZSCL; GIFT, section 4.1).
+
+    For each task but the first, the mean of its accuracies after each task before it; then the
+    mean over those tasks. One task: 0.
+
+    Args:
+        square: (T, T), row i after task i, on every task.
+    """
+    tasks = range(1, len(square))
+    return _mean([_mean([square[i][task] for i in range(task)]) for task in tasks])
+
+
+def square_summary(rows: Matrix) -> dict[str, object]:
+    """Return the figures of accuracies on all tasks, learned or not, as ``results.json`` holds them.
+
+    Args:
+        rows: (t + 1, T): before the first task, then after each of t tasks.
+
+    Returns:
+        ``before`` (T,) and ``matrix`` (t, T); ``transfer``, ``average`` (over the whole matrix) and
+        ``last`` (over its last row), in %, once all T tasks are learned, else None.
+    """
+    before, square = [list(row) for row in rows[:1]], [list(row) for row in rows[1:]]
+    whole = bool(square) and len(square) == len(square[0])
+    figures = {
+        "transfer": transfer(square) if whole else None,
+        "average": _mean([_mean(row) for row in square]) if whole else None,
+        "last": _mean(square[-1]) if whole else None,
+    }
+    return {"before": before[0] if before else None, "matrix": square, **figures}
+
+
 def summary(matrix: Matrix, micros: Sequence[float]) -> dict[str, object]:
     """The figures of one setting as ``results.json`` holds them; all ``None`` while no task has ended.
 
@@ -64,12 +97,8 @@ def summary(matrix: Matrix, micros: Sequence[float]) -> dict[str, object]:
     """
     rows = [[float(value) for value in row] for row in matrix]
     figures = {name: measure(rows) if rows else None for name, measure in _MEASURES.items()}
-    images = (
-        {"micro_last": micros[-1], "micro_average": _mean(micros)}
-        if micros
-        else {"micro_last": None, "micro_average": None}
-    )
-    return {"matrix": rows, **figures, **images}
+    images = {"micro_last": micros[-1] if micros else None, "micro_average": _mean(micros) if micros else None}
+    return {"matrix": rows, "micro": list(micros), **figures, **images}
 
 
 _MEASURES = {"last": last, "average": average, "forgetting": forgetting, "bwt": bwt}

@@ -146,7 +146,9 @@ def build_results(
     seconds: Mapping[str, float],
     peak_memory_mib: Mapping[str, float],
     inversion: Mapping[str, Any],
+    classes_per_task: Sequence[int],
     backbone_weights: Mapping[str, Any] | None = None,
+    everywhere: Mapping[str, Any] | None = None,
 ) -> dict[str, Any]:
     """Everything that ``results.json`` holds.
 
@@ -156,11 +158,14 @@ def build_results(
         class_il, task_il: made by :func:`pmi_cl.utils.records.metrics.summary`.
         seconds, peak_memory_mib: by phase, see :class:`pmi_cl.utils.records.resources.Phases`.
         inversion: made by :func:`inversion_figures`.
+        classes_per_task: the number of classes of each task.
+        everywhere: figures on all tasks, learned or not, by setting, made by
+            :func:`pmi_cl.utils.records.metrics.square_summary`; None: they were not asked for.
         backbone_weights: where a pre-trained backbone's weights came from: name, model, tag, file, sha256.
     """
     named = {"model": model, "dataset": dataset, "seed": seed, "backbone_weights": backbone_weights}
-    named |= {"status": status, "precision": precision}
-    figures = {"class_il": class_il, "task_il": task_il}
+    named |= {"status": status, "precision": precision, "classes_per_task": list(classes_per_task)}
+    figures = {"class_il": class_il, "task_il": task_il} | ({"everywhere": everywhere} if everywhere else {})
     costs = {"seconds": seconds, "peak_memory_mib": peak_memory_mib, "inversion": inversion}
     return {"schema": SCHEMA, **named, **figures, **costs, **surroundings()}
 

@@ -10,6 +10,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from pmi_cl.datasets.task_split import TaskSplit
+
 QUIET = (
     *("model", "dataset", "model_config", "seed", "results_path", "run_name", "base_path", "device", "num_threads"),
     *("progress", "non_verbose", "tensorboard", "savecheck", "checkpoint_minutes", "offline", "resume"),
@@ -18,6 +20,8 @@ PROTOCOL = (  # beside data set and tasks
     *("n_classes", "class_order", "split", "class_ids", "train_per_class", "validation", "stop_after"),
     *("data_dir", "test_fraction", "image_size"),
 )
+TASKS = ("n_tasks", "base_classes", "classes_per_task")  # the record's classes_per_task says what came of them
+OVER_IMAGES = {"last": "micro_last", "average": "micro_average"}  # what stands for a figure where tasks differ in size
 
 
 @dataclass(frozen=True)
@@ -38,14 +42,21 @@ class Run:
     @property
     def protocol(self) -> str:
         """What runs must share to be compared: data set, number of tasks, and how the classes and images were chosen, for people."""
-        tasks = max(len(row) for row in self.results["class_il"]["matrix"])
+        tasks = f"{max(len(row) for row in self.results['class_il']['matrix'])} tasks"
+        if not self.equal_tasks:
+            tasks = f"{TaskSplit(tuple(self.results['classes_per_task']))} (accuracies over all images)"
         named = [f"{name} {_text(self.args[name])}" for name in PROTOCOL if self.args.get(name) not in (None, 0)]
-        return ", ".join([self.args["dataset"], f"{tasks} tasks", *named])
+        return ", ".join([self.args["dataset"], tasks, *named])
+
+    @property
+    def equal_tasks(self) -> bool:
+        """Return whether all tasks have the same number of classes; version 0.1 knew no others."""
+        return len(set(self.results.get("classes_per_task", ()))) <= 1
 
     @property
     def typed(self) -> tuple[str, ...]:
         """The flags that were typed, but for those of the protocol and those that change no figure, as "name=value"."""
-        hidden = (*QUIET, *PROTOCOL, "n_tasks")
+        hidden = (*QUIET, *PROTOCOL, *TASKS)
         names = sorted(name for name, source in self.sources.items() if source == "flag" and name not in hidden)
         return tuple(f"{name}={_text(self.args[name])}" for name in names)
 
@@ -74,8 +85,14 @@ class Row:
         """Method and settings."""
         return f"{self.method} {self.settings}".strip()
 
+    @property
+    def equal_tasks(self) -> bool:
+        """Return whether all tasks have the same number of classes; the runs of a row share it."""
+        return next(iter(self.runs.values())).equal_tasks
+
     def figure(self, part: str, name: str) -> dict[int, float]:
         """One figure of ``results.json`` by seed, of the runs that have it."""
+        name = name if self.equal_tasks or part == "inversion" else OVER_IMAGES.get(name, name)
         found = {seed: run.results[part].get(name) for seed, run in self.runs.items()}
         return {seed: float(value) for seed, value in found.items() if value is not None}
 
@@ -84,8 +101,14 @@ class Row:
         return {seed: sum(run.results["seconds"].values()) / 60 for seed, run in self.runs.items()}
 
     def curve(self) -> list[list[float]]:
-        """For each seed, the mean accuracy in % over the tasks seen, after each task; joint training has one value."""
-        return [[statistics.mean(row) for row in run.results["class_il"]["matrix"]] for run in self.runs.values()]
+        """Return for each seed the accuracy in % after each task; joint training has one value.
+
+        It is the mean over the tasks seen, or over all images where tasks differ in size.
+        """
+        found = [run.results["class_il"] for run in self.runs.values()]
+        if not self.equal_tasks:
+            return [list(figures["micro"]) for figures in found]
+        return [[statistics.mean(row) for row in figures["matrix"]] for figures in found]
 
 
 def read_runs(folders: Iterable[Path]) -> tuple[list[Run], list[str]]:
@@ -145,7 +168,7 @@ def _rows(runs: Sequence[Run], shared: Collection[str]) -> list[Row]:
         alike[run.args["model"], run.settings(shared)].append(run)
     groups: dict[tuple[str, str], list[Run]] = defaultdict(list)
     for (method, words), members in alike.items():
-        names = sorted({name for run in members for name in run.args} - {*QUIET, *PROTOCOL, "n_tasks"})
+        names = sorted({name for run in members for name in run.args} - {*QUIET, *PROTOCOL, *TASKS})
         values = {name: [_value(run, name, members) for run in members] for name in names}
         differing = [name for name in names if any(value != values[name][0] for value in values[name])]
         for place, run in enumerate(members):

@@ -20,6 +20,8 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
+    from pmi_cl.datasets.task_split import TaskSplit
+
 _DPI = 100
 _FONT_POINTS = 9
 _LETTER = 7.5  # width in pixels of a letter of that size
@@ -31,7 +33,7 @@ _LONGEST_NAME = 22  # letters
 
 
 def sample_grid(
-    images: torch.Tensor, labels: torch.Tensor, class_names: Sequence[str], classes_per_task: int, per_class: int = 10
+    images: torch.Tensor, labels: torch.Tensor, class_names: Sequence[str], tasks: TaskSplit, per_class: int = 10
 ) -> Figure:
     """Images in rows by class, each row with its class's name, under a heading for each task; blocks of rows side by side.
 
@@ -47,15 +49,17 @@ def sample_grid(
     left = math.ceil(longest * _LETTER) + 12
     columns = max(len(row) for row in shown.values())
     height, width = tiles.shape[1] + _GAP, left + columns * (tiles.shape[2] + _GAP) + _MARGIN
-    blocks = _blocks([(label // classes_per_task, label) for label in shown], height, width)
+    blocks = _blocks([(tasks.task_of(label), label) for label in shown], height, width)
     return _paste(shown, blocks, class_names, (height, width, left))
 
 
-def accuracy_matrix(matrix: Sequence[Sequence[float]], title: str) -> Figure:
-    """A heat map of accuracies with its numbers.
+def accuracy_matrix(matrix: Sequence[Sequence[float]], title: str, from_start: bool = False) -> Figure:
+    """Draw a heat map of accuracies with its numbers.
 
     Args:
-        matrix: row i holds the accuracies in % on tasks 0..i after task i; at least one row. A single longer row: joint training.
+        matrix: row i holds the accuracies in % after task i, on tasks 0..i or on all; at least one
+            row. A single longer row: joint training.
+        from_start: the first row holds the accuracies before the first task.
     """
     import numpy as np
     from matplotlib.figure import Figure
@@ -65,13 +69,15 @@ def accuracy_matrix(matrix: Sequence[Sequence[float]], title: str) -> Figure:
     for index, row in enumerate(matrix):
         table[index, : len(row)] = row
     side = min(12.0, max(3.2, 0.52 * tasks + 1.2))
-    figure = Figure(figsize=(side + 0.9, side if rows == tasks else 2.4), dpi=_DPI, layout="constrained")
+    height = max(2.4, side * rows / tasks) if rows != tasks else side
+    figure = Figure(figsize=(side + 0.9, height), dpi=_DPI, layout="constrained")
     axes = figure.add_subplot()
     heat = axes.imshow(table, cmap="viridis", vmin=0, vmax=100)
     _write_cells(axes, table)
     every = max(1, tasks // 20)
     axes.set_xticks(range(0, tasks, every), [str(task + 1) for task in range(0, tasks, every)])
-    learned = [f"1-{tasks}"] if rows < tasks else [str(row + 1) for row in range(0, rows, every)]
+    learned = ["none" if from_start and row == 0 else str(row + 1 - from_start) for row in range(0, rows, every)]
+    learned = [f"1-{tasks}"] if rows == 1 and not from_start else learned
     axes.set_yticks(range(0, rows, every), learned)
     axes.set_xlabel("accuracy on task")
     axes.set_ylabel("after task")

@@ -1,4 +1,4 @@
-"""Accuracy on every task seen so far, with and without being told the task."""
+"""Measure the accuracy on every task: among all classes seen, within the task's own, and on tasks not yet learned."""
 
 from __future__ import annotations
 
@@ -10,51 +10,118 @@ import torch
 from pmi_cl.utils.records.metrics import micro
 
 if TYPE_CHECKING:
+    from torch import Tensor
+
     from pmi_cl.datasets.continual_dataset import ContinualDataset
     from pmi_cl.models.continual_model import ContinualModel
 
 
 @dataclass(frozen=True)
 class Accuracies:
-    """Accuracies in % on tasks 0..t (``class_il``: among all seen classes; ``task_il``: among the task's own), and over all images."""
+    """Accuracies in %, by task.
+
+    Attributes:
+        class_il: on each seen task, among all classes seen so far.
+        task_il: on each seen task, among the task's own classes.
+        micro_class_il, micro_task_il: the same over all images together.
+        everywhere: on every task of the run, learned or not, where that was asked for:
+            ``class_il`` among all classes of the run, ``task_il`` among the task's own.
+    """
 
     class_il: list[float]
     task_il: list[float]
     micro_class_il: float
     micro_task_il: float
+    everywhere: dict[str, list[float]] | None = None
+
+
+@dataclass(frozen=True)
+class Counts:
+    """Test images of a task, and how many of them are classified rightly; 0-dimensional tensors.
+
+    Attributes:
+        images: all of them.
+        seen: right among the classes seen so far; 0 of a task that is not learned yet.
+        own: right among the task's own classes.
+        every: right among all classes of the run; None where the method cannot tell unseen ones.
+    """
+
+    images: int
+    seen: Tensor
+    own: Tensor
+    every: Tensor | None
 
 
 def evaluate(
-    model: ContinualModel, dataset: ContinualDataset, n_tasks: int, most_batches: int | None = None
+    model: ContinualModel,
+    dataset: ContinualDataset,
+    n_tasks: int,
+    most_batches: int | None = None,
+    every_task: int | None = None,
 ) -> Accuracies:
-    """Evaluate a method on the test images of tasks 0..n_tasks-1; its network comes back in the mode it was in.
+    """Evaluate a method on the test images of tasks 0..n_tasks-1, and on others where asked to.
+
+    The network comes back in the mode it was in.
 
     Args:
+        n_tasks: tasks learned so far.
         most_batches: of each task; None: all.
+        every_task: how many tasks ``everywhere`` covers; None: it is left out.
     """
+    counts = _counts(model, dataset, max(n_tasks, every_task or 0), n_tasks, most_batches, every_task is not None)
+    seen = counts[:n_tasks]
+    images = [count.images for count in seen]
+    free, own = [int(count.seen) for count in seen], [int(count.own) for count in seen]
+    everywhere = None if every_task is None else _everywhere(counts[:every_task])
+    return Accuracies(
+        _percent(free, images), _percent(own, images), micro(free, images), micro(own, images), everywhere
+    )
+
+
+def before_training(
+    model: ContinualModel, dataset: ContinualDataset, every_task: int, most_batches: int | None = None
+) -> dict[str, list[float]]:
+    """Return ``Accuracies.everywhere`` of a method that has not learned a task yet."""
+    return _everywhere(_counts(model, dataset, every_task, 0, most_batches, True))
+
+
+def _everywhere(counts: list[Counts]) -> dict[str, list[float]]:
+    images = [count.images for count in counts]
+    every = [int(count.every) for count in counts if count.every is not None]
+    return {"class_il": _percent(every, images), "task_il": _percent([int(count.own) for count in counts], images)}
+
+
+def _percent(right: list[int], images: list[int]) -> list[float]:
+    return [100.0 * correct / total for correct, total in zip(right, images, strict=True)]
+
+
+def _counts(
+    model: ContinualModel, dataset: ContinualDataset, tasks: int, learned: int, most: int | None, every: bool
+) -> list[Counts]:
     training = model.net.training
     model.net.eval()
     try:
         with torch.no_grad():
-            counts = [_correct(model, dataset, task, most_batches) for task in range(n_tasks)]
+            return [_of_task(model, dataset, task, task < learned, most, every) for task in range(tasks)]
     finally:
         model.net.train(training)
-    totals, free, told = ([int(count[i]) for count in counts] for i in range(3))
-    percent = [[100.0 * right / total for right, total in zip(rights, totals, strict=True)] for rights in (free, told)]
-    return Accuracies(percent[0], percent[1], micro(free, totals), micro(told, totals))
 
 
-def _correct(
-    model: ContinualModel, dataset: ContinualDataset, task: int, most: int | None
-) -> tuple[int, torch.Tensor, torch.Tensor]:
-    """(images, right among all seen classes, right among the task's own) of one task."""
+def _of_task(
+    model: ContinualModel, dataset: ContinualDataset, task: int, learned: bool, most: int | None, every: bool
+) -> Counts:
     classes = dataset.task_classes(task)
-    total, free, told = 0, torch.zeros((), device=dataset.device), torch.zeros((), device=dataset.device)
-    for number, (images, labels) in enumerate(dataset.plain_batches(task, "test", model.EVALUATION_BATCH)):
+    seen, own, total = (torch.zeros((), device=dataset.device) for _ in range(3))
+    images = 0
+    for number, (inputs, labels) in enumerate(dataset.plain_batches(task, "test", model.EVALUATION_BATCH)):
         if number == most:
             break
-        logits = model(images)
-        total += len(labels)
-        free += (logits.argmax(1) == labels).sum()
-        told += (logits[:, classes.start : classes.stop].argmax(1) + classes.start == labels).sum()
-    return total, free, told
+        logits = model.every_class(inputs) if every else model(inputs)
+        images += len(labels)
+        own += (logits[:, classes.start : classes.stop].argmax(1) + classes.start == labels).sum()
+        if every:
+            total += (logits.argmax(1) == labels).sum()
+            logits = logits[:, : model.n_seen_classes]
+        if learned:
+            seen += (logits.argmax(1) == labels).sum()
+    return Counts(images, seen, own, total if every else None)

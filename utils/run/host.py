@@ -7,7 +7,7 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from pmi_cl.utils.records.metrics import Matrix, average, last
 from pmi_cl.utils.records.resources import Phases
@@ -19,6 +19,8 @@ from pmi_cl.utils.run.progress import Progress
 if TYPE_CHECKING:
     import torch
     from matplotlib.figure import Figure
+
+    from pmi_cl.datasets.task_split import TaskSplit
 
 
 class RunHost:
@@ -33,7 +35,7 @@ class RunHost:
         interrupts: Interrupts,
         picture_folder: Path,
         class_names: Sequence[str],
-        classes_per_task: int,
+        tasks: TaskSplit,
         save: Callable[[], None],
         checkpoint_minutes: float | None,
     ) -> None:
@@ -41,6 +43,7 @@ class RunHost:
         Args:
             picture_folder: where PNGs go.
             class_names: the name of each label.
+            tasks: which classes each task has.
             save: writes a checkpoint of everything.
             checkpoint_minutes: time between two saves at safe points; ``None``: only when interrupted.
         """
@@ -50,7 +53,7 @@ class RunHost:
         self._interrupts = interrupts
         self._picture_folder = picture_folder
         self._class_names = class_names
-        self._classes_per_task = classes_per_task
+        self._tasks = tasks
         self._save = save
         self._checkpoint_seconds = float("inf") if checkpoint_minutes is None else 60 * checkpoint_minutes
         self._saved = time.monotonic()
@@ -66,7 +69,7 @@ class RunHost:
 
     def images(self, tag: str, images: torch.Tensor, labels: torch.Tensor) -> None:
         """Shows images (n, 3, h, w) in [0, 1] by class, as ``pictures/<tag>.png`` and in TensorBoard. ``labels``: (n,), task order."""
-        self._show(tag, pictures.sample_grid(images, labels, self._class_names, self._classes_per_task))
+        self._show(tag, pictures.sample_grid(images, labels, self._class_names, self._tasks))
 
     def curves(self, tag: str, losses: Mapping[str, Sequence[float]]) -> None:
         """Shows the losses of each layer, by its name, against the step, as ``pictures/<tag>.png`` and in TensorBoard."""
@@ -80,6 +83,21 @@ class RunHost:
         self._events.scalars({**by_task, **averages}, tasks)
         title = f"{setting} after task {tasks}: last {last(matrix):.2f} %, average {average(matrix):.2f} %"
         self._show(f"accuracy-{setting}", pictures.accuracy_matrix(matrix, title), tasks)
+
+    def accuracies_everywhere(self, setting: str, figures: Mapping[str, Any]) -> None:
+        """Show the accuracies on all tasks, learned or not: the square matrix, the row before training first.
+
+        Args:
+            setting: "class-il" or "task-il".
+            figures: made by :func:`pmi_cl.utils.records.metrics.square_summary`.
+        """
+        done = len(figures["matrix"])
+        named = {name: figures[name] for name in ("transfer", "average", "last") if figures[name] is not None}
+        self._events.scalars({f"{setting} of all tasks/{name}": value for name, value in named.items()}, done)
+        told = ", ".join(f"{name} {value:.2f} %" for name, value in named.items())
+        title = f"{setting} on all tasks after task {done}" + (f": {told}" if told else "")
+        rows = [figures["before"], *figures["matrix"]]
+        self._show(f"accuracy-{setting}-all-tasks", pictures.accuracy_matrix(rows, title, from_start=True), done)
 
     def phase(self, name: str) -> AbstractContextManager[None]:
         """Charges the seconds and the memory of the body to ``name``."""

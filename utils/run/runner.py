@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import inspect
+import statistics
 from pathlib import Path
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
@@ -132,7 +133,7 @@ class _Run:
             interrupts=interrupts,
             picture_folder=self.record.pictures,
             class_names=dataset.class_names,
-            classes_per_task=dataset.N_CLASSES_PER_TASK,
+            tasks=dataset.tasks,
             save=self._save,
             checkpoint_minutes=args.checkpoint_minutes,
         )
@@ -166,7 +167,7 @@ class _Run:
             self.record.write_args(vars(self.args), self.resolved.sources, self.weights)
             self.held.enter_context(run_lock(self.record.folder))
         self._say(
-            f"{self.record.folder}: {self.identity['model']} on {self.identity['dataset']}, {self.dataset.N_TASKS} tasks, {self.device}"
+            f"{self.record.folder}: {self.identity['model']} on {self.identity['dataset']}, {self.dataset.tasks}, {self.device}"
         )
         if self.args.resume and self.training.position.task >= self.training.last_task:
             self._say("already finished: there is nothing left to train; its figures again")
@@ -217,13 +218,18 @@ class _Run:
             self.record.checkpoint.unlink(missing_ok=True)
 
     def headline(self) -> str:
-        """The last line: the last accuracy, as papers name it, and what else is compared."""
-        matrix = self.training.class_il
-        figures = f"A_{len(matrix[-1])} = {metrics.last(matrix):.2f} % (last class-IL accuracy)"
+        """Return the last line: the last accuracy, as papers name it, and what else is compared."""
+        matrix, micro = self.training.class_il, self.training.micro["class_il"]
+        equal = self.dataset.tasks.equal
+        figures = f"A_{len(matrix[-1])} = {metrics.last(matrix) if equal else micro[-1]:.2f} %"
+        figures += " (last class-IL accuracy" + ("" if equal else f" over all images; {metrics.last(matrix):.2f} %")
+        figures += ")" if equal else " as a mean over tasks)"
         if len(matrix) > 1:
-            figures += (
-                f", average incremental {metrics.average(matrix):.2f} %, forgetting {metrics.forgetting(matrix):.2f}"
-            )
+            average = metrics.average(matrix) if equal else statistics.mean(micro)
+            figures += f", average incremental {average:.2f} %, forgetting {metrics.forgetting(matrix):.2f}"
+        everywhere = self._everywhere()
+        if everywhere and everywhere["task_il"]["transfer"] is not None:
+            figures += f", transfer {everywhere['task_il']['transfer']:.2f} % (task identity known)"
         return f"{self.identity['model']} on {self.identity['dataset']}, seed {self.args.seed}: {figures}"
 
     def _after_task(self) -> None:
@@ -232,11 +238,12 @@ class _Run:
         self.host.save()
         for setting, matrix in (("class-il", training.class_il), ("task-il", training.task_il)):
             self.host.accuracies(setting, matrix)
+        for setting, figures in (self._everywhere() or {}).items():
+            self.host.accuracies_everywhere(setting.replace("_", "-"), figures)
         rows = [f"{value:.1f}" for value in training.class_il[-1]]
         done = f"after task {training.position.task} of {training.last_task}"
-        self._say(
-            f"{done}: class-IL {metrics.last(training.class_il):.2f} % [{' '.join(rows)}], task-IL {metrics.last(training.task_il):.2f} %"
-        )
+        free, own = metrics.last(training.class_il), metrics.last(training.task_il)
+        self._say(f"{done}: class-IL {free:.2f} % [{' '.join(rows)}], task-IL {own:.2f} %")
         self._write_results("running")
         if self.args.savecheck == "task":
             self._save(self.record.folder / f"checkpoint-task{training.position.task}.pt")
@@ -258,8 +265,15 @@ class _Run:
                 seconds=self.phases.seconds(),
                 peak_memory_mib=self.phases.peak_memory_mib(),
                 inversion=inversion_figures(self.model.inversion_figures()),
+                classes_per_task=self.dataset.tasks.sizes,
+                everywhere=self._everywhere(),
             )
         )
+
+    def _everywhere(self) -> dict[str, Any] | None:
+        """Return the figures on all tasks, learned or not, by setting; None where they were not asked for."""
+        rows = self.training.everywhere
+        return {setting: metrics.square_summary(rows[setting]) for setting in rows} if rows["task_il"] else None
 
     def _save(self, path: Path | None = None) -> None:
         state = {

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from pmi_cl.errors import RunFailed
-from pmi_cl.utils.run.evaluation import evaluate
+from pmi_cl.utils.run.evaluation import before_training, evaluate
 
 if TYPE_CHECKING:
     from types import SimpleNamespace
@@ -50,6 +50,8 @@ class Training:
         steps: how many were taken so far, over all tasks.
         class_il, task_il: the accuracy matrices so far.
         micro: for both settings, the accuracy over all images together after each task.
+        everywhere: for both settings, with ``--evaluate_unseen 1``, the accuracies on all tasks:
+            a row before the first task, and one after each.
     """
 
     def __init__(
@@ -68,6 +70,7 @@ class Training:
         self.class_il: list[list[float]] = []
         self.task_il: list[list[float]] = []
         self.micro: dict[str, list[float]] = {"class_il": [], "task_il": []}
+        self.everywhere: dict[str, list[list[float]]] = {"class_il": [], "task_il": []}
         self._seen, self._since = 0, time.perf_counter()
 
     @property
@@ -88,7 +91,15 @@ class Training:
             self.model.current_task = self.position.task
             do[self.position.phase]()
 
+    @property
+    def _most_batches(self) -> int | None:
+        """Return how many batches of a task are evaluated; None: all."""
+        return DEBUG_STEPS if self.args.debug_mode else None
+
     def _begin(self) -> None:
+        if self.args.evaluate_unseen and not self.everywhere["task_il"]:
+            with self.host.phase("evaluation"):
+                self._keep_everywhere(before_training(self.model, self.dataset, self.tasks, self._most_batches))
         self.model.grow()
         self.position.phase = "prepare"
 
@@ -157,7 +168,10 @@ class Training:
         task = self.position.task
         with self.host.phase("evaluation"):
             seen = self.tasks if self.model.JOINT else task + 1
-            found = evaluate(self.model, self.dataset, seen, most_batches=DEBUG_STEPS if self.args.debug_mode else None)
+            every = self.tasks if self.args.evaluate_unseen else None
+            found = evaluate(self.model, self.dataset, seen, self._most_batches, every)
+        if found.everywhere is not None:
+            self._keep_everywhere(found.everywhere)
         self.class_il.append(found.class_il)
         self.task_il.append(found.task_il)
         self.micro["class_il"].append(found.micro_class_il)
@@ -166,9 +180,14 @@ class Training:
         self.after_task()
         self.host.safe_point()
 
+    def _keep_everywhere(self, rows: dict[str, list[float]]) -> None:
+        for setting, row in rows.items():
+            self.everywhere[setting].append(row)
+
     def state(self) -> dict[str, Any]:
         """Everything that the run needs to go on, as tensors and plain data."""
         progress = {"position": asdict(self.position), "steps": self.steps, "micro": self.micro}
+        progress["everywhere"] = self.everywhere
         matrices = {"class_il": self.class_il, "task_il": self.task_il}
         return {**progress, **matrices, "method": self.model.state()}
 
@@ -181,6 +200,8 @@ class Training:
             state["task_il"],
             {name: list(state["micro"][name]) for name in ("class_il", "task_il")},
         )
+        # version 0.1 did not evaluate tasks that are not learned
+        self.everywhere = state.get("everywhere", {"class_il": [], "task_il": []})
         self.model.load_state(state["method"])
 
     def _check(self, state: dict[str, Any]) -> None:
