@@ -110,14 +110,18 @@ class ContinualDataset(ABC):
         tasks = self.task_split(args)
         self.seed = arguments.seed
         self.device = torch.device(device)
-        raw = self.load(args, progress)
+        self._read(args, progress)
         self._set_tasks(tasks)  # only now: load() reads the class's own numbers
-        self.class_names = [raw.class_names[label] for label in self.class_order]
-        self.train, self.test = self._selected(raw, arguments)
         self._indices = {"train": self._by_task(self.train), "test": self._by_task(self.test)}
         self._mean = torch.tensor(self.MEAN, device=self.device)
         self._std = torch.tensor(self.STD, device=self.device)
         self.form: InputForm | None = None
+
+    def _read(self, args: SimpleNamespace, progress: ProgressCallback | None) -> None:
+        """Set ``class_names``, ``train`` and ``test`` for the classes of ``class_order``."""
+        raw = self.load(args, progress)
+        self.class_names = [raw.class_names[label] for label in self.class_order]
+        self.train, self.test = self._selected(raw, select(DataArguments, vars(args)))
 
     @abstractmethod
     def load(self, args: SimpleNamespace, progress: ProgressCallback | None) -> RawData:
@@ -234,18 +238,30 @@ class ContinualDataset(ABC):
         self._mean = torch.tensor(form.mean, device=self.device)
         self._std = torch.tensor(form.std, device=self.device)
 
+    def prompt_of(self, label: int) -> str:
+        """Return the sentence that a class is trained by, with ``{}`` for its name."""
+        return self.PROMPT
+
+    def templates_of(self, label: int) -> tuple[str, ...]:
+        """Return the sentences for a class whose features are averaged for the evaluation."""
+        return self.TEMPLATES
+
     @property
     def prompt_names(self) -> list[str]:
         """The name of each label as a prompt has it."""
         return [name.replace("_", " ") for name in self.class_names]
 
-    def normalise(self, images: Tensor) -> Tensor:
-        """uint8 (b, c, h, w) to float32 with the data set's, or the form's, size, mean and standard deviation, channels_last."""
+    def normalise(self, images: Tensor, labels: Tensor | None = None) -> Tensor:
+        """Return uint8 (b, c, h, w) as float32, channels_last, with the size, mean and deviation that a network gets.
+
+        Args:
+            labels: (b,); needed only where tasks bring data sets of their own.
+        """
         images = resized(images, self.form.size, self.form.resize) if self.form else images
         return augmentation.normalise(images, self._mean, self._std)
 
-    def denormalise(self, images: Tensor) -> Tensor:
-        """Normalised (b, c, h, w) back to floats in [0, 1], for pictures."""
+    def denormalise(self, images: Tensor, labels: Tensor | None = None) -> Tensor:
+        """Return normalised (b, c, h, w) as floats in [0, 1], for pictures. ``labels`` as in :meth:`normalise`."""
         return augmentation.denormalise(images, self._mean, self._std)
 
     def augment(self, images: Tensor, generator: Generator) -> Tensor:
@@ -257,7 +273,7 @@ class ContinualDataset(ABC):
             images: uint8 pixels, or floats that are normalised already (synthetic images).
             generator: a CPU generator (:func:`pmi_cl.seeding.seeded`): the crops are the same on every device.
         """
-        if self.form:
+        if self.form and self.form.augment != "own":
             images = varied(images, self.form, generator) if self.form.augment == "crop" else images
             return images if images.is_floating_point() else self.normalise(images)
         floats = images if images.is_floating_point() else self.normalise(images)
@@ -270,7 +286,16 @@ class ContinualDataset(ABC):
         """All (normalised images, labels) of a task, in the order of the split, not augmented; the last batch may be short."""
         source = self.train if split == "train" else self.test
         for rows in self._indices[split][task].split(batch_size):
-            yield self.normalise(source.pixels(rows)), source.labels[rows]
+            yield self._plain(source, rows), source.labels[rows]
+
+    def _plain(self, split: PlacedSplit, rows: Tensor) -> Tensor:
+        """Return the images at ``rows``, normalised."""
+        return self.normalise(split.pixels(rows))
+
+    def _varied(self, rows: Tensor, *key: int) -> tuple[Tensor, Tensor]:
+        """Return the training images at ``rows``, augmented by random numbers of ``key``, and as uint8 pixels."""
+        images = self.train.pixels(rows)
+        return self.augment(images, seeded(self.seed, "augment", *key)), images
 
     def steps_per_epoch(self, task: int, batch_size: int) -> int:
         """Full batches of one epoch; what is left over is left out. A task smaller than a batch still gives one."""
@@ -294,17 +319,12 @@ class ContinualDataset(ABC):
         rows = self.train_indices(task)
         shuffle = torch.randperm(len(rows), generator=seeded(self.seed, "order", task, epoch))
         rows = rows[shuffle.to(self.device, non_blocking=True)]
-        places = rows.to(
-            self.train.images.device
-        )  # here once: asked of a GPU batch by batch, it would be waited for at every step
+        # here once: asked of a GPU batch by batch, it would be waited for at every step
+        places = rows.to(self.train.place)
         for step in range(start, self.steps_per_epoch(task, batch_size)):
             batch = slice(step * batch_size, (step + 1) * batch_size)
-            images = self.train.pixels(places[batch])
-            yield (
-                self.augment(images, seeded(self.seed, "augment", task, epoch, step)),
-                self.train.labels[rows[batch]],
-                images,
-            )
+            inputs, pixels = self._varied(places[batch], task, epoch, step)
+            yield inputs, self.train.labels[rows[batch]], pixels
 
 
 def _check_amounts(arguments: DataArguments) -> None:

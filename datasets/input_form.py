@@ -23,7 +23,8 @@ class InputForm:
         mean, std: of each channel, in [0, 1].
         resize: "squash" resizes each side by itself (PROOF's protocol); "crop" makes the shorter side ``size`` and keeps the
             middle (CLIP's own).
-        augment: "none", or "crop": a random part of at least nine tenths of the image, resized.
+        augment: "none"; "crop": a random part of at least nine tenths of the image, resized; or
+            "own": as the data set varies its images.
     """
 
     size: int
@@ -33,8 +34,9 @@ class InputForm:
     augment: str = "none"
 
     def __post_init__(self) -> None:
-        if self.resize not in ("squash", "crop") or self.augment not in ("none", "crop"):
-            raise ValueError(f"resize {self.resize!r} must be squash or crop, augment {self.augment!r} none or crop")
+        if self.resize not in ("squash", "crop") or self.augment not in ("none", "crop", "own"):
+            both = f"resize {self.resize!r} must be squash or crop, augment {self.augment!r} none, crop or own"
+            raise ValueError(both)
 
 
 def resized(images: Tensor, size: int, resize: str) -> Tensor:

@@ -41,6 +41,16 @@ class PlacedSplit:
     images: Tensor | GatheredImages
     labels: Tensor
 
+    @property
+    def place(self) -> torch.device:
+        """Return the device on which rows are looked up without waiting."""
+        return self.images.device
+
+    @property
+    def channels(self) -> int:
+        """Return the number of channels of the images."""
+        return int(self.images.shape[1])
+
     def pixels(self, rows: Tensor) -> Tensor:
         """The images at ``rows`` (int64, on any device): uint8 (b, c, h, w) on the run's device."""
         return self.images[rows.to(self.images.device)].to(self.labels.device, non_blocking=True)

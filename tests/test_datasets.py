@@ -261,9 +261,9 @@ def test_a_held_out_part_replaces_the_test_split(kind: type[ContinualDataset], v
 @pytest.mark.parametrize(
     ("wrong", "message"),
     [
-        ({"n_tasks": 0}, "--n_tasks 0 does not divide"),
-        ({"n_tasks": -2}, "--n_tasks -2 does not divide"),
-        ({"n_tasks": 1000}, "--n_tasks 1000 does not divide"),
+        ({"n_tasks": 0}, "do not split into 0 equal tasks"),
+        ({"n_tasks": -2}, "do not split into -2 equal tasks"),
+        ({"n_tasks": 1000}, "do not split into 1000 equal tasks"),
         ({"n_classes": 1}, "--n_classes 1:"),
         ({"n_classes": 201}, "choose 2 to"),
         ({"train_per_class": 0}, "--train_per_class 0:"),

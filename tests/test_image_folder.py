@@ -248,7 +248,7 @@ def test_an_image_that_breaks_off(tmp_path: Path, name: str) -> None:
 
 
 def test_n_tasks_that_does_not_divide_the_folders(tmp_path: Path) -> None:
-    assert "--n_tasks 3 does not divide the 4 classes of seq-folder: choose from 1, 2, 4" in refused(
+    assert "4 classes do not split into 3 equal tasks: say --n_tasks 2 or 4" in refused(
         make_folder(tmp_path), n_tasks=3
     )
 

@@ -52,7 +52,7 @@ MISTAKES = {
     "--backbone clip-tiny": "--backbone clip-tiny: pmi_rdfcil needs a backbone of kind resnet",
     "--optimizer adam": "--optimizer adam does nothing for pmi_rdfcil",
     "--lr_scheduler cosine": "--lr_scheduler cosine does nothing for pmi_rdfcil",
-    "--n_tasks 3": "--n_tasks 3 does not divide the 10 classes",
+    "--n_tasks 3": "10 classes do not split into 3 equal tasks",
     "--buffer_images 3": "--buffer_images 3: give at least 20",
     "--inv_steps 0": "--inv_steps: '0': it must be between 1 and",
     "--model_config bst": "unknown preset 'bst': did you mean best",

@@ -56,6 +56,7 @@ def test_against_double_loops(tasks, kind):
 def test_one_task():
     assert metrics.summary([[88.5]], [88.5]) == {
         "matrix": [[88.5]],
+        "micro": [88.5],
         "last": 88.5,
         "average": 88.5,
         "forgetting": 0.0,
@@ -72,7 +73,7 @@ def test_joint_training_has_a_single_row_and_nothing_to_forget():
 
 def test_before_the_first_task_nothing_is_known():
     figures = metrics.summary([], [])
-    assert figures.pop("matrix") == []
+    assert figures.pop("matrix") == figures.pop("micro") == []
     assert set(figures.values()) == {None}
 
 

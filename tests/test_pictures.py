@@ -7,6 +7,7 @@ import pytest
 import torch
 from PIL import Image
 
+from pmi_cl.datasets.task_split import TaskSplit
 from pmi_cl.errors import UserError
 from pmi_cl.utils.reports import pictures
 
@@ -14,7 +15,7 @@ from pmi_cl.utils.reports import pictures
 def test_the_grid_shows_each_image_once_enlarged_pixel_by_pixel():
     images = torch.zeros(6, 3, 8, 8)
     images[:, 0] = torch.linspace(0, 1, 6)[:, None, None]
-    figure = pictures.sample_grid(images, torch.tensor([0, 0, 1, 1, 3, 3]), ["a", "b", "c", "d"], classes_per_task=2)
+    figure = pictures.sample_grid(images, torch.tensor([0, 0, 1, 1, 3, 3]), ["a", "b", "c", "d"], TaskSplit((2, 2)))
     picture = pictures.pixels(figure)
     assert picture.dtype == np.uint8 and picture.shape[2] == 3
     for index in range(1, 6):  # the first is black, as the letters are
@@ -26,7 +27,10 @@ def test_the_grid_shows_each_image_once_enlarged_pixel_by_pixel():
 
 def test_the_grid_names_the_classes_and_tasks_that_have_images():
     figure = pictures.sample_grid(
-        torch.rand(3, 1, 16, 16), torch.tensor([5, 0, 5]), [f"class_{label}" for label in range(6)], 2
+        torch.rand(3, 1, 16, 16),
+        torch.tensor([5, 0, 5]),
+        [f"class_{label}" for label in range(6)],
+        TaskSplit((2, 2, 2)),
     )
     assert sorted(text.get_text() for text in figure.texts) == ["class 0", "class 5", "task 1", "task 3"]
 
@@ -34,7 +38,10 @@ def test_the_grid_names_the_classes_and_tasks_that_have_images():
 def test_a_hundred_classes_stand_in_blocks_of_a_shape_that_fits_a_screen():
     labels = torch.arange(300) % 100
     figure = pictures.sample_grid(
-        torch.rand(300, 3, 32, 32), labels, [f"$long_name_of_a_class_{label}$" for label in range(100)], 10
+        torch.rand(300, 3, 32, 32),
+        labels,
+        [f"$long_name_of_a_class_{label}$" for label in range(100)],
+        TaskSplit((10,) * 10),
     )
     height, width, _ = pictures.pixels(figure).shape
     assert 0.7 < width / height < 2.5
@@ -42,7 +49,9 @@ def test_a_hundred_classes_stand_in_blocks_of_a_shape_that_fits_a_screen():
 
 @pytest.mark.parametrize(("side", "shown"), [(8, 48), (16, 48), (28, 56), (32, 64), (64, 64), (224, 74)])
 def test_images_of_any_size_can_be_seen(side, shown):
-    picture = pictures.pixels(pictures.sample_grid(torch.full((1, 3, side, side), 0.4), torch.tensor([0]), ["a"], 1))
+    picture = pictures.pixels(
+        pictures.sample_grid(torch.full((1, 3, side, side), 0.4), torch.tensor([0]), ["a"], TaskSplit((1,)))
+    )
     grey = (picture == 102).all(-1)  # here and there a letter has a pixel of the same grey
     assert [int((grey.sum(axis) >= shown).sum()) for axis in (0, 1)] == [shown, shown]
 

@@ -85,7 +85,7 @@ def test_the_folder_of_r_dfcil_is_found_too(tmp_path: Path) -> None:
 
 def test_before_it_is_fetched_tiny_has_200_classes(tmp_path: Path) -> None:
     SeqTinyImageNet.check(SimpleNamespace(base_path=str(tmp_path), n_tasks=20))
-    with pytest.raises(UserError, match="--n_tasks 7 does not divide the 200 classes"):
+    with pytest.raises(UserError, match="200 classes do not split into 7 equal tasks"):
         SeqTinyImageNet.check(SimpleNamespace(base_path=str(tmp_path), n_tasks=7))
 
 

@@ -13,6 +13,7 @@ import time
 import pytest
 import torch
 
+from pmi_cl.datasets.task_split import TaskSplit
 from pmi_cl.errors import UserError
 from pmi_cl.models.host import Host
 from pmi_cl.utils.records.resources import Phases
@@ -31,7 +32,7 @@ def make_host(folder, save, interrupts=None, minutes=None, out=None):
         interrupts=interrupts or Interrupts(),
         picture_folder=folder / "pictures",
         class_names=["zero", "one", "two", "three"],
-        classes_per_task=2,
+        tasks=TaskSplit((2, 2)),
         save=save,
         checkpoint_minutes=minutes,
     )

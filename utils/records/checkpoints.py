@@ -112,10 +112,19 @@ def _check_contents(path: Path, state: Any, expected: Mapping[str, Any]) -> None
         raise UserError(
             f"{path} has the format '{written}', this version reads '{FORMAT}': use the version of pmi-cl that wrote it"
         )
+    state = _with_task_sizes(state)
     for name, value in expected.items():
         if type(state.get(name)) is not type(value) or state[name] != value:
             both = f"{path} was written with {_named(name, state.get(name))}, this run has {_named(name, value)}"
             raise UserError(f"{both}: use the same as then, or another checkpoint")
+
+
+def _with_task_sizes(state: Mapping[str, Any]) -> Mapping[str, Any]:
+    """Add the classes of each task where version 0.1 wrote the checkpoint: its tasks were equal."""
+    tasks, order = state.get("n_tasks"), state.get("class_order")
+    if "classes_per_task" in state or not isinstance(tasks, int) or tasks < 1 or not isinstance(order, list):
+        return state
+    return {**state, "classes_per_task": [len(order) // tasks] * tasks}
 
 
 def _named(name: str, value: Any) -> str:

@@ -20,7 +20,9 @@ IMAGES = (
 def identity(run: Resolved, dataset: type[ContinualDataset]) -> dict[str, Any]:
     """What a checkpoint and the run that goes on with it must share, as far as no data is needed to know it."""
     names = {"model": run.model.name, "dataset": run.dataset.name, "backbone": run.backbone.name}
-    shown = {"n_tasks": dataset.n_tasks(run.args), "class_order": dataset.shown_classes(run.args)}
+    tasks = dataset.task_split(run.args)
+    shown: dict[str, Any] = {"n_tasks": tasks.n_tasks, "classes_per_task": list(tasks.sizes)}
+    shown["class_order"] = dataset.shown_classes(run.args)
     values = vars(run.args)
     if values.get(
         "validation"

@@ -1,0 +1,41 @@
+"""A sequence of data sets of the user's choice, one task each."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from types import SimpleNamespace
+
+from pmi_cl.datasets.multi_domain import MultiDomain
+from pmi_cl.options import option, select
+
+
+@dataclass(frozen=True)
+class MultiOptions:
+    """The flags of ``seq-multi``."""
+
+    domains: tuple[str, ...] = option(
+        (), "data sets in the order of the tasks, separated by commas; seq-folder:DIR for a folder of images; required"
+    )
+    image_size: int | None = option(
+        None,
+        "side of the images, where a network takes any; none: the largest of the domains",
+        unit="pixels",
+        low=8,
+        high=512,
+    )
+
+
+class SeqMulti(MultiDomain):
+    """Data sets in a row, one task each: --domains seq-digits,seq-folder:DIR.
+
+    Each brings its own images, size, class names, templates, normalisation and test images.
+    """
+
+    NAME = "seq-multi"
+    Options = MultiOptions  # type: ignore[assignment]
+
+    @classmethod
+    def words(cls, args: SimpleNamespace) -> Sequence[str]:
+        """Return the data sets that were typed."""
+        return select(MultiOptions, vars(args)).domains
