@@ -81,6 +81,7 @@ class ContinualDataset(ABC):
     MEAN: tuple[float, ...]
     STD: tuple[float, ...]
     PADDING = 4  # pixels, zeros after normalisation, on each side before the random crop
+    OWN_TASKS = False  # True: the data set alone says how many tasks there are; presets do not
     FLIP = True  # whether the mirror image of a class belongs to the class
     PROMPT = "a bad photo of a {}."  # of the CLIP methods' training, in PMI's released code
     TEMPLATES: tuple[str, ...] = ("a photo of a {}.",)  # whose features are averaged for the evaluation

@@ -23,8 +23,8 @@ from pmi_cl.registry.catalogue import INSTALLED, canonical
 if TYPE_CHECKING:
     from torch import Generator, Tensor
 
-# What the sequence decides; each domain shows all its classes, in the data set's own order, as one task.
-OF_THE_SEQUENCE = ("n_tasks", "base_classes", "classes_per_task", "n_classes", "class_order", "domains", "data_dir")
+# What the sequence decides: each domain is one task.
+OF_THE_SEQUENCE = ("n_tasks", "base_classes", "classes_per_task", "domains", "data_dir")
 
 
 @dataclass(frozen=True)
@@ -59,6 +59,7 @@ class MultiDomain(ContinualDataset):
         domains: the data sets, opened; their labels begin at 0 each.
     """
 
+    OWN_TASKS = True
     PADDING = 1  # of synthetic images that are varied again; set when the common size is known
 
     @classmethod
@@ -88,10 +89,9 @@ class MultiDomain(ContinualDataset):
         """Return a task for each domain. Raises UserError where tasks of another size are asked for."""
         sizes = tuple(domain.kind.n_classes(domain.args) for domain in cls.outline(args))
         asked = select(DataArguments, vars(args))
-        if asked.base_classes or asked.classes_per_task or asked.n_classes:
-            raise UserError(
-                f"{cls.NAME} has one task for each of --domains: leave --base_classes, --classes_per_task and --n_classes out"
-            )
+        if asked.base_classes or asked.classes_per_task:
+            advice = "leave --base_classes and --classes_per_task out"
+            raise UserError(f"{cls.NAME} has one task for each of --domains: {advice}")
         if asked.n_tasks not in (None, len(sizes)):
             raise UserError(f"--n_tasks {asked.n_tasks}: {cls.NAME} has one task for each of its {len(sizes)} domains")
         return TaskSplit(sizes)
@@ -111,10 +111,7 @@ class MultiDomain(ContinualDataset):
     def check_data(cls, args: SimpleNamespace) -> None:
         """Let each domain check its data; an error names the domain."""
         for domain in cls.outline(args):
-            try:
-                domain.kind.check(domain.args)
-            except UserError as error:
-                raise UserError(f"--domains {domain.name}: {error}") from error
+            _check(domain)
 
     @classmethod
     def missing_files(cls, args: SimpleNamespace) -> list[tuple[str, Path]]:
@@ -213,8 +210,18 @@ def _domain(word: str, args: SimpleNamespace) -> Domain:
     own: dict[str, Any] = {key: value for key, value in vars(args).items() if key not in OF_THE_SEQUENCE}
     if own.get("image_size") is None:
         own.pop("image_size", None)
+    own |= {"n_tasks": 1, **({"data_dir": folder} if folder else {})}
+    if own.get("n_classes"):  # of each domain, as far as it has so many
+        own["n_classes"] = min(own["n_classes"], kind.total_classes(SimpleNamespace(**own)))
     label = Path(folder).expanduser().name if folder else canonical(entry.name)
-    return Domain(label, kind, SimpleNamespace(**own, **({"data_dir": folder} if folder else {})))
+    return Domain(label, kind, SimpleNamespace(**own))
+
+
+def _check(domain: Domain) -> None:
+    try:
+        domain.kind.check(domain.args)
+    except UserError as error:
+        raise UserError(f"--domains {domain.name}: {error}") from error
 
 
 def _refuse_other_channels(names: Sequence[str], domains: Sequence[ContinualDataset]) -> None:

@@ -6,14 +6,16 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from types import SimpleNamespace
 
+from pmi_cl.datasets.continual_dataset import DatasetOptions
 from pmi_cl.datasets.multi_domain import MultiDomain
 from pmi_cl.options import option, select
 
 
 @dataclass(frozen=True)
-class MultiOptions:
+class MultiOptions(DatasetOptions):
     """The flags of ``seq-multi``."""
 
+    class_order: str = option("natural", "of the classes of each domain: natural, np1993, seed:<n> ...")
     domains: tuple[str, ...] = option(
         (), "data sets in the order of the tasks, separated by commas; seq-folder:DIR for a folder of images; required"
     )
@@ -33,7 +35,7 @@ class SeqMulti(MultiDomain):
     """
 
     NAME = "seq-multi"
-    Options = MultiOptions  # type: ignore[assignment]
+    Options = MultiOptions
 
     @classmethod
     def words(cls, args: SimpleNamespace) -> Sequence[str]:
