@@ -5,7 +5,7 @@ Each line may import from itself and from the lines above it (``tests/test_layer
     objectives, transforms, parts/      what is minimised, and in which space; no network
     features/                           statistics, Gaussians, selection, projection; tensors alone
     networks/                           frozen networks, and the protocol that they follow
-    ways/                               the losses and prunings of PMI, full model, SMI; the generator
+    ways/                               PMI, full model, SMI, the generator; the buffer of samples
     starts                              where an inversion begins
     config, plugins                     the settings, and parts from other packages
     engine/                             the problem, the plan of its stages, the loop, the report

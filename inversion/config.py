@@ -27,9 +27,9 @@ class InversionConfig:
     The defaults are those of the appendix for a ResNet (I.1), from white noise.
 
     Attributes:
-        start: ``noise``, ``stats`` (noise with the moments of the data), ``lowfreq``, ``stem`` (a few
-            steps of the lowest piece towards random values with the right moments), ``pmi``, or a
-            function (:data:`pmi_cl.inversion.starts.Initialiser`).
+        start: ``noise``, ``stats`` (noise with the moments of the data), ``lowfreq``, ``stem`` (a
+            few steps of the lowest piece towards random values with the right moments), ``pmi``,
+            or a function (:data:`pmi_cl.inversion.starts.Initialiser`).
         steps: of the full-model stage, 280 (App. I.1).
         lr: learning rate of Adam in that stage, 0.15 (App. I.1).
         schedule: ``constant`` (appendix), ``cosine`` to 0, or ``released``, that of the released

@@ -1,4 +1,13 @@
-"""The engine in one call, for any network: ``invert(model, ...)``."""
+"""The engine in one call, for any network.
+
+Example:
+    >>> layers = [nn.Conv2d(3, 8, 3), nn.BatchNorm2d(8), nn.ReLU(), nn.AdaptiveAvgPool2d(1)]
+    >>> network = nn.Sequential(*layers, nn.Flatten(), nn.Linear(8, 2))  # a real one is trained
+    >>> config = InversionConfig(start="lowfreq", steps=5, terms=LABEL_ONLY)
+    >>> result = invert(network, image_shape=(3, 8, 8), labels=torch.arange(4) % 2, config=config)
+    >>> result.images.shape, result.report.steps, sorted(result.judged)
+    (torch.Size([4, 3, 8, 8]), 5, ['CrossEntropy', 'StatisticsMatch', 'total'])
+"""
 
 from __future__ import annotations
 
@@ -23,6 +32,8 @@ from pmi_cl.inversion.objectives import Batch, CrossEntropy, Objective, Statisti
 from pmi_cl.inversion.parts.colour import Colour
 from pmi_cl.machine.memory import MemoryGauge
 from pmi_cl.seeding import seeded
+
+LABEL_ONLY = (CrossEntropy(), StatisticsMatch(0.1))  # what is minimised where there are no targets
 
 
 @dataclass(frozen=True)
@@ -57,64 +68,41 @@ def invert(
     """Make images that give the target features, or that the network classifies as the labels.
 
     The model itself is not changed: the engine works on a frozen copy with folded BatchNorms. The
-    mark of the peak memory is reset (:class:`pmi_cl.machine.memory.MemoryGauge`), so that the
-    report has the peak of this call.
-
-    Example:
-        >>> convolution = [nn.Conv2d(3, 8, 3), nn.BatchNorm2d(8), nn.ReLU()]
-        >>> layers = [*convolution, nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(8, 2)]
-        >>> network = nn.Sequential(*layers)  # yours is trained
-        >>> terms = (CrossEntropy(), StatisticsMatch(0.1))
-        >>> config = InversionConfig(start="lowfreq", steps=5, terms=terms)
-        >>> labels = torch.tensor([0, 1, 0, 1])
-        >>> result = invert(network, image_shape=(3, 8, 8), labels=labels, config=config)
-        >>> result.images.shape, result.report.steps, sorted(result.judged)
-        (torch.Size([4, 3, 8, 8]), 5, ['CrossEntropy', 'StatisticsMatch', 'total'])
+    peak of memory in the report is that of this call.
 
     Args:
         model: the network; where ``pieces`` and ``head`` are given, only they are looked at.
         image_shape: (channels, height, width) of the images to make.
         targets: (n, d) features for ``FeatureMatch``. Targets, labels or both are given.
         labels: (n,) whole class numbers, of any type of integer, for ``CrossEntropy``.
-        config: the settings; None: those of the appendix. Without targets, cross-entropy then takes
-            the place of the distance of features.
+        config: the settings; None: those of the appendix, with :data:`LABEL_ONLY` without targets.
         pieces: modules whose composition maps images to features (n, d), where the network cannot
-            be cut along its children
-            (:func:`pmi_cl.inversion.networks.pieces.split_network`).
+            be cut along its children (:func:`~pmi_cl.inversion.networks.pieces.split_network`).
         head: the classifier on top of the ``pieces``.
         input_moments: of the input of every piece, for the starts ``stats``, ``stem`` and ``pmi``
-            (:func:`pmi_cl.inversion.networks.pieces.measure_input_moments`).
+            (:func:`~pmi_cl.inversion.networks.pieces.measure_input_moments`).
         colour: the colour space of real images to optimise in
             (:meth:`pmi_cl.inversion.parts.colour.Colour.of`).
         seed: of all random numbers.
         progress: called with every step; the engine itself prints nothing.
 
     Raises:
-        ValueError: the network cannot be cut or traced; an argument or a setting is wrong; targets
-            or labels do not fit the network; a term looks at what is not there; or a start needs
-            moments that are not given. Says which.
+        ValueError: the network cannot be cut or traced, or an argument does not fit the network or
+            the settings; says which.
         NonFiniteInversion: the loss stayed non-finite at a quarter of the rate; names the layer.
     """
-    label_only = (CrossEntropy(), StatisticsMatch(0.1))
-    config = config or (InversionConfig() if targets is not None else InversionConfig(terms=label_only))
+    config = config or (InversionConfig() if targets is not None else InversionConfig(terms=LABEL_ONLY))
     check_call(model, image_shape, pieces, head)
-    device = device_of([model] if pieces is None else pieces)
-    example = torch.randn(2, *image_shape, generator=seeded(seed, "example")).to(device)
+    example = torch.randn(2, *image_shape, generator=seeded(seed, "example"))
+    example = example.to(device_of([model] if pieces is None else pieces))
     if pieces is None:
         pieces, head = split_network(model, example)
     check_pieces(pieces, head, example)
-    MemoryGauge(device).reset()
-    problem = Problem(
-        frozen_network(pieces, head, config, input_moments),
-        config,
-        image_shape=image_shape,
-        targets=targets,
-        labels=labels,
-        colour=colour,
-        seed=seed,
-    )
+    MemoryGauge(example.device).reset()
+    frozen = frozen_network(pieces, head, config, input_moments)
+    problem = Problem(frozen, config, image_shape=image_shape, targets=targets, labels=labels, colour=colour, seed=seed)
     inversion = Inversion(problem)
-    network = FrozenNetwork(pieces, head, direction=config.direction, device=device)
+    network = FrozenNetwork(pieces, head, direction=config.direction, device=example.device)
     check_copy(network, pieces, example)
     check_sizes(network, example, targets, labels)
     for step in inversion.run():

@@ -55,7 +55,7 @@ def check_start(name: str, side: int = 8) -> None:
     try:
         with torch.random.fork_rng(devices=[]):
             drawn = function(shape, torch.Generator().manual_seed(0))
-    except Exception as error:  # whatever somebody's function does
+    except Exception as error:  # whatever the other package raises
         raise offered.fault(f"no start, called with {shape} and a generator it ends with {_one_line(error)}") from error
     if not isinstance(drawn, Tensor) or tuple(drawn.shape) != shape:
         given = (
@@ -75,7 +75,7 @@ def check_term(name: str, weight: float = 1.0) -> None:
     make = offered.load()
     try:
         term = make(weight)
-    except Exception as error:  # whatever somebody's class does
+    except Exception as error:  # whatever the other package raises
         raise offered.fault(f"no term, called with the weight {weight:g} it ends with {_one_line(error)}") from error
     if not callable(term):
         raise offered.fault(
@@ -96,12 +96,15 @@ def _term(name: str) -> Extension:
 
 
 def _offered(what: str, name: str, own: Sequence[str]) -> Extension:
-    """Return the entry point of that name. Raise ValueError, which lists the names, if there is none.
+    """Return the entry point of that name.
 
     Args:
         what: "start" or "term".
         name: of the entry point.
         own: the names that the engine itself has.
+
+    Raises:
+        ValueError: there is none of that name; lists those that there are.
     """
     offered = {extension.name: extension for extension in extensions("inversion")}
     if name not in offered:

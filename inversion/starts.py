@@ -25,7 +25,7 @@ Initialiser = Callable[[tuple[int, ...], torch.Generator], Tensor]
 
 
 def white_noise(shape: tuple[int, ...], generator: torch.Generator) -> Tensor:
-    """Draw N(0, 1) for each element, on the CPU: the start of the paper in normalised pixel space."""
+    """Draw N(0, 1) on the CPU, the start of the paper in normalised pixel space."""
     return torch.randn(shape, generator=generator)
 
 
@@ -101,7 +101,7 @@ class Start:
         return white_noise(shape, generator)
 
     def handed_down(self, layer: int, value: Tensor) -> Tensor:
-        """Return what the descent of piece ``layer``, which ended at ``value``, gives the next stage."""
+        """Return what the descent of ``layer``, which ended at ``value``, gives the next stage."""
         return value
 
 
@@ -145,7 +145,7 @@ class StatisticsStart(Start):
         return known
 
     def _measured(self, network: InvertibleNetwork) -> list[Moments | None]:
-        """Return the measured moments. Raise ValueError if there is not one entry for each piece."""
+        """Return the measured moments. Raise ValueError if there is not one for each piece."""
         known, pieces = network.input_moments, len(network.pieces)
         if known is None or len(known) != pieces:
             needed = f"input_moments, one for each of the {pieces} pieces (measure_input_moments)"

@@ -114,7 +114,7 @@ def check_pieces(pieces: Sequence[nn.Module], head: nn.Module | None, images: Te
     """
     try:
         run_through([*pieces, *([] if head is None else [head])], images)
-    except Exception as error:  # whatever somebody's module does
+    except Exception as error:  # whatever the user's module raises
         taken = f"images of the shape {tuple(images.shape[1:])} do not go through pieces and head ({error})"
         raise ValueError(f"{taken}: look at image_shape, and at the order of the pieces") from error
 

@@ -27,7 +27,7 @@ class LayerTrace:
         self.output: Tensor | None = None
 
     def __call__(self, x: Tensor, **rest: Any) -> tuple[Tensor, list[Tensor]]:
-        """Return the output of the network for ``x`` and all KLs; every piece takes ``rest`` too."""
+        """Return the output of the network for ``x`` and all KLs; pieces take ``rest`` too."""
         self.inputs, self.kls = [], []
         for number in range(len(self.network.pieces)):
             self.inputs.append(x)

@@ -167,7 +167,7 @@ class Inversion:
         return torch.cat(self.finished)
 
     def kept(self) -> Tensor | None:
-        """Return the patches (n, k) that pruning has left of each finished image, in the same order.
+        """Return the patches (n, k) that are left of each finished image, in the same order.
 
         None where none were dropped.
         """

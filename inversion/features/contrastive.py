@@ -196,7 +196,7 @@ class ContrastiveBank:
 
     @classmethod
     def from_state(cls, state: list[dict[str, Any]], device: torch.device | None = None) -> ContrastiveBank:
-        """Return the bank that :meth:`state` describes, without the losses, which are only reported."""
+        """Return the bank that :meth:`state` describes; losses are not kept, only reported."""
         bank = cls()
         for group in state:
             k, d = len(group["classes"]), group["weights"]["weights.0"].shape[-1]

@@ -14,7 +14,7 @@ from torch import Tensor, fx, nn
 
 from pmi_cl.inversion.features.statistics import Direction, StatisticsTap
 
-# A variance below this share of the eps of BatchNorm belongs to a dead channel: its KL would explode.
+# A variance below this share of the eps of BatchNorm means a dead channel: its KL would explode.
 DEAD_CHANNEL = 1e-3
 # A channel whose |gamma| is smaller than this, or than this share of its |beta|, would lose its
 # statistics to rounding once both are folded in: with |beta| = 30 |gamma|, the gradient of the KL
@@ -112,7 +112,7 @@ def _has_statistics(module: nn.Module) -> bool:
 
 
 def keeps_statistics(network: nn.Module) -> bool:
-    """Return whether a BatchNorm of the network keeps running statistics; no others are compared."""
+    """Return whether a BatchNorm of the network keeps running statistics to compare with."""
     return any(map(_has_statistics, network.modules()))
 
 
@@ -151,9 +151,9 @@ def freeze_piece(piece: nn.Module, direction: Direction) -> fx.GraphModule:
 def without_in_place(traced: fx.GraphModule) -> None:
     """Replace every in-place operation by the operation that returns a new tensor.
 
-    They are ``relu(x, inplace=True)``, ``ReLU(inplace=True)``, ``x.add_(y)``. The values of a tapped
-    layer are compared, so nothing may overwrite them. What used the overwritten value after the
-    operation uses its result instead, so the network computes what it did. (``x += y`` needs
+    They are ``relu(x, inplace=True)``, ``ReLU(inplace=True)``, ``x.add_(y)``. The values of a
+    tapped layer are compared, so nothing may overwrite them. What used the overwritten value after
+    the operation uses its result instead, so the network computes what it did. (``x += y`` needs
     nothing: torch.fx traces it as ``x = x + y``.)
     """
     seen: set[fx.Node] = set()

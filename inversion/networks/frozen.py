@@ -1,4 +1,4 @@
-"""A convolutional network made ready for inversion: frozen, BatchNorms folded, statistics compared."""
+"""A convolutional network made ready for inversion: frozen, folded, statistics compared."""
 
 from __future__ import annotations
 

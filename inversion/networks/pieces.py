@@ -1,4 +1,4 @@
-"""Cuts a network into the pieces that are inverted one by one, and proves that they compose to it."""
+"""Cuts a network into pieces that are inverted one by one, and checks that they compose to it."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def device_of(modules: Iterable[nn.Module]) -> torch.device:
 
 @torch.no_grad()
 def run_through(layers: Sequence[nn.Module], images: Tensor) -> Tensor:
-    """Run layers one after the other in evaluation mode, on a copy: one in place would change it."""
+    """Run layers in evaluation mode on a copy of the images, which a layer in place may change."""
     value = images.clone()
     with in_evaluation_mode(layers):
         for layer in layers:
@@ -89,17 +89,17 @@ def _difference(pieces: list[nn.Module], head: nn.Module | None, example: Tensor
     try:
         value = run_through(pieces if head is None else [*pieces, head], example)
         same = value.shape == expected.shape and torch.allclose(value, expected, rtol=1e-4, atol=1e-5)
-    except Exception as error:  # whatever somebody's module does
+    except Exception as error:  # whatever the user's module raises
         return str(error).strip().partition("\n")[0]
     return None if same else ""
 
 
 def _logits(model: nn.Module, example: Tensor) -> Tensor:
-    """Return the output of the network. Raise ValueError if it is not one tensor of finite numbers."""
+    """Return the output of the network. Raise ValueError if it is not one finite tensor."""
     shape, name = tuple(example.shape[1:]), type(model).__name__
     try:
         found = run_through([model], example)
-    except Exception as error:  # whatever somebody's module does
+    except Exception as error:  # whatever the user's module raises
         raise ValueError(
             f"{name} does not take images of the shape {shape} ({error}): give image_shape=... as it was trained"
         ) from error
@@ -167,7 +167,7 @@ def _grouped(blocks: Iterable[nn.Module]) -> list[nn.Module]:
 
 
 def measure_input_moments(pieces: Sequence[nn.Module], batches: Iterable[Tensor]) -> list[Moments]:
-    """Return the moments of the input of every piece over real images; entry 0 is that of the image.
+    """Return the moments of the input of every piece over real images; entry 0 is of the image.
 
     Batches are pooled exactly. Two vectors are stored for each piece, and no image. The pieces run
     in evaluation mode and are left in the mode they were in. Each batch is summed in float32 and

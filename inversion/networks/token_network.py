@@ -132,7 +132,7 @@ class TokenNetwork(nn.Module):
     def forward(
         self, x: Tensor, context: Tensor | None = None, kept: Tensor | None = None
     ) -> tuple[Tensor, list[Tensor]]:
-        """Map what is optimised (b, ...) to features (b, d) and the KLs of the inputs of the blocks.
+        """Map what is optimised (b, ...) to features (b, d) and the KLs of the inputs of blocks.
 
         Args:
             x: what is optimised.
@@ -173,7 +173,7 @@ class TokenNetwork(nn.Module):
             prefix = getattr(self.pieces[highest], "prefix", None)
             shares = class_attention(attention, entered[0], None if prefix is None else prefix(context)[0])
         patches = tokens.shape[1] - 1
-        # they stand last: behind the class token, and behind prompts that the block has put after it
+        # they stand last: after the class token, and after prompts that the block has put there
         return shares[:, -patches:]
 
     def _with_kls(

@@ -47,7 +47,7 @@ class Colour:
         return torch.einsum("dc,bchw->bdhw", self.root.to(z), z)
 
     def channels(self, images: Tensor) -> Tensor:
-        """Map images to channels: the inverse of :meth:`images`, in the directions that are kept."""
+        """Map images to channels, the inverse of :meth:`images` in the directions that are kept."""
         return torch.einsum("dc,bchw->bdhw", self.inverse.to(images), images)
 
 

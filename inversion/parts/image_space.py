@@ -78,7 +78,7 @@ class ImageSpace:
         return channels if self.colour is None else self.colour.images(channels)
 
     def coordinates(self, images: Tensor) -> Tensor:
-        """Map images to coordinates: the inverse of :meth:`images`, in the colours that are kept."""
+        """Map images to coordinates, the inverse of :meth:`images` in the colours that are kept."""
         return self.of_channels(images if self.colour is None else self.colour.channels(images))
 
     def of_channels(self, channels: Tensor) -> Tensor:

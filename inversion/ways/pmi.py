@@ -55,14 +55,14 @@ class PmiConfig:
         return self.steps if layer > 0 or self.lowest_steps is None else self.lowest_steps
 
     def grid_at(self, layer: int, step: int) -> int | None:
-        """Return the resolution at which piece ``layer`` is optimised in ``step``; None: its own."""
+        """Return the resolution at which ``layer`` is optimised in ``step``; None: its own."""
         if layer > 0 or not self.grids:
             return None
         return self.grids[min(step * len(self.grids) // max(self.steps_of(layer), 1), len(self.grids) - 1)]
 
 
 def seen_at(value: Tensor, grid: int | None) -> Tensor:
-    """Average a map (b, c, h, w) over ``grid`` x ``grid`` cells, then enlarge it to its own size."""
+    """Average a map (b, c, h, w) over ``grid`` x ``grid`` cells, enlarged to its own size."""
     if grid is None or grid >= min(value.shape[-2:]):
         return value
     return F.interpolate(
@@ -147,7 +147,7 @@ class LayerLoss:
         return torch.stack([F.mse_loss(output, self.target), torch.stack(kls).sum() if kls else zero, prior])
 
     def __call__(self, value: Tensor, step: int) -> Tensor:
-        """Map an input (b, ...) to the loss without the boost, with the gradient of the boosted loss."""
+        """Map an input (b, ...) to the loss without boost, with the gradient of the boosted one."""
         if step == 0 and self.boost is not None:
             self.boost.reset()  # a descent that starts again at half the rate starts with plain weights
         weighted = self.terms(seen_at(value, self.config.grid_at(self.layer, step))) * self.weights

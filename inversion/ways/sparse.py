@@ -51,7 +51,8 @@ def patches_left(patches: int, config: PruningConfig) -> list[int]:
 class Pruning:
     """Which patches of one batch are still inverted.
 
-    The others keep the values that they had when they were dropped; the network no longer sees them.
+    The others keep the values that they had when they were dropped. The network no longer sees
+    them.
 
     Attributes:
         kept: (b, k), the numbers of the patches that are left, ascending; None: all.
@@ -91,7 +92,7 @@ class Pruning:
         return images
 
     def composed(self, images: Tensor) -> Tensor:
-        """Return ``images`` (b, c, h, w) with the dropped patches as they were when they were dropped."""
+        """Return ``images`` (b, c, h, w) with each dropped patch as it was when it was dropped."""
         if self.kept is None or self.frozen is None:
             return images
         side = math.isqrt(self.patches)
