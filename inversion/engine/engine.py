@@ -25,7 +25,8 @@ from pmi_cl.machine.memory import MemoryGauge
 class Inversion:
     """Invert the targets and the labels of a problem in batches.
 
-    Iterate over :meth:`run`, and stop at any step; :meth:`state` lets another one go on exactly.
+    Iterate over :meth:`run`, and stop at any step. Another inversion of the same problem goes on
+    exactly there, once it has loaded the :meth:`state`.
 
     Each batch has a list of stages: all pieces from top to bottom (start ``pmi``), or the lowest
     alone (``stem``), or none; then the whole network. A stage is a :class:`Descent`; that of the
