@@ -17,11 +17,12 @@ from torch import Tensor, nn
 from pmi_cl.backbones.clip_network import ClipNetwork
 from pmi_cl.benchmarks.running import Clock, take_turns
 from pmi_cl.inversion.config import InversionConfig
-from pmi_cl.inversion.engine.cost import operations
 from pmi_cl.inversion.engine.descent import Descent
 from pmi_cl.inversion.engine.engine import Inversion
-from pmi_cl.inversion.features.token_statistics import TokenMoments, measure_token_moments
+from pmi_cl.inversion.engine.problem import Problem
+from pmi_cl.inversion.networks.operations import operations
 from pmi_cl.inversion.networks.token_network import TokenNetwork
+from pmi_cl.inversion.networks.token_statistics import TokenMoments, measure_token_moments
 from pmi_cl.inversion.objectives import DirectionalTV, FeatureMatch, StatisticsMatch
 from pmi_cl.inversion.starts import matched_noise
 from pmi_cl.inversion.ways.pmi import LayerLoss, PmiConfig
@@ -79,7 +80,7 @@ class ClipBench:
         """Of all targets at once."""
         config, shape = replace(config, batch=self.images, precision=dtype), self.start.shape[1:]
         return Inversion(
-            self.frozen(dtype), None, config, image_shape=(shape[0], shape[1], shape[2]), targets=self.targets
+            Problem(self.frozen(dtype), config, image_shape=(shape[0], shape[1], shape[2]), targets=self.targets)
         )
 
 

@@ -63,9 +63,9 @@ def inversion_speed(args: argparse.Namespace) -> dict[str, object]:
     import torch
 
     from pmi_cl.backbones.resnet_cifar import resnet32
-    from pmi_cl.inversion.config import InversionConfig
+    from pmi_cl.inversion.config import InversionConfig, inversion_dtype
     from pmi_cl.inversion.engine.engine import Inversion
-    from pmi_cl.inversion.engine.precision import inversion_dtype
+    from pmi_cl.inversion.engine.problem import Problem, frozen_network
     from pmi_cl.inversion.networks.pieces import measure_input_moments
     from pmi_cl.machine.device import pick_device
     from pmi_cl.seeding import global_seed, seeded
@@ -79,9 +79,8 @@ def inversion_speed(args: argparse.Namespace) -> dict[str, object]:
     )
     targets = torch.randn(args.images, network.feature_dim, generator=seeded(args.seed, "targets"))
     config = InversionConfig(start="pmi", precision=inversion_dtype("auto", device), compiled=device.type == "cuda")
-    inversion = Inversion(
-        network.pieces(), None, config, image_shape=(3, 32, 32), targets=targets, input_moments=moments
-    )
+    frozen = frozen_network(network.pieces(), None, config, moments)
+    inversion = Inversion(Problem(frozen, config, image_shape=(3, 32, 32), targets=targets))
     started = time.perf_counter()
     for step in inversion.run():
         if step.done % 100 == 0:

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 import torch
 
-from pmi_cl.inversion.engine.precision import has_fast_bfloat16
+from pmi_cl.inversion.config import has_fast_bfloat16
 
 
 @dataclass(frozen=True)

@@ -14,6 +14,7 @@ from pmi_cl.benchmarks.running import Clock, Way
 from pmi_cl.datasets.seq_cifar100 import SeqCifar100
 from pmi_cl.inversion.config import InversionConfig
 from pmi_cl.inversion.engine.engine import Inversion
+from pmi_cl.inversion.engine.problem import Problem, frozen_network
 from pmi_cl.inversion.features.gaussians import fit_gaussians
 from pmi_cl.inversion.features.statistics import Moments
 from pmi_cl.inversion.invert import judge
@@ -91,16 +92,15 @@ class Workbench:
         """An inversion that has taken no step; ``start``: images to begin with, in place of what ``config`` would begin with."""
         if way.compiled:
             torch.compiler.reset()  # else torch falls back to eager silently once it has compiled eight networks
-        inversion = Inversion(
-            self.pieces,
-            self.inverted.network.head,
+        problem = Problem(
+            frozen_network(self.pieces, self.inverted.network.head, config, self.moments),
             config,
             image_shape=IMAGE_SHAPE,
             targets=self.targets if targets is None else targets,
             labels=self.labels,
-            input_moments=self.moments,
             seed=self.seed,
         )
+        inversion = Inversion(problem)
         if start is not None:
             inversion.load({**inversion.state(), "carry": start, "stage": len(inversion.stages) - 1})
         return inversion

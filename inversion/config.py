@@ -1,4 +1,4 @@
-"""The settings of an inversion, and its learning rate at each step."""
+"""The settings of an inversion: what is minimised, from where, in which steps and precision."""
 
 from __future__ import annotations
 
@@ -22,27 +22,35 @@ Schedule = Literal["constant", "cosine", "released"]
 
 @dataclass(frozen=True)
 class InversionConfig:
-    """Everything about an inversion but the network and the targets. Defaults: the appendix's for a ResNet (I.1), from white noise.
+    """All settings of an inversion but the network and the targets.
+
+    The defaults are those of the appendix for a ResNet (I.1), from white noise.
 
     Attributes:
-        start: ``noise``, ``stats`` (noise with the data's moments), ``lowfreq``, ``stem`` (a few steps of the lowest piece towards random
-            values with the right moments), ``pmi``, or a function (:data:`pmi_cl.inversion.starts.Initialiser`).
-        steps: of the full-model stage: 280 (App. I.1).
-        lr: Adam's rate in that stage: 0.15 (App. I.1).
-        schedule: ``constant`` (appendix), ``cosine`` to 0, or ``released``, the released code's (:func:`learning_rate`).
-        schedule_steps: how many steps the schedule would take to its end; None: as many as there are.
-        beta2: Adam's second decay in that stage.
+        start: ``noise``, ``stats`` (noise with the moments of the data), ``lowfreq``, ``stem`` (a
+            few steps of the lowest piece towards random values with the right moments), ``pmi``,
+            or a function (:data:`pmi_cl.inversion.starts.Initialiser`).
+        steps: of the full-model stage, 280 (App. I.1).
+        lr: learning rate of Adam in that stage, 0.15 (App. I.1).
+        schedule: ``constant`` (appendix), ``cosine`` to 0, or ``released``, that of the released
+            code (:func:`learning_rate`).
+        schedule_steps: how many steps the schedule takes to its end; None: ``steps``.
+        beta2: second decay of Adam in that stage.
         terms: what is minimised through the whole network.
         transforms: random transforms of the input inside the loop.
-        pruning: of the full-model stage of a :class:`TokenNetwork`: patches are dropped on the way (SMI); None: never.
-        spectrum: of the full-model stage: 0 optimises pixels; above it, frequencies damped by 1 / f^spectrum (:class:`Spectrum`).
-        batch: samples optimised together; their moments are the batch statistics, so 200 or more is wise.
-        keep_best: keep the iterate with the lowest loss rather than the last.
+        pruning: which patches are dropped in the full-model stage (SMI); None: none. Needs a
+            :class:`~pmi_cl.inversion.networks.token_network.TokenNetwork`.
+        spectrum: of the full-model stage. 0 optimises pixels; above it, frequencies damped by
+            1 / f^spectrum (:class:`~pmi_cl.inversion.parts.image_space.Spectrum`).
+        batch: the most samples that are optimised together. Their moments are the batch statistics,
+            so 200 or more is wise.
+        keep_best: whether the iterate of the lowest loss is kept rather than the last.
         pmi: the settings of the ``pmi`` start.
         stem_steps: how many steps the ``stem`` start takes.
-        direction: of the KL between the batch's and the stored statistics.
-        precision: of the network: float32 or bfloat16. The images and the statistics stay in float32.
-        compiled: ``torch.compile`` the full-model pass; pays for some thousand image-steps.
+        direction: of the KL between the statistics of the batch and the stored ones.
+        precision: of the network, float32 or bfloat16. Images and statistics stay in float32.
+        compiled: whether ``torch.compile`` compiles the full-model pass, which pays after some
+            thousand image-steps.
     """
 
     start: StartName | Initialiser = "noise"
@@ -64,7 +72,11 @@ class InversionConfig:
     compiled: bool = False
 
     def __post_init__(self) -> None:
-        """Refuse settings that would fail at a step, or be taken for others without a word. Raises ValueError, which names the setting."""
+        """Refuse settings that would fail at a step, or would silently mean something else.
+
+        Raises:
+            ValueError: a setting does not fit; names it.
+        """
         _check_whole(self, "steps", 0)
         _check_whole(self, "stem_steps", 0)
         _check_whole(self, "batch", 1)
@@ -85,11 +97,11 @@ class InversionConfig:
         _check(self, "precision", floating, "torch.float32 or torch.bfloat16")
 
     def new_start(self) -> Start:
-        """The object that ``start`` stands for. Raises ValueError where there is no start of that name."""
+        """Make the start that ``start`` names. Raise ValueError if there is none of that name."""
         return make_start(self.start, self.pmi, self.stem_steps)
 
     def full_rate(self, step: int) -> float:
-        """The learning rate of step ``step`` of the full-model stage."""
+        """Return the learning rate of step ``step`` of the full-model stage."""
         return learning_rate(self.schedule, self.lr, step, self.schedule_steps or self.steps)
 
 
@@ -113,12 +125,37 @@ def _check(config: InversionConfig, name: str, fits: bool, wanted: str) -> None:
 
 
 def learning_rate(schedule: Schedule, lr: float, step: int, steps: int) -> float:
-    """The learning rate of step ``step`` (from 0) of ``steps``.
+    """Return the learning rate of step ``step`` (from 0) of ``steps``.
 
-    ``released`` is the released code's: warm-up over 5 steps, then halved at 1/2 and 3/4 of the steps (80 and 120 of its 160).
+    ``released`` is that of the released code: warm-up over 5 steps, then halved at 1/2 and 3/4 of
+    the steps (80 and 120 of its 160).
     """
     if schedule == "cosine":
         return lr * 0.5 * (1 + math.cos(math.pi * min(step / max(steps, 1), 1)))
     if schedule == "released":
         return lr * min(1.0, (step + 1) / 5) * 0.5 ** ((step >= steps // 2) + (step >= 3 * steps // 4))
     return lr
+
+
+def has_fast_bfloat16(device: torch.device) -> bool:
+    """Return whether the device multiplies bfloat16 in hardware.
+
+    That is CUDA from compute capability 8, or a CPU with AVX512-bf16 or AMX. Before torch 2.6 a CPU
+    does not say, and the answer is no.
+    """
+    if device.type == "cuda":
+        return torch.cuda.get_device_capability(device)[0] >= 8
+    checks = ("_is_avx512_bf16_supported", "_is_amx_tile_supported")
+    return any(bool(getattr(torch.cpu, check)()) for check in checks if hasattr(torch.cpu, check))
+
+
+def inversion_dtype(precision: str, device: torch.device) -> torch.dtype:
+    """Return the precision of an inversion on a device.
+
+    Args:
+        precision: ``fp32``, ``bf16``, or ``auto``: bfloat16 where the device multiplies it in
+            hardware.
+        device: which the inversion runs on.
+    """
+    fast = precision == "bf16" or (precision == "auto" and has_fast_bfloat16(device))
+    return torch.bfloat16 if fast else torch.float32

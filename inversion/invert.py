@@ -1,4 +1,13 @@
-"""``invert(model, ...)``: the engine in one call, for a network of yours."""
+"""The engine in one call, for any network.
+
+Example:
+    >>> layers = [nn.Conv2d(3, 8, 3), nn.BatchNorm2d(8), nn.ReLU(), nn.AdaptiveAvgPool2d(1)]
+    >>> network = nn.Sequential(*layers, nn.Flatten(), nn.Linear(8, 2))  # a real one is trained
+    >>> config = InversionConfig(start="lowfreq", steps=5, terms=LABEL_ONLY)
+    >>> result = invert(network, image_shape=(3, 8, 8), labels=torch.arange(4) % 2, config=config)
+    >>> result.images.shape, result.report.steps, sorted(result.judged)
+    (torch.Size([4, 3, 8, 8]), 5, ['CrossEntropy', 'StatisticsMatch', 'total'])
+"""
 
 from __future__ import annotations
 
@@ -12,24 +21,27 @@ from pmi_cl.inversion.config import InversionConfig
 from pmi_cl.inversion.engine.checks import check_call, check_copy, check_pieces, check_sizes
 from pmi_cl.inversion.engine.cost import InversionReport
 from pmi_cl.inversion.engine.engine import Inversion
-from pmi_cl.inversion.engine.problem import even_batches
+from pmi_cl.inversion.engine.plan import even_batches
+from pmi_cl.inversion.engine.problem import Problem, frozen_network
 from pmi_cl.inversion.engine.stages import InversionStep
 from pmi_cl.inversion.features.statistics import Moments
 from pmi_cl.inversion.networks.frozen import FrozenNetwork
 from pmi_cl.inversion.networks.pieces import device_of, split_network
-from pmi_cl.inversion.networks.token_network import Invertible
+from pmi_cl.inversion.networks.protocol import InvertibleNetwork
 from pmi_cl.inversion.objectives import Batch, CrossEntropy, Objective, StatisticsMatch
 from pmi_cl.inversion.parts.colour import Colour
 from pmi_cl.machine.memory import MemoryGauge
 from pmi_cl.seeding import seeded
 
+LABEL_ONLY = (CrossEntropy(), StatisticsMatch(0.1))  # what is minimised where there are no targets
+
 
 @dataclass(frozen=True)
 class InversionResult:
-    """What :func:`invert` gives.
+    """The images that :func:`invert` makes, and what they cost.
 
     Attributes:
-        images: (n, c, h, w), in the network's input space.
+        images: (n, c, h, w), in the input space of the network.
         report: what they cost.
         judged: their loss in float32, term by term.
     """
@@ -53,60 +65,44 @@ def invert(
     seed: int = 0,
     progress: Callable[[InversionStep], None] | None = None,
 ) -> InversionResult:
-    """Synthesise images that give the target features, or that the network classifies as the labels.
+    """Make images that give the target features, or that the network classifies as the labels.
 
-    The model itself is not changed: the engine works on a frozen copy with its BatchNorms folded. The mark of the peak memory is set
-    anew (:class:`pmi_cl.machine.memory.MemoryGauge`), so that the report's is this call's.
-
-    Example:
-        >>> layers = [nn.Conv2d(3, 8, 3), nn.BatchNorm2d(8), nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(8, 2)]
-        >>> network = nn.Sequential(*layers)  # yours is trained
-        >>> config = InversionConfig(start="lowfreq", steps=5, terms=(CrossEntropy(), StatisticsMatch(0.1)))
-        >>> result = invert(network, image_shape=(3, 8, 8), labels=torch.tensor([0, 1, 0, 1]), config=config)
-        >>> result.images.shape, result.report.steps, sorted(result.judged)
-        (torch.Size([4, 3, 8, 8]), 5, ['CrossEntropy', 'StatisticsMatch', 'total'])
+    The model itself is not changed: the engine works on a frozen copy with folded BatchNorms. The
+    peak of memory in the report is that of this call.
 
     Args:
+        model: the network; where ``pieces`` and ``head`` are given, only they are looked at.
         image_shape: (channels, height, width) of the images to make.
-        model: is not changed; only ``pieces`` and ``head`` are looked at where they are given.
         targets: (n, d) features for ``FeatureMatch``. Targets, labels or both are given.
         labels: (n,) whole class numbers, of any type of integer, for ``CrossEntropy``.
-        config: the appendix's settings where it is not given; without targets, cross-entropy takes the place of the feature's distance.
-        pieces: modules whose composition maps images to features (n, d), where the network cannot be cut along its children
-            (:func:`pmi_cl.inversion.networks.pieces.split_network`).
+        config: the settings; None: those of the appendix, with :data:`LABEL_ONLY` without targets.
+        pieces: modules whose composition maps images to features (n, d), where the network cannot
+            be cut along its children (:func:`~pmi_cl.inversion.networks.pieces.split_network`).
         head: the classifier on top of the ``pieces``.
-        input_moments: of every piece's input, for the starts ``stats``, ``stem`` and ``pmi``
-            (:func:`pmi_cl.inversion.networks.pieces.measure_input_moments`).
-        colour: optimise in the colour space of real images (:meth:`pmi_cl.inversion.parts.colour.Colour.of`).
+        input_moments: of the input of every piece, for the starts ``stats``, ``stem`` and ``pmi``
+            (:func:`~pmi_cl.inversion.networks.pieces.measure_input_moments`).
+        colour: the colour space of real images to optimise in
+            (:meth:`pmi_cl.inversion.parts.colour.Colour.of`).
         seed: of all random numbers.
         progress: called with every step; the engine itself prints nothing.
 
     Raises:
-        ValueError: the network cannot be cut or traced, an argument or a setting is none, targets or labels do not fit the network, a term
-            looks at what it has not, or a start needs moments that are not there; says which.
+        ValueError: the network cannot be cut or traced, or an argument does not fit the network or
+            the settings; says which.
         NonFiniteInversion: the loss stayed non-finite at a quarter of the rate; names the layer.
     """
-    label_only = (CrossEntropy(), StatisticsMatch(0.1))
-    config = config or (InversionConfig() if targets is not None else InversionConfig(terms=label_only))
+    config = config or (InversionConfig() if targets is not None else InversionConfig(terms=LABEL_ONLY))
     check_call(model, image_shape, pieces, head)
-    device = device_of([model] if pieces is None else pieces)
-    example = torch.randn(2, *image_shape, generator=seeded(seed, "example")).to(device)
+    example = torch.randn(2, *image_shape, generator=seeded(seed, "example"))
+    example = example.to(device_of([model] if pieces is None else pieces))
     if pieces is None:
         pieces, head = split_network(model, example)
     check_pieces(pieces, head, example)
-    MemoryGauge(device).reset()
-    inversion = Inversion(
-        pieces,
-        head,
-        config,
-        image_shape=image_shape,
-        targets=targets,
-        labels=labels,
-        input_moments=input_moments,
-        colour=colour,
-        seed=seed,
-    )
-    network = FrozenNetwork(pieces, head, direction=config.direction, device=device)
+    MemoryGauge(example.device).reset()
+    frozen = frozen_network(pieces, head, config, input_moments)
+    problem = Problem(frozen, config, image_shape=image_shape, targets=targets, labels=labels, colour=colour, seed=seed)
+    inversion = Inversion(problem)
+    network = FrozenNetwork(pieces, head, direction=config.direction, device=example.device)
     check_copy(network, pieces, example)
     check_sizes(network, example, targets, labels)
     for step in inversion.run():
@@ -118,7 +114,7 @@ def invert(
 
 
 def judge(
-    network: Invertible,
+    network: InvertibleNetwork,
     objective: Objective,
     images: Tensor,
     targets: Tensor | None,
@@ -126,11 +122,18 @@ def judge(
     batch: int = 500,
     contexts: Tensor | None = None,
 ) -> dict[str, float]:
-    """Every term of the objective, and their ``total``, for images without transforms: the loss to compare inversions by.
+    """Return every term of the objective, and their ``total``, for images without transforms.
+
+    This is the loss by which inversions are compared.
 
     Args:
         network: in float32; a bfloat16 network misjudges its own loss (``docs/findings.md``).
-        batch: most images whose statistics are compared together; the batches are even, and the terms averaged over them by their size.
+        objective: the terms.
+        images: (n, c, h, w).
+        targets: (n, d), for terms that look at them.
+        labels: (n,), likewise.
+        batch: the most images whose statistics are compared together. Batches are equal to within
+            one, and the terms are averaged over them by their size.
         contexts: (n, dq), for a network whose pieces take one.
     """
     targets, labels, contexts = (

@@ -1,4 +1,4 @@
-"""What an inversion minimises: terms that compose, each a few lines and able to say what it is."""
+"""What an inversion minimises: terms that add up, each able to say what it is."""
 
 from __future__ import annotations
 
@@ -13,15 +13,15 @@ from torch.nn import functional as F
 
 @dataclass
 class Batch:
-    """One evaluation of the network on a synthetic batch.
+    """What one evaluation of the network on a synthetic batch gives.
 
     Attributes:
-        images: what is optimised (b, c, h, w), before any transform.
+        images: (b, c, h, w), what is optimised, before any transform.
         features: (b, d).
-        kls: one scalar per tapped layer.
+        kls: one scalar for each layer whose statistics are compared.
         targets: (b, d), the features that are wanted, if any are.
         labels: (b,), the classes that are wanted, if any are.
-        classify: features (b, d) to logits (b, classes).
+        classify: maps features (b, d) to logits (b, classes); None without a classifier.
     """
 
     images: Tensor
@@ -33,14 +33,17 @@ class Batch:
 
 
 class Term(Protocol):
-    """A part of the objective: a batch to a scalar."""
+    """A part of the objective: maps a batch to a scalar."""
 
     def __call__(self, batch: Batch) -> Tensor: ...
 
 
 @dataclass(frozen=True)
 class FeatureMatch:
-    """weight x mean squared error between features and their targets (Eq. 27 without the intermediate terms)."""
+    """weight x mean squared error between features and targets.
+
+    (Eq. 27 without the intermediate terms.)
+    """
 
     weight: float = 1.0
 
@@ -52,7 +55,10 @@ class FeatureMatch:
 
 @dataclass(frozen=True)
 class DirectionMatch:
-    """weight x mean distance (L2) between features scaled to length 1 and targets that are: CLIPInversion's."""
+    """weight x mean L2 distance between features, scaled to length 1, and targets of length 1.
+
+    (CLIPInversion.)
+    """
 
     weight: float = 1.0
 
@@ -64,7 +70,7 @@ class DirectionMatch:
 
 @dataclass(frozen=True)
 class CrossEntropy:
-    """weight x cross-entropy of the labels: inversion from the label alone (DeepInversion's)."""
+    """weight x cross-entropy of the labels: inversion from the label alone (DeepInversion)."""
 
     weight: float = 1.0
 
@@ -76,7 +82,10 @@ class CrossEntropy:
 
 @dataclass(frozen=True)
 class StatisticsMatch:
-    """weight x the sum over layers of the KL to the stored statistics (the mean over channels is taken inside)."""
+    """weight x the sum over layers of the KL to the stored statistics.
+
+    Each KL is a mean over channels.
+    """
 
     weight: float = 0.1
 
@@ -86,7 +95,7 @@ class StatisticsMatch:
 
 @dataclass(frozen=True)
 class TotalVariation:
-    """weight x the mean squared difference of neighbouring pixels, down and across: smooth images."""
+    """weight x the mean squared difference of neighbouring pixels, down and across."""
 
     weight: float = 0.05
 
@@ -98,10 +107,12 @@ class TotalVariation:
 
 @dataclass(frozen=True)
 class DirectionalTV:
-    """weight x the sum over four directions of the mean over samples and channels of the length of the difference map.
+    """weight x the sum over four directions of the mean length of the difference map.
 
-    Down, across and both diagonals; the length is the L2 norm over positions, not squared: CLIPInversion's, which the paper takes for
-    the map of the patch convolution. It grows with the map, unlike :class:`TotalVariation`.
+    The directions are down, across and both diagonals. The length is the L2 norm over positions,
+    not squared; the mean is over samples and channels. It is the term of CLIPInversion, which the
+    paper takes for the map of the patch convolution. Unlike :class:`TotalVariation` it grows with
+    the map.
     """
 
     weight: float = 5e-3
@@ -119,7 +130,7 @@ class DirectionalTV:
 
 @dataclass(frozen=True)
 class Objective:
-    """The sum of its terms."""
+    """The sum of terms."""
 
     terms: Sequence[Term]
 
@@ -127,7 +138,7 @@ class Objective:
         return torch.stack([term(batch) for term in self.terms]).sum()
 
     def parts(self, batch: Batch) -> dict[str, Tensor]:
-        """Every term's value by the name of its class; terms of one class are added."""
+        """Return the value of every term by the name of its class; terms of one class are added."""
         parts: dict[str, Tensor] = {}
         for term in self.terms:
             name = type(term).__name__

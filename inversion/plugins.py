@@ -1,4 +1,7 @@
-"""Starts and terms of an inversion that other packages offer, by the name of their entry point in the group ``pmi_cl.inversion``."""
+"""Starts and terms of an inversion that other packages offer.
+
+They are found by the name of their entry point in the group ``pmi_cl.inversion``.
+"""
 
 from __future__ import annotations
 
@@ -15,21 +18,35 @@ from pmi_cl.registry.extensions import Extension, extensions
 
 
 def start_named(name: str) -> Any:
-    """One of the engine's own starts by name, or another package's function. Raises ValueError where there is none of that name."""
+    """Return the name of a start of the engine, or the function of another package.
+
+    Raises:
+        ValueError: there is no start of that name.
+    """
     return name if name in STARTS else _start(name).load()
 
 
 def term_named(name: str, weight: float = 1.0) -> Term:
-    """A term of another package: what is named is called with the weight. Raises ValueError where there is none of that name."""
+    """Return a term of another package: what its entry point names is called with the weight.
+
+    Raises:
+        ValueError: there is no term of that name.
+    """
     return _term(name).load()(weight)
 
 
 def check_start(name: str, side: int = 8) -> None:
-    """Try a start on one image, so that what is no start is found before a task is trained; the engine's own are not tried.
+    """Try a start on one image, so that a faulty one is refused before a task is trained.
+
+    The starts of the engine are not tried.
+
+    Args:
+        name: of the start.
+        side: of the image, in pixels.
 
     Raises:
-        ValueError: nobody offers it.
-        UserError: its package cannot be imported, or what it gives is no image; names the package.
+        ValueError: there is no start of that name.
+        UserError: its package cannot be imported, or it gives no image; names the package.
     """
     if name in STARTS:
         return
@@ -38,7 +55,7 @@ def check_start(name: str, side: int = 8) -> None:
     try:
         with torch.random.fork_rng(devices=[]):
             drawn = function(shape, torch.Generator().manual_seed(0))
-    except Exception as error:  # whatever somebody's function does
+    except Exception as error:  # whatever the other package raises
         raise offered.fault(f"no start, called with {shape} and a generator it ends with {_one_line(error)}") from error
     if not isinstance(drawn, Tensor) or tuple(drawn.shape) != shape:
         given = (
@@ -48,17 +65,17 @@ def check_start(name: str, side: int = 8) -> None:
 
 
 def check_term(name: str, weight: float = 1.0) -> None:
-    """Call a term's entry point with its weight, as :func:`term_named` will.
+    """Call the entry point of a term with its weight, as :func:`term_named` will.
 
     Raises:
-        ValueError: nobody offers it.
-        UserError: its package cannot be imported, or what it gives is no term; names the package.
+        ValueError: there is no term of that name.
+        UserError: its package cannot be imported, or it gives no term; names the package.
     """
     offered = _term(name)
     make = offered.load()
     try:
         term = make(weight)
-    except Exception as error:  # whatever somebody's class does
+    except Exception as error:  # whatever the other package raises
         raise offered.fault(f"no term, called with the weight {weight:g} it ends with {_one_line(error)}") from error
     if not callable(term):
         raise offered.fault(
@@ -79,7 +96,16 @@ def _term(name: str) -> Extension:
 
 
 def _offered(what: str, name: str, own: Sequence[str]) -> Extension:
-    """The entry point of that name; ``own`` are the engine's names, which the error tells as well."""
+    """Return the entry point of that name.
+
+    Args:
+        what: "start" or "term".
+        name: of the entry point.
+        own: the names that the engine itself has.
+
+    Raises:
+        ValueError: there is none of that name; lists those that there are.
+    """
     offered = {extension.name: extension for extension in extensions("inversion")}
     if name not in offered:
         raise ValueError(str(unknown_name(f"{what} of the inversion", name, [*own, *offered])))

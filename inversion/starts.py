@@ -1,32 +1,42 @@
-"""Where an inversion starts: how its first values are drawn, and which pieces are inverted on their own before the whole network."""
+"""Where an inversion starts.
+
+A start says how first values are drawn, and which pieces are inverted on their own before the whole
+network.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Literal, get_args
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn import functional as F
 
 from pmi_cl.inversion.features.statistics import Moments
-from pmi_cl.inversion.ways.pmi import PmiConfig, bn_affine_moments, seen_at
+from pmi_cl.inversion.networks.protocol import InvertibleNetwork
+from pmi_cl.inversion.ways.pmi import PmiConfig, seen_at
 
 StartName = Literal["noise", "stats", "lowfreq", "stem", "pmi"]
 STARTS: tuple[StartName, ...] = get_args(StartName)
-Initialiser = Callable[
-    [tuple[int, ...], torch.Generator], Tensor
-]  # (shape (b, c, h, w), CPU generator) -> images on the CPU
+# (shape (b, c, h, w), generator on the CPU) -> images on the CPU
+Initialiser = Callable[[tuple[int, ...], torch.Generator], Tensor]
 
 
 def white_noise(shape: tuple[int, ...], generator: torch.Generator) -> Tensor:
-    """N(0, 1) per element, on the CPU: the paper's start in normalised pixel space."""
+    """Draw N(0, 1) on the CPU, the start of the paper in normalised pixel space."""
     return torch.randn(shape, generator=generator)
 
 
 def matched_noise(shape: tuple[int, ...], moments: Moments, generator: torch.Generator) -> Tensor:
-    """White noise with the stored mean and variance of each channel (or position); ``shape`` (b, c, h, w) or (b, t, c), on the CPU."""
+    """Draw white noise with the stored mean and variance of each channel or position, on the CPU.
+
+    Args:
+        shape: (b, c, h, w) or (b, t, c).
+        moments: of the channels, or of the positions of tokens.
+        generator: on the CPU.
+    """
     noise = torch.randn(shape, generator=generator)
     last = len(shape) == 3 and moments.axis == "channel"
     view = (1, 1, -1) if last else (1, -1) + (1,) * (len(shape) - 2)
@@ -34,9 +44,11 @@ def matched_noise(shape: tuple[int, ...], moments: Moments, generator: torch.Gen
 
 
 def low_frequency_noise(shape: tuple[int, ...], generator: torch.Generator, coarser: int = 4) -> Tensor:
-    """N(0, 1) on a grid ``coarser`` times smaller, upsampled bilinearly and scaled back to unit variance: natural images are smooth.
+    """Draw noise that is smooth, as natural images are, on the CPU.
 
-    (Prototype: cut the full-model steps to an equal loss by 1.9 to 2.3, ``docs/findings.md``.)
+    It is N(0, 1) on a grid ``coarser`` times smaller, upsampled bilinearly and scaled back to unit
+    variance. (In a prototype it cut the full-model steps to an equal loss by 1.9 to 2.3,
+    ``docs/findings.md``.)
     """
     b, c, h, w = shape
     small = torch.randn(b, c, max(h // coarser, 1), max(w // coarser, 1), generator=generator)
@@ -45,13 +57,16 @@ def low_frequency_noise(shape: tuple[int, ...], generator: torch.Generator, coar
 
 
 class Start:
-    """Where the full-model stage starts, and what is inverted before it: here at white noise, and nothing.
+    """Where the full-model stage starts, and what is inverted before it.
+
+    This one starts at white noise and inverts nothing before.
 
     Attributes:
-        name: what the start is called in ``InversionConfig.start``.
+        name: the name of the start in ``InversionConfig.start``.
         needs_targets: whether target features must be given.
-        random_target: whether the first piece is inverted from random values with the stored moments of its output, not from the targets.
-        draws_images: whether :meth:`draw` gives images, where the optimised space is another; else it gives uncorrelated channels.
+        random_target: whether the first piece is inverted from random values with the stored
+            moments of its output, not from the targets.
+        draws_images: whether :meth:`draw` gives images; else it gives uncorrelated channels.
     """
 
     name: str = "noise"
@@ -60,41 +75,39 @@ class Start:
     draws_images = False
 
     def layers(self, pieces: int) -> list[int]:
-        """The pieces of so many that are inverted on their own before the whole network, in this order."""
+        """Return which of so many pieces are inverted before the whole network, in this order."""
         return []
 
     def steps(self, layer: int) -> int:
-        """How many steps the descent of piece ``layer`` takes."""
+        """Return how many steps the descent of piece ``layer`` takes."""
         return 0
 
-    def measured_priors(self, pieces: Sequence[nn.Module], measured: Sequence[Moments] | None) -> list[Moments | None]:
-        """The moments of every piece's input, as far as this start looks at them, from what was ``measured``.
+    def priors(self, network: InvertibleNetwork) -> list[Moments | None]:
+        """Return the moments of the input of every piece, as far as this start looks at them.
 
         Raises:
             ValueError: moments that the start needs are not there.
         """
-        return [None] * len(pieces)
-
-    def stored_priors(self, stored: list[Moments | None]) -> list[Moments | None]:
-        """The same for a network that brings the moments of its pieces' inputs; None where nothing is stored.
-
-        Raises:
-            ValueError: moments that the start needs are not there.
-        """
-        return [None] * len(stored)
+        return [None] * len(network.pieces)
 
     def draw(self, shape: tuple[int, ...], moments: Moments | None, generator: torch.Generator) -> Tensor:
-        """First values of ``shape`` on the CPU. ``moments`` are those of what is drawn, where they are known."""
+        """Draw first values on the CPU.
+
+        Args:
+            shape: of what is drawn, with the batch.
+            moments: of what is drawn, where they are known.
+            generator: on the CPU.
+        """
         return white_noise(shape, generator)
 
     def handed_down(self, layer: int, value: Tensor) -> Tensor:
-        """What the descent of piece ``layer``, which ended at ``value``, hands to the stage after it."""
+        """Return what the descent of ``layer``, which ended at ``value``, gives the next stage."""
         return value
 
 
 @dataclass(frozen=True)
 class FunctionStart(Start):
-    """Starts at the images that a function of the user's draws."""
+    """Start at the images that a function of the user draws."""
 
     function: Initialiser
     draws_images = True
@@ -105,7 +118,7 @@ class FunctionStart(Start):
 
 
 class LowFrequencyStart(Start):
-    """Starts at low-frequency noise."""
+    """Start at low-frequency noise."""
 
     name = "lowfreq"
 
@@ -115,27 +128,29 @@ class LowFrequencyStart(Start):
 
 
 class StatisticsStart(Start):
-    """Starts at noise with the stored moments of the images."""
+    """Start at noise with the stored moments of the images."""
 
     name = "stats"
     draws_images = True
 
-    def measured_priors(self, pieces: Sequence[nn.Module], measured: Sequence[Moments] | None) -> list[Moments | None]:
+    def priors(self, network: InvertibleNetwork) -> list[Moments | None]:
         """See :class:`Start`."""
-        if measured is None or len(measured) != len(pieces):
-            needed = f"input_moments, one for each of the {len(pieces)} pieces (measure_input_moments)"
-            raise ValueError(f"start '{self.name}' needs {needed}")
-        return list(measured)
+        return self._known(network, 0)
 
-    def stored_priors(self, stored: list[Moments | None]) -> list[Moments | None]:
-        """See :class:`Start`."""
-        return self._known(stored, 0)
-
-    def _known(self, stored: list[Moments | None], piece: int) -> list[Moments | None]:
-        """``stored``; raises ValueError where the moments of the input of ``piece`` are not in it."""
-        if stored[piece] is None:
+    def _known(self, network: InvertibleNetwork, piece: int) -> list[Moments | None]:
+        """Return the measured moments. Raise ValueError if the input of ``piece`` has none."""
+        known = self._measured(network)
+        if known[piece] is None:
             raise ValueError(f"start '{self.name}' needs a network with statistics (measure_token_moments)")
-        return stored
+        return known
+
+    def _measured(self, network: InvertibleNetwork) -> list[Moments | None]:
+        """Return the measured moments. Raise ValueError if there is not one for each piece."""
+        known, pieces = network.input_moments, len(network.pieces)
+        if known is None or len(known) != pieces:
+            needed = f"input_moments, one for each of the {pieces} pieces (measure_input_moments)"
+            raise ValueError(f"start '{self.name}' needs {needed}")
+        return list(known)
 
     def draw(self, shape: tuple[int, ...], moments: Moments | None, generator: torch.Generator) -> Tensor:
         """See :class:`Start`."""
@@ -144,10 +159,12 @@ class StatisticsStart(Start):
 
 @dataclass(frozen=True)
 class StemStart(StatisticsStart):
-    """Starts where a few steps of the lowest piece end, taken towards random values with the right moments.
+    """Start where a few steps of the lowest piece end.
+
+    They are taken towards random values with the stored moments of its output.
 
     Attributes:
-        descent_steps: how many.
+        descent_steps: how many steps.
     """
 
     descent_steps: int
@@ -162,28 +179,20 @@ class StemStart(StatisticsStart):
         """See :class:`Start`."""
         return self.descent_steps
 
-    def measured_priors(self, pieces: Sequence[nn.Module], measured: Sequence[Moments] | None) -> list[Moments | None]:
+    def priors(self, network: InvertibleNetwork) -> list[Moments | None]:
         """See :class:`Start`."""
-        priors = super().measured_priors(pieces, measured)
-        self._check_pieces(len(pieces))
-        return priors
-
-    def stored_priors(self, stored: list[Moments | None]) -> list[Moments | None]:
-        """See :class:`Start`."""
-        self._check_pieces(len(stored))
-        return self._known(stored, 1)
-
-    def _check_pieces(self, pieces: int) -> None:
-        if pieces == 1:
+        self._measured(network)
+        if len(network.pieces) == 1:
             raise ValueError("start 'stem' needs a network of two pieces or more")
+        return self._known(network, 1)
 
 
 @dataclass(frozen=True)
 class PmiStart(StatisticsStart):
-    """Starts where the per-layer inversion of the targets, from the top to the bottom, ends.
+    """Start where the per-layer inversion of the targets, from top to bottom, ends.
 
     Attributes:
-        config: its settings.
+        config: the settings of that inversion.
     """
 
     config: PmiConfig
@@ -198,33 +207,30 @@ class PmiStart(StatisticsStart):
         """See :class:`Start`."""
         return self.config.steps_of(layer)
 
-    def measured_priors(self, pieces: Sequence[nn.Module], measured: Sequence[Moments] | None) -> list[Moments | None]:
-        """See :class:`Start`."""
-        if self.config.prior == "bn_affine":
-            first = measured[0] if measured else None
-            return [first, *[bn_affine_moments(piece) for piece in pieces[:-1]]]
-        return super().measured_priors(pieces, measured)
+    def priors(self, network: InvertibleNetwork) -> list[Moments | None]:
+        """See :class:`Start`. Where an entry is None, PMI starts from white noise.
 
-    def stored_priors(self, stored: list[Moments | None]) -> list[Moments | None]:
-        """See :class:`Start`. Without moments, PMI starts from white noise and matches features alone."""
-        return stored
+        Without any moments it matches features alone.
+        """
+        if self.config.prior == "bn_affine" and network.affine_moments is not None:
+            return list(network.affine_moments)
+        return self._measured(network)
 
     def handed_down(self, layer: int, value: Tensor) -> Tensor:
-        """See :class:`Start`. The lowest piece's map is handed down as its last grid shows it."""
+        """See :class:`Start`. The map of the lowest piece is given as its last grid shows it."""
         return seen_at(value, self.config.grid_at(layer, self.steps(layer) - 1))
 
 
 def make_start(start: StartName | Initialiser, pmi: PmiConfig, stem_steps: int) -> Start:
-    """The start that ``InversionConfig.start`` names, or that a function is.
+    """Return the start that ``InversionConfig.start`` names, or that a function of the user makes.
 
     Raises:
         ValueError: there is no start of that name.
     """
     if callable(start):
         return FunctionStart(start)
-    made = {
-        own.name: own for own in (Start(), StatisticsStart(), LowFrequencyStart(), StemStart(stem_steps), PmiStart(pmi))
-    }
+    own = (Start(), StatisticsStart(), LowFrequencyStart(), StemStart(stem_steps), PmiStart(pmi))
+    made = {known.name: known for known in own}
     if start not in made:
         raise ValueError(f"unknown start '{start}': choose from {', '.join(STARTS)}")
     return made[start]

@@ -1,4 +1,7 @@
-"""Random transforms of the whole batch inside the inversion loop: what makes the images transfer to other networks."""
+"""Random transforms of the whole batch inside the inversion loop.
+
+They make the images transfer to other networks.
+"""
 
 from __future__ import annotations
 
@@ -12,12 +15,14 @@ from pmi_cl.seeding import mix, seeded
 
 @dataclass(frozen=True)
 class Transforms:
-    """Roll, flip and noise, drawn anew at every step from the seed and the step's number.
+    """Roll, flip and noise, drawn anew at every step from the seed and the number of the step.
 
     Attributes:
-        roll: the batch is rolled by up to so many pixels in either direction (DeepInversion's jitter).
-        flip: mirrored left to right at every second step, on average. Not for digits.
-        noise: standard deviation of Gaussian noise added to the input, in units of the input.
+        roll: the most pixels by which the batch is rolled in either direction (the jitter of
+            DeepInversion).
+        flip: whether the batch is mirrored left to right, at every second step on average. Not
+            for digits.
+        noise: standard deviation of the Gaussian noise that is added, in units of the input.
     """
 
     roll: int = 0
@@ -25,7 +30,7 @@ class Transforms:
     noise: float = 0.0
 
     def __call__(self, x: Tensor, seed: int, *keys: int | str) -> Tensor:
-        """Images (b, c, h, w) to transformed images; the same seed and keys give the same transform."""
+        """Transform images (b, c, h, w); the same seed and keys give the same transform."""
         bits = mix(seed, "transform", *keys)
         if self.roll:
             span = 2 * self.roll + 1
@@ -34,9 +39,8 @@ class Transforms:
         if self.flip and (bits >> 40) & 1:
             x = x.flip(-1)
         if self.noise:
-            x = x + self.noise * torch.randn(x.shape, generator=seeded(seed, "noise", *keys)).to(
-                x.device, non_blocking=True
-            )
+            drawn = torch.randn(x.shape, generator=seeded(seed, "noise", *keys))
+            x = x + self.noise * drawn.to(x.device, non_blocking=True)
         return x
 
     def __bool__(self) -> bool:

@@ -14,6 +14,7 @@ from pmi_cl.datasets import placement
 from pmi_cl.datasets.input_form import InputForm
 from pmi_cl.inversion.config import InversionConfig
 from pmi_cl.inversion.engine.engine import Inversion
+from pmi_cl.inversion.engine.problem import Problem, frozen_network
 from pmi_cl.inversion.invert import InversionResult, invert
 from pmi_cl.inversion.networks.pieces import measure_input_moments
 from pmi_cl.inversion.objectives import CrossEntropy, StatisticsMatch, TotalVariation
@@ -104,9 +105,8 @@ def test_an_inversion_goes_on_wherever_its_state_was_read_to(stop: int, move: Ca
     def engine(network: Any, value: Tensor) -> Inversion:
         moments = measure_input_moments(network.pieces(), [value])
         config = replace(CONFIG, start="pmi", terms=terms)
-        return Inversion(
-            network.pieces(), network.head, config, image_shape=(3, 8, 8), targets=targets, input_moments=moments
-        )
+        frozen = frozen_network(network.pieces(), network.head, config, moments)
+        return Inversion(Problem(frozen, config, image_shape=(3, 8, 8), targets=targets))
 
     plain = engine(two_blocks(), real)
     list(plain.run())

@@ -12,6 +12,7 @@ from pmi_cl.inversion.config import InversionConfig
 from pmi_cl.inversion.engine.descent import NonFiniteInversion
 from pmi_cl.inversion.engine.diagnosis import LayerTrace, where_not_finite
 from pmi_cl.inversion.engine.engine import Inversion
+from pmi_cl.inversion.engine.problem import Problem, frozen_network
 from pmi_cl.inversion.networks.frozen import FrozenNetwork
 from pmi_cl.inversion.networks.token_network import TokenNetwork
 from pmi_cl.inversion.objectives import FeatureMatch, StatisticsMatch
@@ -112,7 +113,8 @@ def test_an_input_or_an_objective_that_is_not_finite() -> None:
 
 def run(pieces: list[nn.Module], **settings: Any) -> None:
     config = InversionConfig(steps=3, batch=4, terms=(FeatureMatch(), StatisticsMatch()), **settings)
-    for _ in Inversion(pieces, None, config, image_shape=(3, 8, 8), targets=torch.randn(4, 32)).run():
+    problem = Problem(frozen_network(pieces, None, config), config, image_shape=(3, 8, 8), targets=torch.randn(4, 32))
+    for _ in Inversion(problem).run():
         pass
 
 

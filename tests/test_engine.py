@@ -13,6 +13,7 @@ from torch.nn import functional as F
 from pmi_cl.inversion.config import InversionConfig
 from pmi_cl.inversion.engine.descent import NonFiniteInversion
 from pmi_cl.inversion.engine.engine import Inversion
+from pmi_cl.inversion.engine.problem import Problem, frozen_network
 from pmi_cl.inversion.features.statistics import Moments, batch_moments
 from pmi_cl.inversion.objectives import CrossEntropy, FeatureMatch, StatisticsMatch, TotalVariation
 from pmi_cl.inversion.parts.colour import Colour
@@ -55,10 +56,10 @@ def test_full_model_inversion_equals_the_naive_loop_batch_by_batch(transforms: T
     config = InversionConfig(steps=12, batch=4, precision=torch.float64, transforms=transforms)
     whole = inversion(config, n=8)
     losses = [float(progress.loss) for progress in whole.run()]
-    assert whole.problem.targets is not None
+    assert whole.plan.targets is not None
     for number in range(2):
         rows = slice(4 * number, 4 * number + 4)
-        images, expected = naive_batch(number, whole.problem.targets[rows], 12, transforms)
+        images, expected = naive_batch(number, whole.plan.targets[rows], 12, transforms)
         assert losses[12 * number : 12 * number + 12] == pytest.approx(expected, rel=1e-5)
         torch.testing.assert_close(whole.images()[rows], images, rtol=1e-3, atol=1e-3)
 
@@ -181,9 +182,8 @@ def test_a_network_in_one_piece_has_no_stem() -> None:
     network = torch.nn.Sequential(*two_blocks().pieces())
     config = replace(EVERYTHING, start="stem", terms=(FeatureMatch(),))
     with pytest.raises(ValueError, match="two pieces"):
-        Inversion(
-            [network], None, config, image_shape=SHAPE, targets=torch.zeros(2, FEATURES), input_moments=moments()[:1]
-        )
+        frozen = frozen_network([network], None, config, moments()[:1])
+        Inversion(Problem(frozen, config, image_shape=SHAPE, targets=torch.zeros(2, FEATURES)))
 
 
 @pytest.mark.parametrize("changed", [{"lr": 1e30}, {"pmi": PmiConfig(steps=3, lr=1e30)}])
@@ -208,7 +208,8 @@ def test_a_trained_network_sees_what_was_asked_for(terms: tuple[Any, ...]) -> No
     network, labels = trained.network, torch.arange(60) % 5
     targets = trained.gaussians.sample(labels, seeded(3)) if isinstance(terms[0], FeatureMatch) else None
     config = InversionConfig(start="lowfreq", steps=40, terms=terms)
-    whole = Inversion(network.pieces(), network.head, config, image_shape=SHAPE, targets=targets, labels=labels)
+    frozen = frozen_network(network.pieces(), network.head, config)
+    whole = Inversion(Problem(frozen, config, image_shape=SHAPE, targets=targets, labels=labels))
     for _ in whole.run():
         pass
     logits = network(whole.images())

@@ -8,8 +8,8 @@ import pytest
 import torch
 
 from pmi_cl.backbones.resnet_cifar import resnet20
-from pmi_cl.inversion.engine.cost import input_shapes, layer_costs
 from pmi_cl.inversion.networks.frozen import FrozenNetwork
+from pmi_cl.inversion.networks.operations import input_shapes, layer_costs
 from tests.support.small_inversions import EVERYTHING, SHAPE, finished, inversion
 
 
@@ -35,8 +35,8 @@ def test_a_sweep_over_all_layers_costs_one_full_step(batch: int) -> None:
 
 def test_a_stem_step_costs_what_the_stem_does() -> None:
     whole = finished(replace(EVERYTHING, start="stem", batch=10))
-    assert whole.report.step_equivalents == pytest.approx(2 * whole.problem.costs[0] + 5)
-    assert whole.problem.costs[0] < 0.3
+    assert whole.report.step_equivalents == pytest.approx(2 * whole.plan.costs[0] + 5)
+    assert whole.plan.costs[0] < 0.3
 
 
 def test_layer_costs_are_those_of_the_convolutions() -> None:

@@ -12,8 +12,9 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from pmi_cl.backbones.resnet_cifar import resnet20, resnet32
-from pmi_cl.inversion.features.statistics import Direction
-from pmi_cl.inversion.networks.frozen import ChannelAffine, FrozenNetwork, StatisticsTap
+from pmi_cl.inversion.features.statistics import Direction, StatisticsTap
+from pmi_cl.inversion.networks.folding import ChannelAffine
+from pmi_cl.inversion.networks.frozen import FrozenNetwork
 from pmi_cl.inversion.networks.pieces import split_network
 from pmi_cl.seeding import seeded
 from tests.support.foreign_networks import cifar_resnet20, published_resnet32, torchvision_models

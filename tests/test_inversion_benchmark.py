@@ -15,6 +15,7 @@ from pmi_cl.backbones.resnet_cifar import ResNetCifar, resnet20
 from pmi_cl.benchmarks.naive_inversion import NaiveInversion
 from pmi_cl.inversion.config import InversionConfig
 from pmi_cl.inversion.engine.engine import Inversion
+from pmi_cl.inversion.engine.problem import Problem, frozen_network
 from pmi_cl.inversion.starts import STARTS
 from tests.support.small_networks import randomise_norms
 
@@ -33,7 +34,9 @@ def test_the_naive_loop_and_the_engine_take_the_same_step() -> None:
     network, start, targets = _network(), torch.randn(12, 3, 32, 32), torch.randn(12, 64)
     naive = NaiveInversion(network, start, targets, lr=0.15, alpha=0.1)
     gradient, naive_loss = naive.gradient(), naive.step()
-    inversion = Inversion(network.pieces(), None, InversionConfig(steps=1), image_shape=(3, 32, 32), targets=targets)
+    config = InversionConfig(steps=1)
+    frozen = frozen_network(network.pieces(), None, config)
+    inversion = Inversion(Problem(frozen, config, image_shape=(3, 32, 32), targets=targets))
     inversion.load({**inversion.state(), "carry": start})
     progress = next(inversion.run())
     assert inversion.descent is not None and inversion.descent.x.grad is not None

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from pmi_cl.inversion.labels import draw_labels
+from pmi_cl.inversion.features.selection import draw_labels
 from pmi_cl.seeding import seeded
 
 

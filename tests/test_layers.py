@@ -105,6 +105,31 @@ def test_types_alone_may_come_from_elsewhere_and_only_from_what_exists(module: s
         assert name.split(".")[0] != "pmi_cl" or name in MODULES
 
 
+# The rooms of inversion/, bottom to top: each row may import itself and the rows before it, for types too.
+ROOMS = (
+    ("objectives", "transforms", "parts"),
+    ("features",),
+    ("networks",),
+    ("ways",),
+    ("starts",),
+    ("config", "plugins"),
+    ("engine",),
+    ("invert",),
+)
+
+
+def row_of(module: str) -> int:
+    """The row of :data:`ROOMS` in which a module of inversion/ stands."""
+    room = module.split(".")[2]
+    return next(number for number, row in enumerate(ROOMS) if room in row)
+
+
+@pytest.mark.parametrize("module", [name for name in MODULES if name.startswith("pmi_cl.inversion.")])
+def test_the_rooms_of_the_engine_depend_one_way(module: str) -> None:
+    named = [name for name in imported(ast.walk(tree_of(MODULES[module]))) if name.startswith("pmi_cl.inversion.")]
+    assert [name for name in named if row_of(name) > row_of(module)] == []
+
+
 def test_no_module_imports_itself_through_others() -> None:
     edges = {
         module: {name for name in imported(nodes_that_run(tree_of(path))) if name in MODULES}

@@ -12,9 +12,10 @@ from torch import Tensor, nn
 from pmi_cl.backbones.resnet_cifar import ResNetCifar
 from pmi_cl.inversion.config import InversionConfig
 from pmi_cl.inversion.engine.engine import Inversion
+from pmi_cl.inversion.engine.problem import Problem, frozen_network
 from pmi_cl.inversion.features.statistics import Direction, Moments
-from pmi_cl.inversion.networks.frozen import FrozenNetwork
-from pmi_cl.inversion.ways.pmi import Boost, LayerLoss, PmiConfig, bn_affine_moments
+from pmi_cl.inversion.networks.frozen import FrozenNetwork, bn_affine_moments
+from pmi_cl.inversion.ways.pmi import Boost, LayerLoss, PmiConfig
 from pmi_cl.seeding import seeded
 from tests.support.slow_references import channel_moments, hooked_kls, reference_kl
 from tests.support.small_networks import trained_on_digits, two_blocks
@@ -144,15 +145,15 @@ def test_bn_affine_moments_are_beta_and_gamma_squared_of_the_last_batchnorm() ->
 def pmi_on_digits(config: PmiConfig, start: Literal["pmi", "noise"] = "pmi", n: int = 60) -> Inversion:
     trained = trained_on_digits()
     labels = torch.arange(n) % 5
-    return Inversion(
-        trained.network.pieces(),
-        trained.network.head,
-        InversionConfig(start=start, steps=1, pmi=config),
+    settings = InversionConfig(start=start, steps=1, pmi=config)
+    problem = Problem(
+        frozen_network(trained.network.pieces(), trained.network.head, settings, trained.moments),
+        settings,
         image_shape=(3, 8, 8),
         targets=trained.gaussians.sample(labels, seeded(0)),
         labels=labels,
-        input_moments=trained.moments,
     )
+    return Inversion(problem)
 
 
 def first_full_loss(inversion: Inversion) -> float:
@@ -168,11 +169,11 @@ def test_pmi_lowers_the_error_of_every_layer_and_starts_the_full_stage_below_noi
         if layer is None:
             full_losses.append(float(progress.loss))
         elif descent is not None and descent.step == descent.steps:
-            target = inversion.carry if inversion.carry is not None else inversion.problem.targets
+            target = inversion.carry if inversion.carry is not None else inversion.plan.targets
             assert target is not None
             with torch.no_grad():
                 outputs = [
-                    inversion.problem.network.run(value, layer, layer + 1)[0]
+                    inversion.plan.network.run(value, layer, layer + 1)[0]
                     for value in (descent.start, descent.result())
                 ]
             errors[progress.stage] = [float((output - target).pow(2).mean()) for output in outputs]

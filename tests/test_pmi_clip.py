@@ -12,7 +12,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from pmi_cl.inversion.features.statistics import Moments
-from pmi_cl.inversion.features.token_statistics import measure_token_moments
+from pmi_cl.inversion.networks.token_statistics import measure_token_moments
 from pmi_cl.utils.run.training import Training
 from tests.support.clip_runs import PMI, before_second_task
 from tests.support.small_clips import small_clip

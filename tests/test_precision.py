@@ -8,8 +8,8 @@ from typing import Any
 import pytest
 import torch
 
-from pmi_cl.inversion.engine import precision as precision_module
-from pmi_cl.inversion.engine.precision import has_fast_bfloat16, inversion_dtype
+from pmi_cl.inversion import config as config_module
+from pmi_cl.inversion.config import has_fast_bfloat16, inversion_dtype
 from tests.support.small_runs import METHODS, start
 
 CPU = torch.device("cpu")
@@ -36,7 +36,7 @@ def test_what_was_asked_for_is_what_is_used(precision: str, dtype: torch.dtype) 
 
 @pytest.mark.parametrize(("fast", "dtype"), [(True, torch.bfloat16), (False, torch.float32)])
 def test_auto_follows_the_device(fast: bool, dtype: torch.dtype, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(precision_module, "has_fast_bfloat16", lambda device: fast)
+    monkeypatch.setattr(config_module, "has_fast_bfloat16", lambda device: fast)
     assert inversion_dtype("auto", CPU) == dtype
 
 

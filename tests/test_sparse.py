@@ -16,8 +16,9 @@ from pmi_cl.backbones.clip_network import ClipNetwork
 from pmi_cl.backbones.resnet_cifar import resnet20
 from pmi_cl.inversion.config import InversionConfig
 from pmi_cl.inversion.engine.engine import Inversion
-from pmi_cl.inversion.features.token_statistics import measure_token_moments
+from pmi_cl.inversion.engine.problem import Problem, frozen_network
 from pmi_cl.inversion.networks.token_network import TokenNetwork, of_patches
+from pmi_cl.inversion.networks.token_statistics import measure_token_moments
 from pmi_cl.inversion.objectives import DirectionalTV, FeatureMatch, StatisticsMatch
 from pmi_cl.inversion.transforms import Transforms
 from pmi_cl.inversion.ways.sparse import PruningConfig, patches_left
@@ -39,7 +40,7 @@ SMI = InversionConfig(
 def inversion(config: InversionConfig = SMI, network: ClipNetwork | None = None, **changes: Any) -> Inversion:
     copied = TokenNetwork((network or small_clip()).pieces()[1:], moments())
     return Inversion(
-        copied, None, config, image_shape=SHAPE, targets=torch.randn(6, 16, generator=seeded(2)), **changes
+        Problem(copied, config, image_shape=SHAPE, targets=torch.randn(6, 16, generator=seeded(2)), **changes)
     )
 
 
@@ -126,8 +127,8 @@ def test_the_network_on_kept_patches_is_the_tower_on_fewer_tokens() -> None:
 
 
 def least_attended(whole: Inversion, x: Tensor, kept: Tensor | None, left: int) -> list[set[int]]:
-    assert isinstance(whole.problem.network, TokenNetwork)
-    shares = whole.problem.network.class_attention(x, None, kept)
+    assert isinstance(whole.plan.network, TokenNetwork)
+    shares = whole.plan.network.class_attention(x, None, kept)
     numbers = torch.arange(16).expand(len(x), -1) if kept is None else kept
     return [set(numbers[row][shares[row].argsort(descending=True)[:left]].tolist()) for row in range(len(x))]
 
@@ -166,10 +167,10 @@ def test_drops_what_the_class_token_looks_at_least_and_keeps_its_last_values() -
 def test_steps_are_the_plain_descent_on_the_patches_that_are_left() -> None:
     """Adam by hand, on a fixed objective: the gradient of dropped patches is none."""
     whole = inversion(replace(SMI, batch=6))
-    assert whole.problem.targets is not None and isinstance(whole.problem.network, TokenNetwork)
+    assert whole.plan.targets is not None and isinstance(whole.plan.network, TokenNetwork)
     losses = [float(progress.loss) for progress in whole.run()]
     again = inversion(replace(SMI, batch=6))
-    x = again.problem.first_coordinates(0).clone().requires_grad_()
+    x = again.plan.first_coordinates(0).clone().requires_grad_()
     optimizer = torch.optim.Adam([x], lr=0.1)
     kept, frozen, expected = None, None, []
     for step in range(14):
@@ -179,7 +180,7 @@ def test_steps_are_the_plain_descent_on_the_patches_that_are_left() -> None:
             kept = torch.tensor([sorted(row) for row in least_attended(whole, shown.detach(), kept, left)])
             frozen = shown.detach().clone()
             shown = torch.where(mask(kept), x, frozen)
-        features, kls = whole.problem.network(shown, None, kept)
+        features, kls = whole.plan.network(shown, None, kept)
         pairs = (
             (shown[..., 1:, :], shown[..., :-1, :]),
             (shown[..., 1:], shown[..., :-1]),
@@ -187,7 +188,7 @@ def test_steps_are_the_plain_descent_on_the_patches_that_are_left() -> None:
             (shown[..., 1:, :-1], shown[..., :-1, 1:]),
         )
         smooth = torch.stack([(one - other).square().sum((2, 3)).sqrt().mean() for one, other in pairs]).sum()
-        loss = F.mse_loss(features, whole.problem.targets) + 2e-3 * torch.stack(kls).sum() + 5e-3 * smooth
+        loss = F.mse_loss(features, whole.plan.targets) + 2e-3 * torch.stack(kls).sum() + 5e-3 * smooth
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()
@@ -232,13 +233,8 @@ def test_works_on_pixels_too() -> None:
         pieces,
         [replace(m, input=None) if k == 0 else m for k, m in enumerate(measure_token_moments(pieces, [images(9)]))],
     )
-    whole = Inversion(
-        copied,
-        None,
-        replace(SMI, start="noise"),
-        image_shape=(3, 16, 16),
-        targets=torch.randn(3, 16, generator=seeded(2)),
-    )
+    targets = torch.randn(3, 16, generator=seeded(2))
+    whole = Inversion(Problem(copied, replace(SMI, start="noise"), image_shape=(3, 16, 16), targets=targets))
     for _ in whole.run():
         pass
     assert whole.images().shape == (3, 3, 16, 16) and bool(torch.isfinite(whole.images()).all())
@@ -293,8 +289,8 @@ def test_what_does_not_go_together_is_refused(changes: dict[str, Any], message: 
 def test_networks_without_patches_and_statistics_by_position_are_refused() -> None:
     by_position = TokenNetwork(small_clip().pieces()[1:], moments("token"))
     with pytest.raises(ValueError, match="by channel"):
-        Inversion(by_position, None, SMI, image_shape=SHAPE, targets=torch.zeros(2, 16))
+        Problem(by_position, SMI, image_shape=SHAPE, targets=torch.zeros(2, 16))
     with pytest.raises(ValueError, match="TokenNetwork"):
-        Inversion(
-            resnet20().pieces(), None, replace(SMI, start="noise"), image_shape=(3, 8, 8), targets=torch.zeros(2, 64)
-        )
+        config = replace(SMI, start="noise")
+        frozen = frozen_network(resnet20().pieces(), None, config)
+        Problem(frozen, config, image_shape=(3, 8, 8), targets=torch.zeros(2, 64))

@@ -8,8 +8,7 @@ import torch
 from torch import Tensor
 
 from pmi_cl.inversion.parts.colour import Colour
-from pmi_cl.inversion.parts.image_space import ImageSpace
-from pmi_cl.inversion.parts.spectrum import Spectrum
+from pmi_cl.inversion.parts.image_space import ImageSpace, Spectrum
 
 SIZES = [(8, 8), (6, 10), (7, 9), (16, 5)]
 

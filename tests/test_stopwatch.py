@@ -10,6 +10,7 @@ import torch
 
 from pmi_cl.inversion.config import InversionConfig
 from pmi_cl.inversion.engine.engine import Inversion
+from pmi_cl.inversion.engine.problem import Problem, frozen_network
 from pmi_cl.inversion.engine.stopwatch import Stopwatch
 from tests.support.small_networks import two_blocks
 
@@ -94,7 +95,8 @@ def test_a_round_under_way_is_left_alone(device: Device) -> None:
 def inversion(steps: int, device: torch.device | None = None) -> Inversion:
     network = two_blocks().to(device)
     config = InversionConfig(steps=steps, batch=8)
-    return Inversion(network.pieces(), network.head, config, image_shape=(3, 8, 8), targets=torch.randn(8, 32))
+    frozen = frozen_network(network.pieces(), network.head, config)
+    return Inversion(Problem(frozen, config, image_shape=(3, 8, 8), targets=torch.randn(8, 32)))
 
 
 def test_a_state_in_mid_stage_has_the_seconds_so_far() -> None:

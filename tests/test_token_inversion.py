@@ -13,8 +13,9 @@ from torch import Tensor
 from pmi_cl.backbones.clip_network import ClipNetwork
 from pmi_cl.inversion.config import InversionConfig
 from pmi_cl.inversion.engine.engine import Inversion
-from pmi_cl.inversion.features.token_statistics import TokenMoments
+from pmi_cl.inversion.engine.problem import Problem
 from pmi_cl.inversion.networks.token_network import TokenNetwork
+from pmi_cl.inversion.networks.token_statistics import TokenMoments
 from pmi_cl.inversion.objectives import FeatureMatch, StatisticsMatch
 from pmi_cl.inversion.starts import matched_noise
 from pmi_cl.inversion.ways.pmi import PmiConfig, seen_at
@@ -28,7 +29,7 @@ def inversion(
 ) -> Inversion:
     copied = TokenNetwork((network or small_clip()).pieces()[1:], moments(), dtype=config.precision)
     targets = torch.randn(n, 16, generator=seeded(2))
-    return Inversion(copied, None, config, image_shape=SHAPE, targets=targets, **changes)
+    return Inversion(Problem(copied, config, image_shape=SHAPE, targets=targets, **changes))
 
 
 def finished(*given: Any, **changes: Any) -> Inversion:
@@ -49,7 +50,7 @@ def test_pmi_goes_from_the_projection_to_the_map_and_then_through_all() -> None:
     ]
     assert whole.images().shape == (6, *SHAPE)
     assert whole.report.step_equivalents == pytest.approx(4 + 6, rel=1e-3)
-    assert whole.problem.costs[1] == pytest.approx(whole.problem.costs[2]) and whole.problem.costs[1] > 0.4
+    assert whole.plan.costs[1] == pytest.approx(whole.plan.costs[2]) and whole.plan.costs[1] > 0.4
 
 
 def test_full_model_inversion_is_the_plain_loop_with_hooks() -> None:
@@ -57,7 +58,7 @@ def test_full_model_inversion_is_the_plain_loop_with_hooks() -> None:
     config = replace(PAPER, start="noise", steps=steps, batch=6)
     whole = inversion(config)
     losses = [float(progress.loss) for progress in whole.run()]
-    assert whole.problem.targets is not None
+    assert whole.plan.targets is not None
     x = torch.randn((6, *SHAPE), generator=seeded(0, "start", 0, -1)).requires_grad_()
     optimizer, expected = torch.optim.Adam([x], lr=0.1), []
     for _ in range(steps):
@@ -70,7 +71,7 @@ def test_full_model_inversion_is_the_plain_loop_with_hooks() -> None:
             (x[..., 1:, :-1], x[..., :-1, 1:]),
         )
         smooth = sum((one - other).square().sum((2, 3)).sqrt().mean() for one, other in pairs)
-        loss = (features - whole.problem.targets).square().mean() + 2e-3 * torch.stack(kls).sum() + 5e-3 * smooth
+        loss = (features - whole.plan.targets).square().mean() + 2e-3 * torch.stack(kls).sum() + 5e-3 * smooth
         loss.backward()
         optimizer.step()
         expected.append(float(loss.detach()))
@@ -125,14 +126,14 @@ def test_another_precision_or_direction_than_the_network_s_is_refused() -> None:
     copied = TokenNetwork(small_clip().pieces()[1:], moments())
     for change in ({"precision": torch.bfloat16}, {"direction": "real_to_synthetic"}):
         with pytest.raises(ValueError, match=f"configuration's {next(iter(change))} is .*: give both the same"):
-            Inversion(copied, None, replace(PAPER, **change), image_shape=SHAPE, targets=torch.zeros(2, 16))
+            Problem(copied, replace(PAPER, **change), image_shape=SHAPE, targets=torch.zeros(2, 16))
 
 
 @pytest.mark.parametrize("start", ["stats", "stem"])
 def test_starts_that_need_statistics_say_so(start: Any) -> None:
     copied = TokenNetwork(small_clip().pieces()[1:])
     with pytest.raises(ValueError, match=f"start '{start}' needs a network with statistics"):
-        Inversion(copied, None, replace(PAPER, start=start), image_shape=SHAPE, targets=torch.zeros(2, 16))
+        Inversion(Problem(copied, replace(PAPER, start=start), image_shape=SHAPE, targets=torch.zeros(2, 16)))
 
 
 @pytest.mark.parametrize("start", ["noise", "stats", "lowfreq", "stem", "pmi"])
@@ -145,9 +146,8 @@ def test_the_loss_falls_from_every_start(start: Any) -> None:
 def test_pixels_can_be_inverted_too_and_have_no_prior() -> None:
     network = small_clip()
     copied = TokenNetwork(network.pieces(), [TokenMoments(None), *moments()])
-    whole = Inversion(
-        copied, None, replace(PAPER, steps=30), image_shape=(3, 16, 16), targets=torch.randn(4, 16, generator=seeded(2))
-    )
+    targets = torch.randn(4, 16, generator=seeded(2))
+    whole = Inversion(Problem(copied, replace(PAPER, steps=30), image_shape=(3, 16, 16), targets=targets))
     losses = [float(progress.loss) for progress in whole.run()]
     assert whole.images().shape == (4, 3, 16, 16) and losses[-1] < losses[-30]
 

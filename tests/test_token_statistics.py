@@ -11,7 +11,7 @@ from torch import Tensor
 
 from pmi_cl.backbones.clip_network import ClipNetwork
 from pmi_cl.inversion.features.statistics import Axis
-from pmi_cl.inversion.features.token_statistics import TokenMoments, measure_token_moments, pool_token_moments
+from pmi_cl.inversion.networks.token_statistics import TokenMoments, measure_token_moments, pool_token_moments
 from pmi_cl.seeding import seeded
 from tests.support.small_clips import small_clip
 from tests.support.token_networks import images, moments, with_everything

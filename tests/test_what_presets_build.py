@@ -134,7 +134,7 @@ def test_the_inversion_of_a_clip(method: str, preset: str, dataset: str, monkeyp
     (made,) = built(monkeypatch, method, preset, dataset).inversions
     terms = (FeatureMatch(1.0), StatisticsMatch(whole), DirectionalTV(0.005))
     assert settings(made["config"]) == clip_inversion(preset, alpha, lr, terms)
-    network = made["pieces"]
+    network = made["network"]
     assert isinstance(network, TokenNetwork) and network.direction == "synthetic_to_real" and not network.unit_features
     axis = "token" if preset == "code" else "channel"
     assert [moments.axis for moments in network.input_moments] == [
@@ -180,7 +180,7 @@ def test_the_inversion_of_a_task_without_images(
     (made,) = heard.inversions
     alpha = {"paper": 0.02, "code": 0.3}[preset]
     assert settings(made["config"]) == clip_inversion(preset, alpha, 0.1, (FeatureMatch(1.0), StatisticsMatch(0.02)))
-    assert made["pieces"].unit_features and made["labels"].bincount().tolist()[2:] == [samples, samples]
+    assert made["network"].unit_features and made["labels"].bincount().tolist()[2:] == [samples, samples]
     torch.testing.assert_close(made["targets"].norm(dim=1), torch.ones(2 * samples))
     assert heard.model.n_epochs() == epochs
 
@@ -275,8 +275,8 @@ def test_the_inversion_of_a_resnet(
     assert len(made["targets"]) == images and (made["colour"] is not None) == (dataset == "seq-digits")
     shares = made["labels"].bincount()
     assert (shares.tolist() == [images // 2] * 2) == (preset == "best")  # the others draw the classes
-    assert len(made["input_moments"]) == len(made["pieces"]) and all(
-        moments.count > 0 for moments in made["input_moments"]
+    assert len(made["network"].input_moments) == len(made["network"].pieces) and all(
+        moments.count > 0 for moments in made["network"].input_moments
     )
     (selected,) = heard.targets
     assert (

@@ -1,1 +1,1 @@
-"""The loop of an inversion: problem, stages, steps, checks, cost."""
+"""The loop of an inversion: the problem, the plan of its stages, the steps, what they cost."""

@@ -1,4 +1,4 @@
-"""What an inversion refuses before its first step: settings, targets and a network that do not go together."""
+"""Refuses settings, targets and networks that do not go together, before the first step."""
 
 from __future__ import annotations
 
@@ -8,17 +8,17 @@ import torch
 from torch import Tensor, nn
 
 from pmi_cl.inversion.config import InversionConfig
-from pmi_cl.inversion.networks.frozen import FrozenNetwork, StatisticsTap
 from pmi_cl.inversion.networks.pieces import run_through
-from pmi_cl.inversion.networks.token_network import Invertible, TokenNetwork
+from pmi_cl.inversion.networks.protocol import InvertibleNetwork
 from pmi_cl.inversion.objectives import CrossEntropy, DirectionMatch, FeatureMatch, StatisticsMatch
-from pmi_cl.inversion.ways.sparse import check_pruning
 
 
 def check_given(
     config: InversionConfig, targets: Tensor | None, labels: Tensor | None, contexts: Tensor | None
 ) -> None:
-    """Targets (n, d), labels (n,) and contexts (n, dq) are as many, and what the settings need is among them.
+    """Check that there are as many targets (n, d), labels (n,) and contexts (n, dq).
+
+    Check, too, that what the settings need is among them.
 
     Raises:
         ValueError: says what is missing or does not fit.
@@ -59,10 +59,10 @@ def _check_tensors(targets: Tensor | None, labels: Tensor | None) -> None:
 def check_call(
     model: nn.Module, image_shape: tuple[int, int, int], pieces: Sequence[nn.Module] | None, head: nn.Module | None
 ) -> None:
-    """What ``invert()`` is given as a network and as the shape of its images is one, in float32 and finite.
+    """Check the network and the image shape that ``invert()`` is given.
 
     Raises:
-        ValueError: names the argument that is not.
+        ValueError: an argument has the wrong type, or weights are not finite float32 numbers.
     """
     sizes = tuple(image_shape) if isinstance(image_shape, Sequence) else ()
     if len(sizes) != 3 or not all(isinstance(size, int) and size > 0 for size in sizes):
@@ -80,56 +80,68 @@ def check_call(
 def _check_weights(part: nn.Module) -> None:
     for name, weight in part.named_parameters():
         if weight.dtype != torch.float32:
-            raise ValueError(
-                f"the network's weights must be float32, {name} is {str(weight.dtype).removeprefix('torch.')}: give it .float()"
-            )
+            dtype = str(weight.dtype).removeprefix("torch.")
+            raise ValueError(f"the network's weights must be float32, {name} is {dtype}: give it .float()")
         if not bool(torch.isfinite(weight).all()):
             raise ValueError(f"the network's weights must be finite numbers, {name} is not")
 
 
-def check_network(network: Invertible, config: InversionConfig, contexts: Tensor | None) -> None:
-    """The network takes what it is given, and computes as the settings say.
+def check_network(network: InvertibleNetwork, config: InversionConfig, contexts: Tensor | None) -> None:
+    """Check that the network takes what it is given, and computes as the settings say.
 
     Raises:
-        ValueError: it takes no context, has nothing that a term looks at, has another precision or direction than ``config``, or its
-            patches cannot be dropped.
+        ValueError: the network takes no context, has nothing that a term looks at, has another
+            precision or direction than ``config``, or its patches cannot be dropped.
     """
     if contexts is not None and not network.takes_context:
         raise ValueError("the pieces of this network take no context: leave contexts out")
     if network.head is None and any(isinstance(term, CrossEntropy) for term in config.terms):
         raise ValueError(
-            "CrossEntropy needs a network with a classifier on top: give pieces=[...] and head=..., or choose terms without"
+            "CrossEntropy needs a network with a classifier on top: "
+            "give pieces=[...] and head=..., or choose terms without"
         )
-    if isinstance(network, TokenNetwork):
-        _check_made_alike(network, config)
-    else:
-        _check_statistics(network, config)
+    _check_made_alike(network, config)
+    _check_statistics(network, config)
     if config.pruning is not None:
-        check_pruning(network, config)
+        _check_pruning(network, config)
 
 
 def check_pieces(pieces: Sequence[nn.Module], head: nn.Module | None, images: Tensor) -> None:
-    """Raises ValueError where the pieces do not take the images, or do not end in what the head takes."""
+    """Check that images go through the pieces and the head.
+
+    Raises:
+        ValueError: the pieces do not take the images, or do not end in what the head takes.
+    """
     try:
         run_through([*pieces, *([] if head is None else [head])], images)
-    except Exception as error:  # whatever somebody's module does
+    except Exception as error:  # whatever the user's module raises
         taken = f"images of the shape {tuple(images.shape[1:])} do not go through pieces and head ({error})"
         raise ValueError(f"{taken}: look at image_shape, and at the order of the pieces") from error
 
 
-def check_copy(network: FrozenNetwork, pieces: Sequence[nn.Module], images: Tensor) -> None:
-    """Raises ValueError where the frozen copy does not compute what the pieces compute: tracing misses some in-place arithmetic."""
+def check_copy(network: InvertibleNetwork, pieces: Sequence[nn.Module], images: Tensor) -> None:
+    """Check that the frozen copy computes what the pieces compute.
+
+    Raises:
+        ValueError: it does not: tracing misses some arithmetic that is done in place.
+    """
     expected = run_through(pieces, images)
     with torch.no_grad():
         found = network(images)[0]
     if not torch.allclose(found, expected, rtol=1e-3, atol=1e-4):
         raise ValueError(
-            "the frozen copy of the network differs from it; its forward changes tensors in place: write x = x + y, not x += y"
+            "the frozen copy of the network differs from it; its forward changes tensors in place: "
+            "write x = x + y, not x += y"
         )
 
 
-def check_sizes(network: FrozenNetwork, images: Tensor, targets: Tensor | None, labels: Tensor | None) -> None:
-    """Targets (n, d) and labels (n,) are among what the network gives for ``images``. Raises ValueError."""
+def check_sizes(network: InvertibleNetwork, images: Tensor, targets: Tensor | None, labels: Tensor | None) -> None:
+    """Check that targets (n, d) and labels (n,) fit what the network gives for ``images``.
+
+    Raises:
+        ValueError: the network does not end in features (n, d), the targets have another length, or
+            a label is none of its classes.
+    """
     with torch.no_grad():
         features = network(images)[0]
     if features.dim() != 2 and (targets is not None or network.head is not None):
@@ -149,21 +161,36 @@ def check_sizes(network: FrozenNetwork, images: Tensor, targets: Tensor | None, 
         )
 
 
-def _check_statistics(network: Invertible, config: InversionConfig) -> None:
-    """Raises ValueError where StatisticsMatch would be 0 without a word. (Of a :class:`TokenNetwork`, nobody may have measured any.)"""
+def _check_statistics(network: InvertibleNetwork, config: InversionConfig) -> None:
+    """Raise ValueError if StatisticsMatch would always be 0."""
     wanted = any(isinstance(term, StatisticsMatch) and term.weight for term in config.terms)
-    if wanted and not any(isinstance(part, StatisticsTap) for part in network.modules()):
+    if wanted and not network.compares_statistics and not network.statistics_optional:
         raise ValueError(
-            "StatisticsMatch needs BatchNorms with running statistics, and the network has none: choose terms without it"
+            "StatisticsMatch needs BatchNorms with running statistics, and the network has none: "
+            "choose terms without it"
         )
 
 
-def _check_made_alike(network: TokenNetwork, config: InversionConfig) -> None:
+def _check_made_alike(network: InvertibleNetwork, config: InversionConfig) -> None:
+    """Raise ValueError if the network was made for another precision or direction."""
+    name = type(network).__name__
     if config.precision != network.dtype:
         raise ValueError(
-            f"the configuration's precision is {config.precision}, the TokenNetwork's {network.dtype}: give both the same"
+            f"the configuration's precision is {config.precision}, the {name}'s {network.dtype}: give both the same"
         )
     if config.direction != network.direction:
         raise ValueError(
-            f"the configuration's direction is {config.direction}, the TokenNetwork's {network.direction}: give both the same"
+            f"the configuration's direction is {config.direction}, the {name}'s {network.direction}: give both the same"
         )
+
+
+def _check_pruning(network: InvertibleNetwork, config: InversionConfig) -> None:
+    """Raise ValueError if patches cannot be dropped."""
+    if not network.drops_patches:
+        raise ValueError("only a TokenNetwork has patches to drop")
+    if network.axis == "token" and network.compares_statistics:
+        raise ValueError("statistics by position need all patches: measure them by channel")
+    if config.transforms.roll or config.transforms.flip:
+        raise ValueError("patches that are dropped must stay where they are: no roll, no flip")
+    if config.keep_best:
+        raise ValueError("losses before and after patches are dropped do not compare: keep_best is not possible")

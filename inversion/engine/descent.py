@@ -1,4 +1,7 @@
-"""Adam on an input, step by step: resumable, halving its rate when the loss stops being finite, keeping the best iterate if asked."""
+"""Adam on an input, step by step and resumable.
+
+It halves its rate when the loss stops being finite.
+"""
 
 from __future__ import annotations
 
@@ -11,15 +14,15 @@ from torch import Tensor
 
 from pmi_cl.errors import RunFailed
 
-CHECK_EVERY = 20  # steps between looks at the loss from the host: a look makes an accelerator wait
+CHECK_EVERY = 20  # steps between checks of the loss; each makes the host wait for an accelerator
 MOST_RESTARTS = 2
 
 
 class NonFiniteInversion(RunFailed):
-    """The loss was not finite, at half and at a quarter of the rate too. Names the layer.
+    """The loss was not finite, not even at a quarter of the rate. The message names the layer.
 
     Attributes:
-        name: of what was inverted, as in the text.
+        name: of what was inverted, as in the message.
     """
 
     def __init__(self, text: str, name: str) -> None:
@@ -28,11 +31,11 @@ class NonFiniteInversion(RunFailed):
 
 
 class Descent:
-    """Minimises a loss over one tensor.
+    """Minimise a loss over one tensor.
 
     Attributes:
         x: the iterate, float32, the only tensor with a gradient.
-        step: steps done.
+        step: how many steps are done.
     """
 
     def __init__(
@@ -50,11 +53,12 @@ class Descent:
         Args:
             start: the first iterate.
             steps: how many are taken.
-            rate: a step's number, from 0, to its learning rate.
-            beta2: Adam's second decay.
+            rate: maps the number of a step, from 0, to its learning rate.
+            beta2: second decay of Adam.
             keep_best: whether the result is the iterate of the lowest loss, not the last.
-            name: what is inverted, for the message where it fails.
-            locate: names the layer in which the loss of (iterate, step) stops being finite; asked once, when all restarts failed.
+            name: of what is inverted, for the message if it fails.
+            locate: names the layer in which the loss of (iterate, step) stops being finite. It is
+                called once, when all restarts have failed.
         """
         self.start, self.steps, self.rate, self.name = start.detach(), steps, rate, name
         self.locate = locate
@@ -69,13 +73,13 @@ class Descent:
         self.best, self.best_loss = self.x.detach().clone() if self.keep_best else None, self.x.new_full((), torch.inf)
 
     def run(self, loss_of: Callable[[Tensor, int], Tensor]) -> Iterator[Tensor]:
-        """Take the steps that are left, yielding the detached loss of each (a 0-dim tensor, left on the device).
+        """Take the steps that are left. Yield the detached loss of each, 0-dim, on the device.
 
         Args:
-            loss_of: (iterate, step) to a scalar.
+            loss_of: maps (iterate, step) to a scalar.
 
         Raises:
-            NonFiniteInversion: after two restarts at half the rate.
+            NonFiniteInversion: the loss is not finite after two restarts, each at half the rate.
         """
         while self.step < self.steps:
             loss = self._take_step(loss_of)
@@ -84,7 +88,7 @@ class Descent:
             yield loss
 
     def _take_step(self, loss_of: Callable[[Tensor, int], Tensor]) -> Tensor:
-        """One step; its loss, detached."""
+        """Take one step. Return its loss, detached."""
         for group in self.optimizer.param_groups:
             group["lr"] = self.rate(self.step) / 2**self.restarts
         self.optimizer.zero_grad(set_to_none=True)
@@ -103,11 +107,9 @@ class Descent:
 
     def _restart(self, loss_of: Callable[[Tensor, int], Tensor]) -> None:
         if self.restarts == MOST_RESTARTS:
-            found = (
-                ""
-                if self.locate is None
-                else f" (first in {self.locate(*self._last_finite(loss_of)) or 'the step itself'})"
-            )
+            found = ""
+            if self.locate is not None:
+                found = f" (first in {self.locate(*self._last_finite(loss_of)) or 'the step itself'})"
             rate = f"{self.rate(0):g}"
             failed = f"the inversion of {self.name} is not finite{found} even at a quarter of its rate {rate}: lower it"
             raise NonFiniteInversion(failed, self.name)
@@ -115,7 +117,10 @@ class Descent:
         self._begin()
 
     def _last_finite(self, loss_of: Callable[[Tensor, int], Tensor]) -> tuple[Tensor, int]:
-        """The iterate whose step failed, and that step: the steps since the start are taken again, with a look at each."""
+        """Return the iterate whose step failed, and the number of that step.
+
+        The steps since the start are taken again, and each is checked.
+        """
         failed = self.step
         self._begin()
         while True:
@@ -124,11 +129,11 @@ class Descent:
                 return before, step
 
     def result(self) -> Tensor:
-        """The best iterate if it was to be kept, else the last."""
+        """Return the best iterate if it is kept, else the last."""
         return (self.x if self.best is None else self.best).detach()
 
     def state(self) -> dict[str, Any]:
-        """Plain data for a checkpoint: a copy, which further steps do not touch."""
+        """Return plain data for a checkpoint: a copy, which further steps do not touch."""
         adam = copy.deepcopy(self.optimizer.state_dict())
         state = {"x": self.x.detach().clone(), "step": self.step, "restarts": self.restarts, "adam": adam}
         best = {"best": self.best, "best_loss": self.best_loss} if self.best is not None else {}
@@ -140,7 +145,9 @@ class Descent:
         self._begin()
         with torch.no_grad():
             self.x.copy_(state["x"])
-        self.optimizer.load_state_dict(copy.deepcopy(state["adam"]))  # Adam would go on in the state's own tensors
+        self.optimizer.load_state_dict(
+            copy.deepcopy(state["adam"])
+        )  # a copy, or Adam would change the tensors of the state
         self.step = state["step"]
         if self.best is not None:
             self.best, self.best_loss = state["best"].to(self.x.device), state["best_loss"].to(self.x.device)

@@ -1,40 +1,33 @@
-"""Finds the layer of a network in which a value, its statistics or a gradient stops being finite."""
+"""Finds the layer in which a value, its statistics or a gradient stops being finite."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Any, Protocol
+from typing import Any
 
 import torch
 from torch import Tensor
 
-
-class Network(Protocol):
-    """The part of :class:`pmi_cl.inversion.networks.frozen.FrozenNetwork` that is read here."""
-
-    @property
-    def pieces(self) -> Any: ...
-
-    def layer(self, number: int, x: Tensor, context: Tensor | None = None) -> tuple[Tensor, list[Tensor]]: ...
+from pmi_cl.inversion.networks.protocol import InvertibleNetwork
 
 
 class LayerTrace:
-    """Computes what a frozen network computes, layer by layer, and keeps all of it.
+    """Compute what a frozen network computes, layer by layer, and keep all of it.
 
     Attributes:
         inputs: of every piece.
         kls: of the statistics that the network compares at every piece.
-        output: of the highest piece.
+        output: of the highest piece; None before the first pass.
     """
 
-    def __init__(self, network: Network) -> None:
+    def __init__(self, network: InvertibleNetwork) -> None:
         self.network = network
         self.inputs: list[Tensor] = []
         self.kls: list[list[Tensor]] = []
         self.output: Tensor | None = None
 
     def __call__(self, x: Tensor, **rest: Any) -> tuple[Tensor, list[Tensor]]:
-        """What the network itself gives for ``x``: its output and all KLs. ``rest`` is handed to every piece."""
+        """Return the output of the network for ``x`` and all KLs; pieces take ``rest`` too."""
         self.inputs, self.kls = [], []
         for number in range(len(self.network.pieces)):
             self.inputs.append(x)
@@ -44,7 +37,11 @@ class LayerTrace:
         return x, [kl for compared in self.kls for kl in compared]
 
     def fault(self, loss: Tensor) -> str | None:
-        """What stopped being finite first, bottom to top in the forward pass, then top to bottom in the backward pass of ``loss``."""
+        """Name what stopped being finite first; None where everything is finite.
+
+        The forward pass is searched from bottom to top, then the backward pass of ``loss`` from top
+        to bottom.
+        """
         assert self.output is not None, "trace an input first"
         values = [*self.inputs, self.output]
         if not _finite(values[:1]):
@@ -78,17 +75,23 @@ def _finite(values: Sequence[Tensor]) -> bool:
 
 
 def where_not_finite(
-    network: Network, loss_through: Callable[[LayerTrace], Callable[[Tensor, int], Tensor]], x: Tensor, step: int
+    network: InvertibleNetwork,
+    loss_through: Callable[[LayerTrace], Callable[[Tensor, int], Tensor]],
+    x: Tensor,
+    step: int,
 ) -> str | None:
-    """Which layer of a network is the first that is not finite, in the loss of one iterate or in its gradient.
+    """Name the first layer that is not finite, in the loss of an iterate or in its gradient.
 
     Args:
-        loss_through: builds the loss, (iterate, step) to a scalar, on what stands for the network.
+        network: which the loss looks at.
+        loss_through: makes the loss, (iterate, step) to a scalar, of what takes the place of the
+            network.
         x: the last iterate that was finite.
         step: the step that failed.
 
     Returns:
-        "layer 7 of 16, counted from 0", another place in words, or None where everything is finite: then Adam's own step was not.
+        "layer 7 of 16, counted from 0", or another place in words. None where everything is finite:
+        then the step of Adam was not.
     """
     trace = LayerTrace(network)
     loss = loss_through(trace)(x.detach().clone().requires_grad_(), step)

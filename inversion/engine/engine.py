@@ -1,114 +1,87 @@
-"""Inverts a network: from target features (or labels) to images that give them, batch by batch, stage by stage, resumable at every step."""
+"""Inverts a network: from target features or labels to images that give them.
+
+It works batch by batch and stage by stage, and can be resumed at every step.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
-from pmi_cl.inversion.config import InversionConfig
 from pmi_cl.inversion.engine.cost import InversionReport
 from pmi_cl.inversion.engine.descent import Descent
+from pmi_cl.inversion.engine.plan import Plan
 from pmi_cl.inversion.engine.problem import Problem
 from pmi_cl.inversion.engine.stages import NOT_BEGUN, InversionStage, InversionStep, StageRun
 from pmi_cl.inversion.engine.stopwatch import Stopwatch
-from pmi_cl.inversion.features.statistics import Moments
-from pmi_cl.inversion.networks.token_network import TokenNetwork
-from pmi_cl.inversion.parts.colour import Colour
 from pmi_cl.inversion.ways.full_model import FullLoss
 from pmi_cl.inversion.ways.sparse import Pruning
 from pmi_cl.machine.memory import MemoryGauge
 
 
 class Inversion:
-    """Inverts ``targets`` and ``labels`` in batches. Iterate over :meth:`run`; stop whenever you like; :meth:`state` goes on exactly.
+    """Invert the targets and the labels of a problem in batches.
 
-    Each batch is a list of stages: the pieces from the top to the bottom (start ``pmi``) or the lowest alone (``stem``), then the whole
-    network. A stage is a :class:`Descent`; the last one runs in an :class:`ImageSpace`. All random numbers depend on (seed, batch, stage,
-    step) alone.
+    Iterate over :meth:`run`, and stop at any step. Another inversion of the same problem goes on
+    exactly there, once it has loaded the :meth:`state`.
+
+    Each batch has a list of stages: all pieces from top to bottom (start ``pmi``), or the lowest
+    alone (``stem``), or none; then the whole network. A stage is a :class:`Descent`; that of the
+    whole network is in an :class:`ImageSpace`. Random numbers depend on (seed, batch, stage, step)
+    alone.
 
     Attributes:
         problem: what is inverted, and through what.
+        plan: its batches and stages.
         stages: of every batch, in order.
-        batch_number: of the batch at hand, from 0.
-        stage_number: of the stage at hand, from 0.
-        carry: what the stage before handed down, if there was one.
-        report: what it has cost so far.
+        batch_number: of the current batch, from 0.
+        stage_number: of the current stage, from 0.
+        carry: what the stage before gave; None in the first.
+        report: what the inversion has cost so far.
         finished: the images of every batch that is finished.
-        survivors: of those batches, the patches that pruning has left.
+        survivors: the patches that pruning has left, of every batch that is finished.
     """
 
-    def __init__(
-        self,
-        pieces: Sequence[nn.Module] | TokenNetwork,
-        head: nn.Module | None,
-        config: InversionConfig,
-        *,
-        image_shape: tuple[int, int, int],
-        targets: Tensor | None = None,
-        labels: Tensor | None = None,
-        input_moments: Sequence[Moments] | None = None,
-        colour: Colour | None = None,
-        contexts: Tensor | None = None,
-        seed: int = 0,
-    ) -> None:
+    def __init__(self, problem: Problem) -> None:
         """
         Args:
-            pieces: of the network, which is frozen here; or a :class:`TokenNetwork`, which is frozen, brings its own statistics and has
-                the precision and the direction of ``config``.
-            head: features to logits, where labels are wanted; a :class:`TokenNetwork` has none.
-            image_shape: (c, h, w) of what is optimised.
-            targets: (n, d), the features to invert.
-            labels: (n,). Targets, labels or both are given.
-            input_moments: of every piece's input, which some starts need.
-            colour: optimise in the colour space of real images.
-            contexts: (n, dq), which go with the targets into the pieces of a network that takes them.
-            seed: of all random numbers.
+            problem: what is inverted, and through what.
 
         Raises:
-            ValueError: something is missing, or does not fit the rest.
+            ValueError: the start needs moments that the network does not have.
         """
-        self.problem = Problem(
-            pieces,
-            head,
-            config,
-            image_shape=image_shape,
-            targets=targets,
-            labels=labels,
-            input_moments=input_moments,
-            colour=colour,
-            contexts=contexts,
-            seed=seed,
-        )
-        self.stages = self.problem.stages
+        self.problem, self.plan = problem, Plan(problem)
+        self.stages = self.plan.stages
         self.report = InversionReport()
         self.batch_number, self.stage_number = 0, 0
         self.carry: Tensor | None = None
         self.finished: list[Tensor] = []
         self.survivors: list[Tensor] = []
         self._under_way: StageRun | None = None
-        self._watch, self._gauge = Stopwatch(self.problem.device), MemoryGauge(self.problem.device)
+        device = problem.network.device
+        self._watch, self._gauge = Stopwatch(device), MemoryGauge(device)
 
     @property
     def total_steps(self) -> int:
-        """Steps of all stages of all batches."""
-        return sum(stage.steps for stage in self.stages) * len(self.problem.batches)
+        """Return the steps of all stages of all batches."""
+        return sum(stage.steps for stage in self.stages) * len(self.plan.batches)
 
     @property
     def descent(self) -> Descent | None:
-        """The descent of the stage under way, if one is."""
+        """Return the descent of the current stage; None between two stages."""
         return None if self._under_way is None else self._under_way.descent
 
     @property
     def pruning(self) -> Pruning | None:
-        """What drops patches in the stage under way, if anything does."""
+        """Return what drops patches in the current stage; None where nothing does."""
         return None if self._under_way is None else self._under_way.pruning
 
     def run(self) -> Iterator[InversionStep]:
         """Take every step that is left, one at a time."""
-        while self.batch_number < len(self.problem.batches):
+        while self.batch_number < len(self.plan.batches):
             while self.stage_number < len(self.stages):
                 stage = self.stages[self.stage_number]
                 yield from self._run_stage(stage)
@@ -116,10 +89,10 @@ class Inversion:
             self._end_batch()
 
     def _run_stage(self, stage: InversionStage) -> Iterator[InversionStep]:
-        """One descent; the time between two steps that the caller takes is not counted."""
+        """Take the steps of one stage. The time of the caller between two steps is not counted."""
         self._watch.start()
-        run = self._under_way = self._under_way or self.problem.begin(stage, self.batch_number, self.carry)
-        share = self.problem.share(self.batch_number)
+        run = self._under_way = self._under_way or self.plan.begin(stage, self.batch_number, self.carry)
+        share = self.plan.share(self.batch_number)
         for loss in run.descent.run(run.loss):
             run.losses.append(loss)
             if run.pruning is None:
@@ -136,13 +109,13 @@ class Inversion:
         self.report.losses.append({"batch": self.batch_number, "stage": stage.name, "losses": losses})
 
     def _end_stage(self) -> None:
-        """Hand down what the stage ended with."""
+        """Keep what the stage ended with for the next one."""
         run = self._under_way
         assert run is not None
         if isinstance(run.loss, FullLoss):
             self.carry = run.loss.images(run.descent.result())
         else:
-            self.carry = self.problem.start.handed_down(run.loss.layer, run.descent.result())
+            self.carry = self.plan.start.handed_down(run.loss.layer, run.descent.result())
         if run.pruning is not None and run.pruning.kept is not None:
             self.survivors.append(run.pruning.kept)
         self._under_way = None
@@ -154,19 +127,27 @@ class Inversion:
         return InversionStep(stage, number, done, total, loss, self.current_images, self.first_images)
 
     def _end_batch(self) -> None:
-        """Put aside the images that the last stage handed down."""
+        """Keep the images that the last stage ended with."""
         assert self.carry is not None
         self.finished.append(self.carry)
         self.report.images += len(self.carry)
         self.batch_number, self.stage_number, self.carry = self.batch_number + 1, 0, None
 
     def current_images(self) -> Tensor:
-        """The images (b, c, h, w) of the batch at hand as they now are. Raises ValueError outside of the full-model stage."""
+        """Return the images (b, c, h, w) of the current batch as they now are.
+
+        Raises:
+            ValueError: the current stage is not that of the full model.
+        """
         descent, loss = self._full_stage()
         return loss.images(descent.x.detach())
 
     def first_images(self) -> Tensor:
-        """The images (b, c, h, w) that this stage began with. Raises ValueError outside of the full-model stage."""
+        """Return the images (b, c, h, w) that the current stage began with.
+
+        Raises:
+            ValueError: the current stage is not that of the full model.
+        """
         descent, loss = self._full_stage()
         return loss.images(descent.start)
 
@@ -177,17 +158,27 @@ class Inversion:
         return run.descent, run.loss
 
     def images(self) -> Tensor:
-        """The finished images (n, c, h, w), float32, in the order of the targets."""
+        """Return the finished images (n, c, h, w), float32, in the order of the targets.
+
+        Raises:
+            RuntimeError: no batch is finished.
+        """
         if not self.finished:
             raise RuntimeError("no batch is finished: iterate over run() first")
         return torch.cat(self.finished)
 
     def kept(self) -> Tensor | None:
-        """The patches (n, k) of each finished image that pruning has left, in the same order; None where none were dropped."""
+        """Return the patches (n, k) that are left of each finished image, in the same order.
+
+        None where none were dropped.
+        """
         return torch.cat(self.survivors) if self.survivors else None
 
     def state(self) -> dict[str, Any]:
-        """Plain data for a checkpoint, which further steps do not touch: goes with the same network, targets, configuration and seed."""
+        """Return plain data for a checkpoint, which further steps do not touch.
+
+        It goes with the same problem.
+        """
         self.report.seconds += self._watch.take()
         return {
             "batch": self.batch_number,
@@ -201,7 +192,7 @@ class Inversion:
 
     def load(self, state: dict[str, Any]) -> None:
         """Go on where :meth:`state` was taken."""
-        device = self.problem.device
+        device = self.problem.network.device
         self.batch_number, self.stage_number = state["batch"], state["stage"]
         self.carry = None if state["carry"] is None else state["carry"].to(device)
         self.finished = [images.to(device) for images in state["finished"]]
@@ -209,5 +200,5 @@ class Inversion:
         self.report = InversionReport(**{**state["report"], "losses": list(state["report"]["losses"])})
         self._under_way = None
         if state["descent"] is not None:
-            self._under_way = self.problem.begin(self.stages[self.stage_number], self.batch_number, self.carry)
+            self._under_way = self.plan.begin(self.stages[self.stage_number], self.batch_number, self.carry)
             self._under_way.load(state, device)

@@ -1,4 +1,4 @@
-"""The stages of an inversion: which they are, one that is under way, and what is told of each of its steps."""
+"""The stages of an inversion, a stage that is under way, and a step that was taken."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ class InversionStage:
     """One descent of every batch.
 
     Attributes:
-        layer: the piece that is inverted alone; None: the whole network.
+        layer: the number of the piece that is inverted alone; None: the whole network.
         steps: of the descent.
         cost: of a step, in full-model steps.
     """
@@ -31,17 +31,17 @@ class InversionStage:
 
     @property
     def name(self) -> str:
-        """For people: "layer 3", "full model"."""
+        """Return "layer 3" or "full model"."""
         return "full model" if self.layer is None else f"layer {self.layer}"
 
 
 @dataclass(eq=False)
 class StageRun:
-    """A stage of one batch, under way.
+    """A stage of one batch that is under way.
 
     Attributes:
-        descent: where it has got to.
-        loss: what it minimises.
+        descent: the iterate and the state of Adam.
+        loss: what is minimised.
         losses: of every step so far, each 0-dim, on the device.
     """
 
@@ -51,15 +51,15 @@ class StageRun:
 
     @property
     def pruning(self) -> Pruning | None:
-        """What drops patches in this stage, if anything."""
+        """Return what drops patches in this stage; None where nothing does."""
         return self.loss.pruning if isinstance(self.loss, FullLoss) else None
 
     def curve(self) -> Tensor:
-        """The losses so far (steps,)."""
+        """Return the losses so far (steps,)."""
         return torch.stack(self.losses) if self.losses else torch.zeros(0)
 
     def state(self) -> dict[str, Any]:
-        """Plain data for a checkpoint, which further steps do not touch."""
+        """Return plain data for a checkpoint, which further steps do not touch."""
         boost = self.loss.boost if isinstance(self.loss, LayerLoss) else None
         return {
             "descent": self.descent.state(),
@@ -78,12 +78,8 @@ class StageRun:
         self.losses = list(state["losses"].to(device).unbind())
 
 
-NOT_BEGUN: dict[str, Any] = {
-    "descent": None,
-    "boost": {},
-    "pruning": None,
-    "losses": torch.zeros(0),
-}  # the state between two stages
+# the state between two stages
+NOT_BEGUN: dict[str, Any] = {"descent": None, "boost": {}, "pruning": None, "losses": torch.zeros(0)}
 
 
 @dataclass(frozen=True)
@@ -91,12 +87,13 @@ class InversionStep:
     """One step that was taken.
 
     Attributes:
-        stage: the stage's name, "full model" or "layer 3".
-        number: how many steps of the stage are done for the batch at hand, this one counted.
+        stage: the name of the stage, "full model" or "layer 3".
+        number: how many steps of the stage are done for the current batch, with this one.
         done: how many steps of the whole inversion are done.
         total: how many it has.
         loss: 0-dim, on the device.
-        images: computes the batch's images (b, c, h, w) as they are after a full-model step; to be asked before the next step.
+        images: computes the images (b, c, h, w) of the batch after a full-model step. Call it
+            before the next step.
         first_images: computes those that the full-model stage began with.
     """
 

@@ -1,4 +1,7 @@
-"""Adds up the time of an inversion's own work, on a device too, without making the device wait in the loop."""
+"""Adds up the time that an inversion itself takes.
+
+On a device this is done without making the host wait in the loop.
+"""
 
 from __future__ import annotations
 
@@ -8,10 +11,11 @@ import torch
 
 
 class Stopwatch:
-    """Seconds between :meth:`start` and :meth:`stop`, over many rounds.
+    """Add up the seconds between :meth:`start` and :meth:`stop`, over many rounds.
 
-    On a CUDA device work is only queued when a step returns, so a clock of the host would charge it to whoever waits for it first. There,
-    the device itself notes when it begins and ends each round, and what the caller does between two rounds is still not counted.
+    What the caller does between two rounds is not counted. On a CUDA device work is only queued
+    when a step returns, so a clock of the host would count it for whoever waits for it first.
+    There, the device itself records when it begins and ends each round.
     """
 
     def __init__(self, device: torch.device) -> None:
@@ -22,14 +26,14 @@ class Stopwatch:
         self._events: list[tuple[torch.cuda.Event, torch.cuda.Event]] = []
 
     def start(self) -> None:
-        """A round begins."""
+        """Begin a round."""
         if self._cuda is None:
             self._began = time.perf_counter()
         else:
             self._first = self._mark()
 
     def stop(self) -> None:
-        """The round ends."""
+        """End the round."""
         if self._cuda is None:
             self._seconds += time.perf_counter() - self._began
         elif self._first is not None:
@@ -37,10 +41,11 @@ class Stopwatch:
             self._first = None
 
     def take(self, wait: bool = True) -> float:
-        """The seconds of all rounds since the last time they were taken.
+        """Return the seconds of all rounds since the last call.
 
         Args:
-            wait: for the device to end what it has been given; else the rounds that it has ended are taken, and the others later.
+            wait: whether to wait until the device has done its work; else only the rounds that it
+                has ended are returned, and the others later.
         """
         if wait and self._events:
             self._events[-1][1].synchronize()
@@ -51,7 +56,7 @@ class Stopwatch:
         return seconds
 
     def _mark(self) -> torch.cuda.Event:
-        """An event behind all that the device has been given so far."""
+        """Record an event behind all work that is queued so far."""
         event = torch.cuda.Event(enable_timing=True)
         event.record(torch.cuda.current_stream(self._cuda))
         return event

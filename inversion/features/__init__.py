@@ -1,1 +1,1 @@
-"""What is kept of features and how targets are drawn from it: statistics, Gaussians, contrastive selection, projection."""
+"""Statistics of layers and of classes, and the target features that are drawn from them."""

@@ -1,4 +1,7 @@
-"""f_cont, one small network per class, trained to spread its class evenly over the sphere."""
+"""The contrastive models f_cont of contrastive feature selection (CFS).
+
+Each class has a small network, trained to spread the features of the class evenly over the sphere.
+"""
 
 from __future__ import annotations
 
@@ -19,8 +22,14 @@ from pmi_cl.seeding import seeded
 class ContrastiveConfig:
     """How f_cont is trained.
 
-    ``epochs`` 200, ``lr`` 0.01 and SGD are the appendix's (I.1); Adam, and keeping the weights of the lowest batch loss, are the
-    released code's (docs/provenance.md). ``batch`` 64.
+    Attributes:
+        epochs: 200 (App. I.1).
+        lr: learning rate, 0.01 (App. I.1).
+        optimizer: SGD (App. I.1); the released code takes Adam (docs/provenance.md).
+        keep_best: whether the weights of the lowest batch loss are kept, as in the released code
+            (docs/provenance.md), rather than the last.
+        batch: features of one class in a step.
+        temperature: tau of :func:`uniformity`.
     """
 
     epochs: int = 200
@@ -32,15 +41,21 @@ class ContrastiveConfig:
 
 
 def uniformity(z: Tensor, temperature: float = 1.0) -> Tensor:
-    """The mean over i of log mean_j exp(z_i . z_j / tau) for unit vectors z (..., b, d); j runs over i too. Shape (...)."""
+    """Return the mean over i of log mean_j exp(z_i . z_j / tau), of shape (...).
+
+    Args:
+        z: unit vectors (..., b, d); j runs over all of them, i included.
+        temperature: tau.
+    """
     similarity = z @ z.transpose(-1, -2) / temperature
     return (similarity.logsumexp(dim=-1) - math.log(z.shape[-2])).mean(dim=-1)
 
 
 class ContrastiveModels(nn.Module):
-    """[Linear(d, d), BatchNorm, LeakyReLU(0.01)] twice, then normalised, for ``k`` classes at once: batched products instead of a loop.
+    """The models of ``k`` classes, as batched products instead of a loop.
 
-    Features (k, b, d) to unit vectors (k, b, d); each class has weights and BatchNorm statistics of its own.
+    A model is [Linear(d, d), BatchNorm, LeakyReLU(0.01)] twice, then scaled to length 1. Each
+    class has its own weights and BatchNorm statistics.
     """
 
     def __init__(self, k: int, d: int, generator: torch.Generator) -> None:
@@ -55,7 +70,7 @@ class ContrastiveModels(nn.Module):
         self.norms = nn.ModuleList([nn.BatchNorm1d(k * d), nn.BatchNorm1d(k * d)])
 
     def forward(self, features: Tensor) -> Tensor:
-        """(k, b, d) to (k, b, d), of length 1 in the last dimension."""
+        """Map features (k, b, d) to unit vectors (k, b, d)."""
         k, b, d = features.shape
         for weight, bias, norm in zip(self.weights, self.biases, self.norms, strict=True):
             features = torch.baddbmm(bias, features, weight.transpose(1, 2))
@@ -65,7 +80,7 @@ class ContrastiveModels(nn.Module):
 
 
 def _epoch_batches(counts: list[int], batch: int, seed: int, epoch: int, classes: list[int]) -> Tensor:
-    """Shuffled row numbers of each class, incomplete batches dropped: (steps, classes, batch)."""
+    """Shuffle the rows of each class, without the incomplete batch: (steps, classes, batch)."""
     steps = counts[0] // batch
     rows = [
         torch.randperm(n, generator=seeded(seed, "f_cont", c, epoch))[: steps * batch]
@@ -77,10 +92,14 @@ def _epoch_batches(counts: list[int], batch: int, seed: int, epoch: int, classes
 def _train_group(
     features: list[Tensor], classes: list[int], config: ContrastiveConfig, seed: int, pause: Callable[[], None]
 ) -> tuple[ContrastiveModels, Tensor]:
-    """Train the models of classes that have the same batch size and number of batches. Returns them with the last loss of each."""
+    """Train the models of classes with the same batch size and number of batches.
+
+    Return them, and the loss of each: the last, or the lowest where the best is kept.
+    """
     d, device = features[0].shape[1], features[0].device
     batch = min(config.batch, min(len(f) for f in features))
-    # of two classes (c, e), the stream that shuffles class c in epoch e: no harm, and what is published was made with it
+    # For a group of two classes (c, e) this is the stream that shuffles class c in epoch e. It does
+    # no harm, and the published results were made with it.
     models = ContrastiveModels(len(classes), d, seeded(seed, "f_cont", *classes)).to(device)
     optimizer_class = torch.optim.SGD if config.optimizer == "sgd" else torch.optim.Adam
     optimizer = optimizer_class(models.parameters(), lr=config.lr)
@@ -107,12 +126,15 @@ def _train_group(
 
 
 def _copied(models: ContrastiveModels) -> dict[str, Tensor]:
-    """The models' state, which further steps do not touch."""
+    """Return a copy of the state of the models, which further steps do not touch."""
     return {name: value.clone() for name, value in models.state_dict().items()}
 
 
 def _taken_where(better: Tensor, now: dict[str, Tensor], best: dict[str, Tensor]) -> dict[str, Tensor]:
-    """The state ``now`` of the classes that are ``better`` (k,), and ``best`` of the others; counters (0-dim) follow the newest."""
+    """Return the state ``now`` of the classes that are ``better`` (k,), and ``best`` of the others.
+
+    Counters (0-dim) follow the newest.
+    """
     chosen = {}
     for name, value in now.items():
         if value.dim() == 0:
@@ -124,7 +146,12 @@ def _taken_where(better: Tensor, now: dict[str, Tensor], best: dict[str, Tensor]
 
 
 class ContrastiveBank:
-    """The f_cont of every seen class, looked up by label."""
+    """The f_cont of every seen class, looked up by label.
+
+    Attributes:
+        groups: (classes, their models), for classes that were trained together.
+        losses: the loss of each class at the end of its training.
+    """
 
     def __init__(self) -> None:
         self.groups: list[tuple[list[int], ContrastiveModels]] = []
@@ -134,7 +161,13 @@ class ContrastiveBank:
         return any(label in classes for classes, _ in self.groups)
 
     def embed(self, label: int, features: Tensor) -> Tensor:
-        """Features (n, d) of class ``label`` to unit vectors (n, d), BatchNorm in evaluation mode, no gradient."""
+        """Map features (n, d) of class ``label`` to unit vectors (n, d), without gradient.
+
+        BatchNorm is in evaluation mode.
+
+        Raises:
+            KeyError: the class has no model.
+        """
         for classes, models in self.groups:
             if label in classes:
                 row = classes.index(label)
@@ -143,7 +176,12 @@ class ContrastiveBank:
         raise KeyError(f"no contrastive model for class {label}")
 
     def followed_by(self, newer: ContrastiveBank, past: int) -> ContrastiveBank:
-        """These models of ``past`` classes, then those of ``newer``, whose class 0 becomes class ``past``."""
+        """Return these models, followed by those of ``newer``.
+
+        Args:
+            newer: its class 0 becomes class ``past``.
+            past: how many classes these models are of.
+        """
         both = ContrastiveBank()
         both.groups = [
             *self.groups,
@@ -153,12 +191,12 @@ class ContrastiveBank:
         return both
 
     def state(self) -> list[dict[str, object]]:
-        """Plain data for a checkpoint."""
+        """Return plain data for a checkpoint."""
         return [{"classes": classes, "weights": models.state_dict()} for classes, models in self.groups]
 
     @classmethod
     def from_state(cls, state: list[dict[str, Any]], device: torch.device | None = None) -> ContrastiveBank:
-        """The inverse of :meth:`state` (without the losses, which are only reported)."""
+        """Return the bank that :meth:`state` describes; losses are not kept, only reported."""
         bank = cls()
         for group in state:
             k, d = len(group["classes"]), group["weights"]["weights.0"].shape[-1]
@@ -189,13 +227,18 @@ def train_contrastive(
     seed: int,
     pause: Callable[[], None] = lambda: None,
 ) -> ContrastiveBank:
-    """Train f_cont for classes 0..n_classes-1 on features (n, d) with labels (n,).
+    """Train f_cont for classes 0..n_classes-1.
 
-    Each class is trained on its own features alone; classes with equally many batches share one batched network. A class of a single
-    feature has nothing to spread: it gets no model.
+    Each class is trained on its own features alone. Classes with equally many batches share one
+    batched network. A class of a single feature has nothing to spread: it gets no model.
 
     Args:
-        pause: called once an epoch; it may raise to stop (nothing is kept then).
+        features: (n, d).
+        labels: (n,).
+        n_classes: how many classes there are.
+        config: the settings.
+        seed: of the first weights and of the order of the features.
+        pause: called once an epoch; it may raise to stop, and nothing is kept then.
     """
     per_class = [features[labels == c].float() for c in range(n_classes)]
     groups: dict[tuple[int, int], list[int]] = defaultdict(list)

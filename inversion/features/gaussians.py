@@ -1,4 +1,4 @@
-"""The class-wise Gaussian of features: two vectors per class are all that is kept of its images."""
+"""Gaussians of the features of each class: two vectors are all that is kept of its images."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ from torch import Tensor
 
 @dataclass(frozen=True)
 class ClassGaussians:
-    """Diagonal Gaussians N(mean_c, std_c^2) of the features of each class; std has ddof 0.
+    """Diagonal Gaussians N(mean_c, std_c^2) of the features of each class.
 
     Attributes:
         mean: (classes, d), row k belongs to label k.
-        std: (classes, d), likewise.
+        std: (classes, d), likewise; the biased one (ddof 0).
     """
 
     mean: Tensor
@@ -25,30 +25,35 @@ class ClassGaussians:
         return self.mean.shape[0]
 
     def sample(self, labels: Tensor, generator: torch.Generator) -> Tensor:
-        """One feature mu + sigma * eps for each label (n,): (n, d). ``generator`` is a CPU generator."""
+        """Draw one feature mu + sigma * eps for each label (n,): (n, d).
+
+        Args:
+            labels: (n,).
+            generator: on the CPU.
+        """
         eps = torch.randn(len(labels), self.mean.shape[1], generator=generator).to(self.mean.device, non_blocking=True)
         labels = labels.to(self.mean.device, non_blocking=True)
         return self.mean[labels] + self.std[labels] * eps
 
     def followed_by(self, newer: ClassGaussians) -> ClassGaussians:
-        """The Gaussians of these classes and, after them, of those of ``newer``."""
+        """Return the Gaussians of these classes, followed by those of ``newer``."""
         return ClassGaussians(torch.cat([self.mean, newer.mean]), torch.cat([self.std, newer.std]))
 
     def state(self) -> dict[str, Tensor]:
-        """Plain data for a checkpoint."""
+        """Return plain data for a checkpoint."""
         return {"mean": self.mean, "std": self.std}
 
     @classmethod
     def from_state(cls, state: dict[str, Any], device: torch.device | None = None) -> ClassGaussians:
-        """The inverse of :meth:`state`."""
+        """Return the Gaussians that :meth:`state` describes."""
         return cls(state["mean"].to(device), state["std"].to(device))
 
 
 def fit_gaussians(features: Tensor, labels: Tensor, n_classes: int) -> ClassGaussians:
-    """The Gaussian of each class 0..n_classes-1 from features (n, d) and labels (n,).
+    """Return the Gaussian of each class 0..n_classes-1 from features (n, d) and labels (n,).
 
     Raises:
-        ValueError: a class has no features (names it).
+        ValueError: a class has no features; names it.
     """
     counts = torch.bincount(labels, minlength=n_classes)
     empty = (counts[:n_classes] == 0).nonzero().flatten().tolist()

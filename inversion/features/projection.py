@@ -1,4 +1,7 @@
-"""Features of classes never seen, from those of similar classes turned the way that their texts turn (semantic-aware projection, 3.11)."""
+"""Features of classes without images: semantic-aware projection (PMI section 3.11).
+
+Features of similar classes are turned in the way in which the texts of the classes turn.
+"""
 
 from __future__ import annotations
 
@@ -13,10 +16,11 @@ PARALLEL = 1e-7  # sine of an angle below which two unit vectors span no plane
 
 
 def rotated(features: Tensor, source: Tensor, target: Tensor) -> Tensor:
-    """Features (n, d) under the rotation in the plane of two unit vectors (d,) that takes ``source`` to ``target``.
+    """Rotate features (n, d) in the plane of two unit vectors (d,), from ``source`` to ``target``.
 
-    What is orthogonal to both stays as it is. Equal vectors give the identity. Opposite ones span no plane: then the half turn is in the
-    plane of ``source`` and the axis that it leans on least. Float64 inside.
+    What is orthogonal to both vectors stays as it is. Equal vectors give the identity. Opposite
+    vectors span no plane: then the half turn is in the plane of ``source`` and the axis along
+    which ``source`` is smallest. The arithmetic is in float64.
     """
     u, t, aim = features.double(), source.double(), target.double()
     cosine = t @ aim
@@ -34,12 +38,21 @@ def rotated(features: Tensor, source: Tensor, target: Tensor) -> Tensor:
 
 
 def most_similar(target: Tensor, sources: Tensor, k: int = 5) -> Tensor:
-    """The numbers (k,) of the ``k`` unit vectors (m, d) that are nearest to ``target`` (d,), the nearest first; all if there are fewer."""
+    """Return the numbers (k,) of the ``k`` unit vectors nearest to ``target``, the nearest first.
+
+    Args:
+        target: (d,).
+        sources: (m, d).
+        k: how many; all where there are fewer.
+    """
     return (sources @ target).topk(min(k, len(sources))).indices
 
 
 def blended(features: Tensor, target: Tensor, alpha: float = 0.1) -> Tensor:
-    """Features (k, n, d), turned from k classes, to n unit features (n, d): their mean's direction, ``alpha`` of it ``target``'s (d,)."""
+    """Blend features (k, n, d), turned from k classes, to unit features (n, d).
+
+    Their direction is that of the mean over the classes, ``alpha`` of it that of ``target`` (d,).
+    """
     mean = F.normalize(features.mean(0), dim=-1)
     return F.normalize((1 - alpha) * mean + alpha * target, dim=-1)
 
@@ -54,22 +67,23 @@ def projected_features(
     top_k: int = 5,
     alpha: float = 0.1,
 ) -> Tensor:
-    """A unit feature (n, d) for each label: from each of the ``top_k`` classes with the most similar texts a feature is drawn, scaled to
-    length 1 and turned as its text has to turn to become the new class's.
+    """Return a unit feature (n, d) for each label of a class without images.
 
-    Top 5 and alpha 0.1 are the appendix's (I.3). The features of one class depend on the seed, its label and its count alone.
+    From each of the ``top_k`` classes with the most similar texts a feature is drawn, scaled to
+    length 1, and turned as the text of that class has to turn to become the text of the new one.
+    The features of a class depend on the seed, its label and its count alone.
 
     Args:
-        gaussians: of the seen classes' image features, on the bare CLIP.
-        seen_texts: (m, d), their text features, of length 1.
-        new_texts: (c, d), of the new classes, of length 1.
+        gaussians: of the image features of the seen classes, on the bare CLIP.
+        seen_texts: (m, d), the text features of the seen classes, of length 1.
+        new_texts: (c, d), the text features of the new classes, of length 1.
         labels: (n,), numbers of rows in ``new_texts``.
-        seed: of what is drawn.
-        top_k: how many similar classes each feature is made of.
-        alpha: the new text's part of the feature.
+        seed: of all that is drawn.
+        top_k: how many similar classes each feature is made of, 5 (App. I.3).
+        alpha: the share of the new text in the feature, 0.1 (App. I.3).
 
     Raises:
-        ValueError: the Gaussians and the texts are not of the same classes.
+        ValueError: there are not as many Gaussians as texts of seen classes.
     """
     if len(gaussians) != len(seen_texts):
         raise ValueError(

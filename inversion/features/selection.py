@@ -1,4 +1,8 @@
-"""Contrastive feature selection (CFS): a diverse half of the sampled features, with the class's exact moments."""
+"""The labels and the target features of synthetic samples.
+
+Contrastive feature selection (CFS) keeps a diverse half of the features that are drawn, and gives
+them the exact moments of their class.
+"""
 
 from __future__ import annotations
 
@@ -15,18 +19,52 @@ from pmi_cl.seeding import seeded
 
 @dataclass(frozen=True)
 class SelectionConfig:
-    """``ratio`` rho 0.5 and ``steps`` K 40 are the appendix's (I.1); ``smallest`` 2, the least features per round, the released code's."""
+    """How features are selected.
+
+    Attributes:
+        ratio: rho, the part of the candidates that a round keeps, 0.5 (App. I.1).
+        steps: K, the number of rounds, 40 (App. I.1).
+        smallest: the fewest features that a round adds; 2 in the released code.
+    """
 
     ratio: float = 0.5
     steps: int = 40
     smallest: int = 2
 
 
-def match_moments(samples: Tensor, mean: Tensor, std: Tensor) -> Tensor:
-    """Shift and scale samples (n, d) so that their mean is exactly ``mean`` (d,) and their std (ddof 0) exactly ``std``.
+def draw_labels(n: int, n_classes: int, balanced: bool, generator: torch.Generator) -> Tensor:
+    """Draw ``n`` labels (n,) of ``n_classes`` classes, shuffled, so that every batch mixes classes.
 
-    The order matters: (x - m) / s * sigma + mu. The released code shifts first, so its mean ends at mu * sigma / s (docs/provenance.md).
-    One sample has no spread: it becomes the mean.
+    Args:
+        n: how many.
+        n_classes: how many classes there are.
+        balanced: whether every class comes equally often to within one. Else labels are drawn
+            uniformly at random, as in the released code, but each class comes at least twice:
+            the statistics of one sample could not be refreshed.
+        generator: on the CPU.
+
+    Raises:
+        ValueError: there are fewer than two samples for each class.
+    """
+    if n < 2 * n_classes:
+        raise ValueError(f"{n} samples are too few for {n_classes} classes: two each are needed")
+    if balanced:
+        return balanced_labels(n, n_classes, generator)
+    drawn = torch.randint(n_classes, (n - 2 * n_classes,), generator=generator)
+    labels = torch.cat([torch.arange(n_classes).repeat(2), drawn])
+    return labels[torch.randperm(n, generator=generator)]
+
+
+def balanced_labels(n: int, n_classes: int, generator: torch.Generator) -> Tensor:
+    """Return ``n`` shuffled labels (n,), every class equally often to within one."""
+    return (torch.arange(n) % n_classes)[torch.randperm(n, generator=generator)]
+
+
+def match_moments(samples: Tensor, mean: Tensor, std: Tensor) -> Tensor:
+    """Shift and scale samples (n, d) to exactly the mean and the std (ddof 0) that are given, (d,).
+
+    The order matters: (x - m) / s * sigma + mu. The released code shifts first, so that its mean
+    ends at mu * sigma / s (docs/provenance.md). A single sample has no spread: it becomes the mean.
     """
     wide = samples.double()
     centred = wide - wide.mean(0)
@@ -37,14 +75,17 @@ def match_moments(samples: Tensor, mean: Tensor, std: Tensor) -> Tensor:
 def select_features(
     draw: Callable[[int], Tensor], embed: Callable[[Tensor], Tensor], n: int, config: SelectionConfig
 ) -> Tensor:
-    """Grow a set of ``n`` features (n, d), each round adding the candidates least similar to the set so far.
+    """Grow a set of ``n`` features (n, d): each round adds the candidates least similar to it.
 
-    The score of a candidate is its mean cosine to the chosen in z-space (over tau, which changes no order); for unit vectors that is its
-    product with the mean of the chosen, so a round costs one matrix-vector product.
+    The score of a candidate is its mean cosine to the chosen features in z-space. (The paper
+    divides it by tau, which changes no order.) For unit vectors it is the product of the candidate
+    with the mean of the chosen features, so a round costs one matrix-vector product.
 
     Args:
-        draw: n to features (n, d) of the class's Gaussian.
-        embed: features (n, d) to unit vectors (n, d): f_cont.
+        draw: maps n to features (n, d) of the Gaussian of the class.
+        embed: f_cont, maps features (n, d) to unit vectors (n, d).
+        n: how many features are selected.
+        config: the settings.
     """
     b = max(n // config.steps, config.smallest)
     chosen = draw(min(b, n))
@@ -67,9 +108,10 @@ def sample_targets(
     bank: ContrastiveBank | None = None,
     config: SelectionConfig | None = None,
 ) -> Tensor:
-    """A feature (n, d) for each label (n,): CFS where the bank has a contrastive model of the class, else plain Gaussian samples.
+    """Return a feature (n, d) for each label (n,).
 
-    The targets of one class depend on the seed, its label and its count alone.
+    It is selected by CFS where the bank has a contrastive model of the class; else it is a plain
+    Gaussian sample. The targets of a class depend on the seed, its label and its count alone.
     """
     config = config or SelectionConfig()
     targets = gaussians.mean.new_empty(len(labels), gaussians.mean.shape[1])
@@ -96,8 +138,12 @@ def sample_few(
     config: SelectionConfig,
     boost: int,
 ) -> Tensor:
-    """As :func:`sample_targets`, for a handful of samples a class: ``boost`` times as many are selected, and as many as are wanted kept
-    at random (the released code's boost: of five samples CFS could choose none: docs/provenance.md)."""
+    """Return a feature (n, d) for each label (n,), where a class has only a handful of them.
+
+    As in the released code, ``boost`` times as many are selected as in :func:`sample_targets`, and
+    as many as are wanted are kept at random: of five samples CFS could choose none
+    (docs/provenance.md).
+    """
     if bank is None:
         return sample_targets(gaussians, labels, seed)
     pool = labels.repeat(boost)

@@ -1,4 +1,4 @@
-"""Moments of a layer's values, how they pool, and the Gaussian KL that compares a synthetic batch with them."""
+"""Moments of the values of a layer, and the KL that compares a synthetic batch with them."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 Direction = Literal["synthetic_to_real", "real_to_synthetic"]
 Axis = Literal["channel", "token"]
@@ -18,10 +18,16 @@ DEAD_SHARE = 1e-3  # of the mean variance: below it a channel is dead
 
 @dataclass(frozen=True)
 class Moments:
-    """Per-channel mean (c,) and biased variance (c,) of ``count`` values each.
+    """Mean and biased variance of each channel, over ``count`` values each.
 
-    Of tokens (b, t, c) there are moments per position as well (``axis`` "token": (t,), pooled over the batch and the channels), which
-    is what the released code keeps of a transformer (docs/provenance.md).
+    Tokens (b, t, c) may have moments of each position instead, pooled over the batch and the
+    channels. These are what the released code keeps of a transformer (docs/provenance.md).
+
+    Attributes:
+        mean: (c,), or (t,) where ``axis`` is "token".
+        var: (c,) or (t,), likewise.
+        count: how many values each mean is over.
+        axis: "channel" or "token".
     """
 
     mean: Tensor
@@ -30,24 +36,33 @@ class Moments:
     axis: Axis = "channel"
 
     def state(self) -> dict[str, Any]:
-        """Plain data for a checkpoint."""
+        """Return plain data for a checkpoint."""
         return {"mean": self.mean, "var": self.var, "count": self.count, "axis": self.axis}
 
     @classmethod
     def from_state(cls, state: dict[str, Any], device: torch.device | None = None) -> Moments:
-        """The inverse of :meth:`state`."""
+        """Return the moments that :meth:`state` describes."""
         return cls(state["mean"].to(device), state["var"].to(device), int(state["count"]), state.get("axis", "channel"))
 
     def floored_var(self) -> Tensor:
-        """The variance, of dead channels (none over the real data) raised so that they do not rule the KL of all others."""
+        """Return the variance, raised for dead channels.
+
+        A channel without variance over the real data would rule the KL of all others.
+        """
         floor = DEAD_SHARE * self.var.mean().double()  # rounded once, and not read back to the host
         return self.var.clamp_min(floor.to(self.var.dtype))
 
 
 def as_rows(x: Tensor, axis: Axis = "channel") -> Tensor:
-    """View a map (b, c, h, w), a sequence (b, tokens, c) or features (b, c) as rows (b, m, c): channels last, m values each.
+    """View values as rows (b, m, c): channels last, m values of each.
 
-    No copy is made of a ``channels_last`` map. For ``axis`` "token" a sequence becomes (b, c, tokens); all else stays as it is.
+    Args:
+        x: a map (b, c, h, w), a sequence (b, t, c) or features (b, c). No copy is made of a
+            ``channels_last`` map.
+        axis: "token" turns a sequence into (b, c, t) and leaves all else as it is.
+
+    Raises:
+        ValueError: ``x`` has another number of dimensions.
     """
     if x.dim() == 4:
         return x.permute(0, 2, 3, 1).flatten(1, 2)
@@ -59,17 +74,18 @@ def as_rows(x: Tensor, axis: Axis = "channel") -> Tensor:
 
 
 def power_sums(rows: Tensor) -> tuple[Tensor, Tensor]:
-    """Sum and sum of squares (c,) of rows (b, m, c), in float32 (float64 for float64 rows).
+    """Return the sum and the sum of squares (c,) of rows (b, m, c).
 
-    Matrix products with a vector of ones: on a CPU three times as fast as reductions over a strided axis. The partial sums of each
-    sample are added in float32, so that bfloat16 rows lose nothing to the rounding of a long sum.
+    They are in float32, or in float64 for float64 rows. They are computed as matrix products with
+    a vector of ones: on a CPU three times as fast as reductions over a strided axis. The partial
+    sums of each sample are added in float32, so that bfloat16 rows lose nothing to the rounding
+    of a long sum.
     """
     ones = rows.new_ones(rows.shape[0], 1, rows.shape[1])
     wide = torch.promote_types(rows.dtype, torch.float32)
     total = torch.bmm(ones, rows).to(wide).sum(dim=(0, 1))
-    if (
-        rows.dtype == torch.bfloat16 and rows.shape[2] <= 64
-    ):  # the diagonal of a small Gram matrix beats squaring in bfloat16
+    if rows.dtype == torch.bfloat16 and rows.shape[2] <= 64:
+        # the diagonal of a small Gram matrix beats squaring in bfloat16
         squares = torch.bmm(rows.transpose(1, 2), rows).diagonal(dim1=1, dim2=2).to(wide).sum(dim=0)
     else:
         squares = torch.bmm(ones, rows * rows).to(wide).sum(dim=(0, 1))
@@ -77,7 +93,11 @@ def power_sums(rows: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def batch_moments(x: Tensor) -> Moments:
-    """Per-channel mean and biased variance of a batch, one pass, in float32 or wider. ``x`` as in :func:`as_rows`."""
+    """Return the moments of each channel of a batch, in one pass, in float32 or wider.
+
+    Args:
+        x: as in :func:`as_rows`.
+    """
     rows = as_rows(x)
     count = rows.shape[0] * rows.shape[1]
     total, squares = power_sums(rows)
@@ -86,9 +106,12 @@ def batch_moments(x: Tensor) -> Moments:
 
 
 def pool_moments(parts: Iterable[Moments]) -> Moments:
-    """The exact moments of the union of all parts: mu = sum n_i mu_i / n, E[x^2] likewise, var = E[x^2] - mu^2.
+    """Return the exact moments of the union of all parts, computed in float64.
 
-    Computed in float64. Raises ValueError for an empty list, and for moments along different axes.
+    mu = sum n_i mu_i / n, E[x^2] likewise, var = E[x^2] - mu^2.
+
+    Raises:
+        ValueError: there are no parts, or they are along different axes.
     """
     parts = list(parts)
     if not parts:
@@ -97,19 +120,24 @@ def pool_moments(parts: Iterable[Moments]) -> Moments:
         raise ValueError("moments of different axes or lengths do not pool")
     count = sum(part.count for part in parts)
     mean = torch.stack([part.mean.double() * (part.count / count) for part in parts]).sum(0)
-    second = torch.stack([(part.var.double() + part.mean.double() ** 2) * (part.count / count) for part in parts]).sum(
-        0
-    )
+    squares = [(part.var.double() + part.mean.double() ** 2) * (part.count / count) for part in parts]
+    second = torch.stack(squares).sum(0)
     return Moments(mean.float(), (second - mean * mean).clamp_min(0).float(), count, parts[0].axis)
 
 
 def gaussian_kl(
     mean: Tensor, var: Tensor, real_mean: Tensor, real_var: Tensor, direction: Direction = "synthetic_to_real"
 ) -> Tensor:
-    """KL between two diagonal Gaussians, averaged over channels: a scalar.
+    """Return the KL between two diagonal Gaussians, averaged over channels: a scalar.
 
-    ``synthetic_to_real`` is KL(synthetic || real), the paper's (App. Eq. 20-21); ``real_to_synthetic`` is KL(real || synthetic), that of
-    R-DFCIL's released code. ``mean`` and ``var`` (c,) are the synthetic batch's; 1e-8 is added to its variance.
+    Args:
+        mean: (c,), of the synthetic batch.
+        var: (c,), of the synthetic batch; 1e-8 is added to it.
+        real_mean: (c,), stored.
+        real_var: (c,), stored.
+        direction: ``synthetic_to_real`` is KL(synthetic || real), that of the paper (App. Eq.
+            20-21); ``real_to_synthetic`` is KL(real || synthetic), that of the released code of
+            R-DFCIL.
     """
     var = var + VARIANCE_FLOOR
     if direction == "real_to_synthetic":
@@ -118,9 +146,10 @@ def gaussian_kl(
 
 
 class _TapKL(torch.autograd.Function):
-    """The KL of a batch against stored moments, passing the batch through, so that both gradients are added in one sweep.
+    """Pass a batch through and compare it with stored moments; add both gradients in one sweep.
 
-    The gradient with respect to a value is affine in it, a_c + b_c x, because mean and variance are.
+    The gradient of the KL with respect to a value x is affine in it, a_c + b_c x: that of the mean
+    is constant, that of the variance is linear.
     """
 
     @staticmethod
@@ -149,7 +178,10 @@ class _TapKL(torch.autograd.Function):
 
 
 def _add_affine(grad: Tensor, x: Tensor, offset: Tensor, slope: Tensor) -> Tensor:
-    """grad + offset_c + slope_c * x, over rows as long as a whole sample: short inner loops are slow on a CPU."""
+    """Return grad + offset_c + slope_c * x.
+
+    It is computed on rows as long as a whole sample: short inner loops are slow on a CPU.
+    """
     rows = as_rows(x)
     repeat = rows.shape[1]
     offset, slope = offset.to(x.dtype).repeat(repeat), slope.to(x.dtype).repeat(repeat)
@@ -163,9 +195,10 @@ def _add_affine(grad: Tensor, x: Tensor, offset: Tensor, slope: Tensor) -> Tenso
 def tap_kl(
     x: Tensor, real_mean: Tensor, real_var: Tensor, direction: Direction = "synthetic_to_real", axis: Axis = "channel"
 ) -> tuple[Tensor, Tensor]:
-    """``(x, KL of x's batch moments against the stored ones)``, differentiable through both, with the fused backward.
+    """Return ``x`` and the KL of its batch moments to the stored ones, differentiable through both.
 
-    While ``torch.compile`` traces, plain operations are used instead: the compiler fuses them itself.
+    The backward pass is fused (:class:`_TapKL`). While ``torch.compile`` traces, plain operations
+    are used instead: the compiler fuses them itself.
     """
     if axis == "token" and x.dim() == 3:
         x, kl = tap_kl(x.transpose(1, 2), real_mean, real_var, direction)
@@ -177,3 +210,27 @@ def tap_kl(
         return x, gaussian_kl(mean, ((rows * rows).mean(0) - mean * mean).clamp_min(0), real_mean, real_var, direction)
     x, kl = _TapKL.apply(x, real_mean, real_var, direction)
     return x, kl
+
+
+class StatisticsTap(nn.Module):
+    """Pass the values of a layer through and compare their batch moments with stored ones.
+
+    Attributes:
+        mean: (c,), stored.
+        var: (c,), stored.
+        direction: of the KL, as in :func:`gaussian_kl`.
+        axis: along which the moments are kept.
+    """
+
+    def __init__(self, mean: Tensor, var: Tensor, direction: Direction, axis: Axis = "channel") -> None:
+        super().__init__()
+        self.direction: Direction = direction
+        self.axis: Axis = axis
+        self.mean: Tensor
+        self.var: Tensor
+        self.register_buffer("mean", mean.detach().clone())
+        self.register_buffer("var", var.detach().clone())
+
+    def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        """Map values (b, c, ...) or tokens (b, t, c) to the same values and their KL."""
+        return tap_kl(x, self.mean, self.var, self.direction, self.axis)

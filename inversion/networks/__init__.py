@@ -1,1 +1,1 @@
-"""A user's network as the engine needs it: in pieces, frozen, its statistics at hand."""
+"""Networks made ready for inversion: cut into pieces, frozen, their statistics compared."""

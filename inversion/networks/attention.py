@@ -1,4 +1,4 @@
-"""Self-attention of a frozen copy, laid out for speed, and what the class token attends to."""
+"""Self-attention of a frozen copy, laid out for speed, and the attention of the class token."""
 
 from __future__ import annotations
 
@@ -8,10 +8,12 @@ from torch.nn import functional as F
 
 
 class FrozenAttention(nn.Module):
-    """Stands for a frozen ``nn.MultiheadAttention`` where tokens attend to themselves, and carries its parameters under its names.
+    """Replace a frozen ``nn.MultiheadAttention`` where tokens attend to themselves.
 
-    On a CPU it multiplies matrices itself: in bfloat16 torch's module spends six sevenths of a block's step on copying heads
-    that lie apart (measured on ViT-B/16), and its fused kernel takes twice as long as plain products at 197 tokens.
+    It carries the parameters of the module under their names. On a CPU it multiplies matrices
+    itself: in bfloat16 torch's module spends six sevenths of the step of a block on copying heads
+    that lie apart (measured on ViT-B/16), and its fused kernel takes twice as long as plain
+    products at 197 tokens.
     """
 
     def __init__(self, attention: nn.MultiheadAttention) -> None:
@@ -27,16 +29,16 @@ class FrozenAttention(nn.Module):
         self.in_proj_weight, self.in_proj_bias = attention.in_proj_weight, attention.in_proj_bias
 
     def heads(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """Tokens (b, n, width) to queries, keys and values (b, heads, n, width / heads)."""
+        """Map tokens (b, n, width) to queries, keys and values (b, heads, n, width / heads)."""
         projected = F.linear(x, self.in_proj_weight, self.in_proj_bias).unflatten(2, (3, self.num_heads, -1))
         query, key, value = projected.permute(2, 0, 3, 1, 4).unbind(0)
         return query, key, value
 
     def forward(self, query: Tensor, key: Tensor, value: Tensor, **options: object) -> tuple[Tensor, None]:
-        """Tokens (b, n, width), three times the same, to (tokens (b, n, width), None), as the module would.
+        """Map tokens (b, n, width), given three times, to (tokens (b, n, width), None).
 
         Raises:
-            ValueError: it was asked for a mask, or for weights.
+            ValueError: a mask is given, or weights are asked for.
         """
         if options.get("attn_mask") is not None or options.get("need_weights"):
             raise ValueError("a frozen attention has no mask and gives no weights")
@@ -45,7 +47,7 @@ class FrozenAttention(nn.Module):
 
 
 def attended(query: Tensor, key: Tensor, value: Tensor) -> Tensor:
-    """softmax(q k' / sqrt(d)) v for heads (b, heads, n, d)."""
+    """Return softmax(q k' / sqrt(d)) v for heads (b, heads, n, d)."""
     if query.is_cuda:
         return F.scaled_dot_product_attention(query, key, value)
     scores = (query * query.shape[-1] ** -0.5) @ key.transpose(-2, -1)
@@ -53,7 +55,7 @@ def attended(query: Tensor, key: Tensor, value: Tensor) -> Tensor:
 
 
 def with_frozen_attention(module: nn.Module) -> None:
-    """Replaces every ``nn.MultiheadAttention`` inside ``module`` (not itself one) by its frozen twin."""
+    """Replace every ``nn.MultiheadAttention`` inside ``module`` by a :class:`FrozenAttention`."""
     for name, child in module.named_children():
         if isinstance(child, nn.MultiheadAttention):
             setattr(module, name, FrozenAttention(child))
@@ -62,11 +64,13 @@ def with_frozen_attention(module: nn.Module) -> None:
 
 
 def class_attention(attention: FrozenAttention, x: Tensor, prefix: Tensor | None = None) -> Tensor:
-    """What the first token attends to, (b, n), averaged over the heads.
+    """Return how much the first token attends to each (b, n), averaged over the heads.
 
     Args:
+        attention: of the block.
         x: (b, n, width), what enters the attention.
-        prefix: (b, m, width), projected keys that stand before the tokens' own and take their share of the attention.
+        prefix: (b, m, width), projected keys that stand before those of the tokens and take their
+            share of the attention.
     """
     query, key, _ = attention.heads(x)
     if prefix is not None:

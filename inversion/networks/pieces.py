@@ -1,8 +1,8 @@
-"""Takes a network apart into the pieces that are inverted one by one, and proves that they make up the network."""
+"""Cuts a network into pieces that are inverted one by one, and checks that they compose to it."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 
 import torch
@@ -14,7 +14,7 @@ from pmi_cl.inversion.features.statistics import Moments, batch_moments, pool_mo
 
 @contextmanager
 def in_evaluation_mode(modules: Iterable[nn.Module]) -> Iterator[None]:
-    """The modules in evaluation mode; afterwards every one of their parts is again in the mode it was in."""
+    """Put modules into evaluation mode; afterwards put every part back into the mode it was in."""
     modes = [(part, part.training) for module in modules for part in module.modules()]
     try:
         for part, _ in modes:
@@ -26,13 +26,16 @@ def in_evaluation_mode(modules: Iterable[nn.Module]) -> Iterator[None]:
 
 
 def device_of(modules: Iterable[nn.Module]) -> torch.device:
-    """That of the first parameter; the first module may have none, as one that normalises images. The CPU where there is none at all."""
+    """Return the device of the first parameter; the CPU where there is none at all.
+
+    The first module may have none, as one that normalises images.
+    """
     return next((weight.device for module in modules for weight in module.parameters()), torch.device("cpu"))
 
 
 @torch.no_grad()
 def run_through(layers: Sequence[nn.Module], images: Tensor) -> Tensor:
-    """What the layers, one after the other and in evaluation mode, make of a copy of the images: a layer in place would change them."""
+    """Run layers in evaluation mode on a copy of the images, which a layer in place may change."""
     value = images.clone()
     with in_evaluation_mode(layers):
         for layer in layers:
@@ -41,19 +44,27 @@ def run_through(layers: Sequence[nn.Module], images: Tensor) -> Tensor:
 
 
 def split_network(model: nn.Module, example: Tensor) -> tuple[list[nn.Module], nn.Module | None]:
-    """The pieces of a network, bottom to top, and its classifier.
+    """Return the pieces of a network, bottom to top, and its classifier.
 
-    A network of ours says what it is made of (``pieces()`` and ``head``). Any other is cut along its children: what comes before the first
-    container of blocks is the stem, each block is a piece, plain layers make one piece with the convolution before them, the last piece
-    takes what comes after the blocks, and a final ``nn.Linear`` is the classifier. A ReLU after the stem, an average over positions and
-    a ``Flatten`` are put in where the network's forward does them without a module. The cut is accepted only if it computes what the
-    network computes.
+    A network of this project says what it is made of (``pieces()`` and ``head``). Any other is cut
+    along its children:
+
+    * What comes before the first container of blocks is the stem; each block is a piece.
+    * Plain layers make one piece with the convolution before them.
+    * The last piece takes what comes after the blocks; a final ``nn.Linear`` is the classifier.
+    * A ReLU after the stem, an average over positions and a ``Flatten`` are put in where the
+      forward of the network does them without a module.
+
+    The cut is accepted only if it computes what the network computes.
 
     Args:
-        example: an input (b, c, h, w) that the network accepts; random, for on zeros many networks are alike.
+        model: the network.
+        example: an input (b, c, h, w) that it accepts; random, because many networks agree on
+            zeros.
 
     Raises:
-        ValueError: the network does not take the example; or the children in order are not the network, then pass ``pieces`` yourself.
+        ValueError: the network does not take the example; or its children in order are not the
+            network: then pass ``pieces`` yourself.
     """
     own = getattr(model, "pieces", None)
     if callable(own):
@@ -70,21 +81,25 @@ def split_network(model: nn.Module, example: Tensor) -> tuple[list[nn.Module], n
 
 
 def _difference(pieces: list[nn.Module], head: nn.Module | None, example: Tensor, expected: Tensor) -> str | None:
-    """None where the pieces give what is expected, else why they cannot be run; empty where they give something else."""
+    """Compare what the pieces give with what is expected.
+
+    Returns:
+        None where they agree; why the pieces cannot be run, or "" where they give something else.
+    """
     try:
         value = run_through(pieces if head is None else [*pieces, head], example)
         same = value.shape == expected.shape and torch.allclose(value, expected, rtol=1e-4, atol=1e-5)
-    except Exception as error:  # whatever somebody's module does
+    except Exception as error:  # whatever the user's module raises
         return str(error).strip().partition("\n")[0]
     return None if same else ""
 
 
 def _logits(model: nn.Module, example: Tensor) -> Tensor:
-    """What the network gives; raises ValueError where it is not one tensor of finite numbers."""
+    """Return the output of the network. Raise ValueError if it is not one finite tensor."""
     shape, name = tuple(example.shape[1:]), type(model).__name__
     try:
         found = run_through([model], example)
-    except Exception as error:  # whatever somebody's module does
+    except Exception as error:  # whatever the user's module raises
         raise ValueError(
             f"{name} does not take images of the shape {shape} ({error}): give image_shape=... as it was trained"
         ) from error
@@ -96,7 +111,10 @@ def _logits(model: nn.Module, example: Tensor) -> Tensor:
 
 
 def _cuts(model: nn.Module) -> Iterator[tuple[list[nn.Module], nn.Module | None]]:
-    """The ways to cut a network, the most likely first: with a ReLU and a pooling that its forward may do without a module, and without."""
+    """Yield the ways to cut a network, the most likely first.
+
+    They are with and without a ReLU and a pooling that its forward may do without a module.
+    """
     children = list(model.children())
     while len(children) == 1 and isinstance(children[0], nn.Sequential):  # a network in a wrapper
         children = list(children[0])
@@ -119,7 +137,12 @@ def _cuts(model: nn.Module) -> Iterator[tuple[list[nn.Module], nn.Module | None]
 
 
 def _without_classifier(children: list[nn.Module]) -> tuple[list[nn.Module], list[nn.Module], nn.Module | None]:
-    """(the children below the classifier, its layers below the last, its last layer); the last is None where it is no ``nn.Linear``."""
+    """Split off the classifier.
+
+    Returns:
+        The children below it, its layers below the last, and its last layer; None where that is
+        no ``nn.Linear``.
+    """
     if children and isinstance(children[-1], nn.Linear):
         return children[:-1], [], children[-1]
     last = list(children[-1]) if children and isinstance(children[-1], nn.Sequential) else []
@@ -129,7 +152,10 @@ def _without_classifier(children: list[nn.Module]) -> tuple[list[nn.Module], lis
 
 
 def _grouped(blocks: Iterable[nn.Module]) -> list[nn.Module]:
-    """Blocks as pieces. torch's plain layers are no blocks: one joins the piece before it, unless it is a convolution."""
+    """Group blocks to pieces.
+
+    A plain layer of torch is no block: it joins the piece before it, unless it is a convolution.
+    """
     groups: list[list[nn.Module]] = []
     for block in blocks:
         plain = type(block).__module__.startswith("torch.nn.") and next(block.children(), None) is None
@@ -141,11 +167,16 @@ def _grouped(blocks: Iterable[nn.Module]) -> list[nn.Module]:
 
 
 def measure_input_moments(pieces: Sequence[nn.Module], batches: Iterable[Tensor]) -> list[Moments]:
-    """The moments of every piece's input over real images, pooled exactly over the batches; entry 0 is the image's.
+    """Return the moments of the input of every piece over real images; entry 0 is of the image.
 
-    Two vectors a piece are stored; no image is. The pieces run in evaluation mode and are left in the mode they were in. Each batch is
-    summed in float32 and the batches pooled in float64, where :func:`measure_token_moments` sums in float64 throughout: the last bits
-    differ, and recorded results depend on them.
+    Batches are pooled exactly. Two vectors are stored for each piece, and no image. The pieces run
+    in evaluation mode and are left in the mode they were in. Each batch is summed in float32 and
+    the batches are pooled in float64, whereas :func:`measure_token_moments` sums in float64
+    throughout: the last bits differ, and recorded results depend on them.
+
+    Args:
+        pieces: bottom to top.
+        batches: images (b, c, h, w) each.
     """
     parts: list[list[Moments]] = [[] for _ in pieces]
     with torch.no_grad(), in_evaluation_mode(pieces):
@@ -154,3 +185,16 @@ def measure_input_moments(pieces: Sequence[nn.Module], batches: Iterable[Tensor]
                 parts[number].append(batch_moments(value))
                 value = piece(value)
     return [pool_moments(part) for part in parts]
+
+
+def cast_floats(network: nn.Module, dtype_of: Callable[[nn.Module], torch.dtype]) -> None:
+    """Cast the floating-point parameters and buffers of every module in place.
+
+    Args:
+        network: whose modules are cast.
+        dtype_of: maps a module to the type of what belongs to it.
+    """
+    for module in network.modules():
+        for tensor in [*module.parameters(recurse=False), *module.buffers(recurse=False)]:
+            if tensor.is_floating_point():
+                tensor.data = tensor.data.to(dtype_of(module))

@@ -1,4 +1,7 @@
-"""A vision transformer made ready for inversion: a frozen copy of its pieces, statistics tapped where the pieces show them."""
+"""A vision transformer made ready for inversion: frozen, statistics compared.
+
+Its pieces are not traced. A block hands what is inside it to its argument ``tap``.
+"""
 
 from __future__ import annotations
 
@@ -10,33 +13,38 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from pmi_cl.backbones.clip_pieces import of_patches
-from pmi_cl.inversion.features.statistics import Direction, Moments
-from pmi_cl.inversion.features.token_statistics import TokenMoments
+from pmi_cl.inversion.features.statistics import Axis, Direction, Moments, StatisticsTap
 from pmi_cl.inversion.networks.attention import FrozenAttention, class_attention, with_frozen_attention
-from pmi_cl.inversion.networks.frozen import FrozenNetwork, StatisticsTap, cast_floats
+from pmi_cl.inversion.networks.pieces import cast_floats
+from pmi_cl.inversion.networks.token_statistics import TokenMoments
 
-Tap = Callable[[str, Tensor], Tensor]  # (what it is, values) -> the values to go on with
-MULTIPLIES = (nn.Linear, nn.Conv2d, FrozenAttention)  # what is worth bfloat16 weights
-INPUT = "input"  # of a transformer block, beside what the block shows itself
+Tap = Callable[[str, Tensor], Tensor]  # (name, values) -> the values to go on with
+MULTIPLIES = (nn.Linear, nn.Conv2d, FrozenAttention)  # modules that may have bfloat16 weights
+INPUT = "input"  # the name of the input of a block, beside the names that the block gives
 
 
 class TokenNetwork(nn.Module):
-    """A frozen copy of pieces ``piece(x, context, tap)`` with the statistics of real data; nothing in it can be trained.
+    """A frozen copy of pieces ``piece(x, context, tap)`` with the statistics of real data.
 
-    In bfloat16 only products of matrices are: tokens, LayerNorms and statistics stay in float32, so that the moments of channels whose
-    mean is far from zero do not drown in rounding.
+    It follows :class:`~pmi_cl.inversion.networks.protocol.InvertibleNetwork`. Nothing in it is
+    trained. With ``dtype`` bfloat16 only products of matrices are in bfloat16: tokens, LayerNorms
+    and statistics stay in float32, so that the moments of channels whose mean is far from zero do
+    not drown in rounding.
 
     Attributes:
-        pieces: bottom to top. The lowest takes what is optimised: the map of the patch convolution (b, width, g, g), or an image.
-        input_moments: of every piece's input; None where nothing is stored.
+        pieces: bottom to top. The lowest takes what is optimised: the map of the patch convolution
+            (b, width, g, g), or an image.
+        input_moments: of the input of every piece; an entry is None where nothing is stored.
         input_prior: whether what is optimised has stored statistics: a map has, an image has not.
         axis: along which the statistics of tokens are kept.
-        head: always None, there is no classifier.
-        takes_context: whether its pieces take a context.
+        head: always None: there is no classifier.
     """
 
     head: None = None
+    affine_moments: None = None
     takes_context = True
+    drops_patches = True
+    statistics_optional = True
 
     def __init__(
         self,
@@ -50,10 +58,14 @@ class TokenNetwork(nn.Module):
     ) -> None:
         """
         Args:
-            device: None: the pieces' own.
-            moments: of every piece (:func:`measure_token_moments`), or none at all: then there are no KLs and no priors.
-            direction: of the KL between the batch's and the stored statistics.
-            unit_features: the features are scaled to length 1, for targets that are (new classes without data; texts).
+            pieces: bottom to top; they are copied.
+            moments: of every piece (:func:`measure_token_moments`), or none at all: then there are
+                no KLs, and starts know nothing of the inputs of the pieces.
+            direction: of the KL between the statistics of the batch and the stored ones.
+            dtype: of the products of matrices.
+            device: of the copy; None: that of the pieces.
+            unit_features: whether features are scaled to length 1, for targets of length 1 (new
+                classes without data; texts).
 
         Raises:
             ValueError: there are moments, but not one for each piece.
@@ -66,9 +78,8 @@ class TokenNetwork(nn.Module):
         self.pieces = copy.deepcopy(nn.ModuleList(pieces))
         with_frozen_attention(self.pieces)
         device = next(self.pieces.parameters()).device if device is None else torch.device(device)
-        known = [TokenMoments.from_state(piece.state(), device) for piece in moments] or [TokenMoments(None)] * len(
-            pieces
-        )
+        unknown = [TokenMoments(None)] * len(pieces)
+        known = [TokenMoments.from_state(piece.state(), device) for piece in moments] or unknown
         self.input_moments: list[Moments | None] = [piece.input for piece in known]
         self.input_prior = known[0].input is not None
         stored = {
@@ -76,14 +87,24 @@ class TokenNetwork(nn.Module):
             for number, piece in enumerate(known)
             for name, values in _compared(piece).items()
         }
-        self.axis = next((values.axis for values in stored.values()), "channel")
+        self.axis: Axis = next((values.axis for values in stored.values()), "channel")
         self.taps = nn.ModuleDict({key: _tap(values, direction) for key, values in stored.items()})
         wide = torch.promote_types(dtype, torch.float32)
         cast_floats(self, lambda module: dtype if isinstance(module, MULTIPLIES) else wide)
         self.requires_grad_(False).to(device).eval()
 
+    @property
+    def device(self) -> torch.device:
+        """Return the device of the first parameter."""
+        return next(self.parameters()).device
+
+    @property
+    def compares_statistics(self) -> bool:
+        """Return whether there are moments of any block."""
+        return len(self.taps) > 0
+
     def train(self, mode: bool = True) -> TokenNetwork:
-        """The network stays in evaluation mode whatever ``mode`` is."""
+        """Stay in evaluation mode, whatever ``mode`` is."""
         return super().train(False)
 
     def run(
@@ -94,33 +115,49 @@ class TokenNetwork(nn.Module):
         context: Tensor | None = None,
         kept: Tensor | None = None,
     ) -> tuple[Tensor, list[Tensor]]:
-        """Pieces ``first`` to ``last`` (exclusive) of ``x``: their output and the KLs of what blocks show inside.
+        """Run the pieces ``first`` to ``last`` (exclusive).
 
         Args:
+            x: the input of the first.
+            first: its number.
+            last: the number after the last; None: all that are left.
             context: (b, dq), handed to every piece.
             kept: as in :meth:`forward`.
+
+        Returns:
+            Their output, and the KLs of what blocks show inside.
         """
         return self._with_kls(x, range(len(self.pieces))[first:last], context, kept, whole=False)
 
     def forward(
         self, x: Tensor, context: Tensor | None = None, kept: Tensor | None = None
     ) -> tuple[Tensor, list[Tensor]]:
-        """What is optimised (b, ...) to features (b, d) and the KLs of the transformer blocks' inputs.
+        """Map what is optimised (b, ...) to features (b, d) and the KLs of the inputs of blocks.
 
         Args:
-            kept: (b, k), the patches of each sample that go on once they are tokens, numbered from 0 row by row; None: all.
+            x: what is optimised.
+            context: (b, dq), handed to every piece.
+            kept: (b, k), the patches of each sample that go on once they are tokens, numbered from
+                0 row by row; None: all.
         """
         return self._with_kls(x, range(len(self.pieces)), context, kept, whole=True)
 
     def layer(
         self, number: int, x: Tensor, context: Tensor | None = None, kept: Tensor | None = None
     ) -> tuple[Tensor, list[Tensor]]:
-        """Piece ``number`` as :meth:`forward` runs it: its output, and the KL of its input if it is a transformer block."""
+        """Run piece ``number`` as :meth:`forward` runs it.
+
+        Returns:
+            Its output, and the KL of its input if it is a transformer block.
+        """
         return self._with_kls(x, range(number, number + 1), context, kept, whole=True)
 
     @torch.no_grad()
     def class_attention(self, x: Tensor, context: Tensor | None = None, kept: Tensor | None = None) -> Tensor:
-        """How much the class token attends to each patch (of those ``kept``) in the highest block, mean over the heads: (b, patches)."""
+        """Return how much the class token attends to each patch in the highest block (b, patches).
+
+        It is the mean over the heads, of those patches alone that are ``kept``.
+        """
         highest = max(number for number, piece in enumerate(self.pieces) if _attention_of(piece) is not None)
         attention = _attention_of(self.pieces[highest])
         assert attention is not None
@@ -136,9 +173,8 @@ class TokenNetwork(nn.Module):
             prefix = getattr(self.pieces[highest], "prefix", None)
             shares = class_attention(attention, entered[0], None if prefix is None else prefix(context)[0])
         patches = tokens.shape[1] - 1
-        return shares[
-            :, -patches:
-        ]  # they stand last: behind the class token, and behind prompts that the block has put after it
+        # they stand last: after the class token, and after prompts that the block has put there
+        return shares[:, -patches:]
 
     def _with_kls(
         self, x: Tensor, numbers: range, context: Tensor | None, kept: Tensor | None, whole: bool
@@ -150,7 +186,7 @@ class TokenNetwork(nn.Module):
     def _through(
         self, x: Tensor, numbers: range, context: Tensor | None, kept: Tensor | None, tap_of: Callable[[int], Tap]
     ) -> Tensor:
-        """The output of the pieces ``numbers``, in float32 at least."""
+        """Return the output of the pieces ``numbers``, in float32 at least."""
         wide = torch.promote_types(self.dtype, torch.float32)
         x = x.to(wide)
         if x.dim() == 4:
@@ -167,15 +203,18 @@ class TokenNetwork(nn.Module):
         return F.normalize(x, dim=-1) if top and self.unit_features else x
 
     def _compare(self, number: int, whole: bool, kls: list[Tensor]) -> Tap:
-        """Adds to ``kls``: of a pass through the whole network the KL of a block's input, else those of what is inside."""
+        """Return the tap of piece ``number``, which adds KLs to ``kls``.
+
+        In a pass through the ``whole`` network it is the KL of the input of a block, else those of
+        what is inside the block.
+        """
 
         def tap(name: str, value: Tensor) -> Tensor:
             key = f"{number}_{name}"
             if (name == INPUT) != whole or key not in self.taps:
                 return value
-            with torch.autocast(
-                value.device.type, enabled=False
-            ):  # moments are summed by products, which must stay in float32
+            # moments are summed by products of matrices, which must stay in float32
+            with torch.autocast(value.device.type, enabled=False):
                 value, kl = self.taps[key](value)
             kls.append(kl)
             return value
@@ -184,9 +223,6 @@ class TokenNetwork(nn.Module):
 
     def _arithmetic(self, x: Tensor) -> torch.autocast:
         return torch.autocast(x.device.type, torch.bfloat16, enabled=self.dtype == torch.bfloat16, cache_enabled=False)
-
-
-Invertible = FrozenNetwork | TokenNetwork
 
 
 def _untouched(name: str, value: Tensor) -> Tensor:
@@ -198,7 +234,10 @@ def _attention_of(piece: nn.Module) -> FrozenAttention | None:
 
 
 def _compared(piece: TokenMoments) -> dict[str, Moments]:
-    """What is compared of a piece, by the tap's name; a piece that shows nothing inside is no transformer block."""
+    """Return the moments that are compared in a piece, by the name of the tap.
+
+    A piece that shows nothing inside is no transformer block: nothing is compared.
+    """
     if not piece.inner:
         return {}
     return {**piece.inner, **({} if piece.input is None else {INPUT: piece.input})}

@@ -1,1 +1,1 @@
-"""Parts of an objective or a start that know no network: colour, spectrum, the space of images."""
+"""The space in which images are optimised: colours and frequencies, without any network."""

@@ -1,4 +1,4 @@
-"""Images as mixtures of uncorrelated channels: what is optimised cannot leave the colours that the real images have."""
+"""Images as mixtures of uncorrelated channels, which keep to the colours of real images."""
 
 from __future__ import annotations
 
@@ -11,10 +11,16 @@ from torch import Tensor
 
 @dataclass(frozen=True)
 class Colour:
-    """x = W z at every pixel, with W the symmetric root of the real images' channel covariance (c, c).
+    """Map uncorrelated channels z to x = W z at every pixel.
 
-    White z then has the real covariance, and a step in z is a step in the directions in which real pixels vary; grey images stay grey.
-    (The idea is that of feature visualisation's decorrelated colour space: Olah et al., 2017.)
+    W is the symmetric root of the channel covariance (c, c) of real images. White z then has the
+    real covariance, and a step in z is a step in the directions in which real pixels vary: grey
+    images stay grey. (The idea is that of feature visualisation's decorrelated colour space: Olah
+    et al., 2017.)
+
+    Attributes:
+        root: (c, c), W.
+        inverse: (c, c), the inverse of W in the directions that are kept.
     """
 
     root: Tensor
@@ -22,7 +28,10 @@ class Colour:
 
     @classmethod
     def of(cls, covariance: Tensor) -> Colour:
-        """From a covariance (c, c); directions with less than a millionth of the largest variance are left out."""
+        """Return the colour space of a covariance (c, c).
+
+        Directions with less than a millionth of the largest variance are left out.
+        """
         values, vectors = torch.linalg.eigh(covariance.double())
         kept = values > 1e-6 * values.max()
         roots = torch.where(kept, values.clamp_min(0).sqrt(), 0)
@@ -30,20 +39,24 @@ class Colour:
         return cls((vectors * roots @ vectors.T).float(), (vectors * inverse @ vectors.T).float())
 
     def to(self, device: torch.device) -> Colour:
-        """The same on a device."""
+        """Return the same colour space on a device."""
         return Colour(self.root.to(device), self.inverse.to(device))
 
     def images(self, z: Tensor) -> Tensor:
-        """Uncorrelated channels (b, c, h, w) to images (b, c, h, w)."""
+        """Map uncorrelated channels (b, c, h, w) to images (b, c, h, w)."""
         return torch.einsum("dc,bchw->bdhw", self.root.to(z), z)
 
     def channels(self, images: Tensor) -> Tensor:
-        """The inverse of :meth:`images`, on the directions that are kept."""
+        """Map images to channels, the inverse of :meth:`images` in the directions that are kept."""
         return torch.einsum("dc,bchw->bdhw", self.inverse.to(images), images)
 
 
 def channel_covariance(batches: Iterable[Tensor]) -> tuple[Tensor, int]:
-    """The covariance (c, c) of all pixels of real images (b, c, h, w), about their mean, and how many pixels there were."""
+    """Return the covariance (c, c) of all pixels of real images about their mean, and their number.
+
+    Args:
+        batches: images (b, c, h, w) each.
+    """
     count, total, square = 0, torch.zeros(()), torch.zeros(())
     for images in batches:
         pixels = images.permute(0, 2, 3, 1).flatten(0, 2).double()

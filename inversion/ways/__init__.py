@@ -1,1 +1,5 @@
-"""Ways to synthetic samples: layer by layer (PMI), the full model, sparse (SMI), a generator; and the buffer that keeps them."""
+"""Ways to make synthetic samples, and the buffer that keeps them.
+
+They are: layer by layer (PMI), through the full model, on ever fewer patches (SMI), and by a
+generator.
+"""

@@ -1,4 +1,4 @@
-"""The synthetic samples of a task: images, labels and the teacher's logits, drawn from in equal shares of the classes."""
+"""The synthetic samples that a task replays: images, labels and the logits of the teacher."""
 
 from __future__ import annotations
 
@@ -17,9 +17,9 @@ class SyntheticBuffer:
     """Synthetic samples in the space they are replayed in.
 
     Attributes:
-        images: (n, c, h, w), float, normalised; on a CLIP the maps of the patch convolution.
+        images: (n, c, h, w), float, normalised; of a CLIP the maps of the patch convolution.
         labels: (n,), int64.
-        logits: (n, old classes), the teacher's, float32.
+        logits: (n, old classes), those of the teacher, float32.
         contexts: (n, dq), what goes with each sample into the network, if anything does.
         kept: (n, k), the patches of each sample that were inverted, where not all were.
     """
@@ -35,26 +35,30 @@ class SyntheticBuffer:
 
     @cached_property
     def _by_class(self) -> tuple[Tensor, Tensor, Tensor]:
-        """Row numbers sorted by class, and where each class starts and how many rows it has; on the CPU, where draws are made."""
+        """Return row numbers sorted by class, where each class starts, and how many rows it has.
+
+        They are on the CPU, where draws are made.
+        """
         labels = self.labels.cpu()
         order = labels.argsort(stable=True)
         counts = labels[order].unique_consecutive(return_counts=True)[1]
         return order, counts.cumsum(0) - counts, counts
 
     def part(self, rows: Tensor) -> SyntheticBuffer:
-        """The samples with these numbers (b,), as they are stored."""
+        """Return the samples with these row numbers (b,), as they are stored."""
         own = (self.images, self.labels, self.logits, self.contexts, self.kept)
         return SyntheticBuffer(*(value if value is None else value[rows] for value in own))  # type: ignore[arg-type]
 
     def draw(self, n: int, generator: torch.Generator) -> tuple[Tensor, Tensor, Tensor]:
-        """``n`` samples with replacement, every class equally often to within one: (images, labels, logits)."""
+        """Draw ``n`` samples with replacement, as :meth:`rows`: (images, labels, logits)."""
         rows = self.rows(n, generator)
         return self.images[rows].float(), self.labels[rows], self.logits[rows]
 
     def rows(self, n: int, generator: torch.Generator) -> Tensor:
-        """The numbers (n,) of such samples.
+        """Draw the row numbers (n,) of samples, every class equally often to within one.
 
-        Which classes get one more, and which image stands for a class, is drawn from ``generator`` (on the CPU).
+        Which classes come once more, and which image of a class is taken, is drawn from
+        ``generator`` (on the CPU).
         """
         order, first, counts = self._by_class
         rounds = -(-n // len(counts))
@@ -63,7 +67,7 @@ class SyntheticBuffer:
         return order[first[shares] + within].to(self.labels.device, non_blocking=True)
 
     def state(self) -> dict[str, Any]:
-        """Plain data for a checkpoint."""
+        """Return plain data for a checkpoint."""
         own = {
             "images": self.images,
             "labels": self.labels,
@@ -75,7 +79,7 @@ class SyntheticBuffer:
 
     @classmethod
     def from_state(cls, state: dict[str, Any], device: torch.device | None = None) -> SyntheticBuffer:
-        """The inverse of :meth:`state`."""
+        """Return the buffer that :meth:`state` describes."""
         return cls(
             **{name: state[name].to(device) for name in ("images", "labels", "logits", *(OPTIONAL & state.keys()))}
         )

@@ -1,4 +1,4 @@
-"""The loss of the full-model stage: of a batch of images through the whole network (Eq. 27)."""
+"""The loss of a batch of images through the whole network (Eq. 27)."""
 
 from __future__ import annotations
 
@@ -19,11 +19,14 @@ class FullLoss:
     """The loss of one batch as a function of the coordinates that are optimised.
 
     Attributes:
-        through: maps images, with a context and the patches that are kept, to features and KLs: the network, or what stands for it.
-        classify: features (b, d) to logits (b, classes), where the network has a classifier.
+        through: maps images, a context and the patches that are kept to features and KLs: the
+            network, or what takes its place.
+        classify: maps features (b, d) to logits (b, classes); None without a classifier.
         objective: what is minimised.
-        space: the space of the coordinates.
-        transforms: of the images at every step; its random numbers depend on ``seed`` and ``batch``, the batch's number.
+        space: in which images are optimised.
+        transforms: of the images at every step.
+        seed: of the transforms.
+        batch: the number of the batch, on which the transforms depend too.
         targets: (b, d).
         labels: (b,).
         context: (b, dq).
@@ -43,7 +46,7 @@ class FullLoss:
     pruning: Pruning | None
 
     def __call__(self, coordinates: Tensor, step: int) -> Tensor:
-        """Coordinates (b, c, h, w) of step ``step`` to a scalar."""
+        """Map the coordinates (b, c, h, w) of step ``step`` to a scalar."""
         images = self.space.images(coordinates)
         beside: dict[str, Any] = {} if self.context is None else {"context": self.context}
         if self.pruning is not None:
@@ -54,6 +57,6 @@ class FullLoss:
         return self.objective(Batch(images, features, kls, self.targets, self.labels, self.classify))
 
     def images(self, coordinates: Tensor) -> Tensor:
-        """The images (b, c, h, w) of coordinates, in them the patches that were dropped as they were then."""
+        """Map coordinates to images (b, c, h, w), with dropped patches as they were then."""
         images = self.space.images(coordinates)
         return images if self.pruning is None else self.pruning.composed(images)

@@ -1,4 +1,4 @@
-"""A generator that inverts a network without optimising images: ABD's and R-DFCIL's."""
+"""A generator that inverts a network without optimising images (ABD, R-DFCIL)."""
 
 from __future__ import annotations
 
@@ -10,15 +10,16 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from pmi_cl.inversion.networks.frozen import FrozenNetwork
+from pmi_cl.inversion.networks.protocol import InvertibleNetwork
 
 
 class Generator(nn.Module):
-    """Noise (b, 1000) to images (b, 3, h, w) of zero mean and unit variance per channel: the normalised pixel space.
+    """Map noise (b, 1000) to images (b, 3, h, w) in normalised pixel space.
 
-    Linear to 128 maps of at least 8 x 8, BatchNorm; then nearest x2, conv3x3, BatchNorm, LeakyReLU(0.2) until the size is reached; conv3x3
-    to 3, Tanh, BatchNorm without affine. 8.42 million parameters at 32 x 32. The inner BatchNorms have eps 0.8, as in the original,
-    which passes it where the momentum was meant.
+    Each channel has zero mean and unit variance. The layers are: linear to 128 maps of at least
+    8 x 8, BatchNorm; then nearest x2, conv3x3, BatchNorm, LeakyReLU(0.2) until the size is reached;
+    conv3x3 to 3, Tanh, BatchNorm without affine. There are 8.42 million parameters at 32 x 32. The
+    inner BatchNorms have eps 0.8, as in the original, which passes it where the momentum was meant.
     """
 
     NOISE: ClassVar[int] = 1000
@@ -47,24 +48,37 @@ class Generator(nn.Module):
         self.layers = nn.Sequential(*layers)
 
     def forward(self, z: Tensor) -> Tensor:
-        """Noise (b, 1000) to images (b, 3, h, w)."""
+        """Map noise (b, 1000) to images (b, 3, h, w)."""
         maps = self.linear(z).view(len(z), self.WIDTH, *self.small)
         return self.layers(maps.contiguous(memory_format=torch.channels_last))
 
 
 @dataclass(frozen=True)
 class GeneratorWeights:
-    """Temperature of the cross-entropy (weight 1, as that of diversity); weights of smoothness and of the statistics."""
+    """The weights of :func:`generator_loss`; cross-entropy and diversity have weight 1.
+
+    Attributes:
+        temperature: of the cross-entropy.
+        smoothness: weight of the distance to the filtered images.
+        statistics: weight of the KLs.
+    """
 
     temperature: float = 1000.0
     smoothness: float = 1e-3
     statistics: float = 50.0
 
 
-def generator_loss(network: FrozenNetwork, images: Tensor, weights: GeneratorWeights) -> Tensor:
-    """Confident (CE of the network's own choice), diverse, smooth images with the stored statistics: a scalar.
+def generator_loss(network: InvertibleNetwork, images: Tensor, weights: GeneratorWeights) -> Tensor:
+    """Return the loss of generated images: a scalar.
 
-    ``network`` compares statistics in the direction it was built with: R-DFCIL's is KL(real || synthetic), averaged over layers.
+    It asks for images that are confident (cross-entropy of the class that the network itself
+    chooses), diverse and smooth, and that have the stored statistics.
+
+    Args:
+        network: with a classifier. It compares statistics in the direction that it was built with:
+            R-DFCIL takes KL(real || synthetic), averaged over layers.
+        images: (b, 3, h, w).
+        weights: of the terms.
     """
     features, kls = network(images)
     assert network.head is not None
@@ -75,14 +89,20 @@ def generator_loss(network: FrozenNetwork, images: Tensor, weights: GeneratorWei
 
 
 def diversity(logits: Tensor) -> Tensor:
-    """1 + sum_c p_c log p_c / log C for the batch-mean probabilities p: 0 where all classes are equally frequent, 1 where one is."""
+    """Return 1 + sum_c p_c log p_c / log C for the batch-mean probabilities p: a scalar.
+
+    It is 0 where all classes are equally frequent, and 1 where there is only one.
+    """
     mean = logits.softmax(1).mean(0)
     classes = max(logits.shape[1], 2)  # one class alone: log 1 would divide by zero
     return 1 + (mean * mean.clamp_min(1e-12).log()).sum() / math.log(classes)
 
 
 def smoothed(images: Tensor) -> Tensor:
-    """Images filtered by a 5x5 Gaussian of sigma sqrt(2), mirrored at the border. (The original's formula exp(-(d/2s)^2) with s = 1.)"""
+    """Filter images (b, c, h, w) by a 5x5 Gaussian of sigma sqrt(2), mirrored at the border.
+
+    (The original has the formula exp(-(d/2s)^2) with s = 1.)
+    """
     taps = torch.exp(-((torch.arange(5, device=images.device) - 2.0) ** 2) / 4)
     taps = (taps / taps.sum()).to(images.dtype)
     channels = images.shape[1]

@@ -1,32 +1,38 @@
-"""Sparse model inversion (SMI): the patches that the class token looks at least stop being inverted, and the network runs on the rest."""
+"""Sparse model inversion (SMI), on ever fewer patches.
+
+The patches to which the class token attends least are no longer inverted, and the network runs on
+the rest.
+"""
 
 from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from pmi_cl.inversion.engine.cost import operations
-from pmi_cl.inversion.networks.token_network import Invertible, TokenNetwork
-
-if TYPE_CHECKING:
-    from pmi_cl.inversion.config import InversionConfig
+from pmi_cl.inversion.networks.operations import operations
+from pmi_cl.inversion.networks.protocol import InvertibleNetwork
 
 
 @dataclass(frozen=True)
 class PruningConfig:
-    """Before each of the steps ``at``, ``share`` of the patches that are left are dropped: SMI's, which keeps 24 % (ICML 2024)."""
+    """When patches are dropped, and how many. The defaults are those of SMI (ICML 2024), 24 % stay.
+
+    Attributes:
+        at: the steps before which patches are dropped.
+        share: of the patches that are left, dropped each time.
+    """
 
     at: tuple[int, ...] = (50, 100, 200, 300)
     share: float = 0.3
 
 
 def pruning_of(steps: int) -> PruningConfig:
-    """SMI's prunings, which are those of 4,000 steps, at the same parts of ``steps`` (5 or more)."""
+    """Return the prunings of SMI, scaled from its 4,000 steps to ``steps`` (5 or more)."""
     own = PruningConfig()
     return PruningConfig(
         tuple(max(round(at * steps / 4000), number) for number, at in enumerate(own.at, start=1)), own.share
@@ -34,7 +40,7 @@ def pruning_of(steps: int) -> PruningConfig:
 
 
 def patches_left(patches: int, config: PruningConfig) -> list[int]:
-    """How many patches each pruning leaves, one number for each."""
+    """Return how many patches are left after each pruning."""
     counts = []
     for _ in config.at:
         patches = max(round(patches * (1 - config.share)), 1)
@@ -42,33 +48,25 @@ def patches_left(patches: int, config: PruningConfig) -> list[int]:
     return counts
 
 
-def check_pruning(network: Invertible, config: InversionConfig) -> None:
-    """Raises ValueError where patches cannot be dropped: says why."""
-    if not isinstance(network, TokenNetwork):
-        raise ValueError("only a TokenNetwork has patches to drop")
-    if network.axis == "token" and network.taps:
-        raise ValueError("statistics by position need all patches: measure them by channel")
-    if config.transforms.roll or config.transforms.flip:
-        raise ValueError("patches that are dropped must stay where they are: no roll, no flip")
-    if config.keep_best:
-        raise ValueError("losses before and after patches are dropped do not compare: keep_best is not possible")
-
-
 class Pruning:
     """Which patches of one batch are still inverted.
 
-    The others keep the values that they had when they were dropped; the network does not see them any more.
+    The others keep the values that they had when they were dropped. The network no longer sees
+    them.
 
     Attributes:
         kept: (b, k), the numbers of the patches that are left, ascending; None: all.
-        done: prunings so far.
-        cost: of the last step, in full-model steps: of the pass over what was left and, where it pruned, of the pass that decided.
+        frozen: (b, c, h, w), the images at the last pruning; None before the first.
+        patches: how many there were at first.
+        done: how many prunings there have been.
+        cost: of the last step, in full-model steps: of the pass over what was left and, where
+            patches were dropped, of the pass that decided which.
         passes: forward passes of the last step.
     """
 
-    def __init__(self, network: TokenNetwork, config: PruningConfig, context: Tensor | None = None) -> None:
+    def __init__(self, network: InvertibleNetwork, config: PruningConfig, context: Tensor | None = None) -> None:
         self.network, self.config, self.context = network, config, context
-        self._operations: dict[int, int] = {}  # of one sample's step, by the patches that are left; 0: all
+        self._operations: dict[int, int] = {}  # of a step of one sample, by the patches that are left; 0: all
         self._reset()
 
     def _reset(self) -> None:
@@ -78,9 +76,9 @@ class Pruning:
         self.cost, self.passes = 1.0, 1
 
     def at(self, images: Tensor, step: int) -> Tensor:
-        """What is optimised (b, c, h, w) as step ``step`` (from 0) takes it: patches that were dropped are constant.
+        """Return what is optimised (b, c, h, w) with the patches that were dropped held constant.
 
-        Step 0 starts anew with all patches.
+        Drop patches if it is time to. Step 0 starts anew with all patches.
         """
         if step == 0:
             self._reset()
@@ -94,7 +92,7 @@ class Pruning:
         return images
 
     def composed(self, images: Tensor) -> Tensor:
-        """The patches that are left of ``images`` (b, c, h, w), the others as they were when they were dropped."""
+        """Return ``images`` (b, c, h, w) with each dropped patch as it was when it was dropped."""
         if self.kept is None or self.frozen is None:
             return images
         side = math.isqrt(self.patches)
@@ -103,7 +101,7 @@ class Pruning:
         return torch.where(mask.bool(), images, self.frozen)
 
     def _prune(self, images: Tensor) -> int:
-        """Drop patches; returns the operations, of one sample, of the pass that decided which."""
+        """Drop patches. Return the operations, of one sample, of the pass that decided which."""
         shares = self.network.class_attention(images, self.context, self.kept)
         spent = operations(
             lambda: self.network.class_attention(images[:1], self._one(self.context), self._one(self.kept))
@@ -117,7 +115,7 @@ class Pruning:
         return spent
 
     def _step_operations(self, images: Tensor, kept: Tensor | None) -> int:
-        """Of one sample's forward and backward pass over its patches ``kept``."""
+        """Count the operations of the forward and backward pass of one sample over ``kept``."""
         left = 0 if kept is None else kept.shape[1]
         if left not in self._operations:
             value = torch.zeros_like(images[:1]).requires_grad_()
@@ -131,11 +129,11 @@ class Pruning:
 
     @staticmethod
     def _one(rows: Tensor | None) -> Tensor | None:
-        """The first sample's row (1, ...) of ``rows``, if there are any."""
+        """Return the row (1, ...) of the first sample, if there are rows."""
         return None if rows is None else rows[:1]
 
     def state(self) -> dict[str, Any]:
-        """Plain data for a checkpoint."""
+        """Return plain data for a checkpoint."""
         return {"kept": self.kept, "frozen": self.frozen, "patches": self.patches, "done": self.done}
 
     def load(self, state: dict[str, Any], device: torch.device) -> None:

@@ -24,15 +24,14 @@ from torch import Tensor, nn
 
 from pmi_cl.backbones.clip_pieces import PatchConv, bare
 from pmi_cl.errors import UserError
-from pmi_cl.inversion.config import InversionConfig, Schedule
+from pmi_cl.inversion.config import InversionConfig, Schedule, inversion_dtype
 from pmi_cl.inversion.engine.engine import Inversion
-from pmi_cl.inversion.engine.precision import inversion_dtype
+from pmi_cl.inversion.engine.problem import Problem
 from pmi_cl.inversion.features.gaussians import fit_gaussians
-from pmi_cl.inversion.features.selection import SelectionConfig, sample_few
-from pmi_cl.inversion.features.token_statistics import TokenMoments, measure_token_moments, pool_token_moments
-from pmi_cl.inversion.labels import balanced_labels
+from pmi_cl.inversion.features.selection import SelectionConfig, balanced_labels, sample_few
 from pmi_cl.inversion.networks.pieces import in_evaluation_mode
 from pmi_cl.inversion.networks.token_network import TokenNetwork
+from pmi_cl.inversion.networks.token_statistics import TokenMoments, measure_token_moments, pool_token_moments
 from pmi_cl.inversion.objectives import DirectionalTV, FeatureMatch, StatisticsMatch
 from pmi_cl.inversion.ways.buffer import SyntheticBuffer
 from pmi_cl.inversion.ways.pmi import PmiConfig
@@ -301,7 +300,7 @@ class PmiClip(InversionMixin, ClipModel):
         """Make an inversion down to maps of the patch convolution."""
         shape, seed = (self.net.width, self.net.grid, self.net.grid), mix(self.args.seed, name)
         return Inversion(
-            network, None, config, image_shape=shape, targets=targets, labels=labels, contexts=contexts, seed=seed
+            Problem(network, config, image_shape=shape, targets=targets, labels=labels, contexts=contexts, seed=seed)
         )
 
     @torch.no_grad()

@@ -19,9 +19,9 @@ from pmi_cl.errors import UserError
 from pmi_cl.inversion.config import InversionConfig
 from pmi_cl.inversion.features.gaussians import ClassGaussians, fit_gaussians
 from pmi_cl.inversion.features.projection import projected_features
-from pmi_cl.inversion.features.token_statistics import TokenMoments, pool_token_moments
-from pmi_cl.inversion.labels import balanced_labels
+from pmi_cl.inversion.features.selection import balanced_labels
 from pmi_cl.inversion.networks.pieces import in_evaluation_mode
+from pmi_cl.inversion.networks.token_statistics import TokenMoments, pool_token_moments
 from pmi_cl.inversion.objectives import FeatureMatch, StatisticsMatch
 from pmi_cl.inversion.ways.buffer import SyntheticBuffer
 from pmi_cl.models.clip.clip_model import Inputs

@@ -19,14 +19,13 @@ import torch
 from torch import Tensor
 
 from pmi_cl.errors import UserError
-from pmi_cl.inversion.config import InversionConfig, Schedule
+from pmi_cl.inversion.config import InversionConfig, Schedule, inversion_dtype
 from pmi_cl.inversion.engine.engine import Inversion
-from pmi_cl.inversion.engine.precision import inversion_dtype
+from pmi_cl.inversion.engine.problem import Problem, frozen_network
 from pmi_cl.inversion.features.gaussians import fit_gaussians
-from pmi_cl.inversion.features.selection import SelectionConfig, sample_targets
+from pmi_cl.inversion.features.selection import SelectionConfig, draw_labels, sample_targets
 from pmi_cl.inversion.features.statistics import Moments, pool_moments
-from pmi_cl.inversion.labels import draw_labels
-from pmi_cl.inversion.networks.frozen import keeps_statistics
+from pmi_cl.inversion.networks.folding import keeps_statistics
 from pmi_cl.inversion.networks.pieces import in_evaluation_mode, measure_input_moments
 from pmi_cl.inversion.objectives import CrossEntropy, FeatureMatch, StatisticsMatch, Term, TotalVariation
 from pmi_cl.inversion.parts.colour import Colour, channel_covariance
@@ -252,17 +251,17 @@ class PmiRdfcil(InversionMixin, ReplayTraining):
 
     def new_inversion(self, name: str, labels: Tensor, targets: Tensor, contexts: Tensor | None) -> Inversion:
         """Make the inversion, PMI and full-model, of the teacher, down to images (n, 3, h, w)."""
-        return Inversion(
-            self.teacher.pieces(),
-            self.teacher.head,
-            self.inversion_config(),
+        config = self.inversion_config()
+        problem = Problem(
+            frozen_network(self.teacher.pieces(), self.teacher.head, config, self.moments),
+            config,
             image_shape=(3, *self.dataset.SIZE),
             targets=targets,
             labels=labels,
-            input_moments=self.moments,
             colour=Colour.of(self.covariance) if self.options.inv_colour else None,
             seed=mix(self.args.seed, "inversion", self.current_task),
         )
+        return Inversion(problem)
 
     @torch.no_grad()
     def as_buffer(self, samples: Tensor, labels: Tensor, kept: Tensor | None, classes: range) -> SyntheticBuffer:

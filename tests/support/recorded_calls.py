@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 
 from pmi_cl.inversion.engine.engine import Inversion
+from pmi_cl.inversion.engine.problem import Problem
 
 Call = dict[str, Any]  # a call's arguments by name, defaults filled in
 
@@ -44,12 +45,11 @@ def recorded(
 
 
 def recorded_inversions(monkeypatch: pytest.MonkeyPatch) -> list[Call]:
-    """What each inversion is made of; none is run: :class:`Enough` is raised in its place."""
+    """The fields of the problem of each inversion; none is run: :class:`Enough` is raised in its place."""
     calls: list[Call] = []
-    build = Inversion.__init__
 
-    def heard(*args: Any, **named: Any) -> None:
-        calls.append(arguments(build, args, named))
+    def heard(inversion: Inversion, problem: Problem) -> None:
+        calls.append(vars(problem))
         raise Enough
 
     monkeypatch.setattr(Inversion, "__init__", heard)

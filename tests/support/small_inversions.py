@@ -9,6 +9,7 @@ import torch
 
 from pmi_cl.inversion.config import InversionConfig
 from pmi_cl.inversion.engine.engine import Inversion
+from pmi_cl.inversion.engine.problem import Problem, frozen_network
 from pmi_cl.inversion.features.statistics import Moments
 from pmi_cl.inversion.networks.pieces import measure_input_moments
 from pmi_cl.inversion.objectives import CrossEntropy, FeatureMatch, StatisticsMatch, TotalVariation
@@ -43,9 +44,10 @@ def inversion(config: InversionConfig, n: int = 10, seed: int = 0, **changes: An
     given = {
         "targets": torch.randn(n, FEATURES, generator=seeded(2)),
         "labels": torch.arange(n) % 3,
-        "input_moments": moments(),
     }
-    return Inversion(network.pieces(), network.head, config, image_shape=SHAPE, seed=seed, **{**given, **changes})
+    known = changes.pop("input_moments", moments())
+    frozen = frozen_network(network.pieces(), network.head, config, known)
+    return Inversion(Problem(frozen, config, image_shape=SHAPE, seed=seed, **{**given, **changes}))
 
 
 def finished(config: InversionConfig, **changes: Any) -> Inversion:

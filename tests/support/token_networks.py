@@ -13,7 +13,7 @@ from pmi_cl.backbones.clip_network import ClipNetwork
 from pmi_cl.backbones.prompts import DeepPrompt, PromptPool
 from pmi_cl.inversion.config import InversionConfig
 from pmi_cl.inversion.features.statistics import Axis, Moments
-from pmi_cl.inversion.features.token_statistics import TokenMoments, measure_token_moments
+from pmi_cl.inversion.networks.token_statistics import TokenMoments, measure_token_moments
 from pmi_cl.inversion.objectives import DirectionalTV, FeatureMatch, StatisticsMatch
 from pmi_cl.inversion.ways.pmi import PmiConfig
 from pmi_cl.seeding import seeded

@@ -249,7 +249,7 @@ class _Run:
             self._save(self.record.folder / f"checkpoint-task{training.position.task}.pt")
 
     def _write_results(self, status: str) -> None:
-        from pmi_cl.inversion.engine.precision import inversion_dtype
+        from pmi_cl.inversion.config import inversion_dtype
 
         training = self.training
         self.record.write_results(

@@ -13,12 +13,12 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from pmi_cl.backbones.clip_network import ClipNetwork
-from pmi_cl.inversion.config import InversionConfig
+from pmi_cl.inversion.config import InversionConfig, inversion_dtype
 from pmi_cl.inversion.engine.engine import Inversion
-from pmi_cl.inversion.engine.precision import inversion_dtype
+from pmi_cl.inversion.engine.problem import Problem
 from pmi_cl.inversion.engine.stages import InversionStep
-from pmi_cl.inversion.features.token_statistics import TokenMoments, measure_token_moments
 from pmi_cl.inversion.networks.token_network import TokenNetwork
+from pmi_cl.inversion.networks.token_statistics import TokenMoments, measure_token_moments
 from pmi_cl.inversion.objectives import DirectionalTV, DirectionMatch, StatisticsMatch
 from pmi_cl.inversion.parts.colour import Colour, channel_covariance
 from pmi_cl.inversion.transforms import Transforms
@@ -103,7 +103,9 @@ class Studio:
         side, arm = self.network.image_size, Arm(name)
         shape = (3, side, side)
         inversion = Inversion(
-            self.tower, None, config, image_shape=shape, targets=self.targets, colour=self.colour, seed=self.args.seed
+            Problem(
+                self.tower, config, image_shape=shape, targets=self.targets, colour=self.colour, seed=self.args.seed
+            )
         )
         wanted = set(torch.linspace(0, config.steps, self.args.pictures).round().int().tolist())
         for step in inversion.run():

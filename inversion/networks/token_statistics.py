@@ -1,4 +1,7 @@
-"""What is stored of a transformer's layers over real data: moments of every piece's input, and of what enters attention and MLP."""
+"""The moments of a transformer over real data.
+
+They are those of the input of every piece, and of what enters attention and MLP in every block.
+"""
 
 from __future__ import annotations
 
@@ -17,24 +20,25 @@ Sample = Tensor | tuple[Tensor, Tensor | None]
 
 @dataclass(frozen=True)
 class TokenMoments:
-    """What is known of one piece.
+    """The moments of one piece.
 
     Attributes:
-        input: the moments of its input; None where that is an image, of which nothing is kept.
-        inner: of what it shows to its tap, by name: "attn" and "mlp" of a transformer block, nothing of other pieces.
+        input: of its input; None where that is an image, of which nothing is kept.
+        inner: of what it shows to its tap, by name: "attn" and "mlp" of a transformer block,
+            nothing of other pieces.
     """
 
     input: Moments | None
     inner: dict[str, Moments] = field(default_factory=dict)
 
     def state(self) -> dict[str, Any]:
-        """Plain data for a checkpoint."""
+        """Return plain data for a checkpoint."""
         inner = {name: moments.state() for name, moments in self.inner.items()}
         return {"input": None if self.input is None else self.input.state(), "inner": inner}
 
     @classmethod
     def from_state(cls, state: dict[str, Any], device: torch.device | None = None) -> TokenMoments:
-        """The inverse of :meth:`state`."""
+        """Return the moments that :meth:`state` describes."""
         own = None if state["input"] is None else Moments.from_state(state["input"], device)
         return cls(own, {name: Moments.from_state(moments, device) for name, moments in state["inner"].items()})
 
@@ -48,7 +52,7 @@ class _Sums:
         self.squares: Tensor | None = None
 
     def add(self, x: Tensor) -> None:
-        """Count in a map (b, c, h, w), always per channel, tokens (b, t, c) or features (b, c)."""
+        """Add a map (b, c, h, w), always per channel, tokens (b, t, c) or features (b, c)."""
         rows = as_rows(x, self.axis).double()
         total, squares = power_sums(rows)
         self.total = total if self.total is None else self.total + total
@@ -57,7 +61,7 @@ class _Sums:
         self.axis = self.axis if x.dim() == 3 else "channel"
 
     def moments(self) -> Moments:
-        """The moments of all that was added. Raises ValueError where nothing was."""
+        """Return the moments of all that was added. Raise ValueError if nothing was."""
         if self.total is None or self.squares is None:
             raise ValueError("there are no data to measure")
         mean = self.total / self.count
@@ -69,13 +73,14 @@ class _Sums:
 def measure_token_moments(
     pieces: Sequence[nn.Module], batches: Iterable[Sample], axis: Axis = "channel"
 ) -> list[TokenMoments]:
-    """The moments of every piece's input and of what the piece taps, over all batches together.
+    """Return the moments of every piece over all batches together.
 
     The pieces run in evaluation mode, without gradients, and are left in the mode they were in.
 
     Args:
         pieces: bottom to top, each ``piece(x, context, tap)``.
-        batches: inputs of the lowest piece, each alone or with its context: (b, ...) or ((b, ...), (b, dq)).
+        batches: inputs of the lowest piece, each alone or with its context: (b, ...) or
+            ((b, ...), (b, dq)).
         axis: "channel", or "token" for moments by position (those of a map stay by channel).
 
     Raises:
@@ -101,7 +106,7 @@ def measure_token_moments(
 
 
 def pool_token_moments(parts: Iterable[Sequence[TokenMoments]]) -> list[TokenMoments]:
-    """The exact moments of the union of what each part was measured on: of one task after the other.
+    """Return the exact moments of the union of what the parts were measured on, task after task.
 
     Raises:
         ValueError: the parts are not of the same network and axis, or there are none.
