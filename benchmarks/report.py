@@ -1,4 +1,4 @@
-"""The inversion benchmark's record as readable tables."""
+"""Readable tables of the inversion benchmark's record."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ _START_COLUMNS = {
 
 
 def report(record: Row) -> str:
-    """The whole report."""
+    """Return the whole report."""
     parts = [_head(record)]
     if "per_step" in record:
         parts += [_gradients(record), _steps(record)]
@@ -115,7 +115,12 @@ def _starts(record: Row) -> str:
 def _table(
     title: str, first: str, rows: Iterable[tuple[str, Row]], columns: Mapping[str, tuple[str, float, int]]
 ) -> str:
-    """Columns by heading: (key, factor, decimals; -n for n significant digits in scientific notation). What a row lacks is a dash."""
+    """Return a table of ``columns`` by heading: (key, factor, decimals).
+
+    What a row lacks is a dash.
+
+    Decimals of -n mean n significant digits in scientific notation.
+    """
     lines = [[first, *columns]]
     for name, row in rows:
         lines.append([name, *(_cell(row.get(key), factor, decimals) for key, factor, decimals in columns.values())])

@@ -47,7 +47,7 @@ def method(name: str, preset: str, *flags: str) -> Any:
 
 @dataclass
 class Built:
-    """A method that stands before the inversion of its second task, and the calls that it has made on the way."""
+    """A method before the inversion of its second task, and the calls that it has made on the way."""
 
     model: Any
     inversions: list[Call] = field(default_factory=list)
