@@ -107,7 +107,7 @@ def prepare(backbone: str, images: int, device: torch.device) -> ClipBench:
     return ClipBench(network, moments, targets, start)
 
 
-# --- loops --------------------------------------------------------------------------------------------------------------------
+# Loops.
 
 
 def bare(run: Callable[[Tensor], Tensor], start: Tensor) -> Callable[[], None]:
@@ -170,7 +170,7 @@ def smi(bench: ClipBench, dtype: torch.dtype, prunings: int) -> Callable[[], obj
     return engine(bench.inversion(replace(PAPER, start="noise", steps=10**6, pruning=pruning), dtype), prunings + 1)
 
 
-# --- measurements -------------------------------------------------------------------------------------------------------------
+# Measurements.
 
 
 def measure(bench: ClipBench, rounds: int, compiled: bool, say: Callable[[str], None]) -> dict[str, Any]:

@@ -142,7 +142,10 @@ class Workbench:
 
 
 def warm_up(inversion: Inversion, start: Tensor) -> float:
-    """Two full-model steps that leave no trace, so that compiling is not timed; returns the wall seconds that they took."""
+    """Two full-model steps that leave no trace, so that compiling is not timed.
+
+    Returns the wall seconds that they took.
+    """
     before = inversion.state()
     inversion.load({**before, "carry": start, "stage": len(inversion.stages) - 1})
     clock = Clock()

@@ -1,4 +1,7 @@
-"""Fixtures that several test modules share: one CPU thread, CIFAR-100, a finished run, checkouts."""
+"""Fixtures that several test modules share.
+
+One CPU thread, CIFAR-100, a finished run, checkouts.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,8 @@
-"""Mixtures of adapters: nothing at first, the gate against a slow loop, no noise in evaluation, the paper's number of parameters."""
+"""Mixtures of adapters.
+
+Nothing at first, the gate against a slow loop, no noise in evaluation, the paper's number of
+parameters.
+"""
 
 from __future__ import annotations
 

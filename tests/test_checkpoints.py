@@ -1,4 +1,6 @@
-"""Checkpoints: bit for bit there and back, written whole, and refused with a reason when they are not ours or not safe."""
+"""Checkpoints: bit for bit there and back, written whole, and refused with a reason when they are
+not ours or not safe.
+"""
 
 import pickle
 import resource

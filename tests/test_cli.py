@@ -189,7 +189,10 @@ def test_version(catalogue: Catalogue, capsys: pytest.CaptureFixture[str]) -> No
 
 
 def command(*argv: str) -> subprocess.CompletedProcess[str]:
-    """The real command in a process of its own; its last line of output says whether torch was imported."""
+    """The real command in a process of its own.
+
+    Its last line of output says whether torch was imported.
+    """
     code = "import sys; from pmi_cl.cli import main; code = main(sys.argv[1:]); print('torch' in sys.modules); sys.exit(code)"
     return subprocess.run(
         [sys.executable, "-c", code, *argv], capture_output=True, text=True, cwd=Path(__file__).parent.parent

@@ -17,7 +17,10 @@ from tests.support.small_runs import CLIP_METHODS, begin, differences, epochs, f
 
 
 def place_names(model: ClipModel) -> dict[int, set[str]]:
-    """Every name in ``state_dict`` of each tensor that the method holds: what stands in a block has two."""
+    """Every name in ``state_dict`` of each tensor that the method holds.
+
+    What stands in a block has two.
+    """
     names: dict[int, set[str]] = {}
     for name, value in model.state_dict(keep_vars=True).items():
         names.setdefault(id(value), set()).add(name)

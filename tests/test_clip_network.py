@@ -1,4 +1,8 @@
-"""CLIP's towers as pieces: equal to open_clip at the real sizes, unchanged by empty places, and what is put into them is used as said."""
+"""CLIP's towers as pieces.
+
+Equal to open_clip at the real sizes, unchanged by empty places, and what is put into them is used
+as said.
+"""
 
 from __future__ import annotations
 
@@ -40,7 +44,10 @@ def tokens_like(values: Tensor, seed: int = 0) -> Tensor:
 
 @pytest.fixture(scope="module", params=SHAPES)
 def full_size(request: pytest.FixtureRequest) -> FullSize:
-    """open_clip's model with random weights, and the network made of it; one at a time, each built once."""
+    """open_clip's model with random weights, and the network made of it.
+
+    One at a time, each built once.
+    """
     torch.manual_seed(0)
     library = open_clip_module()
     model = library.create_model(request.param, pretrained=None).eval()

@@ -1,4 +1,7 @@
-"""Options of the methods on a CLIP that do not go together, or do not fit the network: refused before the work."""
+"""Options of the methods on a CLIP that do not go together, or do not fit the network.
+
+Refused before the work.
+"""
 
 from __future__ import annotations
 

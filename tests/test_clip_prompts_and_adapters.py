@@ -1,4 +1,7 @@
-"""VPT, CODA-Prompt and the mixture of adapters: what each adds to a CLIP, and its formulas written out."""
+"""VPT, CODA-Prompt and the mixture of adapters.
+
+What each adds to a CLIP, and its formulas written out.
+"""
 
 from __future__ import annotations
 

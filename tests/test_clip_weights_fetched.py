@@ -1,4 +1,7 @@
-"""CLIP weights that are not on the machine: fetched once from where they are published, or refused with where to get them."""
+"""CLIP weights that are not on the machine.
+
+Fetched once from where they are published, or refused with where to get them.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,7 @@
-"""CLIP weights that are not what they were taken for: refused before any work, in one line that says why."""
+"""CLIP weights that are not what they were taken for.
+
+Refused before any work, in one line that says why.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,7 @@
-"""The colour space of the real images: its root, its inverse, and the covariance that it is made from."""
+"""The colour space of the real images.
+
+Its root, its inverse, and the covariance that it is made from.
+"""
 
 from __future__ import annotations
 
@@ -47,7 +50,10 @@ def test_there_and_back() -> None:
 
 
 def test_grey_images_stay_grey() -> None:
-    """A covariance of rank one: whatever is optimised, the three channels are equal, and grey images are kept as they are."""
+    """A covariance of rank one.
+
+    Whatever is optimised, the three channels are equal, and grey images are kept as they are.
+    """
     colour = Colour.of(torch.ones(3, 3))
     images = colour.images(randn(4, 3, 6, 6))
     torch.testing.assert_close(images[:, 0], images[:, 1])

@@ -1,4 +1,8 @@
-"""Runs side by side: grouped by what they were told, seeds averaged, differences paired, nothing that is not in the records."""
+"""Runs side by side.
+
+Grouped by what they were told, seeds averaged, differences paired, nothing that is not in the
+records.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,7 @@
-"""The cache of decoded images: written whole or not at all, used again, made anew when a file changes, and read in place."""
+"""The cache of decoded images.
+
+Written whole or not at all, used again, made anew when a file changes, and read in place.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,6 @@
-"""The descent against torch's Adam run by hand, its restarts, its resumption bit for bit, and the learning-rate schedules."""
+"""The descent against torch's Adam run by hand, its restarts, its resumption bit for bit, and the
+learning-rate schedules.
+"""
 
 from __future__ import annotations
 
@@ -80,7 +82,7 @@ def test_the_start_is_not_changed() -> None:
     assert torch.equal(start, START)
 
 
-# --- a loss that is not finite ----------------------------------------------------------------------------------------------
+# A loss that is not finite.
 
 
 def cliff(limit: float) -> Callable[[Tensor, int], Tensor]:
@@ -117,7 +119,7 @@ def test_it_is_noticed_within_a_few_steps() -> None:
     assert descent.restarts == 1 and descent.step == 0
 
 
-# --- resumption -------------------------------------------------------------------------------------------------------------
+# Resumption.
 
 
 def through_a_file(state: dict[str, Any]) -> dict[str, Any]:
@@ -170,7 +172,7 @@ def test_a_state_is_not_touched_by_further_steps_nor_by_being_loaded() -> None:
         torch.testing.assert_close(state[name], kept[name], rtol=0, atol=0)
 
 
-# --- learning rates -----------------------------------------------------------------------------------------------------------
+# Learning rates.
 
 
 def trace(schedule: Schedule, steps: int, lr: float = 0.4) -> list[float]:

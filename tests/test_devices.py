@@ -1,4 +1,6 @@
-"""On a pretended GPU every method computes the numbers of the CPU, mixes no devices, and does not make the host wait in its steps."""
+"""On a pretended GPU every method computes the numbers of the CPU, mixes no devices, and does not
+make the host wait in its steps.
+"""
 
 from __future__ import annotations
 
@@ -56,7 +58,10 @@ def name_of(case: Any) -> str:
 def plain_attention(
     query: Tensor, key: Tensor, value: Tensor, attn_mask: Tensor | None = None, *_: Any, **__: Any
 ) -> Tensor:
-    """Multiply as ``networks/attention.py`` does on a CPU; torch's own differs in the last bits on each device."""
+    """Multiply as ``networks/attention.py`` does on a CPU.
+
+    torch's own differs in the last bits on each device.
+    """
     scores = (query * query.shape[-1] ** -0.5) @ key.transpose(-2, -1)
     return (scores if attn_mask is None else scores + attn_mask).softmax(-1) @ value
 

@@ -1,4 +1,7 @@
-"""The data sets, ``invert()`` and the engine on a pretended GPU: the numbers of the CPU, whatever is handed to them and from where."""
+"""The data sets, ``invert()`` and the engine on a pretended GPU.
+
+The numbers of the CPU, whatever is handed to them and from where.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,7 @@
-"""Where an inversion stops being finite: the layer is found in the forward pass, in the statistics and in the backward pass."""
+"""Where an inversion stops being finite.
+
+The layer is found in the forward pass, in the statistics and in the backward pass.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,7 @@
-"""Archives as whole folders: fetched when they are missing, unpacked with suspicion, there when they are whole."""
+"""Archives as whole folders.
+
+Fetched when they are missing, unpacked with suspicion, there when they are whole.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,7 @@
-"""The engine of inversion: what it computes, where it starts, what it refuses, and that it works."""
+"""The engine of inversion.
+
+What it computes, where it starts, what it refuses, and that it works.
+"""
 
 from __future__ import annotations
 
@@ -26,7 +29,10 @@ from tests.support.small_networks import trained_on_digits, two_blocks
 
 
 def naive_batch(number: int, targets: Tensor, steps: int, transforms: Transforms) -> tuple[Tensor, list[float]]:
-    """Full-model inversion by the loop that everybody writes first: hooks on every BatchNorm, in float64."""
+    """Full-model inversion by the loop that everybody writes first.
+
+    Hooks on every BatchNorm, in float64.
+    """
     network = two_blocks().double()
     x = white_noise((len(targets), *SHAPE), seeded(0, "start", number, -1)).requires_grad_()
     optimizer = torch.optim.Adam([x], lr=0.15)
@@ -107,7 +113,7 @@ def test_bfloat16_ends_near_float32() -> None:
     )
 
 
-# --- starts -------------------------------------------------------------------------------------------------------------------
+# Starts.
 
 
 def test_white_noise_is_standard_normal() -> None:
@@ -154,7 +160,7 @@ def test_a_users_start_gives_images_also_where_another_space_is_optimised(spectr
     torch.testing.assert_close(images, drawn, rtol=1e-4, atol=1e-4)
 
 
-# --- refusals -----------------------------------------------------------------------------------------------------------------
+# Refusals.
 
 
 @pytest.mark.parametrize(
@@ -198,7 +204,7 @@ def test_images_before_the_first_batch_are_refused() -> None:
         inversion(EVERYTHING).images()
 
 
-# --- on a trained network -----------------------------------------------------------------------------------------------------
+# On a trained network.
 
 
 @pytest.mark.parametrize("terms", [(FeatureMatch(), StatisticsMatch(0.1)), (CrossEntropy(), StatisticsMatch(0.1))])

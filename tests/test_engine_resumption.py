@@ -29,7 +29,8 @@ def curves(whole: Inversion) -> list[tuple[int, str, list[float]]]:
     return [(entry["batch"], entry["stage"], entry["losses"].tolist()) for entry in whole.report.losses]
 
 
-# the first step of a stage, its last, the last of a batch, the very last, and between; a batch has 14 steps, 7, or 5
+# the first step of a stage, its last, the last of a batch, the very last, and between; a batch
+# has 14 steps, 7, or 5
 STOPS = {"pmi": (0, 1, 3, 8, 9, 12, 14, 25, 33, 42), "stem": (0, 1, 2, 5, 7, 10, 16, 21)}
 
 

@@ -1,4 +1,6 @@
-"""The templates of ``docs/adding_*.md``, as a package of a user's own that entry points make known, and as files of a checkout."""
+"""The templates of ``docs/adding_*.md``, as a package of a user's own that entry points make known,
+and as files of a checkout.
+"""
 
 from __future__ import annotations
 

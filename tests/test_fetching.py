@@ -1,4 +1,7 @@
-"""Downloads from a real server on this machine: whole, broken off, resumed, damaged; and archives that are not to be trusted."""
+"""Downloads from a real server on this machine: whole, broken off, resumed, damaged.
+
+And archives that are not to be trusted.
+"""
 
 from __future__ import annotations
 
@@ -186,7 +189,10 @@ def test_a_target_that_cannot_be_written(server: Server, tmp_path: Path) -> None
 
 
 def archive(path: Path, **members: bytes | tarfile.TarInfo) -> Path:
-    """A tar.gz with ordinary files (bytes) and anything else (TarInfo); two underscores in a name stand for a slash."""
+    """A tar.gz with ordinary files (bytes) and anything else (TarInfo).
+
+    Two underscores in a name stand for a slash.
+    """
     with tarfile.open(path, "w:gz") as tar:
         for name, content in members.items():
             info = content if isinstance(content, tarfile.TarInfo) else tarfile.TarInfo(name.replace("__", "/"))

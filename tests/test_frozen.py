@@ -1,4 +1,7 @@
-"""The frozen copy against the network it was made of: outputs, KLs and gradients, for ours, foreign and awkward networks."""
+"""The frozen copy against the network it was made of.
+
+Outputs, KLs and gradients, for ours, foreign and awkward networks.
+"""
 
 from __future__ import annotations
 
@@ -103,12 +106,18 @@ def test_kls_equal_those_of_hooks_on_every_batchnorm(network: nn.Module, directi
 
 
 def objective(logits: Tensor, kls: list[Tensor]) -> Tensor:
-    """Cross-entropy, logits and statistics together: everything that an inversion differentiates."""
+    """Cross-entropy, logits and statistics together.
+
+    Everything that an inversion differentiates.
+    """
     return F.cross_entropy(logits, torch.arange(len(logits)) % 5) + logits.pow(2).mean() + 0.1 * torch.stack(kls).sum()
 
 
 def gradients(model: nn.Module, x: Tensor) -> tuple[Tensor, Tensor]:
-    """The gradient of the objective with respect to the images: of the frozen copy, and of the naive loop with hooks."""
+    """The gradient of the objective with respect to the images.
+
+    Of the frozen copy, and of the naive loop with hooks.
+    """
     copied, head = frozen(model.float(), dtype=x.dtype)
     first, second = x.clone().requires_grad_(), x.clone().requires_grad_()
     features, kls = copied(first)
@@ -124,7 +133,11 @@ def test_gradient_equals_the_naive_loops_in_float64(network: nn.Module) -> None:
 
 @pytest.mark.parametrize("name", ["resnet32", "resnet20", "gamma -0.05", "foreign resnet20"])
 def test_gradient_equals_the_naive_loops_in_float32(name: str) -> None:
-    """Sample by sample: a value within rounding of 0 may fall on the other side of a ReLU, and does in a sample or two of 32."""
+    """Sample by sample.
+
+    A value within rounding of 0 may fall on the other side of a ReLU, and does in a sample or two
+    of 32.
+    """
     value, expected = gradients(NETWORKS[name](), images(32))
     errors = (value - expected).flatten(1).norm(dim=1) / expected.flatten(1).norm(dim=1)
     assert errors.sort().values[-3] < 1e-4
@@ -132,7 +145,10 @@ def test_gradient_equals_the_naive_loops_in_float32(name: str) -> None:
 
 @pytest.mark.parametrize(("gamma", "beta"), [(0.03, 0.3), (0.05, 1.5), (0.1, 3.0), (0.3, 3.0)])
 def test_bfloat16_statistics_survive_a_small_gamma_beside_a_large_beta(gamma: float, beta: float) -> None:
-    """Folded regardless, they would drown in the rounding of values around beta: a KL of 100 instead of 0.03."""
+    """Folded regardless, they would drown in the rounding of values around beta.
+
+    A KL of 100 instead of 0.03.
+    """
     torch.manual_seed(0)
     conv, norm = nn.Conv2d(3, 16, 3, padding=1, bias=False), nn.BatchNorm2d(16)
     piece = nn.Sequential(conv, norm).eval()
@@ -186,7 +202,10 @@ def test_pieces_can_be_run_by_number() -> None:
 
 
 def test_a_compiled_copy_equals_the_eager_one() -> None:
-    """Traced as torch.compile does it, without the compiler: there the taps are plain operations."""
+    """Traced as torch.compile does it, without the compiler.
+
+    There the taps are plain operations.
+    """
     copied, _ = frozen(ours(resnet20))
     results = []
     for run in (torch.compile(copied.run, backend="eager"), copied.run):
@@ -197,11 +216,13 @@ def test_a_compiled_copy_equals_the_eager_one() -> None:
     torch.testing.assert_close(results[0], results[1], rtol=1e-3, atol=1e-5)
 
 
-# --- awkward networks -------------------------------------------------------------------------------------------------------
+# Awkward networks.
 
 
 class InPlace(nn.Module):
-    """Overwrites what a BatchNorm gave in every way that torch offers, and uses the overwritten values under their old name too."""
+    """Overwrites what a BatchNorm gave in every way that torch offers, and uses the overwritten
+    values under their old name too.
+    """
 
     def __init__(self) -> None:
         super().__init__()
@@ -230,7 +251,9 @@ class CalledTwice(nn.Module):
 
 
 class UsedTwice(nn.Module):
-    """A convolution that feeds more than its BatchNorm, which comes first in a piece, without affine; and one without statistics."""
+    """A convolution that feeds more than its BatchNorm, which comes first in a piece, without
+    affine; and one without statistics.
+    """
 
     def __init__(self) -> None:
         super().__init__()

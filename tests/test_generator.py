@@ -30,7 +30,11 @@ def test_the_size_of_the_original(side: int, millions: float) -> None:
 
 
 def test_the_layers_of_the_original() -> None:
-    """Baselines 1.5: linear to 128 maps of 8 x 8, twice (up, convolution, BatchNorm with eps 0.8, LeakyReLU 0.2), convolution, Tanh."""
+    """Baselines 1.5.
+
+    Linear to 128 maps of 8 x 8, twice (up, convolution, BatchNorm with eps 0.8, LeakyReLU 0.2),
+    convolution, Tanh.
+    """
     layers = list(Generator((32, 32)).layers)
     kinds = [
         nn.BatchNorm2d,
@@ -126,7 +130,9 @@ def test_smoothing_against_a_loop_with_mirrored_borders() -> None:
 
 
 def test_the_loss_is_the_sum_of_its_four_terms() -> None:
-    """Baselines 1.5, the statistics by hooks on the network itself, KL(real || synthetic) averaged over its BatchNorms."""
+    """Baselines 1.5, the statistics by hooks on the network itself, KL(real || synthetic) averaged
+    over its BatchNorms.
+    """
     network = two_blocks()
     images = randn(12, 3, 8, 8)
     weights = GeneratorWeights(temperature=7.0, smoothness=0.3, statistics=11.0)

@@ -1,4 +1,7 @@
-"""``seq-folder`` on folders of real image files: every mode and size is read, and what is wrong is named."""
+"""``seq-folder`` on folders of real image files.
+
+Every mode and size is read, and what is wrong is named.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,7 @@
-"""Images in the form a network wants: resized as Pillow does it, cropped as torchvision does it, and nothing else changed."""
+"""Images in the form a network wants.
+
+Resized as Pillow does it, cropped as torchvision does it, and nothing else changed.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,7 @@
-"""Real signals: noted, granted at safe points, answered with the right exit code; old handlers restored whatever happens."""
+"""Real signals: noted, granted at safe points, answered with the right exit code.
+
+Old handlers restored whatever happens.
+"""
 
 import os
 import signal

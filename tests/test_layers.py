@@ -1,4 +1,7 @@
-"""The shape of the package: who may import whom, what an import may do (nothing), and how long a module and a function may be."""
+"""The shape of the package.
+
+Who may import whom, what an import may do (nothing), and how long a module and a function may be.
+"""
 
 from __future__ import annotations
 
@@ -17,7 +20,8 @@ import pytest
 ROOT = Path(__file__).resolve().parent.parent
 BASE = {"pmi_cl", *(f"pmi_cl.{name}" for name in ("errors", "options", "seeding"))}
 SHARED = {"pmi_cl.datasets.input_form"}  # what networks tell data sets; it imports nothing of ours
-# Each layer may import itself, the base, the machine, and these. A layer is a folder at the top, or one inside pmi_cl/.
+# Each layer may import itself, the base, the machine, and these. A layer is a folder at the top,
+# or one inside pmi_cl/.
 BELOW = {
     "base": set(),
     "machine": set(),
@@ -153,7 +157,9 @@ print(json.dumps({
 
 
 def in_a_fresh_process(code: str, *words: str, folder: Path) -> str:
-    """What a program prints that runs in an empty folder, with an empty home, from a checkout on PYTHONPATH."""
+    """What a program prints that runs in an empty folder, with an empty home, from a checkout on
+    PYTHONPATH.
+    """
     home = folder / "home"
     home.mkdir()
     (folder / "here").mkdir()
@@ -171,7 +177,10 @@ def in_a_fresh_process(code: str, *words: str, folder: Path) -> str:
 
 
 def test_importing_everything_changes_nothing(tmp_path: Path) -> None:
-    """No folder, no random number, no handler, no name beside ``pmi_cl``; heavy libraries wait until they are needed."""
+    """No folder, no random number, no handler, no name beside ``pmi_cl``.
+
+    Heavy libraries wait until they are needed.
+    """
     modules = [name for name in MODULES if name != "pmi_cl.__main__"]
     found = json.loads(in_a_fresh_process(IMPORT_ALL, *modules, folder=tmp_path))
     assert found == {"changed": [], "said": "", "top": [], "heavy": [], "files": []}
@@ -256,7 +265,10 @@ def test_a_name_says_what_is_inside(path: Path) -> None:
 
 @pytest.mark.parametrize("path", FILES, ids=module_of)
 def test_sources_are_things_that_a_reader_can_look_up(path: Path) -> None:
-    """A paper's section, the authors' code, a page of docs/: not the notes that this was written from."""
+    """A paper's section, the authors' code, a page of docs/.
+
+    Not the notes that this was written from.
+    """
     assert not re.search(
         r"\bspec \d|\bbaselines \d|baselines\.md|engine\.md|pmi_cfs\.md", path.read_text(encoding="utf-8")
     )

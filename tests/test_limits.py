@@ -1,4 +1,6 @@
-"""Sizes that no machine has are refused before anything is done, and a lack of memory in a run is one line that says what to lower."""
+"""Sizes that no machine has are refused before anything is done, and a lack of memory in a run is
+one line that says what to lower.
+"""
 
 from __future__ import annotations
 
@@ -59,7 +61,7 @@ def test_an_absurd_size_is_refused_in_one_line(method: str, tmp_path: Path, caps
     assert not any(tmp_path.iterdir())
 
 
-# --- a lack of memory -------------------------------------------------------------------------------------------------------
+# A lack of memory.
 
 TORCH_SAYS = "[enforce fail at alloc_cpu.cpp:121] . DefaultCPUAllocator: can't allocate memory: you tried to allocate 40000000000000 bytes."
 

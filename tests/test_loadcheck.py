@@ -1,4 +1,7 @@
-"""Starting from another run's checkpoint: one from mid-inversion and ones with wrong contents are refused, and nothing is left behind."""
+"""Starting from another run's checkpoint.
+
+One from mid-inversion and ones with wrong contents are refused, and nothing is left behind.
+"""
 
 from __future__ import annotations
 
@@ -30,7 +33,10 @@ def kept(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_a_checkpoint_from_mid_inversion_is_for_its_own_run_alone(
     kept: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A real one: the run is stopped after two steps of its inversion. Another run leaves it alone; its own goes on with it."""
+    """A real one: the run is stopped after two steps of its inversion.
+
+    Another run leaves it alone; its own goes on with it.
+    """
 
     def two_steps(self: PmiRdfcil, name: str, inversion: Inversion, rate: str) -> None:
         self.inversion, steps = inversion, inversion.run()

@@ -1,4 +1,6 @@
-"""The losses of the ResNet methods against loops and torch's own, their factors against the values of the specification."""
+"""The losses of the ResNet methods against loops and torch's own, their factors against the values
+of the specification.
+"""
 
 from __future__ import annotations
 
@@ -125,7 +127,8 @@ def test_both_sides_of_the_relations_receive_a_gradient() -> None:
 
 # factors
 
-# R-DFCIL's code: classes in all, tasks, then ce / hkd / rkd of the first replay task and of the last one, with lambda_ce 0.5
+# R-DFCIL's code: classes in all, tasks, then ce / hkd / rkd of the first replay task and of the
+# last one, with lambda_ce 0.5
 TABLE = [
     (100, 5, (0.6445, 0.5189, 1.7297), (0.3223, 1.0378, 3.4594)),
     (100, 10, (0.6934, 0.3877, 1.2925), (0.2311, 1.1632, 3.8774)),

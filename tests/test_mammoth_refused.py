@@ -112,7 +112,10 @@ except UserError as error:
 
 
 def test_a_name_that_both_have_with_and_without_the_prefix(mammoth_copy: Path, tmp_path: Path) -> None:
-    """A Mammoth that has an rdfcil of its own: ours must not take the name of our pmi_rdfcil. And one that has them all."""
+    """A Mammoth that has an rdfcil of its own: ours must not take the name of our pmi_rdfcil.
+
+    And one that has them all.
+    """
     code = f"""
 from pmi_cl.errors import UserError
 from pmi_cl.mammoth import register

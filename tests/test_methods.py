@@ -1,4 +1,7 @@
-"""What holds for every method: it learns, goes on from a checkpoint anywhere, and follows its seed."""
+"""What holds for every method.
+
+It learns, goes on from a checkpoint anywhere, and follows its seed.
+"""
 
 from __future__ import annotations
 
@@ -69,8 +72,10 @@ def test_remembers_more_than_fine_tuning(method: str) -> None:
 
 @pytest.mark.parametrize(("method", "way"), CASES)
 def test_goes_on_bit_for_bit_from_a_checkpoint_anywhere(method: str, way: str, tmp_path: Path) -> None:
-    """Stopped between the tasks and in the middle of every epoch and phase of one; each piece is run by new objects that know a file
-    alone."""
+    """Stopped between the tasks and in the middle of every epoch and phase of one.
+
+    Each piece is run by new objects that know a file alone.
+    """
     whole = uninterrupted(method, way)
     passed = whole.host.passed  # type: ignore[attr-defined]
     middle = {(place, count // 2 + 1) for place, count in passed.items() if place[0] == (0 if method in JOINT else 1)}

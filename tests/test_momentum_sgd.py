@@ -23,7 +23,10 @@ def networks() -> tuple[nn.Module, nn.Module]:
 
 
 def push(network: nn.Module, step: int) -> None:
-    """Gradients of a step; the second layer has none in step 0, so that its momentum begins later."""
+    """Gradients of a step.
+
+    The second layer has none in step 0, so that its momentum begins later.
+    """
     for place, parameter in enumerate(network.parameters()):
         parameter.grad = (
             None if step == 0 and place in (2, 3) else torch.randn(parameter.shape, generator=seeded(step, place))

@@ -27,7 +27,9 @@ def test_no_image_of_a_past_task_has_any_influence(method: str) -> None:
 
 
 def images_within(state: Any, images: list[bytes]) -> int:
-    """How many of the images, each given by some of its bytes, are found in any tensor that can be reached from the state."""
+    """How many of the images, each given by some of its bytes, are found in any tensor that can be
+    reached from the state.
+    """
     held = [tensor.detach().cpu() for tensor in tensors_in(state)]
     layouts = [tensor.contiguous() for tensor in held] + [
         tensor.permute(0, 2, 3, 1).contiguous() for tensor in held if tensor.dim() == 4
@@ -37,7 +39,10 @@ def images_within(state: Any, images: list[bytes]) -> int:
 
 
 def looks_of(training: Training, task: int) -> list[bytes]:
-    """The training images of a task as a state might hold them: pixels or normalised, one plane or one row of pixels."""
+    """The training images of a task as a state might hold them.
+
+    Pixels or normalised, one plane or one row of pixels.
+    """
     dataset = training.dataset
     pixels = dataset.train.images[dataset.train_indices(task)]
     floats = dataset.normalise(pixels)

@@ -1,4 +1,7 @@
-"""A method, a data set and a network of a user's own, handed to the command as a catalogue; and how a run ends that their code stops."""
+"""A method, a data set and a network of a user's own, handed to the command as a catalogue.
+
+And how a run ends that their code stops.
+"""
 
 from __future__ import annotations
 

@@ -78,7 +78,10 @@ def test_grids_of_a_preset_can_be_taken_back() -> None:
 
 
 def test_a_grid_finer_than_the_map_is_refused() -> None:
-    """clip-tiny's is 4 x 4; what a preset has is no exception, as it would be optimised for nothing."""
+    """clip-tiny's is 4 x 4.
+
+    What a preset has is no exception, as it would be optimised for nothing.
+    """
     preflight(resolve(words_of("pmi_vpt", pmi_grids="2,4")))
     for grids, fitting in (("9", "none"), ("2,4,8,14", "2,4")):
         with pytest.raises(

@@ -118,7 +118,9 @@ def test_rdfcil_counts_the_steps_of_all_its_generators() -> None:
 
 
 def test_rdfcil_samples_its_generator_in_evaluation_mode() -> None:
-    """Trap 28: fresh images at every step, which neither move the running statistics nor depend on the rest of the batch."""
+    """Trap 28: fresh images at every step, which neither move the running statistics nor depend on
+    the rest of the batch.
+    """
     model: Any = trained_twice("rdfcil")[0].model
     before = {name: value.clone() for name, value in model.generator.state_dict().items()}
     noise = torch.randn(6, 1000, generator=torch.Generator().manual_seed(0))

@@ -1,4 +1,7 @@
-"""What would stop a run later is found before: real files, a real read-only disk, a real full one."""
+"""What would stop a run later is found before.
+
+Real files, a real read-only disk, a real full one.
+"""
 
 import os
 import shutil
@@ -131,7 +134,10 @@ def test_samples_larger_than_the_memory_are_refused(tmp_path):
 
 
 def test_the_samples_of_a_run_are_estimated_from_its_images():
-    """20,000 CIFAR images are 234 MiB; in PMI, the stem's outputs for a batch of 4000 stand six times beside them."""
+    """20,000 CIFAR images are 234 MiB.
+
+    In PMI, the stem's outputs for a batch of 4000 stand six times beside them.
+    """
     words = ["--model", "pmi_rdfcil", "--dataset", "seq-cifar100", "--buffer_images", "20000", "--inv_batch", "4000"]
     for start, expected in (("noise", 234.375 + 6 * 46.875), ("pmi", 234.375 + 6 * 250)):
         run = resolve([*words, "--buffer_per_task", "0", "--inv_start", start])

@@ -1,4 +1,8 @@
-"""The pretended GPU itself: it computes, says where it is, refuses what CUDA refuses, takes what CUDA takes, and sees the host wait."""
+"""The pretended GPU itself.
+
+It computes, says where it is, refuses what CUDA refuses, takes what CUDA takes, and sees the host
+wait.
+"""
 
 from __future__ import annotations
 

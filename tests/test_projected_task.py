@@ -1,4 +1,7 @@
-"""The last task without images: what it is made from, that its images are never looked at, its own schedule, and that it is learned."""
+"""The last task without images.
+
+What it is made from, that its images are never looked at, its own schedule, and that it is learned.
+"""
 
 from __future__ import annotations
 
@@ -37,7 +40,10 @@ TWO = {"n_classes": 4, "n_tasks": 2}
 
 
 def before_the_last_task(method: str, **flags: Any) -> tuple[Any, Any]:
-    """One task is learned and measured, the second comes without images; the method is in evaluation mode."""
+    """One task is learned and measured, the second comes without images.
+
+    The method is in evaluation mode.
+    """
     training = start(method, **{**TWO, **WITHOUT, **flags})
     model = train_task(training, 0).eval()
     model.end_task(training.shown)
@@ -120,7 +126,10 @@ def test_its_epochs_batches_and_rates_are_its_own() -> None:
 @pytest.mark.parametrize(("task_factors", "plastic", "stable"), [(1, 1.630930, 1.584963), (0, 1.0, 1.0)])
 @pytest.mark.parametrize("method", METHODS)
 def test_its_losses_have_weights_of_their_own(method: str, task_factors: int, plastic: float, stable: float) -> None:
-    """With 4 new and 4 old classes a = log2(4/2 + 1) = 1.584963 and b = 1; the texts' cross-entropy keeps its weight."""
+    """With 4 new and 4 old classes a = log2(4/2 + 1) = 1.584963 and b = 1.
+
+    The texts' cross-entropy keeps its weight.
+    """
     flags = {
         "n_classes": 8,
         "task_factors": task_factors,
@@ -154,7 +163,10 @@ def test_its_losses_have_weights_of_their_own(method: str, task_factors: int, pl
 
 
 def train_task_without_images(model: Any, training: Any) -> None:
-    """Some steps of the last task, by which what is learned leaves its teacher; then evaluation mode, without a gate's noise."""
+    """Some steps of the last task, by which what is learned leaves its teacher.
+
+    Then evaluation mode, without a gate's noise.
+    """
     begin(training, 1)
     model.set_modes()
     for step, batch in enumerate(model.train_batches(0)):

@@ -1,4 +1,6 @@
-"""Rotation in the plane of two text features against scipy's matrix exponential and a Givens matrix; what is made of it."""
+"""Rotation in the plane of two text features against scipy's matrix exponential and a Givens
+matrix; what is made of it.
+"""
 
 from __future__ import annotations
 

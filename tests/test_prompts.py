@@ -1,4 +1,6 @@
-"""Prompts: VPT's start, CODA-Prompt's weights against two loops, its Gram-Schmidt against numpy, and what of a pool trains."""
+"""Prompts: VPT's start, CODA-Prompt's weights against two loops, its Gram-Schmidt against numpy,
+and what of a pool trains.
+"""
 
 from __future__ import annotations
 

@@ -116,7 +116,9 @@ def test_cub_in_proofs_folders(tmp_path: Path) -> None:
 
 
 def counted(counts: tuple[int, ...]) -> Listing:
-    """A listing without files that has these numbers of test images for each ten classes in the order np1993."""
+    """A listing without files that has these numbers of test images for each ten classes in the
+    order np1993.
+    """
     order = np1993(200)
     labels = [order[10 * group + k % 10] for group, count in enumerate(counts) for k in range(count)]
     empty = ImageList([], [])
@@ -146,7 +148,9 @@ def test_imagenet_r_in_proofs_folders(tmp_path: Path) -> None:
 
 @pytest.fixture
 def coda(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> dict[str, list[tuple[str, int]]]:
-    """The official layout in ``tmp_path`` with made-up lists, whose checksums are taken for those of CODA-Prompt's."""
+    """The official layout in ``tmp_path`` with made-up lists, whose checksums are taken for those
+    of CODA-Prompt's.
+    """
     rows = write_coda(tmp_path)
     lists = tuple(
         replace(one, digest=f"md5:{hashlib.md5((tmp_path / one.file).read_bytes()).hexdigest()}")

@@ -1,4 +1,7 @@
-"""What the README shows is run as it stands there: the engine alone on a network of one's own, and a method of one's own."""
+"""What the README shows is run as it stands there.
+
+The engine alone on a network of one's own, and a method of one's own.
+"""
 
 from __future__ import annotations
 
@@ -29,11 +32,14 @@ def block(mark: str) -> str:
     return str(found)
 
 
-# --- the engine alone -------------------------------------------------------------------------------------------------------
+# The engine alone.
 
 
 def digits_at_32() -> tuple[Tensor, Tensor]:
-    """scikit-learn's digits as a user might have them: (1797, 3, 32, 32), normalised, and labels 0 to 9."""
+    """scikit-learn's digits as a user might have them.
+
+    (1797, 3, 32, 32), normalised, and labels 0 to 9.
+    """
     from sklearn.datasets import load_digits
 
     data = load_digits()
@@ -84,11 +90,13 @@ def test_the_engine_alone() -> None:
     assert all(torch.equal(value, weights[name]) for name, value in network.state_dict().items())
 
 
-# --- a method of one's own --------------------------------------------------------------------------------------------------
+# A method of one's own.
 
 
 def test_a_method_of_ones_own(tmp_path: Path) -> None:
-    """In a copy of the checkout, the block in the file that the README says, and the command that it says, on fewer images."""
+    """In a copy of the checkout, the block in the file that the README says, and the command that
+    it says, on fewer images.
+    """
     checkout = tmp_path / "checkout"
     checkout.mkdir()
     for part in PARTS:

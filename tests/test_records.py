@@ -1,4 +1,7 @@
-"""Run folders, args.json and results.json: nothing overwritten, nothing half written, everything there."""
+"""Run folders, args.json and results.json.
+
+Nothing overwritten, nothing half written, everything there.
+"""
 
 import json
 import os

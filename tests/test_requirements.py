@@ -1,4 +1,7 @@
-"""What is said to be tested is what is asked for: the bounds in setup.cfg, the two files of exact versions, what the archive holds."""
+"""What is said to be tested is what is asked for.
+
+The bounds in setup.cfg, the two files of exact versions, what the archive holds.
+"""
 
 from __future__ import annotations
 
@@ -56,7 +59,9 @@ def test_ci_has_a_version_of_everything_within_the_bounds() -> None:
 
 
 def test_the_source_archive_holds_everything_but_what_serves_the_checkout() -> None:
-    """Its tests can be collected only with their helpers, and read the docs, the records and the benchmarks, too."""
+    """Its tests can be collected only with their helpers, and read the docs, the records and the
+    benchmarks, too.
+    """
     if not (ROOT / ".git").exists():
         pytest.skip("only a checkout knows what is its own")
     listed = subprocess.run(

@@ -1,4 +1,7 @@
-"""The CIFAR ResNets and their growing head: the facts of R-DFCIL's network, and pieces that make up the whole."""
+"""The CIFAR ResNets and their growing head.
+
+The facts of R-DFCIL's network, and pieces that make up the whole.
+"""
 
 from __future__ import annotations
 
@@ -122,7 +125,7 @@ def test_pieces_and_head_make_up_the_network(factory: Callable[[], ResNetCifar])
     torch.testing.assert_close(logits, expected)
 
 
-# --- the head -----------------------------------------------------------------------------------------------------------
+# The head.
 
 
 def test_a_head_grows_by_task_without_touching_the_old_logits() -> None:

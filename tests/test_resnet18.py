@@ -1,4 +1,7 @@
-"""ResNet-18 with a small stem: it computes what torchvision's does, its pieces make up the whole, and an inversion takes it."""
+"""ResNet-18 with a small stem.
+
+It computes what torchvision's does, its pieces make up the whole, and an inversion takes it.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,7 @@
-"""What is published: every record under ``results/runs`` can be read, and the README's table is what they say."""
+"""What is published.
+
+Every record under ``results/runs`` can be read, and the README's table is what they say.
+"""
 
 from __future__ import annotations
 

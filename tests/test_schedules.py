@@ -85,7 +85,10 @@ def test_the_rate_of_plain_training(name: str) -> None:
 def test_a_task_begins_at_the_rate_that_was_asked_for_however_few_its_epochs(
     epochs: int, expected: list[float]
 ) -> None:
-    """The appendix's milestones at 0.2, 0.4, 0.6 and 0.8: two epochs would put the first two before epoch 0."""
+    """The appendix's milestones at 0.2, 0.4, 0.6 and 0.8.
+
+    Two epochs would put the first two before epoch 0.
+    """
     flags = ("--n_epochs", str(epochs), "--classifier_part", "0")
     for task in (0, 1):
         assert rates(method("pmi_rdfcil", "paper", *flags), task) == pytest.approx(expected)

@@ -1,4 +1,7 @@
-"""Contrastive feature selection: exact counts and moments, the naive double loop, and more spread than plain Gaussian samples."""
+"""Contrastive feature selection.
+
+Exact counts and moments, the naive double loop, and more spread than plain Gaussian samples.
+"""
 
 from __future__ import annotations
 
@@ -93,7 +96,10 @@ def test_targets_have_the_exact_count_and_moments(n: int, bank: ContrastiveBank)
 
 
 def test_selection_spreads_more_than_plain_sampling(bank: ContrastiveBank) -> None:
-    """Always as selected; after the correction of the moments, which moves the samples again, on average."""
+    """Always as selected.
+
+    After the correction of the moments, which moves the samples again, on average.
+    """
     for label in range(3):
         corrected, plain = [], []
         for seed in range(8):
@@ -131,7 +137,9 @@ def test_the_seed_decides(bank: ContrastiveBank) -> None:
 
 
 def test_a_few_samples_are_a_random_part_of_a_large_selection(bank: ContrastiveBank) -> None:
-    """Each row belongs to its class, none is taken twice, and every one is among the twenty times as many that were selected."""
+    """Each row belongs to its class, none is taken twice, and every one is among the twenty times
+    as many that were selected.
+    """
     labels, config = torch.tensor([2, 0, 2, 1, 0, 2]), SelectionConfig(steps=5, smallest=1)
     few = sample_few(GAUSSIANS, labels, 7, bank, config, boost=20)
     pool = labels.repeat(20)

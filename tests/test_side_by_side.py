@@ -1,4 +1,7 @@
-"""Runs side by side: the table of hand-made records, words that cannot be, and real runs that are made once."""
+"""Runs side by side.
+
+The table of hand-made records, words that cannot be, and real runs that are made once.
+"""
 
 from __future__ import annotations
 

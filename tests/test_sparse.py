@@ -1,4 +1,7 @@
-"""Sparse model inversion: which patches are dropped, that the rest alone is computed and moved, what it costs, and resumption."""
+"""Sparse model inversion.
+
+Which patches are dropped, that the rest alone is computed and moved, what it costs, and resumption.
+"""
 
 from __future__ import annotations
 
@@ -57,7 +60,10 @@ def test_a_quarter_of_the_patches_stays() -> None:
 
 
 def weights_by_torch(network: ClipNetwork, x: Tensor) -> Tensor:
-    """What the class token attends to in the last block, by torch's own module: (b, n), the mean over heads."""
+    """What the class token attends to in the last block, by torch's own module.
+
+    (b, n), the mean over heads.
+    """
     caught: list[Tensor] = []
     last = network.blocks[-1].block
     handle = last.attn.register_forward_pre_hook(lambda _, inputs: caught.append(inputs[0]))
@@ -69,7 +75,9 @@ def weights_by_torch(network: ClipNetwork, x: Tensor) -> Tensor:
 
 @pytest.mark.parametrize("prompts", [0, 3])
 def test_attention_of_the_class_token_is_torchs(prompts: int) -> None:
-    """Prompts between class token and patches take their share and are not counted among the patches."""
+    """Prompts between class token and patches take their share and are not counted among the
+    patches.
+    """
     network = small_clip()
     if prompts:
         network = with_everything()

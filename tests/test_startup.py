@@ -1,4 +1,7 @@
-"""How soon the command answers: help and lists without torch, a run's first training step shortly after torch is there."""
+"""How soon the command answers.
+
+Help and lists without torch, a run's first training step shortly after torch is there.
+"""
 
 from __future__ import annotations
 
@@ -78,7 +81,10 @@ def import_seconds(*modules: str) -> float:
 
 
 def test_the_engine_is_imported_in_little_more_than_torch() -> None:
-    """``pmi_cl`` alone imports nothing; the engine with all its parts takes less than half a torch more."""
+    """``pmi_cl`` alone imports nothing.
+
+    The engine with all its parts takes less than half a torch more.
+    """
     engine = [f"pmi_cl.inversion.{path.stem}" for path in sorted((ROOT / "inversion").glob("[!_]*.py"))]
     assert import_seconds("pmi_cl", "pmi_cl.inversion") < 0.2
     assert import_seconds(*engine) < 1.5 * import_seconds("torch")

@@ -1,4 +1,6 @@
-"""Moments, their pooling, and the KL with its fused backward, against numpy, torch.distributions and autograd."""
+"""Moments, their pooling, and the KL with its fused backward, against numpy, torch.distributions
+and autograd.
+"""
 
 from __future__ import annotations
 

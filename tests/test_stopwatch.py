@@ -28,7 +28,10 @@ def test_what_the_caller_does_between_two_rounds_is_not_counted() -> None:
 
 
 class Device:
-    """Stands in for a GPU that does ``work`` milliseconds at a time: a clock of its own, and events that wait in its queue."""
+    """Stands in for a GPU that does ``work`` milliseconds at a time.
+
+    A clock of its own, and events that wait in its queue.
+    """
 
     def __init__(self) -> None:
         self.queued = self.done = 0.0

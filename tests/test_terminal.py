@@ -1,4 +1,7 @@
-"""Output that cannot be written: one line or none, never a traceback, and never the end of a run."""
+"""Output that cannot be written.
+
+One line or none, never a traceback, and never the end of a run.
+"""
 
 from __future__ import annotations
 
@@ -36,7 +39,10 @@ def test_a_full_disk_behind_stdout_is_one_line() -> None:
 
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="a disk that is always full is Linux's")
 def test_a_run_whose_lines_nobody_can_read_is_finished(tmp_path: Path) -> None:
-    """A full disk behind stdout, no stderr at all, and a name beyond ASCII: the record is what counts."""
+    """A full disk behind stdout, no stderr at all, and a name beyond ASCII.
+
+    The record is what counts.
+    """
     words = [
         *words_of("sgd", **{**QUICK, "train_per_class": 8}),
         "--results_path",

@@ -1,4 +1,7 @@
-"""Moments of what every layer of an image tower gets: measured, pooled over tasks, kept in files."""
+"""Moments of what every layer of an image tower gets.
+
+Measured, pooled over tasks, kept in files.
+"""
 
 from __future__ import annotations
 
@@ -45,7 +48,10 @@ def values_by_hooks(network: ClipNetwork, x: Tensor) -> dict[str, np.ndarray]:
 
 @pytest.mark.parametrize("axis", ["channel", "token"])
 def test_moments_are_those_of_what_open_clips_modules_get(axis: Axis) -> None:
-    """Over uneven batches as over all at once; the map's are by channel always (docs/provenance.md)."""
+    """Over uneven batches as over all at once.
+
+    The map's are by channel always (docs/provenance.md).
+    """
     network, x = small_clip(), images(24)
     found = measure_token_moments(network.pieces()[1:], (network.pieces()[0](part) for part in x.split(10)), axis)
     seen = values_by_hooks(network, x)

@@ -1,4 +1,8 @@
-"""Images per second: at least one point a task, of the time that training took and no other, by a clock that the test moves."""
+"""Images per second.
+
+At least one point a task, of the time that training took and no other, by a clock that the test
+moves.
+"""
 
 from __future__ import annotations
 

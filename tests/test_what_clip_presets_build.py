@@ -19,14 +19,16 @@ from pmi_cl.utils.arguments.command_line import resolve
 from tests.support.preset_runs import PMI_CLIP_METHODS, built, different_options, small_run
 from tests.support.small_runs import begin
 
-# In which items the released code differs from the appendix: one line for each row of the decision register.
+# In which items the released code differs from the appendix: one line for each row of the
+# decision register.
 RELEASED = {
     "inv_axis",
     *("inv_lr", "inv_schedule", "inv_schedule_steps"),
     *("pmi_alpha", "pmi_lowest_steps", "pmi_grids"),
     *("cont_optimizer", "cont_keep_best"),
 }
-# The weight of the statistics in a layer and in the whole tower, and the rate at which the whole is inverted.
+# The weight of the statistics in a layer and in the whole tower, and the rate at which the whole
+# is inverted.
 STATISTICS = {
     ("paper", "seq-cifar100"): (0.002, 0.002, 0.1),
     ("paper", "seq-imagenet-r"): (0.002, 0.002, 0.1),
@@ -70,7 +72,10 @@ TABLE_9 = {  # the rate, the epochs; for the mixture of adapters the weights of 
 @pytest.mark.parametrize("preset", ["paper", "code"])
 @pytest.mark.parametrize(("method", "dataset"), TABLE_9)
 def test_a_task_is_trained_as_table_9_says(method: str, dataset: str, preset: str) -> None:
-    """SGD with momentum 0.9 for prompts, AdamW for adapters, no weight decay; adapters warm up for 30 steps."""
+    """SGD with momentum 0.9 for prompts, AdamW for adapters, no weight decay.
+
+    Adapters warm up for 30 steps.
+    """
     lr, epochs, *text = TABLE_9[method, dataset]
     model: Any = begin(small_run(method, preset, dataset), 0)
     (group,) = model.opt.param_groups
@@ -108,7 +113,10 @@ def test_methods_without_replay_are_trained_alike(
 def test_layers_are_inverted_from_the_top_at_a_tenth(
     method: str, preset: str, dataset: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """200 steps a layer; the lowest hands down its last iterate, released after 1200 steps from coarse to fine."""
+    """200 steps a layer.
+
+    The lowest hands down its last iterate, released after 1200 steps from coarse to fine.
+    """
     (made,) = built(monkeypatch, method, preset, dataset).inversions
     config, pmi = made["config"], made["config"].pmi
     assert (config.start, pmi.lr, pmi.alpha, pmi.beta) == ("pmi", 0.1, STATISTICS[preset, dataset][0], 1.0)
@@ -128,7 +136,10 @@ def test_layers_are_inverted_from_the_top_at_a_tenth(
 def test_the_whole_tower_is_inverted_by_features_statistics_and_smoothness(
     method: str, preset: str, dataset: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """600 steps in batches of 20; at a constant rate, or released along the beginning of a cosine of 2000 steps."""
+    """600 steps in batches of 20.
+
+    At a constant rate, or released along the beginning of a cosine of 2000 steps.
+    """
     (made,) = built(monkeypatch, method, preset, dataset).inversions
     _, alpha, lr = STATISTICS[preset, dataset]
     config = made["config"]
@@ -162,7 +173,10 @@ def test_the_inversions_it_is_compared_with(
 def test_a_task_without_images_is_inverted_from_unit_features(
     preset: str, alpha: float, dataset: str, samples: int, epochs: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Statistics with weight 0.02, no smoothness, rate 0.1 (appendix I.3); old classes are not inverted for no loss."""
+    """Statistics with weight 0.02, no smoothness, rate 0.1 (appendix I.3).
+
+    Old classes are not inverted for no loss.
+    """
     flags = {"synthetic_last_task": 1, "projection_hkd": 0}
     heard = built(monkeypatch, "pmi_vpt", preset, dataset, **flags)
     (made,) = heard.inversions
@@ -196,7 +210,10 @@ def test_an_unseen_class_is_projected_from_the_five_nearest() -> None:
 def test_features_are_selected_from_a_pool_in_five_rounds(
     method: str, preset: str, dataset: str, ratio: float, pool: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """At least one feature a round, in a pool of 20 (50) times the five that are kept; f_cont as on ResNets."""
+    """At least one feature a round, in a pool of 20 (50) times the five that are kept.
+
+    f_cont as on ResNets.
+    """
     heard = built(monkeypatch, method, preset, dataset)
     selected, (trained,) = heard.targets[0], heard.contrastive
     assert selected["config"] == SelectionConfig(ratio=ratio, steps=5, smallest=1)

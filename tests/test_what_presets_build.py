@@ -23,7 +23,8 @@ from tests.support.slow_references import hooked_kls
 from tests.support.small_networks import randomise_norms
 from tests.support.small_runs import begin
 
-# In which items the released code differs from the appendix: one line for each row of the decision register.
+# In which items the released code differs from the appendix: one line for each row of the
+# decision register.
 RELEASED = {
     *("lr_milestones", "lr_gamma", "unfreezing", "classifier_lr", "train_old_heads"),
     "lambda_ft",
@@ -98,7 +99,10 @@ def test_the_first_task_is_trained_by_sgd_at_a_tenth(
     ],
 )
 def test_the_weights_of_the_losses(name: str, preset: str, factors: tuple[float, ...]) -> None:
-    """With two old and two new classes a = b = 1: cross-entropies are doubled, distillations as they are (3.9.2)."""
+    """With two old and two new classes a = b = 1.
+
+    Cross-entropies are doubled, distillations as they are (3.9.2).
+    """
     model = method(name, preset)
     model.current_task = 1
     found = model.factors()
@@ -109,7 +113,10 @@ def test_the_weights_of_the_losses(name: str, preset: str, factors: tuple[float,
 def test_the_released_buffer_grows_with_the_tasks(
     preset: str, images: tuple[int, ...], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """3000 + 2000 t images before new task t (from 1) in ten tasks; the appendix has 20,000 before each."""
+    """3000 + 2000 t images before new task t (from 1) in ten tasks.
+
+    The appendix has 20,000 before each.
+    """
     inversions = recorded_inversions(monkeypatch)
     for task in (1, 2, 9):
         model = method("pmi_rdfcil", preset)
@@ -136,7 +143,9 @@ def test_the_released_buffer_grows_with_the_tasks(
 def test_layers_are_inverted_from_the_top_at_four_fifths(
     preset: str, steps: int, alpha: float, prior: str, boost: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """MSE with weight 1, alpha for the statistics, each layer's best iterate handed down, 4000 targets at a time."""
+    """MSE with weight 1, alpha for the statistics, each layer's best iterate handed down, 4000
+    targets at a time.
+    """
     (made,) = built(monkeypatch, "pmi_rdfcil", preset, "seq-cifar100").inversions
     config, pmi = made["config"], made["config"].pmi
     assert (config.start, config.batch, pmi.lr, pmi.beta) == ("pmi", 4000, 0.8, 1.0)
@@ -158,7 +167,10 @@ def test_layers_are_inverted_from_the_top_at_four_fifths(
 def test_the_whole_network_is_inverted_by_features_and_statistics(
     preset: str, steps: int, alpha: float, rates: dict[int, float], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The released rate rises over 5 steps and is halved at 80 and 120; the appendix's is constant."""
+    """The released rate rises over 5 steps and is halved at 80 and 120.
+
+    The appendix's is constant.
+    """
     (made,) = built(monkeypatch, "pmi_rdfcil", preset, "seq-cifar100").inversions
     config = made["config"]
     assert config.steps == steps and config.terms[:2] == (FeatureMatch(1.0), StatisticsMatch(alpha))
@@ -206,7 +218,10 @@ def test_the_presets_of_others_draw_the_classes_of_the_buffer(preset: str, monke
 def test_half_of_the_features_are_selected_in_forty_rounds(
     preset: str, dataset: str, optimizer: Any, epochs: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """At least two features a round (3.6); f_cont at rate 0.01, the released one by Adam, its best state kept (3.5)."""
+    """At least two features a round (3.6).
+
+    f_cont at rate 0.01, the released one by Adam, its best state kept (3.5).
+    """
     heard = built(monkeypatch, "pmi_rdfcil", preset, dataset)
     (selected,), (trained,) = heard.targets, heard.contrastive
     chosen = selected["config"]

@@ -55,7 +55,10 @@ class Glyphs:
 
 
 def font_files() -> list[Path]:
-    """Return the TrueType text fonts that come with matplotlib: DejaVu, STIX and Computer Modern."""
+    """Return the TrueType text fonts that come with matplotlib.
+
+    DejaVu, STIX and Computer Modern.
+    """
     import matplotlib
 
     folder = Path(matplotlib.get_data_path()) / "fonts" / "ttf"

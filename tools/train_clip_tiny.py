@@ -136,7 +136,10 @@ def optimiser(model: nn.Module, recipe: Recipe) -> torch.optim.Optimizer:
 
 
 def rate_factor(step: int, recipe: Recipe) -> float:
-    """Return the part of the full rate at a step: a linear warm-up, then half a cosine down to 0."""
+    """Return the part of the full rate at a step.
+
+    A linear warm-up, then half a cosine down to 0.
+    """
     return min(1.0, (step + 1) / recipe.warmup) * (1 + math.cos(math.pi * step / recipe.steps)) / 2
 
 

@@ -1,4 +1,7 @@
-"""Methods on a small CLIP: those that train, one of each trained, and images to look at with them."""
+"""Methods on a small CLIP.
+
+Those that train, one of each trained, and images to look at with them.
+"""
 
 from __future__ import annotations
 

@@ -20,7 +20,8 @@ from tests.support.small_runs import BACKBONE, words_of
 
 ROOT = Path(__file__).resolve().parents[2]
 DIGITS = {"n_classes": 4, "n_tasks": 2, "backbone": "resnet20"}
-# Few images in many steps, so that a signal sent at the first step of a phase finds the run in the midst of it.
+# Few images in many steps, so that a signal sent at the first step of a phase finds the run in
+# the midst of it.
 SLOW = {
     **DIGITS,
     "train_per_class": 60,

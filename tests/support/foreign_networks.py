@@ -1,4 +1,7 @@
-"""Networks of others: CIFAR ResNets as published weights expect them, torchvision's, and odd ones."""
+"""Networks of others.
+
+CIFAR ResNets as published weights expect them, torchvision's, and odd ones.
+"""
 
 from __future__ import annotations
 

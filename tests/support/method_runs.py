@@ -27,7 +27,8 @@ from tests.support.small_runs import (
     train_task,
 )
 
-# Ways to run that change what is trained or what a checkpoint holds; each is tried on the methods that have its flags.
+# Ways to run that change what is trained or what a checkpoint holds; each is tried on the methods
+# that have its flags.
 WAYS: dict[str, dict[str, Any]] = {
     "plain": {},
     "unfreezing": {

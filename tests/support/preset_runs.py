@@ -38,7 +38,9 @@ def options(name: str, preset: str, dataset: str = "seq-cifar100") -> dict[str, 
 
 
 def method(name: str, preset: str, *flags: str) -> Any:
-    """Return the method as ``--dataset seq-cifar100 --n_tasks 10 --model_config PRESET`` sets it up."""
+    """Return the method as ``--dataset seq-cifar100 --n_tasks 10 --model_config PRESET`` sets it
+    up.
+    """
     argv = ["--model", name, "--dataset", "seq-cifar100", "--n_tasks", "10", "--model_config", preset, *flags]
     return catalogue.load("model", name)(
         ResNetCifar((1, 0, 0, 0)), F.cross_entropy, resolve(argv).args, digits().augment, digits()
@@ -56,7 +58,9 @@ class Built:
 
 
 def small_run(name: str, preset: str, dataset: str, **flags: Any) -> Training:
-    """Return a run of a preset for a data set, with the smallest network, on four digits in two tasks."""
+    """Return a run of a preset for a data set, with the smallest network, on four digits in two
+    tasks.
+    """
     training = start(name, n_classes=4, n_tasks=2, train_per_class=8)
     known = vars(training.args)
     fitting = {flag: value for flag, value in FITTING_THE_SMALL_CLIP.items() if flag in known}
@@ -72,7 +76,10 @@ def small_run(name: str, preset: str, dataset: str, **flags: Any) -> Training:
 
 
 def built(monkeypatch: pytest.MonkeyPatch, name: str, preset: str, dataset: str, **flags: Any) -> Built:
-    """End the first task as it began, untrained, and begin the second up to its inversion; train no f_cont."""
+    """End the first task as it began, untrained, and begin the second up to its inversion.
+
+    Train no f_cont.
+    """
     training = small_run(name, preset, dataset, **flags)
     heard = Built(training.model, recorded_inversions(monkeypatch))
     heard.contrastive = recorded(monkeypatch, train_contrastive, instead=lambda *args, **named: ContrastiveBank())

@@ -47,7 +47,10 @@ def recorded(
 
 
 def recorded_inversions(monkeypatch: pytest.MonkeyPatch) -> list[Call]:
-    """Record the arguments of each new inversion. None is made: :class:`Enough` is raised instead."""
+    """Record the arguments of each new inversion.
+
+    None is made: :class:`Enough` is raised instead.
+    """
     calls: list[Call] = []
     build = Inversion.__init__
 

@@ -1,4 +1,7 @@
-"""Networks for the engine's tests: tiny ones, randomised ones, one trained for seconds on digits."""
+"""Networks for the engine's tests.
+
+Tiny ones, randomised ones, one trained for seconds on digits.
+"""
 
 from __future__ import annotations
 
