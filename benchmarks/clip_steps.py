@@ -174,7 +174,7 @@ def smi(bench: ClipBench, dtype: torch.dtype, prunings: int) -> Callable[[], obj
 
 
 def measure(bench: ClipBench, rounds: int, compiled: bool, say: Callable[[str], None]) -> dict[str, Any]:
-    """Return the seconds of every loop, the ratios that are asked for, and the cost of the recipes."""
+    """Return the seconds of every loop, the ratios asked for, and the cost of the recipes."""
     endless = replace(PAPER, start="noise", steps=10**6)
     precisions = {"fp32": torch.float32, "bf16": torch.bfloat16}
     loops: dict[str, Callable[[], object]] = {}

@@ -154,7 +154,7 @@ def process(args: argparse.Namespace, folder: Path, words: list[str]) -> str:
 
 
 def cut_down(data: Path, folder: Path) -> None:
-    """Write the first classes of CIFAR-100 and their first images as files that torchvision reads."""
+    """Write the first classes and images of CIFAR-100 as files that torchvision reads."""
     from pmi_cl.benchmarks.mammoth_training import write_cifar
     from pmi_cl.datasets.files.cifar100_files import read_file
 

@@ -98,7 +98,7 @@ def training(args: argparse.Namespace, folder: str) -> list[dict[str, Any]]:
 
 
 def start(args: argparse.Namespace, folder: str) -> dict[str, Any]:
-    """Return seconds from the interpreter's start to the end of the first step, and of ``--help``."""
+    """Return seconds from the interpreter's start to the end of the first step, and of --help."""
     found: dict[str, list[dict[str, float]]] = {
         f"{what}, {side}": [] for what in ("first step", "help") for side in ("mammoth", "ours")
     }

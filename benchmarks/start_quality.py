@@ -103,7 +103,7 @@ def _shuffled_pmi(bench: Workbench, way: Way, pmi: InversionConfig) -> Outcome:
 
 
 def _equal_budget(bench: Workbench, way: Way, base: InversionConfig, pmi: InversionConfig) -> Outcome:
-    """Give white noise as many full-model steps as PMI and its full-model stage are worth together."""
+    """Give white noise as many full-model steps as PMI and its full-model stage are worth."""
     layers = sum(
         stage.cost * stage.steps for stage in bench.inversion(pmi, Way("fp32")).stages if stage.layer is not None
     )

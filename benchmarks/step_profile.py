@@ -57,7 +57,7 @@ def main() -> int:
 
 
 def training_step(backbone: str, batch: int) -> Callable[[], None]:
-    """Return a step of our fine-tuning on ``batch`` random images of 32x32 pixels and ten classes."""
+    """Return a step of our fine-tuning on ``batch`` random images (32x32 pixels, ten classes)."""
     import torch
 
     from pmi_cl.models.training.momentum_sgd import MomentumSGD

@@ -1,6 +1,6 @@
-"""Options of the methods on a CLIP that do not go together, or do not fit the network.
+"""Test options of the methods on a CLIP that do not go together, or do not fit the network.
 
-Refused before the work.
+They are refused before the work.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
-"""CLIP weights that are not on the machine.
+"""Test CLIP weights that are not on the machine.
 
-Fetched once from where they are published, or refused with where to get them.
+They are fetched once from where they are published, or the error says where to get them.
 """
 
 from __future__ import annotations
@@ -48,7 +48,7 @@ def test_what_is_missing_is_told_with_where_to_get_it_and_where_to_put_it() -> N
 
 @pytest.fixture
 def server(tmp_path: Path) -> Iterator[str]:
-    """The address of a web server on this machine; it serves the folder ``served``."""
+    """Return the address of a web server on this machine. It serves the folder ``served``."""
     (tmp_path / "served").mkdir()
 
     class Quiet(http.server.SimpleHTTPRequestHandler):

@@ -1,7 +1,4 @@
-"""The engine of inversion.
-
-What it computes, where it starts, what it refuses, and that it works.
-"""
+"""Test the engine of inversion: what it computes, its starts, its refusals, and that it works."""
 
 from __future__ import annotations
 
@@ -29,9 +26,9 @@ from tests.support.small_networks import trained_on_digits, two_blocks
 
 
 def naive_batch(number: int, targets: Tensor, steps: int, transforms: Transforms) -> tuple[Tensor, list[float]]:
-    """Full-model inversion by the loop that everybody writes first.
+    """Run full-model inversion by the loop that everybody writes first.
 
-    Hooks on every BatchNorm, in float64.
+    It has hooks on every BatchNorm and computes in float64.
     """
     network = two_blocks().double()
     x = white_noise((len(targets), *SHAPE), seeded(0, "start", number, -1)).requires_grad_()
@@ -209,7 +206,7 @@ def test_images_before_the_first_batch_are_refused() -> None:
 
 @pytest.mark.parametrize("terms", [(FeatureMatch(), StatisticsMatch(0.1)), (CrossEntropy(), StatisticsMatch(0.1))])
 def test_a_trained_network_sees_what_was_asked_for(terms: tuple[Any, ...]) -> None:
-    """From features sampled of its class Gaussians, and from labels alone."""
+    """It was asked for by features drawn from class Gaussians, and by labels alone."""
     trained = trained_on_digits()
     network, labels = trained.network, torch.arange(60) % 5
     targets = trained.gaussians.sample(labels, seeded(3)) if isinstance(terms[0], FeatureMatch) else None

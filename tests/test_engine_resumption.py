@@ -1,4 +1,4 @@
-"""An inversion goes on bit for bit from a state anywhere."""
+"""Test that an inversion goes on bit for bit from a state anywhere."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ def written(state: dict[str, Any]) -> bytes:
 
 
 def through_a_file(state: dict[str, Any]) -> dict[str, Any]:
-    """Written and read as a checkpoint is: tensors and plain data only."""
+    """Write and read a state as a checkpoint is: tensors and plain data only."""
     return torch.load(io.BytesIO(written(state)), weights_only=True)
 
 

@@ -1,5 +1,6 @@
-"""The templates of ``docs/adding_*.md``, as a package of a user's own that entry points make known,
-and as files of a checkout.
+"""Test the templates of ``docs/adding_*.md``.
+
+They work as a user's package that entry points make known, and as files of a checkout.
 """
 
 from __future__ import annotations
@@ -48,12 +49,12 @@ def page(name: str) -> str:
 
 
 def template(name: str) -> str:
-    """The first program of a page."""
+    """Return the first program of a page."""
     return str(re.findall(r"^```python\n(.*?)^```", page(name), re.DOTALL | re.MULTILINE)[0])
 
 
 def entry_points() -> str:
-    """Those of all pages, in the format of an installed package."""
+    """Return the entry points of all pages, in the format of an installed package."""
     tables = re.findall(
         r"^ *\[project\.entry-points\.\"(.*?)\"\]\n(.*?)^ *```", "".join(map(page, PAGES)), re.DOTALL | re.MULTILINE
     )
@@ -65,7 +66,7 @@ def entry_points() -> str:
 
 
 def install(folder: Path, package: str, modules: dict[str, str], points: str) -> None:
-    """What ``pip install`` leaves of a package: its files, and what it says about itself."""
+    """Write what ``pip install`` leaves of a package: its files and its metadata."""
     about = folder / f"{package}-1.0.dist-info"
     about.mkdir()
     (about / "METADATA").write_text(f"Metadata-Version: 2.1\nName: {package.replace('_', '-')}\nVersion: 1.0\n")
@@ -77,7 +78,7 @@ def install(folder: Path, package: str, modules: dict[str, str], points: str) ->
 
 @pytest.fixture
 def site(tmp_path: Path) -> Path:
-    """A folder of installed packages with the pages' templates in one."""
+    """Return a folder of installed packages with the pages' templates in one."""
     folder = tmp_path / "site"
     folder.mkdir()
     install(folder, "my_package", {module: template(name) for name, (module, _) in PAGES.items()}, entry_points())
@@ -242,7 +243,7 @@ def test_a_package_that_cannot_be_used_is_named_and_stops_nothing_else(name: str
 
 @pytest.mark.parametrize("name", ["method", "dataset", "backbone"])
 def test_a_template_works_as_a_file_of_a_checkout(name: str, tmp_path: Path) -> None:
-    """Where its page says that it goes."""
+    """It lies where its page says."""
     place = re.search(r"save it as `(\w+/\w+\.py)`", page(name))
     assert place is not None
     ignored = shutil.ignore_patterns(".*", "tests", "results", "runs", "docs", "__pycache__")

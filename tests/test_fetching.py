@@ -1,6 +1,6 @@
-"""Downloads from a real server on this machine: whole, broken off, resumed, damaged.
+"""Test downloads from a real server on this machine, and archives that are not to be trusted.
 
-And archives that are not to be trusted.
+Downloads are whole, broken off, resumed or damaged.
 """
 
 from __future__ import annotations
@@ -27,11 +27,13 @@ DIGEST = f"sha256:{hashlib.sha256(CONTENT).hexdigest()}"
 
 
 class Server(ThreadingHTTPServer):
-    """Serves CONTENT at any path but /missing.
+    """A server of CONTENT at any path but /missing.
 
     Attributes:
         ranges: whether it honours the Range header.
-        breaks: after how many bytes it closes the first, second ... connection; connections beyond the list are whole.
+        breaks: after how many bytes it closes the first, second ... connection. Connections
+            beyond the
+            list are whole.
         asked: the Range header of each request.
     """
 
@@ -189,7 +191,7 @@ def test_a_target_that_cannot_be_written(server: Server, tmp_path: Path) -> None
 
 
 def archive(path: Path, **members: bytes | tarfile.TarInfo) -> Path:
-    """A tar.gz with ordinary files (bytes) and anything else (TarInfo).
+    """Return a tar.gz with ordinary files (bytes) and anything else (TarInfo).
 
     Two underscores in a name stand for a slash.
     """

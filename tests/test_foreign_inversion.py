@@ -1,6 +1,6 @@
-"""invert() on networks of others.
+"""Test invert() on networks of others.
 
-What it finds, how it judges it, and that it leaves the model as it was.
+It finds images that they recognise, judges them rightly, and leaves the model as it was.
 """
 
 from __future__ import annotations
@@ -101,9 +101,9 @@ def test_progress_is_reported_and_nothing_is_printed(capsys: pytest.CaptureFixtu
 
 
 def used_network() -> nn.Module:
-    """In the midst of its owner's work.
+    """Return a network in the midst of its owner's work.
 
-    One part frozen, one in evaluation mode, gradients and a hook in place.
+    One part is frozen, one in evaluation mode, gradients and a hook are in place.
     """
     torch.manual_seed(0)
     model = CifarResNet(1)

@@ -1,6 +1,6 @@
-"""The inversion benchmark.
+"""Test the inversion benchmark.
 
-Its naive loop follows the engine's gradient, and the command runs, reports and refuses.
+Its naive loop follows the engine's gradient. The command runs, reports and refuses.
 """
 
 from __future__ import annotations

@@ -1,7 +1,6 @@
-"""``pmi-cl invert``.
+"""Test ``pmi-cl invert``.
 
-Its flags without torch, one line for each mistake, and the pictures, curves and record that it
-leaves.
+Its flags need no torch. A mistake is one line. It leaves pictures, curves and a record.
 """
 
 from __future__ import annotations
@@ -214,8 +213,8 @@ def test_curves_are_named_and_over_their_own_x() -> None:
 
 @pytest.mark.parametrize(("most", "expected"), [(3, 3), (5, 5), (23, 20)])
 def test_no_more_images_are_measured_than_was_said(most: int, expected: int) -> None:
-    """Of a data set as many of each task, or one of each of the first tasks where there are more
-    tasks than images.
+    """There are as many of each task, or one of each of the first tasks where tasks outnumber
+    images.
     """
     args = SimpleNamespace(**vars(resolve_invert([*PROMPT, "--data_images", str(most)], INSTALLED)[0]))
     form = InputForm(16, (0.5, 0.5, 0.5), (0.5, 0.5, 0.5))

@@ -1,6 +1,7 @@
-"""The shape of the package.
+"""Test the shape of the package.
 
-Who may import whom, what an import may do (nothing), and how long a module and a function may be.
+It fixes who may import whom, what an import may do (nothing), and how long modules and functions
+may be.
 """
 
 from __future__ import annotations
@@ -40,7 +41,7 @@ FILES = [path for folder in ("pmi_cl", *FOLDERS) for path in sorted((ROOT / fold
 
 
 def module_of(path: Path) -> str:
-    """pmi_cl.models.resnet.sgd for models/sgd.py."""
+    """Return the module of a file: pmi_cl.models.resnet.sgd for models/resnet/sgd.py."""
     parts = list(path.relative_to(ROOT).with_suffix("").parts)
     parts = parts if parts[0] == "pmi_cl" else ["pmi_cl", *parts]
     return ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
@@ -62,7 +63,7 @@ def tree_of(path: Path) -> ast.Module:
 
 
 def nodes_that_run(node: ast.AST) -> Iterator[ast.AST]:
-    """Every node but those that only a type checker reads."""
+    """Yield every node but those that only a type checker reads."""
     for child in ast.iter_child_nodes(node):
         if isinstance(child, ast.If) and ast.unparse(child.test) == "TYPE_CHECKING":
             yield from (inner for part in child.orelse for inner in ast.walk(part))
@@ -72,7 +73,7 @@ def nodes_that_run(node: ast.AST) -> Iterator[ast.AST]:
 
 
 def imported(nodes: Iterator[ast.AST]) -> Iterator[str]:
-    """The modules that import statements name, wherever they stand."""
+    """Yield the modules that import statements name, wherever they stand."""
     for node in nodes:
         if isinstance(node, ast.Import):
             yield from (alias.name for alias in node.names)
@@ -157,8 +158,9 @@ print(json.dumps({
 
 
 def in_a_fresh_process(code: str, *words: str, folder: Path) -> str:
-    """What a program prints that runs in an empty folder, with an empty home, from a checkout on
-    PYTHONPATH.
+    """Run a program in an empty folder with an empty home. Return what it prints.
+
+    The checkout is on PYTHONPATH.
     """
     home = folder / "home"
     home.mkdir()
@@ -177,7 +179,7 @@ def in_a_fresh_process(code: str, *words: str, folder: Path) -> str:
 
 
 def test_importing_everything_changes_nothing(tmp_path: Path) -> None:
-    """No folder, no random number, no handler, no name beside ``pmi_cl``.
+    """No folder is made, no random number drawn, no handler set, no name defined beside ``pmi_cl``.
 
     Heavy libraries wait until they are needed.
     """
@@ -265,9 +267,8 @@ def test_a_name_says_what_is_inside(path: Path) -> None:
 
 @pytest.mark.parametrize("path", FILES, ids=module_of)
 def test_sources_are_things_that_a_reader_can_look_up(path: Path) -> None:
-    """A paper's section, the authors' code, a page of docs/.
-
-    Not the notes that this was written from.
+    """A source is a paper's section, the authors' code or a page of docs/, not a note of the
+    project.
     """
     assert not re.search(
         r"\bspec \d|\bbaselines \d|baselines\.md|engine\.md|pmi_cfs\.md", path.read_text(encoding="utf-8")

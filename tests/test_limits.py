@@ -1,5 +1,6 @@
-"""Sizes that no machine has are refused before anything is done, and a lack of memory in a run is
-one line that says what to lower.
+"""Test sizes that no machine has, and a lack of memory in a run.
+
+The first are refused before anything is done. The second is one line that says what to lower.
 """
 
 from __future__ import annotations
@@ -28,7 +29,7 @@ FOLDER = catalogue.find("dataset", "seq-folder")
 
 
 def whole_numbers(method: str) -> list[OptionSpec]:
-    """The flags of a method, the run and seq-folder that take a whole number."""
+    """Return the flags of a method, the run and seq-folder that take a whole number."""
     return [
         spec for spec in all_specs(catalogue.find("model", method), FOLDER) if spec.scalar == "int" and not spec.choices
     ]

@@ -1,4 +1,4 @@
-"""Mistakes with Mammoth: one line that says what is wrong, exit code 2."""
+"""Test mistakes with Mammoth: one line that says what is wrong, exit code 2."""
 
 from __future__ import annotations
 
@@ -112,9 +112,9 @@ except UserError as error:
 
 
 def test_a_name_that_both_have_with_and_without_the_prefix(mammoth_copy: Path, tmp_path: Path) -> None:
-    """A Mammoth that has an rdfcil of its own: ours must not take the name of our pmi_rdfcil.
+    """Where Mammoth has an rdfcil of its own, ours must not take the name of our pmi_rdfcil.
 
-    And one that has them all.
+    Another checkout has them all.
     """
     code = f"""
 from pmi_cl.errors import UserError

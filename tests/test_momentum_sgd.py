@@ -23,7 +23,7 @@ def networks() -> tuple[nn.Module, nn.Module]:
 
 
 def push(network: nn.Module, step: int) -> None:
-    """Gradients of a step.
+    """Set the gradients of a step.
 
     The second layer has none in step 0, so that its momentum begins later.
     """
@@ -49,7 +49,7 @@ def test_every_step_is_torchs(settings: dict[str, float]) -> None:
 
 
 def test_a_state_of_torchs_goes_on_in_ours() -> None:
-    """Checkpoints of older runs hold such."""
+    """Checkpoints of older runs hold such a state."""
     mine, theirs = networks()
     first, second = (
         MomentumSGD(mine.parameters(), 0.1, 0.9, 1e-3),

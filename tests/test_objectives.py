@@ -1,6 +1,4 @@
-"""Terms of the objective against torch and loops, how they compose, and the transforms that the
-network sees the images through.
-"""
+"""Test the terms of the objective against torch and loops, how they compose, and the transforms."""
 
 from __future__ import annotations
 

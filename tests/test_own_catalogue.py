@@ -1,6 +1,6 @@
-"""A method, a data set and a network of a user's own, handed to the command as a catalogue.
+"""Test a user's own method, data set and network, handed to the command as a catalogue.
 
-And how a run ends that their code stops.
+A run that their code stops ends in an orderly way.
 """
 
 from __future__ import annotations
@@ -53,7 +53,7 @@ WORDS = ["--model", "mistaken", "--dataset", "seq-own", "--backbone", "own-net",
 
 @pytest.fixture
 def own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Catalogue:
-    """The package's catalogue with three entries more, which no other catalogue knows."""
+    """Return the package's catalogue with three more entries, which no other catalogue knows."""
     (tmp_path / "own_source.py").write_text(SOURCE)
     monkeypatch.syspath_prepend(str(tmp_path))
     names = {"model": ("mistaken", "Mistaken"), "dataset": ("seq-own", "Own"), "backbone": ("own-net", "own_net")}

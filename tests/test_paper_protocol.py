@@ -1,6 +1,6 @@
-"""The script of the paper's protocol.
+"""Test the script of the paper's protocol.
 
-Pieces that stop in time, go on where they stopped, and leave one file for each finished part.
+Its pieces stop in time, go on where they stopped, and leave one file for each finished part.
 """
 
 from __future__ import annotations
@@ -16,9 +16,9 @@ from pmi_cl.benchmarks import paper_protocol
 
 
 class SlowRun:
-    """Stands in for a run of ours: saves and ends with 143 when it is told to stop.
+    """Stands in for a run of ours.
 
-    When it is resumed it finishes.
+    It saves and ends with 143 when it is stopped, and finishes when resumed.
     """
 
     commands: ClassVar[list[list[str]]] = []

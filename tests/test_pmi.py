@@ -1,6 +1,5 @@
-"""Per-layer inversion: its loss against Eq.
-
-26 with hooks, the boost, the priors, and what it does for a trained network.
+"""Test per-layer inversion: Eq. 26 with hooks, the boost, the priors, and its use on a trained
+network.
 """
 
 from __future__ import annotations
@@ -43,8 +42,9 @@ def a_target(network: FrozenNetwork, layer: int) -> Tensor:
 def terms_of_equation_26(
     network: ResNetCifar, layer: int, value: Tensor, target: Tensor, direction: str = "synthetic_to_real"
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """The MSE, the KLs of the BatchNorm inputs inside the layer, and that of its input, which an
-    image has not.
+    """Return the MSE, the KLs of the BatchNorm inputs inside the layer, and the KL of its input.
+
+    The last is missing where the input is an image.
     """
     output, inside = hooked_kls(network.pieces()[layer], value, direction)
     prior = reference_kl(*channel_moments(value), PRIOR.mean, PRIOR.var, direction) if layer > 0 else torch.zeros(())
@@ -54,7 +54,7 @@ def terms_of_equation_26(
 def equation_26(
     network: ResNetCifar, layer: int, value: Tensor, target: Tensor, config: PmiConfig, direction: str
 ) -> Tensor:
-    """beta MSE + alpha (KL of the layer's input + KLs of the BatchNorm inputs inside)."""
+    """Return beta MSE + alpha (KL of the layer's input + KLs of the BatchNorm inputs inside)."""
     error, inside, prior = terms_of_equation_26(network, layer, value, target, direction)
     return config.beta * error + config.alpha * (inside + prior)
 
@@ -102,9 +102,9 @@ def test_boost_doubles_what_exceeds_its_first_value_up_to_its_limit() -> None:
 
 
 def test_a_boosted_loss_reports_the_plain_loss_and_gives_the_boosted_gradient() -> None:
-    """Spec 3.7: the weight of a term above its first value doubles at every step, up to 10 times.
+    """The weight of a term above its first value doubles at every step, up to 10 times.
 
-    That of the input's prior up to 5.
+    That of the prior of the input doubles up to 5 times.
     """
     network = two_blocks()
     copied = frozen(network)

@@ -1,4 +1,4 @@
-"""PMI on a CLIP: its parts, its presets, and options that do not fit."""
+"""Test the parts of PMI on a CLIP, and options that do not fit."""
 
 from __future__ import annotations
 
@@ -78,9 +78,9 @@ def test_grids_of_a_preset_can_be_taken_back() -> None:
 
 
 def test_a_grid_finer_than_the_map_is_refused() -> None:
-    """clip-tiny's is 4 x 4.
+    """The map of clip-tiny is 4 x 4.
 
-    What a preset has is no exception, as it would be optimised for nothing.
+    A preset's grids are no exception: they would be optimised for nothing.
     """
     preflight(resolve(words_of("pmi_vpt", pmi_grids="2,4")))
     for grids, fitting in (("9", "none"), ("2,4,8,14", "2,4")):

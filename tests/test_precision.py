@@ -1,6 +1,6 @@
-"""Which arithmetic an inversion uses, against what the processor says of itself.
+"""Test which arithmetic an inversion uses, against what the processor says of itself.
 
-And training, as it was told.
+Training uses what was typed.
 """
 
 from __future__ import annotations
@@ -49,7 +49,7 @@ TRAINED = [method for method in METHODS if method != "zsclip"]
 
 
 def losses_of(method: str, precision: str) -> list[float]:
-    """The loss of every step of two tasks: without and with replay."""
+    """Return the loss of every step of two tasks, without and with replay."""
     found: list[float] = []
     training = start(method, precision=precision, stop_after=2)
     observe = training.model.observe
@@ -68,7 +68,7 @@ def losses_of(method: str, precision: str) -> list[float]:
 
 @pytest.mark.parametrize("method", TRAINED)
 def test_training_is_in_bfloat16_where_that_is_typed_and_only_there(method: str) -> None:
-    """Not with "auto": the same command gives the same training on every processor.
+    """With "auto" it is not: a command gives the same training on every processor.
 
     Weights and momentum stay float32.
     """

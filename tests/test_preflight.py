@@ -1,6 +1,6 @@
-"""What would stop a run later is found before.
+"""Test that what would stop a run later is found before it.
 
-Real files, a real read-only disk, a real full one.
+Files are real, as are a read-only disk and a full one.
 """
 
 import os
@@ -27,7 +27,7 @@ from pmi_cl.utils.run.preflight import preflight
 
 
 class Pairs:
-    """A data set that has an even number of classes."""
+    """A data set with an even number of classes."""
 
     @classmethod
     def check(cls, args):
@@ -136,7 +136,7 @@ def test_samples_larger_than_the_memory_are_refused(tmp_path):
 def test_the_samples_of_a_run_are_estimated_from_its_images():
     """20,000 CIFAR images are 234 MiB.
 
-    In PMI, the stem's outputs for a batch of 4000 stand six times beside them.
+    In PMI, the outputs of the stem for a batch of 4000 stand six times beside them.
     """
     words = ["--model", "pmi_rdfcil", "--dataset", "seq-cifar100", "--buffer_images", "20000", "--inv_batch", "4000"]
     for start, expected in (("noise", 234.375 + 6 * 46.875), ("pmi", 234.375 + 6 * 250)):

@@ -1,7 +1,6 @@
-"""The pretended GPU itself.
+"""Test the pretended GPU itself.
 
-It computes, says where it is, refuses what CUDA refuses, takes what CUDA takes, and sees the host
-wait.
+It computes, says where it is, refuses what CUDA refuses, takes what CUDA takes, and sees waits.
 """
 
 from __future__ import annotations

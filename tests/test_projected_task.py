@@ -1,6 +1,6 @@
-"""The last task without images.
+"""Test the last task without images.
 
-What it is made from, that its images are never looked at, its own schedule, and that it is learned.
+Its images are never looked at. It has its own targets and its own schedule, and it is learned.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ TWO = {"n_classes": 4, "n_tasks": 2}
 
 
 def before_the_last_task(method: str, **flags: Any) -> tuple[Any, Any]:
-    """One task is learned and measured, the second comes without images.
+    """Train and measure the first task, and leave the second without images.
 
     The method is in evaluation mode.
     """
@@ -163,9 +163,9 @@ def test_its_losses_have_weights_of_their_own(method: str, task_factors: int, pl
 
 
 def train_task_without_images(model: Any, training: Any) -> None:
-    """Some steps of the last task, by which what is learned leaves its teacher.
+    """Take some steps of the last task, by which what is learned leaves its teacher.
 
-    Then evaluation mode, without a gate's noise.
+    The method is in evaluation mode afterwards, without the noise of a gate.
     """
     begin(training, 1)
     model.set_modes()
@@ -177,7 +177,9 @@ def train_task_without_images(model: Any, training: Any) -> None:
 @pytest.mark.parametrize("part", [0.3, 0.8])
 @pytest.mark.parametrize("method", METHODS)
 def test_goes_on_bit_for_bit_from_within_it(method: str, part: float, tmp_path: Path) -> None:
-    """Stopped in the inversion of the old classes, or in that of the new ones, and in its epochs."""
+    """It is stopped in the inversion of the old classes, in that of the new ones, and in its
+    epochs.
+    """
     flags = {**TWO, **WITHOUT}
     whole = start(method, StoppingHost(), **flags)
     whole.run()
@@ -219,7 +221,7 @@ def test_patches_that_smi_dropped_are_not_trained_on() -> None:
 
 
 def dropped(kept: Tensor) -> Tensor:
-    """The patches (n, 16 - k) that are not kept."""
+    """Return the patches (n, 16 - k) that are not kept."""
     return torch.ones(len(kept), 16).scatter_(1, kept, 0.0).nonzero()[:, 1].view(len(kept), -1)
 
 

@@ -37,7 +37,7 @@ from tests.support.image_sets import (
 
 
 def np1993(count: int) -> list[int]:
-    """The class order of PROOF, by its own rule."""
+    """Return the class order of PROOF, by its own rule."""
     return [int(k) for k in numpy.random.RandomState(1993).permutation(count)]
 
 
@@ -116,8 +116,9 @@ def test_cub_in_proofs_folders(tmp_path: Path) -> None:
 
 
 def counted(counts: tuple[int, ...]) -> Listing:
-    """A listing without files that has these numbers of test images for each ten classes in the
-    order np1993.
+    """Return a listing without files.
+
+    It has these numbers of test images for each ten classes in the order np1993.
     """
     order = np1993(200)
     labels = [order[10 * group + k % 10] for group, count in enumerate(counts) for k in range(count)]
@@ -148,8 +149,9 @@ def test_imagenet_r_in_proofs_folders(tmp_path: Path) -> None:
 
 @pytest.fixture
 def coda(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> dict[str, list[tuple[str, int]]]:
-    """The official layout in ``tmp_path`` with made-up lists, whose checksums are taken for those
-    of CODA-Prompt's.
+    """Write the official layout with made-up lists.
+
+    Their checksums are taken for those of CODA-Prompt's.
     """
     rows = write_coda(tmp_path)
     lists = tuple(
@@ -207,7 +209,7 @@ def test_templates_and_prompts() -> None:
 
 @pytest.fixture(scope="module")
 def photographs(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A ``base_path`` with the real images that this project's developers have."""
+    """Return a ``base_path`` with the real images that this project's developers have."""
     if not UNPACK.exists():
         pytest.skip(f"no real images: {UNPACK} is not here")
     base = tmp_path_factory.mktemp("photographs")

@@ -1,6 +1,6 @@
-"""What the README shows is run as it stands there.
+"""Test that what the README shows runs as it stands there.
 
-The engine alone on a network of one's own, and a method of one's own.
+That is the engine alone on a network of one's own, and a method of one's own.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ PARTS = ("pmi_cl", "models", "datasets", "backbones", "inversion", "utils", "mai
 
 
 def block(mark: str) -> str:
-    """The one block of Python in the README that holds ``mark``."""
+    """Return the one block of Python in the README that holds ``mark``."""
     (found,) = [text for text in re.findall(r"```python\n(.*?)```", README, re.DOTALL) if mark in text]
     return str(found)
 
@@ -36,9 +36,9 @@ def block(mark: str) -> str:
 
 
 def digits_at_32() -> tuple[Tensor, Tensor]:
-    """scikit-learn's digits as a user might have them.
+    """Return scikit-learn's digits as a user might have them.
 
-    (1797, 3, 32, 32), normalised, and labels 0 to 9.
+    They are normalised images (1797, 3, 32, 32) and labels 0 to 9.
     """
     from sklearn.datasets import load_digits
 
@@ -49,7 +49,7 @@ def digits_at_32() -> tuple[Tensor, Tensor]:
 
 
 def trained_network() -> nn.Module:
-    """A small convolutional network with BatchNorm, as a user might have it, that knows the digits."""
+    """Return a small convolutional network with BatchNorm that knows the digits."""
     torch.manual_seed(0)
     widths = (3, 16, 32, 32)
     layers: list[nn.Module] = []
@@ -72,7 +72,7 @@ def trained_network() -> nn.Module:
 
 
 def test_the_engine_alone() -> None:
-    """The block as it stands, but for the line that leaves the network to the reader."""
+    """The block runs as it stands, but for the line that leaves the network to the reader."""
     text = block("from pmi_cl.inversion.invert import invert")
     theirs = "my_network = ...  # yours, trained, with BatchNorm; it is not changed\n"
     assert text.count(theirs) == 1
@@ -94,8 +94,9 @@ def test_the_engine_alone() -> None:
 
 
 def test_a_method_of_ones_own(tmp_path: Path) -> None:
-    """In a copy of the checkout, the block in the file that the README says, and the command that
-    it says, on fewer images.
+    """The block lies in a copy of the checkout, in the file that the README says.
+
+    The command is the one that it says, on fewer images.
     """
     checkout = tmp_path / "checkout"
     checkout.mkdir()
@@ -123,7 +124,7 @@ def test_a_method_of_ones_own(tmp_path: Path) -> None:
 
 
 def rates(folder: Path) -> set[float]:
-    """The learning rates of a run, from its TensorBoard events."""
+    """Return the learning rates of a run, from its TensorBoard events."""
     from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
     events = EventAccumulator(str(folder), size_guidance={"scalars": 0})

@@ -1,7 +1,4 @@
-"""Run folders, args.json and results.json.
-
-Nothing overwritten, nothing half written, everything there.
-"""
+"""Test run folders, args.json and results.json: nothing overwritten, nothing half written."""
 
 import json
 import os

@@ -1,7 +1,4 @@
-"""The CIFAR ResNets and their growing head.
-
-The facts of R-DFCIL's network, and pieces that make up the whole.
-"""
+"""Test the CIFAR ResNets and their growing head: facts of R-DFCIL's network, and the pieces."""
 
 from __future__ import annotations
 

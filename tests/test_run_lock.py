@@ -19,7 +19,7 @@ class Killed(BaseException):
 
 
 def die_in_the_second_task(self: training.Training) -> None:
-    """In place of the training phase."""
+    """Raise :class:`Killed` in the training of the second task."""
     if self.position.task == 1:
         raise Killed
     trained(self)
@@ -30,7 +30,7 @@ trained = training.Training._train
 
 @pytest.fixture(scope="module", params=["last", "none"])
 def killed(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The folder of a run that died in its second task."""
+    """Return the folder of a run that died in its second task."""
     runs = tmp_path_factory.mktemp("runs")
     with pytest.MonkeyPatch.context() as patch, pytest.raises(Killed):
         patch.setattr(training.Training, "_train", die_in_the_second_task)

@@ -1,6 +1,7 @@
-"""Contrastive feature selection.
+"""Test contrastive feature selection.
 
-Exact counts and moments, the naive double loop, and more spread than plain Gaussian samples.
+Counts and moments are exact, a double loop selects the same, and plain Gaussian samples spread
+less.
 """
 
 from __future__ import annotations
@@ -47,7 +48,7 @@ def test_matched_moments_are_exact() -> None:
 
 
 def test_shifting_before_scaling_would_miss_the_mean() -> None:
-    """The order of the released code (docs/provenance.md), so that a change back to it is noticed."""
+    """Notice a change back to the order of the released code (docs/provenance.md)."""
     samples, mean, std = torch.randn(40, D, generator=seeded(5)) + 0.3, torch.ones(D) * 3, torch.full((D,), 0.5)
     scale = std / samples.std(0, unbiased=False)
     released = (samples + (mean - samples.mean(0))) * scale
@@ -96,9 +97,9 @@ def test_targets_have_the_exact_count_and_moments(n: int, bank: ContrastiveBank)
 
 
 def test_selection_spreads_more_than_plain_sampling(bank: ContrastiveBank) -> None:
-    """Always as selected.
+    """It always does as selected.
 
-    After the correction of the moments, which moves the samples again, on average.
+    The correction of the moments moves the samples again: afterwards it does on average.
     """
     for label in range(3):
         corrected, plain = [], []

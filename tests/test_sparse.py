@@ -1,6 +1,7 @@
-"""Sparse model inversion.
+"""Test sparse model inversion.
 
-Which patches are dropped, that the rest alone is computed and moved, what it costs, and resumption.
+The right patches are dropped, the rest alone is computed and moved, the cost is counted, and it
+resumes.
 """
 
 from __future__ import annotations
@@ -60,9 +61,9 @@ def test_a_quarter_of_the_patches_stays() -> None:
 
 
 def weights_by_torch(network: ClipNetwork, x: Tensor) -> Tensor:
-    """What the class token attends to in the last block, by torch's own module.
+    """Return what the class token attends to in the last block, by torch's own module.
 
-    (b, n), the mean over heads.
+    It is (b, n), the mean over heads.
     """
     caught: list[Tensor] = []
     last = network.blocks[-1].block
@@ -172,7 +173,7 @@ def test_drops_what_the_class_token_looks_at_least_and_keeps_its_last_values() -
 
 
 def test_steps_are_the_plain_descent_on_the_patches_that_are_left() -> None:
-    """Adam by hand, on a fixed objective: the gradient of dropped patches is none."""
+    """Adam is run by hand, on a fixed objective. Dropped patches have no gradient."""
     whole = inversion(replace(SMI, batch=6))
     assert whole.problem.targets is not None and isinstance(whole.problem.network, TokenNetwork)
     losses = [float(progress.loss) for progress in whole.run()]
@@ -211,7 +212,7 @@ def mask(kept: Tensor) -> Tensor:
 
 
 def test_costs_what_it_computes() -> None:
-    """Counted by hand of the passes over 16, 11, 8, 6 and 4 patches, and of the four that decide."""
+    """Passes over 16, 11, 8, 6 and 4 patches are counted by hand, and the four that decide."""
     copied = TokenNetwork(small_clip().pieces()[1:], moments())
 
     def count(kept: int | None, deciding: bool = False) -> int:

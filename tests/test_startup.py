@@ -1,6 +1,6 @@
-"""How soon the command answers.
+"""Test how soon the command answers.
 
-Help and lists without torch, a run's first training step shortly after torch is there.
+Help and lists need no torch. A run's first training step comes shortly after torch is there.
 """
 
 from __future__ import annotations
@@ -54,13 +54,15 @@ def test_both_ways_are_the_same_program(way: str) -> None:
 
 
 def seconds_of(pid: int) -> float:
-    """User and system time of a process that runs (man 5 proc)."""
+    """Return user and system time of a process that runs (man 5 proc)."""
     fields = Path(f"/proc/{pid}/stat").read_text(encoding="ascii").rpartition(")")[2].split()
     return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
 
 
 def times_torch(argv: list[str]) -> float:
-    """The processor time of a run up to its first training step, in times of ``import torch``."""
+    """Return the processor time of a run up to its first training step, in times of ``import
+    torch``.
+    """
     torch_alone = float(python("-c", "import torch, time; print(time.process_time())").stdout)
     with subprocess.Popen([sys.executable, *argv], stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, cwd=ROOT) as run:
         assert run.stderr is not None
@@ -75,7 +77,7 @@ def times_torch(argv: list[str]) -> float:
 
 
 def import_seconds(*modules: str) -> float:
-    """Processor time of a process that imports them: the best of three."""
+    """Return the processor time of a process that imports modules: the best of three."""
     code = f"import {', '.join(modules)}, time; print(time.process_time())"
     return min(float(python("-c", code).stdout) for _ in range(3))
 

@@ -110,9 +110,9 @@ def test_matched_noise_has_the_moments_of_each_channel_or_position() -> None:
 
 
 def test_contexts_go_with_their_samples_into_every_stage() -> None:
-    """A batch of its own for each sample.
+    """Each sample has a batch of its own.
 
-    The third's map depends on the third's target and context alone.
+    The map of the third depends on the target and the context of the third alone.
     """
     network, contexts = with_everything(), torch.randn(6, 32, generator=seeded(3))
     config = replace(PAPER, batch=3)
@@ -183,9 +183,7 @@ def test_grids_take_equal_parts_of_the_lowest_layers_steps() -> None:
 
 
 def test_coarse_to_fine_moves_cells_as_one_until_its_last_grid() -> None:
-    """From a start that is as coarse, so that nothing hides which a finer grid would bring to
-    light.
-    """
+    """It starts as coarse, so that nothing hides which a finer grid would bring to light."""
     config = replace(PAPER, batch=6, pmi=replace(PAPER.pmi, lowest_steps=8, grids=(2, 4)))
     whole, uniform = inversion(config), []
     for progress in whole.run():

@@ -1,6 +1,5 @@
-"""Moments of what every layer of an image tower gets.
-
-Measured, pooled over tasks, kept in files.
+"""Test moments of what every layer of an image tower gets: measured, pooled over tasks, kept in
+files.
 """
 
 from __future__ import annotations
@@ -48,9 +47,9 @@ def values_by_hooks(network: ClipNetwork, x: Tensor) -> dict[str, np.ndarray]:
 
 @pytest.mark.parametrize("axis", ["channel", "token"])
 def test_moments_are_those_of_what_open_clips_modules_get(axis: Axis) -> None:
-    """Over uneven batches as over all at once.
+    """Uneven batches give what all images at once give.
 
-    The map's are by channel always (docs/provenance.md).
+    The moments of the map are always by channel (docs/provenance.md).
     """
     network, x = small_clip(), images(24)
     found = measure_token_moments(network.pieces()[1:], (network.pieces()[0](part) for part in x.split(10)), axis)

@@ -1,6 +1,7 @@
-"""What the presets of PMI on a CLIP mean: how a run of each trains, inverts and selects.
+"""Test what the presets of PMI on a CLIP mean: how a run of each trains, inverts and selects.
 
-The numbers are those of PMI's appendices C and I.2 and its Table 9 (``paper``), and of the released code (``code``).
+The numbers are those of PMI's appendices C and I.2 and of its Table 9 (``paper``), and of the
+released code (``code``).
 """
 
 from __future__ import annotations
@@ -72,7 +73,7 @@ TABLE_9 = {  # the rate, the epochs; for the mixture of adapters the weights of 
 @pytest.mark.parametrize("preset", ["paper", "code"])
 @pytest.mark.parametrize(("method", "dataset"), TABLE_9)
 def test_a_task_is_trained_as_table_9_says(method: str, dataset: str, preset: str) -> None:
-    """SGD with momentum 0.9 for prompts, AdamW for adapters, no weight decay.
+    """Prompts are trained by SGD with momentum 0.9, adapters by AdamW, without weight decay.
 
     Adapters warm up for 30 steps.
     """
@@ -113,9 +114,9 @@ def test_methods_without_replay_are_trained_alike(
 def test_layers_are_inverted_from_the_top_at_a_tenth(
     method: str, preset: str, dataset: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """200 steps a layer.
+    """A layer takes 200 steps. The lowest one hands down its last iterate.
 
-    The lowest hands down its last iterate, released after 1200 steps from coarse to fine.
+    In the released code the lowest takes 1200 steps from coarse to fine.
     """
     (made,) = built(monkeypatch, method, preset, dataset).inversions
     config, pmi = made["config"], made["config"].pmi
@@ -136,9 +137,9 @@ def test_layers_are_inverted_from_the_top_at_a_tenth(
 def test_the_whole_tower_is_inverted_by_features_statistics_and_smoothness(
     method: str, preset: str, dataset: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """600 steps in batches of 20.
+    """There are 600 steps in batches of 20 at a constant rate.
 
-    At a constant rate, or released along the beginning of a cosine of 2000 steps.
+    The released rate follows the beginning of a cosine of 2000 steps.
     """
     (made,) = built(monkeypatch, method, preset, dataset).inversions
     _, alpha, lr = STATISTICS[preset, dataset]
@@ -158,7 +159,8 @@ def test_the_whole_tower_is_inverted_by_features_statistics_and_smoothness(
 def test_the_inversions_it_is_compared_with(
     inversion: str, steps: int, dropped: bool, preset: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The whole tower from noise in 3400 steps; SMI in 4000, patches dropped on the way (appendix F).
+    """The whole tower takes 3400 steps from noise, SMI 4000 with patches dropped on the way
+    (appendix F).
 
     The released cosine of 2000 steps is that of PMI alone.
     """
@@ -173,9 +175,9 @@ def test_the_inversions_it_is_compared_with(
 def test_a_task_without_images_is_inverted_from_unit_features(
     preset: str, alpha: float, dataset: str, samples: int, epochs: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Statistics with weight 0.02, no smoothness, rate 0.1 (appendix I.3).
+    """Statistics have the weight 0.02, there is no smoothness, and the rate is 0.1 (appendix I.3).
 
-    Old classes are not inverted for no loss.
+    Old classes that no loss needs are not inverted.
     """
     flags = {"synthetic_last_task": 1, "projection_hkd": 0}
     heard = built(monkeypatch, "pmi_vpt", preset, dataset, **flags)
@@ -210,9 +212,9 @@ def test_an_unseen_class_is_projected_from_the_five_nearest() -> None:
 def test_features_are_selected_from_a_pool_in_five_rounds(
     method: str, preset: str, dataset: str, ratio: float, pool: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """At least one feature a round, in a pool of 20 (50) times the five that are kept.
+    """A round selects at least one feature. The pool is 20 (50) times the five that are kept.
 
-    f_cont as on ResNets.
+    f_cont is trained as on ResNets.
     """
     heard = built(monkeypatch, method, preset, dataset)
     selected, (trained,) = heard.targets[0], heard.contrastive

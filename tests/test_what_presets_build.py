@@ -1,7 +1,9 @@
-"""What the presets of the methods on ResNets mean: how a run of each trains, weighs its losses and inverts.
+"""Test what the presets of the methods on ResNets mean: how a run trains, weighs losses and
+inverts.
 
-The numbers are those of PMI's appendices C and I.1 (``paper``), of the released code (``code``) and of R-DFCIL's
-(``rdfcil``); ``best`` is ours. Learning rates, epoch by epoch, are in ``test_schedules.py``.
+The numbers are those of PMI's appendices C and I.1 (``paper``), of the released code (``code``) and
+of R-DFCIL's (``rdfcil``); ``best`` is ours. Learning rates, epoch by epoch, are in
+``test_schedules.py``.
 """
 
 from __future__ import annotations
@@ -99,9 +101,9 @@ def test_the_first_task_is_trained_by_sgd_at_a_tenth(
     ],
 )
 def test_the_weights_of_the_losses(name: str, preset: str, factors: tuple[float, ...]) -> None:
-    """With two old and two new classes a = b = 1.
+    """With two old and two new classes the factors are a = b = 1 (appendix C.1).
 
-    Cross-entropies are doubled, distillations as they are (3.9.2).
+    Cross-entropies are doubled, and distillations are as they are.
     """
     model = method(name, preset)
     model.current_task = 1
@@ -113,7 +115,7 @@ def test_the_weights_of_the_losses(name: str, preset: str, factors: tuple[float,
 def test_the_released_buffer_grows_with_the_tasks(
     preset: str, images: tuple[int, ...], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """3000 + 2000 t images before new task t (from 1) in ten tasks.
+    """It has 3000 + 2000 t images before new task t (from 1) in ten tasks.
 
     The appendix has 20,000 before each.
     """
@@ -143,8 +145,9 @@ def test_the_released_buffer_grows_with_the_tasks(
 def test_layers_are_inverted_from_the_top_at_four_fifths(
     preset: str, steps: int, alpha: float, prior: str, boost: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """MSE with weight 1, alpha for the statistics, each layer's best iterate handed down, 4000
-    targets at a time.
+    """MSE has the weight 1, the statistics alpha.
+
+    Each layer hands down its best iterate, for 4000 targets at a time.
     """
     (made,) = built(monkeypatch, "pmi_rdfcil", preset, "seq-cifar100").inversions
     config, pmi = made["config"], made["config"].pmi
@@ -218,9 +221,9 @@ def test_the_presets_of_others_draw_the_classes_of_the_buffer(preset: str, monke
 def test_half_of_the_features_are_selected_in_forty_rounds(
     preset: str, dataset: str, optimizer: Any, epochs: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """At least two features a round (3.6).
+    """A round selects at least two features. f_cont is trained at rate 0.01.
 
-    f_cont at rate 0.01, the released one by Adam, its best state kept (3.5).
+    The released code trains it by Adam and keeps its best state.
     """
     heard = built(monkeypatch, "pmi_rdfcil", preset, dataset)
     (selected,), (trained,) = heard.targets, heard.contrastive

@@ -108,7 +108,7 @@ def _code_points(path: Path) -> list[tuple[int, int]]:
 
 
 def _picture(font: FreeTypeFont, character: str) -> Tensor | None:
-    """Return one glyph as ink (48, 48) bool, its longer side 36 pixels, or None where it has none."""
+    """Return one glyph as ink (48, 48) bool, its longer side 36 pixels, or None if it is empty."""
     from PIL import Image, ImageDraw
 
     left, top, right, bottom = (int(edge) for edge in font.getbbox(character))
@@ -189,7 +189,7 @@ def draw(glyphs: Glyphs, rows: Tensor, generator: Generator) -> Tensor:
 
 
 def _affine_grid(n: int, generator: Generator) -> Tensor:
-    """Return sampling positions (n, 48, 48, 2) of random turns (15 degrees), slants and stretches."""
+    """Return sampling positions (n, 48, 48, 2): random turns (15 degrees), slants, stretches."""
     angle, slant = _uniform(n, -0.26, 0.26, generator), _uniform(n, -0.35, 0.35, generator)
     x_scale, y_scale = _uniform(n, 0.85, 1.2, generator), _uniform(n, 0.95, 1.1, generator)
     first = torch.stack([angle.cos() * x_scale, (slant - angle.sin()) * y_scale], dim=1)

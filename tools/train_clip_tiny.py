@@ -189,7 +189,7 @@ def predicted(model: nn.Module, counts: Tensor, templates: tuple[str, ...] = DIG
 
 
 def held_out_accuracy(model: nn.Module, glyphs: Glyphs, repeats: int = 20) -> float:
-    """Return the percentage of right digits on bent samples of the fonts that were not trained on."""
+    """Return the percentage of right digits on bent samples of the held-out fonts."""
     rows = (glyphs.concepts < len(WORDS)).nonzero().squeeze(1).repeat(repeats)
     right = predicted(model, draw(glyphs, rows, seeded(0, "held out"))) == glyphs.concepts[rows]
     return 100 * right.float().mean().item()

@@ -49,7 +49,7 @@ def method(name: str, preset: str, *flags: str) -> Any:
 
 @dataclass
 class Built:
-    """A method before the inversion of its second task, and the calls that it has made on the way."""
+    """A method before the inversion of its second task, and the calls that it has made so far."""
 
     model: Any
     inversions: list[Call] = field(default_factory=list)

@@ -31,7 +31,7 @@ def channel_moments(x: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def numpy_moments(batches: list[Tensor]) -> tuple[np.ndarray, np.ndarray]:
-    """Return mean and biased variance per channel of all batches (b, c, ...) together, in float64."""
+    """Return mean and biased variance per channel of all batches (b, c, ...), in float64."""
     rows = np.concatenate([np.moveaxis(batch.double().numpy(), 1, -1).reshape(-1, batch.shape[1]) for batch in batches])
     return rows.mean(0), rows.var(0)
 
