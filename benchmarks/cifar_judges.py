@@ -129,7 +129,8 @@ def _train(
             schedule.step()
         if (epoch + 1) % 10 == 0 or epoch + 1 == settings.epochs:
             say(
-                f"network of seed {seed}: epoch {epoch + 1} of {settings.epochs}, training loss {float(loss.detach()):.3f}"
+                f"network of seed {seed}: epoch {epoch + 1} of {settings.epochs}, "
+                f"training loss {float(loss.detach()):.3f}"
             )
 
 

@@ -133,7 +133,8 @@ def report(record: dict[str, Any]) -> str:
     )
     if "matmul" in record:
         lines.append(
-            f"share of the measured bf16 matmul peak: {record['matmul']['share']:.2f} of {record['matmul']['tflops']:.0f} TFLOP/s"
+            f"share of the measured bf16 matmul peak: {record['matmul']['share']:.2f} "
+            f"of {record['matmul']['tflops']:.0f} TFLOP/s"
         )
     lines += [
         f"whole {name}: {row['seconds_per_image']:.2f} s per image" for name, row in record.get("whole", {}).items()

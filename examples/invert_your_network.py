@@ -131,7 +131,8 @@ def main() -> None:
     save_grid(result.images, args.per_class, args.out)
     report = result.report
     print(
-        f"{report.images} images, {report.steps} steps, {report.seconds:.1f} s; the network recognises {recognised:.0f} %: {args.out}"
+        f"{report.images} images, {report.steps} steps, {report.seconds:.1f} s; "
+        f"the network recognises {recognised:.0f} %: {args.out}"
     )
 
 

@@ -193,7 +193,8 @@ def command(*argv: str) -> subprocess.CompletedProcess[str]:
 
     Its last line of output says whether torch was imported.
     """
-    code = "import sys; from pmi_cl.cli import main; code = main(sys.argv[1:]); print('torch' in sys.modules); sys.exit(code)"
+    code = "import sys; from pmi_cl.cli import main; code = main(sys.argv[1:]); "
+    code += "print('torch' in sys.modules); sys.exit(code)"
     return subprocess.run(
         [sys.executable, "-c", code, *argv], capture_output=True, text=True, cwd=Path(__file__).parent.parent
     )

@@ -39,8 +39,8 @@ pytestmark = pytest.mark.usefixtures("tiny_models")
 def test_what_is_missing_is_told_with_where_to_get_it_and_where_to_put_it() -> None:
     said = refusal(args_of("openai"))
     assert (
-        "the weights 'openai' of Tiny-Test are not here and cannot be fetched (--offline 1): get open_clip_model.safetensors of "
-        in said
+        "the weights 'openai' of Tiny-Test are not here and cannot be fetched (--offline 1): "
+        "get open_clip_model.safetensors of " in said
     )
     assert "/someone/tiny.openai and put it at data/clip/Tiny-Test-openai.safetensors (or .bin, .pt)" in said
     assert said.endswith("or say --clip_weights FILE; --backbone clip-tiny needs no download")

@@ -291,7 +291,8 @@ def test_a_held_out_part_that_leaves_nothing_is_refused(kind: type[ContinualData
 
 def test_checking_needs_no_torch() -> None:
     program = (
-        "import sys; from types import SimpleNamespace as N; from pmi_cl.datasets import seq_cifar100, seq_digits, seq_folder;"
+        "import sys; from types import SimpleNamespace as N; "
+        "from pmi_cl.datasets import seq_cifar100, seq_digits, seq_folder;"
         "seq_digits.SeqDigits.check(N(n_tasks=2)); seq_cifar100.SeqCifar100.check(N(base_path='nowhere', n_tasks=20));"
         "print(seq_digits.SeqDigits.n_classes(N()), 'torch' in sys.modules)"
     )

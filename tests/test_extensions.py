@@ -171,7 +171,8 @@ PARTS = "def start(shape, generator):\n    return generator\n\n\ndef short(weigh
 NO_PARTS = {
     "--inv_start lost": "broken.lost:start: ModuleNotFoundError: No module named 'not_there'",
     "--inv_terms lost": "broken.lost:start: ModuleNotFoundError: No module named 'not_there'",
-    "--inv_start started": "no start, called with (1, 3, 32, 32) and a generator it gives a Generator, not images of that shape",
+    "--inv_start started": "no start, called with (1, 3, 32, 32) and a generator it gives a Generator, "
+    "not images of that shape",
     "--inv_start shown": "no start, called with (1, 3, 32, 32) and a generator it ends with TypeError: ",
     "--inv_terms grey": "no term, called with the weight 1 it ends with TypeError: ",
     "--inv_terms short=2": "no term, called with the weight 2 it gives a float, which cannot be called",
@@ -206,7 +207,8 @@ def test_trying_a_start_leaves_the_random_numbers_as_they_were(site: Path) -> No
     (site / "my_package/inversion.py").write_text(
         "import torch\n\n\ndef grey(shape, generator):\n    return torch.randn(shape)\n"
     )
-    program = "import torch; from pmi_cl.models.inversion_parts import check_named as c; a = torch.get_rng_state(); c('grey', ()); "
+    program = "import torch; from pmi_cl.models.inversion_parts import check_named as c; "
+    program += "a = torch.get_rng_state(); c('grey', ()); "
     ended = "print(torch.equal(a, torch.get_rng_state()))"
     environment = {**os.environ, "PYTHONPATH": f"{site}{os.pathsep}{ROOT}"}
     done = subprocess.run(

@@ -171,7 +171,8 @@ def test_check_prints_the_values_and_runs_nothing(tmp_path: Path, capsys: pytest
 
 
 def test_help_needs_no_torch_and_shows_the_backbones_flags() -> None:
-    code = "import sys; from pmi_cl.cli import main; code = main(sys.argv[1:]); print('torch' in sys.modules); sys.exit(code)"
+    code = "import sys; from pmi_cl.cli import main; code = main(sys.argv[1:]); "
+    code += "print('torch' in sys.modules); sys.exit(code)"
     words = [sys.executable, "-c", code, "invert", "--help", "--backbone", "clip-vit-b-16"]
     began = processor_seconds()
     done = subprocess.run(words, capture_output=True, text=True, cwd=ROOT)

@@ -127,6 +127,10 @@ IMPORT_ALL = """
 import contextlib, importlib, io, json, logging, os, random, signal, sys, warnings
 import numpy, torch
 
+TOP = ("models", "datasets", "utils", "inversion", "backbones", "benchmarks", "tests")
+HEAVY = ("matplotlib", "tensorboard", "torchvision", "PIL", "open_clip", "huggingface_hub")
+loggers = logging.root.manager.loggerDict
+
 def surroundings():
     return {
         "folder": os.getcwd(),
@@ -135,10 +139,10 @@ def surroundings():
         "torch numbers": torch.random.get_rng_state().sum().item(),
         "numpy numbers": str(numpy.random.get_state()[1].sum()),
         "python numbers": hash(random.getstate()),
-        "logging": [logging.root.level, logging.root.handlers, sorted(name for name in logging.root.manager.loggerDict if "pmi" in name)],
+        "logging": [logging.root.level, logging.root.handlers, sorted(name for name in loggers if "pmi" in name)],
         "signals": [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)],
-        "torch": [torch.get_num_threads(), torch.get_default_dtype(), torch.backends.cudnn.benchmark, torch.is_grad_enabled(),
-                  torch.are_deterministic_algorithms_enabled()],
+        "torch": [torch.get_num_threads(), torch.get_default_dtype(), torch.backends.cudnn.benchmark,
+                  torch.is_grad_enabled(), torch.are_deterministic_algorithms_enabled()],
         "hooks": [sys.excepthook, sys.meta_path[:]],
     }
 
@@ -150,8 +154,8 @@ after = surroundings()
 print(json.dumps({
     "changed": [name for name in before if before[name] != after[name]],
     "said": said.getvalue(),
-    "top": [name for name in ("models", "datasets", "utils", "inversion", "backbones", "benchmarks", "tests") if name in sys.modules],
-    "heavy": [name for name in ("matplotlib", "tensorboard", "torchvision", "PIL", "open_clip", "huggingface_hub") if name in sys.modules],
+    "top": [name for name in TOP if name in sys.modules],
+    "heavy": [name for name in HEAVY if name in sys.modules],
     "files": [path for folder in (os.getcwd(), os.environ["HOME"]) for path in os.listdir(folder)],
 }))
 """
@@ -193,7 +197,8 @@ def test_what_help_needs_is_imported_without_torch(tmp_path: Path) -> None:
     light += ["utils.arguments.command_line", "utils.arguments.presets", "utils.arguments.run_options"]
     light += ["utils.records.run_record", "utils.records.checkpoints"]
     light += ["utils.run.host", "utils.run.runner", "utils.run.preflight"]
-    code = "import importlib, sys; [importlib.import_module('pmi_cl.' + name) for name in sys.argv[1:]]; print('torch' in sys.modules)"
+    code = "import importlib, sys; [importlib.import_module('pmi_cl.' + name) for name in sys.argv[1:]]; "
+    code += "print('torch' in sys.modules)"
     assert in_a_fresh_process(code, *light, folder=tmp_path) == "False\n"
 
 

@@ -64,7 +64,10 @@ def test_an_absurd_size_is_refused_in_one_line(method: str, tmp_path: Path, caps
 
 # A lack of memory.
 
-TORCH_SAYS = "[enforce fail at alloc_cpu.cpp:121] . DefaultCPUAllocator: can't allocate memory: you tried to allocate 40000000000000 bytes."
+TORCH_SAYS = (
+    "[enforce fail at alloc_cpu.cpp:121] . DefaultCPUAllocator: can't allocate memory: "
+    "you tried to allocate 40000000000000 bytes."
+)
 
 
 @pytest.mark.parametrize(
@@ -169,7 +172,8 @@ def test_a_real_lack_of_memory_ends_in_one_line(tmp_path: Path) -> None:
     assert done.returncode == 1, done.stderr
     said = done.stderr.splitlines()[-1]
     assert said.startswith(
-        "pmi-cl: error: out of memory in task 2, before its first epoch: start again with a lower --inv_batch (20000) or"
+        "pmi-cl: error: out of memory in task 2, before its first epoch: "
+        "start again with a lower --inv_batch (20000) or"
     )
     assert "Traceback" not in done.stderr
     assert results_in(folder_of(tmp_path, "pmi_rdfcil", "limited"))["status"] == "failed"

@@ -72,8 +72,9 @@ def test_a_run_trains_without_torchs_compiler() -> None:
 import sys, tempfile
 from pmi_cl.cli import main
 with tempfile.TemporaryDirectory() as folder:
-    words = ["--model", "sgd", "--dataset", "seq-digits", "--n_epochs", "1", "--train_per_class", "4", "--batch_size", "4"]
-    code = main([*words, "--results_path", folder, "--stop_after", "1", "--tensorboard", "0", "--num_threads", "1"])
+    words = ["--model", "sgd", "--dataset", "seq-digits", "--n_epochs", "1", "--train_per_class", "4"]
+    words += ["--batch_size", "4", "--results_path", folder]
+    code = main([*words, "--stop_after", "1", "--tensorboard", "0", "--num_threads", "1"])
 print(code, "torch._dynamo" in sys.modules)
 """
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)

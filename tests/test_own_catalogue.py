@@ -23,7 +23,11 @@ from pmi_cl.datasets.seq_digits import SeqDigits
 from pmi_cl.models.resnet.sgd import Sgd
 
 BACKBONES = {"own-net": "own_net"}
-MISTAKES = {"ValueError": ValueError("a mistake"), "KeyboardInterrupt": KeyboardInterrupt(), "OSError": OSError(28, "No space left")}
+MISTAKES = {
+    "ValueError": ValueError("a mistake"),
+    "KeyboardInterrupt": KeyboardInterrupt(),
+    "OSError": OSError(28, "No space left"),
+}
 
 
 class Mistaken(Sgd):

@@ -253,10 +253,12 @@ def test_a_list_that_does_not_fit_the_folder(
 
 def test_checking_a_published_set_needs_no_torch(pristine: Path) -> None:
     program = (
-        "import sys; from types import SimpleNamespace as N; from pmi_cl.datasets import seq_cub200, seq_imagenet_r, seq_tinyimg;"
+        "import sys; from types import SimpleNamespace as N; "
+        "from pmi_cl.datasets import seq_cub200, seq_imagenet_r, seq_tinyimg;"
         f"args = N(base_path={str(pristine)!r}, split='official'); seq_tinyimg.SeqTinyImageNet.check(args);"
         "seq_cub200.SeqCub200.check(args);"
-        "args.split, args.allow_other_split = 'proof', True; seq_imagenet_r.SeqImageNetR.check(args); print('torch' in sys.modules)"
+        "args.split, args.allow_other_split = 'proof', True; seq_imagenet_r.SeqImageNetR.check(args); "
+        "print('torch' in sys.modules)"
     )
     root = Path(__file__).resolve().parent.parent
     run = subprocess.run([sys.executable, "-c", program], cwd=root, capture_output=True, text=True, check=True)

@@ -115,7 +115,8 @@ def test_a_method_of_ones_own(tmp_path: Path) -> None:
     assert re.search(r"cautious +Fine-tuning that slows down task by task\.", run(["main.py", "--list"]))
     assert "--lr FLOAT" in run(["main.py", "--help", "--model", "cautious"])
     (command,) = re.findall(r"`python (main\.py --model cautious [^`]*)`", README)
-    small = "--n_classes 4 --n_tasks 2 --train_per_class 12 --num_threads 1 --run_name mine --lr 0.02 --lr_milestones 0.5 --lr_gamma 0.5"
+    small = "--n_classes 4 --n_tasks 2 --train_per_class 12 --num_threads 1 --run_name mine"
+    small += " --lr 0.02 --lr_milestones 0.5 --lr_gamma 0.5"
     out = run([*shlex.split(command), *small.split()])
     assert "cautious on seq-digits, seed 0: A_2 = " in out
     folder = checkout / "runs" / "cautious" / "seq-digits" / "mine"

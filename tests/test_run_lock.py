@@ -45,7 +45,8 @@ def test_a_run_that_dies_has_lost_no_task(killed: Path, tmp_path: Path, capsys: 
         for control in ([], ["--check"]):
             capsys.readouterr()
             assert main(["--resume", str(killed), *control]) == 2
-            said = f"pmi-cl: error: {killed} is being run by another process: wait for its end, or stop it, then --resume goes on\n"
+            said = f"pmi-cl: error: {killed} is being run by another process: "
+            said += "wait for its end, or stop it, then --resume goes on\n"
             assert capsys.readouterr() == ("", said)
     assert main(["--resume", str(killed)]) == 0
     _, whole = quick("sgd", tmp_path, "whole", "--savecheck", "none")

@@ -120,7 +120,8 @@ def test_the_first_step_comes_soon_after_torch(cifar100_dir: Path, tmp_path: Pat
 @pytest.mark.parametrize(("model", "backbone", "needs"), [("sgd", "resnet20", False), ("vpt", "clip-tiny", True)])
 def test_open_clip_is_imported_by_runs_on_a_clip_alone(model: str, backbone: str, needs: bool, tmp_path: Path) -> None:
     """It costs more than torch itself."""
-    code = "import sys; from pmi_cl.cli import main; code = main(sys.argv[1:]); print('open_clip' in sys.modules); sys.exit(code)"
+    code = "import sys; from pmi_cl.cli import main; code = main(sys.argv[1:]); "
+    code += "print('open_clip' in sys.modules); sys.exit(code)"
     small = [
         "--train_per_class",
         "2",
