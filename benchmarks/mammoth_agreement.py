@@ -33,7 +33,8 @@ SETTINGS = {
     "seq-digits": "--model pmi_rdfcil --dataset seq-digits --model_config best"
     " --buffer_images 100 --inv_batch 100 --inv_steps 40 --cont_epochs 10 --n_epochs 10",
     "seq-cifar100": "--model pmi_rdfcil --dataset seq-cifar100 --backbone resnet20 --model_config best"
-    f" --buffer_images 200 --inv_batch 200 --inv_steps 150 --cont_epochs 20 --n_epochs 20 --batch_size 32 --lr 0.1 {REPLAY}",
+    f" --buffer_images 200 --inv_batch 200 --inv_steps 150 --cont_epochs 20 --n_epochs 20"
+    f" --batch_size 32 --lr 0.1 {REPLAY}",
 }
 OURS = {  # what cuts CIFAR-100 down in our runner; Mammoth gets files that are cut down already
     "seq-digits": "",

@@ -112,7 +112,8 @@ def _starts(record: Row) -> str:
     error = 0.5 / size["images"] ** 0.5
     title = (
         f"Every start: {size['pmi_steps']} PMI steps a layer where there is PMI, "
-        f"{size['full_steps']} full-model steps; loss = MSE + 0.1 KL, judged in fp32; standard error of an agreement at most {error:.3f}"
+        f"{size['full_steps']} full-model steps; loss = MSE + 0.1 KL, judged in fp32; "
+        f"standard error of an agreement at most {error:.3f}"
     )
     return _table(title, "start", ((row["start"], row) for row in rows), _START_COLUMNS)
 

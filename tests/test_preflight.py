@@ -193,7 +193,7 @@ def test_a_disk_that_is_read_only_or_full(tmp_path, options, says):
     mount = ["unshare", "-rm", "sh", "-c", f'mount -t tmpfs -o {options} none "$0" && exec "$@"', str(tmp_path)]
     if shutil.which("unshare") is None or subprocess.run([*mount, "true"], capture_output=True, check=False).returncode:
         pytest.skip("this machine lets no test mount a disk of its own")
-    code = "import sys; from pathlib import Path; from pmi_cl.machine.disk import check_writable as c; c(Path(sys.argv[1]))"
+    code = "import pathlib, sys; from pmi_cl.machine.disk import check_writable as c; c(pathlib.Path(sys.argv[1]))"
     found = subprocess.run(
         [*mount, sys.executable, "-c", code, str(tmp_path)], capture_output=True, text=True, check=False
     )

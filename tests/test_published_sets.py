@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import shutil
 import subprocess
 import sys
 from dataclasses import replace
@@ -196,6 +197,23 @@ def test_rapfs_list_without_its_stray_file(
     monkeypatch.setattr(imagenet_r_files, "RAPF_LIST", one)
     dataset = build(SeqImageNetR, tmp_path, image_size=8, split="rapf", class_order="natural")
     assert dataset.test.labels.tolist() == [WNIDS.index(file.partition("/")[0]) for file in files["test"]]
+
+
+def test_a_list_that_does_not_fit_the_folder(
+    coda: dict[str, list[tuple[str, int]]], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for wnid in WNIDS[:5]:
+        shutil.rmtree(tmp_path / "imagenet-r" / wnid)
+    with pytest.raises(
+        UserError,
+        match=r"^15 of the 600 images of CODA-Prompt's lists are not in .*/imagenet-r: n0\S+, n0\S+, n0\S+, \.\.\.;",
+    ):
+        SeqImageNetR.check(SimpleNamespace(base_path=str(tmp_path)))
+    write(tmp_path / "imagenet-r_test.yaml", "something else")
+    with pytest.raises(
+        UserError, match=r"imagenet-r_test.yaml is damaged .*delete it, and the next run downloads https://raw"
+    ):
+        SeqImageNetR.check(SimpleNamespace(base_path=str(tmp_path)))
 
 
 def test_templates_and_prompts() -> None:
