@@ -1,1 +1,1 @@
-"""Benchmarks of a checkout: ``python benchmarks/inversion.py``; they are not part of the installed package."""
+"""Benchmarks of a checkout, no part of the package: ``python benchmarks/inversion.py``."""

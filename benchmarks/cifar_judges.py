@@ -1,4 +1,7 @@
-"""Trains and caches the two networks of the inversion benchmark: A, which is inverted, and B, which judges A's images independently."""
+"""Train and cache the two networks of the inversion benchmark.
+
+Network A is inverted. Network B judges the images of A independently.
+"""
 
 from __future__ import annotations
 
@@ -23,12 +26,15 @@ CLASS_ORDER = "np1993"  # the ten classes are the first of this order, as in the
 
 @dataclass(frozen=True)
 class JudgeSettings:
-    """How both networks are trained; they differ in their seed alone (weights, order of the images, augmentation).
+    """The training of both networks. They differ in their seed alone: weights, order, augmentation.
 
     Attributes:
         backbone: a function of :mod:`pmi_cl.backbones.resnet_cifar`.
-        epochs: over all training images. ``images``: training images of each class. ``batch``: images a step.
-        lr: highest rate of the one cycle (a fifth of the steps up, the rest down to 0 by a cosine). ``weight_decay``: of SGD.
+        epochs: over all training images.
+        images: training images of each class.
+        batch: images a step.
+        lr: the highest rate: a fifth of the steps up, the rest down to 0 by a cosine.
+        weight_decay: of SGD.
     """
 
     backbone: str = "resnet32"
@@ -41,14 +47,18 @@ class JudgeSettings:
 
 @dataclass(frozen=True)
 class Judge:
-    """A trained network in evaluation mode and its accuracy on the test images, a share of 1."""
+    """A trained network in evaluation mode and its accuracy on the test images, from 0 to 1."""
 
     network: ResNetCifar
     accuracy: float
 
 
 def load_cifar(folder: Path, images: int, offline: bool = False) -> SeqCifar100:
-    """The ten classes as one task, ``images`` training images of each. Raises UserError when the files are missing or damaged."""
+    """Load the ten classes as one task, ``images`` training images of each.
+
+    Raises:
+        UserError: the files are missing or damaged.
+    """
     args = SimpleNamespace(
         base_path=str(folder),
         offline=offline,
@@ -64,7 +74,7 @@ def load_cifar(folder: Path, images: int, offline: bool = False) -> SeqCifar100:
 def obtain_judge(
     data: SeqCifar100, settings: JudgeSettings, seed: int, folder: Path, say: Callable[[str], None]
 ) -> Judge:
-    """The network of this seed: from ``folder`` where it was trained before, else trained and left there."""
+    """Return the network of a seed: read from ``folder``, or trained and left there."""
     named = {"network": "judge", "seed": seed, **asdict(settings)}
     path = folder / f"{settings.backbone}-{settings.epochs}-epochs-{settings.images}-images-seed-{seed}.pt"
     network = _new_network(settings.backbone, seed)
@@ -81,7 +91,10 @@ def obtain_judge(
 
 
 def measure_accuracy(network: ResNetCifar, data: SeqCifar100) -> float:
-    """The share of the test images whose class the network names; it is left in evaluation mode."""
+    """Return the share of the test images whose class is recognised.
+
+    Leave the network in evaluation mode.
+    """
     network.eval()
     with torch.no_grad():
         right = [network(images).argmax(1) == labels for images, labels in data.plain_batches(0, "test")]
@@ -99,7 +112,7 @@ def _new_network(backbone: str, seed: int) -> ResNetCifar:
 def _train(
     network: ResNetCifar, data: SeqCifar100, settings: JudgeSettings, seed: int, say: Callable[[str], None]
 ) -> None:
-    """SGD with Nesterov's momentum over random crops and mirror images."""
+    """Train by SGD with Nesterov's momentum on random crops and mirror images."""
     network.train()
     steps = settings.epochs * (len(data.train.labels) // settings.batch)
     optimizer = torch.optim.SGD(
@@ -116,11 +129,12 @@ def _train(
             schedule.step()
         if (epoch + 1) % 10 == 0 or epoch + 1 == settings.epochs:
             say(
-                f"network of seed {seed}: epoch {epoch + 1} of {settings.epochs}, training loss {float(loss.detach()):.3f}"
+                f"network of seed {seed}: epoch {epoch + 1} of {settings.epochs}, "
+                f"training loss {float(loss.detach()):.3f}"
             )
 
 
 def _shuffled(count: int, batch: int, seed: int, epoch: int) -> list[Tensor]:
-    """Row numbers in random order, in whole batches."""
+    """Yield row numbers in random order, in whole batches."""
     order = torch.randperm(count, generator=seeded(seed, "order", epoch))
     return list(order[: count // batch * batch].split(batch))

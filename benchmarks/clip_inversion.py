@@ -1,8 +1,11 @@
-"""Benchmark of inversion on a CLIP's image tower: a step against the bare tower, bfloat16, PMI, full and SMI side by side, memory.
+"""Benchmark of inversion on a CLIP's image tower: the time of a step, three recipes, memory.
 
-Run from a checkout in which the package is installed: ``python benchmarks/clip_inversion.py [--json FILE]``. Weights are random and
-statistics those of random images: what a step costs depends on neither. On a CPU the seconds are CPU seconds, and those of whole recipes
-follow from the seconds of their steps; on a GPU they are the device's.
+    python benchmarks/clip_inversion.py [--json FILE]
+
+A step is timed against the bare tower and in bfloat16; PMI, full inversion and SMI stand side by
+side. Run it from a checkout in which the package is installed. Weights are random and statistics
+those of random images: the cost of a step depends on neither. On a CPU the seconds are CPU seconds,
+and those of whole recipes follow from the seconds of their steps. On a GPU they are the device's.
 """
 
 from __future__ import annotations
@@ -29,7 +32,7 @@ RATIOS = (
 
 
 def parse(argv: Sequence[str] | None = None) -> argparse.Namespace:
-    """The command line. Raises UserError for values that cannot be."""
+    """Read the command line. Raises UserError for values that cannot be."""
     parser = argparse.ArgumentParser(prog="benchmarks/clip_inversion.py", description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--json", type=Path, metavar="FILE", help="also write everything that was measured to FILE")
     parser.add_argument(
@@ -64,7 +67,11 @@ def parse(argv: Sequence[str] | None = None) -> argparse.Namespace:
 
 
 def run(args: argparse.Namespace) -> dict[str, Any]:
-    """Everything that was asked for, as plain data. Raises UserError for an unknown backbone or device."""
+    """Measure everything that was asked for. Return plain data.
+
+    Raises:
+        UserError: the backbone or the device is unknown.
+    """
     import torch
 
     from pmi_cl.benchmarks import clip_steps
@@ -86,7 +93,7 @@ def run(args: argparse.Namespace) -> dict[str, Any]:
 
 
 def _memory_in_a_fresh_process(args: argparse.Namespace) -> dict[str, Any]:
-    """What the steps' measurement holds would count otherwise."""
+    """Measure memory where what the measurement of steps holds does not count."""
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "memory.json"
         words = [
@@ -106,12 +113,12 @@ def _memory_in_a_fresh_process(args: argparse.Namespace) -> dict[str, Any]:
 
 
 def say(line: str) -> None:
-    """Progress, kept out of the report."""
+    """Print progress to stderr, outside of the report."""
     print(line, file=sys.stderr, flush=True)
 
 
 def report(record: dict[str, Any]) -> str:
-    """The record as tables for people."""
+    """Return the record as tables."""
     lines = [f"{record['settings']['backbone']}, {record['settings']['images']} images, {record['settings']['device']}"]
     lines += [
         f"  {name:<28} {row['seconds_per_image'] * 1e3:10.2f} ms per image" for name, row in record["loops"].items()
@@ -126,7 +133,8 @@ def report(record: dict[str, Any]) -> str:
     )
     if "matmul" in record:
         lines.append(
-            f"share of the measured bf16 matmul peak: {record['matmul']['share']:.2f} of {record['matmul']['tflops']:.0f} TFLOP/s"
+            f"share of the measured bf16 matmul peak: {record['matmul']['share']:.2f} "
+            f"of {record['matmul']['tflops']:.0f} TFLOP/s"
         )
     lines += [
         f"whole {name}: {row['seconds_per_image']:.2f} s per image" for name, row in record.get("whole", {}).items()
@@ -135,7 +143,7 @@ def report(record: dict[str, Any]) -> str:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """The command; 0, or 2 for a user's mistake."""
+    """Run the command. Return 0, or 2 for a user's mistake."""
     try:
         args = parse(argv)
         record = run(args)

@@ -1,4 +1,7 @@
-"""What one step costs on a CLIP's image tower, loops taking turns, and what the three recipes of Table 8 cost by it."""
+"""Measure one step on a CLIP's image tower, and what the three recipes of Table 8 cost by it.
+
+The loops take turns, so that other work on the machine falls on all of them.
+"""
 
 from __future__ import annotations
 
@@ -50,7 +53,9 @@ RECIPES = {
 
 @dataclass(frozen=True, eq=False)
 class ClipBench:
-    """The image tower above its patch convolution, statistics of random images, and as many random targets as images."""
+    """The image tower above its patch convolution, statistics of random images, one random target
+    per image.
+    """
 
     network: ClipNetwork
     moments: list[TokenMoments]
@@ -63,11 +68,11 @@ class ClipBench:
 
     @property
     def images(self) -> int:
-        """Inverted together."""
+        """Return how many images are inverted together."""
         return len(self.targets)
 
     def frozen(self, dtype: torch.dtype, statistics: bool = True) -> TokenNetwork:
-        """The tower as the engine runs it; made once."""
+        """Return the tower as the engine runs it. It is made once."""
         key = (dtype, statistics)
         if key not in self._towers:
             moments = self.moments if statistics else ()
@@ -77,7 +82,7 @@ class ClipBench:
         return self._towers[key]
 
     def inversion(self, config: InversionConfig, dtype: torch.dtype) -> Inversion:
-        """Of all targets at once."""
+        """Return an inversion of all targets at once."""
         config, shape = replace(config, batch=self.images, precision=dtype), self.start.shape[1:]
         return Inversion(
             Problem(self.frozen(dtype), config, image_shape=(shape[0], shape[1], shape[2]), targets=self.targets)
@@ -103,11 +108,11 @@ def prepare(backbone: str, images: int, device: torch.device) -> ClipBench:
     return ClipBench(network, moments, targets, start)
 
 
-# --- loops --------------------------------------------------------------------------------------------------------------------
+# Loops.
 
 
 def bare(run: Callable[[Tensor], Tensor], start: Tensor) -> Callable[[], None]:
-    """Forward and backward to the input of what ``run`` computes, and nothing else."""
+    """Return a loop of ``run`` forward and backward to its input, and nothing else."""
     x = start.clone().requires_grad_()
 
     def step() -> None:
@@ -118,7 +123,7 @@ def bare(run: Callable[[Tensor], Tensor], start: Tensor) -> Callable[[], None]:
 
 
 def open_clips(bench: ClipBench, dtype: torch.dtype) -> Callable[[Tensor], Tensor]:
-    """The tower of open_clip's own modules, all of it in ``dtype``."""
+    """Return the tower of open_clip's own modules, all of it in ``dtype``."""
     pieces = nn.ModuleList(copy.deepcopy(bench.network.pieces()[1:])).to(dtype)
 
     def run(x: Tensor) -> Tensor:
@@ -131,7 +136,7 @@ def open_clips(bench: ClipBench, dtype: torch.dtype) -> Callable[[Tensor], Tenso
 
 
 def engine(inversion: Inversion, warm_up: int = 1) -> Callable[[], object]:
-    """The next step of an inversion that never ends."""
+    """Return a loop that takes the next step of an inversion that never ends."""
     steps = inversion.run()
     for _ in range(warm_up):
         next(steps)
@@ -139,7 +144,10 @@ def engine(inversion: Inversion, warm_up: int = 1) -> Callable[[], object]:
 
 
 def sweep(bench: ClipBench, dtype: torch.dtype) -> Callable[[], None]:
-    """One PMI step on every piece, from the top down, each the next one of a descent of its own."""
+    """Return a loop of one PMI step on every piece, from the top down.
+
+    Each step is the next one of a descent of its own.
+    """
     network, value, steps = bench.frozen(dtype), bench.start, []
     for layer, prior in enumerate(network.input_moments):
         assert prior is not None
@@ -158,16 +166,16 @@ def sweep(bench: ClipBench, dtype: torch.dtype) -> Callable[[], None]:
 
 
 def smi(bench: ClipBench, dtype: torch.dtype, prunings: int) -> Callable[[], object]:
-    """A step after so many prunings, from then on the same for ever."""
+    """Return a loop of the steps after so many prunings. From then on all steps are the same."""
     pruning = PruningConfig(at=tuple(range(1, prunings + 1)))
     return engine(bench.inversion(replace(PAPER, start="noise", steps=10**6, pruning=pruning), dtype), prunings + 1)
 
 
-# --- measurements -------------------------------------------------------------------------------------------------------------
+# Measurements.
 
 
 def measure(bench: ClipBench, rounds: int, compiled: bool, say: Callable[[str], None]) -> dict[str, Any]:
-    """Seconds of every loop, the ratios that are asked for, and what the recipes cost by them."""
+    """Return the seconds of every loop, the ratios asked for, and the cost of the recipes."""
     endless = replace(PAPER, start="noise", steps=10**6)
     precisions = {"fp32": torch.float32, "bf16": torch.bfloat16}
     loops: dict[str, Callable[[], object]] = {}
@@ -194,7 +202,7 @@ def measure(bench: ClipBench, rounds: int, compiled: bool, say: Callable[[str], 
 
 
 def _waited(loop: Callable[[], object], device: torch.device) -> Callable[[], object]:
-    """The loop until the device is through with it."""
+    """Return the loop with a wait until the device is through with it."""
     if device.type != "cuda":
         return loop
 
@@ -217,7 +225,10 @@ def _ratios(seconds: dict[str, float]) -> dict[str, float]:
 
 
 def _recipes(bench: ClipBench, seconds: dict[str, float], left: list[int]) -> dict[str, dict[str, float]]:
-    """Seconds per image of whole recipes in bfloat16, from the seconds of their steps, and their step-equivalents."""
+    """Return the seconds per image of whole recipes in bfloat16 and their step-equivalents.
+
+    Both follow from the seconds of the steps.
+    """
     full = seconds["full bf16"]
     smi_at = [*PruningConfig().at, SMI_STEPS]
     smi_seconds = smi_at[0] * full
@@ -240,7 +251,7 @@ def _recipes(bench: ClipBench, seconds: dict[str, float], left: list[int]) -> di
 
 
 def _smi_equivalents(bench: ClipBench, left: list[int]) -> float:
-    """By floating-point operations; the four passes that decide are left out."""
+    """Return step-equivalents by floating-point operations, without the four passes that decide."""
     network = bench.frozen(torch.float32)
 
     def count(patches: int | None) -> int:
@@ -254,7 +265,9 @@ def _smi_equivalents(bench: ClipBench, left: list[int]) -> float:
 
 
 def matmul_share(bench: ClipBench, seconds: dict[str, float], side: int = 8192) -> dict[str, float]:
-    """The device's bfloat16 matrix product, measured, and the share of it that a full-model step reaches."""
+    """Measure the device's bfloat16 matrix product, and the share of it that a full-model step
+    reaches.
+    """
     one, other = (torch.randn(side, side, device=bench.start.device, dtype=torch.bfloat16) for _ in range(2))
     times = []
     for _ in range(20):
@@ -273,7 +286,10 @@ def matmul_share(bench: ClipBench, seconds: dict[str, float], side: int = 8192) 
 
 
 def peak_memory(bench: ClipBench) -> float:
-    """MiB at the most in a step of every stage, all images together, in float32; on a CPU of the whole process."""
+    """Return the most MiB in a step of every stage, all images together, in float32.
+
+    On a CPU it is that of the whole process.
+    """
     inversion = bench.inversion(replace(PAPER, steps=2, pmi=replace(PAPER.pmi, steps=1)), torch.float32)
     gauge = MemoryGauge(bench.start.device)
     gauge.reset()
@@ -283,7 +299,10 @@ def peak_memory(bench: ClipBench) -> float:
 
 
 def run_recipes(bench: ClipBench, share: float, say: Callable[[str], None]) -> dict[str, dict[str, Any]]:
-    """The three recipes to the end in bfloat16, ``share`` of their steps: what they cost and the loss they end with."""
+    """Run ``share`` of the steps of the three recipes in bfloat16.
+
+    Return their costs and last losses.
+    """
     found: dict[str, dict[str, Any]] = {}
     for name, config in RECIPES.items():
         say(f"running {name}")

@@ -1,4 +1,7 @@
-"""Part ``equal_loss``: the time from every start to the loss that the naive loop reaches from white noise, judged in float32."""
+"""Part ``equal_loss``: the time from every start to the loss that the naive loop reaches.
+
+The naive loop starts from white noise. Losses are judged in float32.
+"""
 
 from __future__ import annotations
 
@@ -31,11 +34,13 @@ class Point:
 
 
 def measure(bench: Workbench, ways: list[Way], alpha: float, say: Callable[[str], None]) -> dict[str, Any]:
-    """The naive loop's curve and, for every start and way, the seconds and steps to the loss where that curve ends.
+    """Return the naive loop's curve and, for every start and way, seconds and steps to its last
+    loss.
 
-    The rule, fixed beforehand: the loss to reach is the naive loop's after ``size.naive_steps`` steps; its losses after a third and two
-    thirds of them are reported beside it. Rates and Adam's decays are the same everywhere but in the row that says otherwise. Judging
-    and compiling are not counted. ``alpha`` weighs the statistics.
+    The rule was fixed beforehand: the loss to reach is the naive loop's after ``size.naive_steps``
+    steps. Its losses after a third and two thirds of them are reported beside it. Rates and Adam's
+    decays are the same everywhere but in the row that says otherwise. Judging and compiling are not
+    counted. ``alpha`` weighs the statistics.
     """
     noise = white_noise((bench.size.images, *IMAGE_SHAPE), seeded(bench.seed, "start", 0, -1))  # the engine's own draw
     say(f"equal loss, alpha {alpha:g}: the naive loop")
@@ -55,7 +60,7 @@ def measure(bench: Workbench, ways: list[Way], alpha: float, say: Callable[[str]
 
 
 def _starts(bench: Workbench, way: Way, alpha: float) -> dict[str, InversionConfig]:
-    """Every start at the paper's settings, and four rows beyond them."""
+    """Return every start at the paper's settings, and four rows beyond them."""
     base = replace(bench.config(way, alpha), steps=PATIENCE * bench.size.naive_steps)
     pmi = PmiConfig(steps=bench.size.pmi_steps)
     few = max(1, bench.size.pmi_steps // 10)
@@ -87,7 +92,10 @@ def _run(
     aims: list[float],
     alpha: float,
 ) -> dict[str, Any]:
-    """One start until the last aim is reached or patience is lost, and what it took beside what the naive loop took."""
+    """Run one start until the last aim is reached or patience is lost.
+
+    Return its cost beside the naive loop's.
+    """
     inversion = bench.inversion(config, way)
     first_steps = warm_up(inversion, noise)
     layer_steps = inversion.total_steps - config.steps
@@ -107,7 +115,10 @@ def _run(
 
 
 def _ratios(naive: Sequence[Point], curve: Sequence[Point], aim: float) -> dict[str, float | None]:
-    """How many times as long the naive loop took to a loss, in CPU seconds and on the wall; None where ``curve`` never gets there."""
+    """Return how many times as long the naive loop took to a loss, in CPU seconds and on the wall.
+
+    It is None where ``curve`` never gets there.
+    """
     slow, fast = _first(naive, aim), _first(curve, aim)
     if slow is None or fast is None:
         return {"loss_to_reach": aim, "ratio": None, "wall_ratio": None}
@@ -123,5 +134,5 @@ def _first(curve: Sequence[Point], loss: float) -> Point | None:
 
 
 def _last(curve: Sequence[Point], steps: int) -> Point:
-    """The last judged point at or before so many steps."""
+    """Return the last judged point at or before so many steps."""
     return next((point for point in reversed(curve) if point.steps <= steps), curve[0])

@@ -1,7 +1,10 @@
-"""Benchmark of the inversion engine on ten CIFAR-100 classes: speed of a step, time to an equal loss, what every start gives.
+"""Benchmark of the inversion engine on ten CIFAR-100 classes.
 
-Run from a checkout in which the package is installed: ``python benchmarks/inversion.py [--json FILE]``. The first run trains two networks
-(about eight minutes each on one core) and keeps them in ``--work``.
+    python benchmarks/inversion.py [--json FILE]
+
+It measures the speed of a step, the time to an equal loss, and what every start gives. Run it from
+a checkout in which the package is installed. The first run trains two networks, about eight minutes
+each on one core, and keeps them in ``--work``.
 """
 
 from __future__ import annotations
@@ -19,7 +22,7 @@ PARTS = ("per_step", "equal_loss", "starts")
 
 
 def parse(argv: Sequence[str] | None = None) -> argparse.Namespace:
-    """The command line. Raises UserError for values that cannot be."""
+    """Read the command line. Raises UserError for values that cannot be."""
     parser = argparse.ArgumentParser(prog="benchmarks/inversion.py", description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--json", type=Path, metavar="FILE", help="also write everything that was measured to FILE")
     parser.add_argument(
@@ -66,12 +69,16 @@ def parse(argv: Sequence[str] | None = None) -> argparse.Namespace:
 
 
 def say(line: str) -> None:
-    """Progress, kept out of the report."""
+    """Print progress to stderr, outside of the report."""
     print(line, file=sys.stderr, flush=True)
 
 
 def run(args: argparse.Namespace) -> dict[str, Any]:
-    """Everything that was asked for, as plain data. Raises UserError when CIFAR-100 is not there."""
+    """Measure everything that was asked for. Return plain data.
+
+    Raises:
+        UserError: CIFAR-100 is not there.
+    """
     import torch
 
     from pmi_cl.benchmarks import equal_loss, start_quality, step_time
@@ -104,7 +111,7 @@ def run(args: argparse.Namespace) -> dict[str, Any]:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """The command; 0, or 2 for a user's mistake."""
+    """Run the command. Return 0, or 2 for a user's mistake."""
     from pmi_cl.benchmarks.report import report
 
     try:

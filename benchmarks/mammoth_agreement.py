@@ -1,11 +1,14 @@
-"""Whether PMI + CFS ends inside Mammoth where it ends in our own runner: the same settings, images, order of classes and seeds.
+"""Compare PMI + CFS inside Mammoth and in our own runner: the same settings, images, orders and
+seeds.
 
-python benchmarks/mammoth_agreement.py --mammoth_path DIR --data FOLDER [--seeds 0 1 2] [--json FILE]
+    python benchmarks/mammoth_agreement.py --mammoth_path DIR --data FOLDER \\
+        [--seeds 0 1 2] [--json FILE]
 
-Two runs of five tasks, much shortened. ``seq-digits`` is our data set in both: the bridge hands the method our own batches, so the
-accuracies have to be the same to the last digit. ``seq-cifar100`` is Mammoth's own data set inside Mammoth (its loader, its crops, its
-order of the batches) and ours in our runner: 10 classes of CIFAR-100 (--data holds cifar-100-python/) with 300 training and 100 test
-images each; there the two can agree only as well as two seeds do.
+Both run five tasks, much shortened. ``seq-digits`` is our data set in both: the bridge hands the
+method our own batches, so the accuracies have to be the same to the last digit. ``seq-cifar100`` is
+Mammoth's own data set inside Mammoth (its loader, its crops, its order of the batches) and ours in
+our runner: 10 classes of CIFAR-100 (--data holds cifar-100-python/) with 300 training and 100 test
+images each. There the two can agree only as well as two seeds do.
 """
 
 from __future__ import annotations
@@ -27,10 +30,11 @@ from typing import Any
 CLASSES, KEPT = 10, 300  # of CIFAR-100: the first classes, the first training images of each
 REPLAY = "--joint_batches 1 --lambda_all 1 --lambda_ce 0 --lambda_ft 0 --lambda_rkd 0.5"  # as best has it on digits
 SETTINGS = {
-    "seq-digits": "--model pmi_rdfcil --dataset seq-digits --model_config best --buffer_images 100 --inv_batch 100 --inv_steps 40"
-    " --cont_epochs 10 --n_epochs 10",
-    "seq-cifar100": "--model pmi_rdfcil --dataset seq-cifar100 --backbone resnet20 --model_config best --buffer_images 200 --inv_batch 200"
-    f" --inv_steps 150 --cont_epochs 20 --n_epochs 20 --batch_size 32 --lr 0.1 {REPLAY}",
+    "seq-digits": "--model pmi_rdfcil --dataset seq-digits --model_config best"
+    " --buffer_images 100 --inv_batch 100 --inv_steps 40 --cont_epochs 10 --n_epochs 10",
+    "seq-cifar100": "--model pmi_rdfcil --dataset seq-cifar100 --backbone resnet20 --model_config best"
+    f" --buffer_images 200 --inv_batch 200 --inv_steps 150 --cont_epochs 20 --n_epochs 20"
+    f" --batch_size 32 --lr 0.1 {REPLAY}",
 }
 OURS = {  # what cuts CIFAR-100 down in our runner; Mammoth gets files that are cut down already
     "seq-digits": "",
@@ -77,7 +81,10 @@ def main() -> int:
 
 
 def compare(args: argparse.Namespace, dataset: str) -> dict[str, Any]:
-    """Both sides for every seed: accuracy matrices, and the last row's mean (all classes have as many test images, but for the digits)."""
+    """Run both sides for every seed. Return accuracy matrices and the mean of their last rows.
+
+    All classes have equally many test images, except for the digits.
+    """
     rows: dict[str, Any] = {"dataset": dataset, "settings": SETTINGS[dataset], "ours only": OURS[dataset], "seeds": {}}
     for seed in args.seeds:
         with tempfile.TemporaryDirectory() as folder:
@@ -97,13 +104,15 @@ def compare(args: argparse.Namespace, dataset: str) -> dict[str, Any]:
 
 
 def same(ours: list[list[float]], mammoth: list[list[float]]) -> bool:
-    """Whether two matrices are one: the last bit of a per cent depends on what is multiplied first."""
+    """Return whether two matrices are equal but for rounding: the last bit depends on what is
+    multiplied first.
+    """
     pairs = zip(itertools.chain(*ours), itertools.chain(*mammoth), strict=True)
     return all(math.isclose(one, other, abs_tol=1e-9) for one, other in pairs)
 
 
 def ours(args: argparse.Namespace, dataset: str, seed: int, folder: Path) -> list[list[float]]:
-    """The class-IL matrix of our own runner."""
+    """Return the class-IL matrix of our own runner."""
     words = [
         *SETTINGS[dataset].split(),
         *OURS[dataset].split(),
@@ -121,7 +130,7 @@ def ours(args: argparse.Namespace, dataset: str, seed: int, folder: Path) -> lis
 
 
 def in_mammoth(args: argparse.Namespace, dataset: str, seed: int, folder: Path) -> list[list[float]]:
-    """The same of Mammoth's runner."""
+    """Return the class-IL matrix of Mammoth's runner."""
     if dataset == "seq-cifar100":
         cut_down(args.data, folder)
     folders = {"base_path": "data", "results_path": "results", "checkpoint_path": "checkpoints"}
@@ -134,7 +143,7 @@ def in_mammoth(args: argparse.Namespace, dataset: str, seed: int, folder: Path) 
 
 
 def process(args: argparse.Namespace, folder: Path, words: list[str]) -> str:
-    """What a Python process prints, which has to go well."""
+    """Run a Python process and return what it prints. It must succeed."""
     root = str(Path(__file__).resolve().parent.parent)
     environment = {**os.environ, "OMP_NUM_THREADS": str(args.threads), "OMP_WAIT_POLICY": "PASSIVE", "PYTHONPATH": root}
     done = subprocess.run(
@@ -146,7 +155,7 @@ def process(args: argparse.Namespace, folder: Path, words: list[str]) -> str:
 
 
 def cut_down(data: Path, folder: Path) -> None:
-    """The first classes of CIFAR-100 and the first images of each as files that torchvision reads."""
+    """Write the first classes and images of CIFAR-100 as files that torchvision reads."""
     from pmi_cl.benchmarks.mammoth_training import write_cifar
     from pmi_cl.datasets.files.cifar100_files import read_file
 
@@ -161,13 +170,13 @@ def cut_down(data: Path, folder: Path) -> None:
 
 
 def mammoth_commit(path: str) -> str:
-    """The commit of the checkout."""
+    """Return the commit of the checkout."""
     command = ["git", "-C", path, "log", "-1", "--format=%h"]
     return subprocess.run(command, capture_output=True, text=True, check=False).stdout.strip()
 
 
 def run_child(argv: list[str]) -> int:
-    """Mammoth's ``main.py``, whose CIFAR-100 has fewer classes here."""
+    """Run Mammoth's ``main.py`` with fewer classes of CIFAR-100."""
     path, dataset, threads, *words = argv
     import torch
 

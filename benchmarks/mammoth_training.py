@@ -1,12 +1,14 @@
-"""How fast fine-tuning is in our runner and in Mammoth's, on the same network, images and batch; and how long each takes to begin.
+"""Compare the speed of fine-tuning, and the time to the first step, in our runner and in Mammoth's.
 
-python benchmarks/mammoth_training.py --mammoth_path DIR [--threads 1] [--json FILE]     (or MAMMOTH_PATH in the environment)
+    python benchmarks/mammoth_training.py --mammoth_path DIR [--threads 1] [--json FILE]
 
-Both train on images of CIFAR-100's shape (random pixels: no download), task 1 of 10, with the batches that each makes for itself: crops,
-mirror images, normalisation. The network is ours in both (Mammoth's through ``pmi-cl mammoth``); the row "its own" is Mammoth's network
-of that name. A step lasts from the end of one ``observe`` to the end of the next, so the data path is in it. The runs of a round take
-turns in processes of their own; a ratio is one of medians over the rounds. CPU seconds are those of all threads: with one thread they
-hardly depend on what else the machine does, and seconds on the wall do.
+MAMMOTH_PATH in the environment names the checkout, too. Both sides train the same network on images
+of CIFAR-100's shape (random pixels: no download), task 1 of 10, with the batches that each makes
+for itself: crops, mirror images, normalisation. The network is ours in both (Mammoth's through
+``pmi-cl mammoth``); the row "its own" is Mammoth's network of that name. A step lasts from the end
+of one ``observe`` to the end of the next, so it includes the data path. The runs of a round take
+turns in processes of their own; a ratio is one of medians over the rounds. CPU seconds are those of
+all threads: with one thread they hardly depend on other work on the machine, and wall seconds do.
 """
 
 from __future__ import annotations
@@ -69,7 +71,10 @@ def main() -> int:
 
 
 def training(args: argparse.Namespace, folder: str) -> list[dict[str, Any]]:
-    """A row for each network and batch: milliseconds of a step on each side, and our images per second over Mammoth's."""
+    """Return a row for each network and batch.
+
+    It has the milliseconds of a step on each side, and our images per second over Mammoth's.
+    """
     rows = []
     for network in args.networks:
         for batch in args.batches:
@@ -93,7 +98,7 @@ def training(args: argparse.Namespace, folder: str) -> list[dict[str, Any]]:
 
 
 def start(args: argparse.Namespace, folder: str) -> dict[str, Any]:
-    """Seconds from the interpreter's start to the end of the first step, and of ``--help`` for a method and a data set."""
+    """Return seconds from the interpreter's start to the end of the first step, and of --help."""
     found: dict[str, list[dict[str, float]]] = {
         f"{what}, {side}": [] for what in ("first step", "help") for side in ("mammoth", "ours")
     }
@@ -111,7 +116,7 @@ def start(args: argparse.Namespace, folder: str) -> dict[str, Any]:
 def child(
     args: argparse.Namespace, folder: str, side: str, network: str, batch: int, what: str = "train"
 ) -> dict[str, float]:
-    """One process: what it says about itself in its last line."""
+    """Run one process. Return the facts about itself that its last line has."""
     flags = ["--mammoth_path", args.mammoth_path, "--threads", str(args.threads), "--seconds", str(args.seconds)]
     words = [side, network, str(batch), what, str(time.time())]
     environment = {**os.environ, "OMP_NUM_THREADS": str(args.threads), "OMP_WAIT_POLICY": "PASSIVE"}
@@ -124,7 +129,7 @@ def child(
 
 
 def fabricate(folder: Path) -> None:
-    """CIFAR-100's files with random pixels."""
+    """Write CIFAR-100's files with random pixels."""
     import numpy
 
     counts = {"train": 50_000, "test": 10_000}
@@ -136,7 +141,10 @@ def fabricate(folder: Path) -> None:
 
 
 def write_cifar(folder: Path, splits: dict[str, tuple[Any, list[int]]]) -> None:
-    """Pixels (n, 3072) and labels of both splits as the files of CIFAR-100, below ``folder``/data, where Mammoth looks for them."""
+    """Write pixels (n, 3072) and labels of both splits as the files of CIFAR-100.
+
+    They lie below ``folder``/data, where Mammoth looks for them.
+    """
     target = folder / "data" / "CIFAR100" / "cifar-100-python"
     target.mkdir(parents=True)
     for name, (pixels, labels) in splits.items():
@@ -158,18 +166,18 @@ def take_any_cifar() -> None:
 
 
 class Enough(BaseException):
-    """Ends a run when it has been timed."""
+    """The run has been timed and ends here."""
 
 
 class Watch:
-    """Notes the clocks at the end of every step."""
+    """The clocks at the end of every step."""
 
     def __init__(self, what: str, seconds: float, began: float, threads: int) -> None:
         self.what, self.seconds, self.began, self.threads = what, seconds, began, threads
         self.marks: list[tuple[float, float]] = []
 
     def around(self, observe: Callable[..., Any]) -> Callable[..., Any]:
-        """``observe``, watched."""
+        """Return ``observe`` with the clocks read after it."""
 
         def watched(*args: Any, **kwargs: Any) -> Any:
             if not self.marks:
@@ -187,18 +195,18 @@ class Watch:
         return watched
 
     def say(self, cpu: float, wall: float) -> None:
-        """The answer, and the end of the process."""
+        """Print the answer and end the process."""
         print(json.dumps({"cpu": cpu, "wall": wall}), flush=True)
         raise Enough
 
 
 def median_difference(marks: list[float]) -> float:
-    """Between neighbours."""
+    """Return the median difference between neighbours."""
     return statistics.median(after - before for before, after in itertools.pairwise(marks))
 
 
 def run_child(argv: list[str]) -> int:
-    """A process of :func:`child`."""
+    """Run the part of a process that :func:`child` has started."""
     flags = dict(zip(argv[0:6:2], argv[1:6:2], strict=True))
     side, network, batch, what, began = argv[7:]
     watch = Watch(what, float(flags["--seconds"]), float(began), int(flags["--threads"]))
@@ -243,7 +251,7 @@ def run_child(argv: list[str]) -> int:
 
 
 def ours(watch: Watch, words: list[str]) -> None:
-    """Our command on the fabricated images; ``--help`` needs nothing of the below."""
+    """Run our command on the fabricated images. ``--help`` needs nothing of that."""
     from pmi_cl.cli import main as command
 
     if "--help" not in words:
@@ -257,7 +265,7 @@ def ours(watch: Watch, words: list[str]) -> None:
 
 
 def fabricated_load(dataset: Any, args: Any, progress: Any) -> Any:
-    """The fabricated files, read as the loader reads the official ones."""
+    """Read the fabricated files as the loader reads the official ones."""
     import torch
 
     from pmi_cl.datasets.continual_dataset import RawData
@@ -272,7 +280,10 @@ def fabricated_load(dataset: Any, args: Any, progress: Any) -> Any:
 
 
 def mammoths(watch: Watch, path: str, words: list[str], own: bool) -> None:
-    """Mammoth's ``main.py`` on the fabricated images; ``own``: without anything of ours in it but what lets it be imported."""
+    """Run Mammoth's ``main.py`` on the fabricated images.
+
+    With ``own`` nothing of ours is in it but what lets it be imported.
+    """
     from pmi_cl.mammoth import register
     from pmi_cl.mammoth.launch import launch
 

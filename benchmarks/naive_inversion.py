@@ -1,4 +1,7 @@
-"""The inversion loop as it is commonly written, which the engine is measured against: the same objective, none of the engine's savings."""
+"""The inversion loop as it is commonly written: the engine's objective, none of its savings.
+
+The engine is measured against it.
+"""
 
 from __future__ import annotations
 
@@ -15,7 +18,7 @@ VARIANCE_FLOOR = 1e-8
 
 
 class _BatchNormHook:
-    """Remembers how far the moments of a BatchNorm's input are from its running statistics: KL(batch || running), mean over channels."""
+    """Keeps KL(batch || running), mean over channels, of a BatchNorm's input."""
 
     def __init__(self, norm: nn.BatchNorm2d) -> None:
         self.kl = torch.zeros(())
@@ -30,9 +33,11 @@ class _BatchNormHook:
 
 
 class NaiveInversion:
-    """Adam on the images through the plain network: Python hooks on every BatchNorm, weight gradients kept, float32, NCHW, not compiled.
+    """Adam on the images through the plain network.
 
-    The objective is MSE(features, targets) + alpha x the sum of the KLs, as in the engine's ``FeatureMatch(1), StatisticsMatch(alpha)``.
+    It has Python hooks on every BatchNorm, keeps weight gradients, and runs in float32 and NCHW,
+    not compiled. The objective is MSE(features, targets) + alpha x the sum of the KLs, as in the
+    engine's ``FeatureMatch(1), StatisticsMatch(alpha)``.
 
     Attributes:
         images: what is optimised (b, 3, h, w).
@@ -41,10 +46,13 @@ class NaiveInversion:
     def __init__(
         self, network: ResNetCifar, start: Tensor, targets: Tensor, *, lr: float, alpha: float, beta2: float = 0.999
     ) -> None:
-        """
+        """Copy the network and begin at ``start``.
+
         Args:
-            network: copied, as NCHW; its type of number decides the precision (``network.double()`` gives the exact gradients).
-            start: the first images. targets: (b, d).
+            network: its type of number decides the precision (``network.double()``
+                gives exact gradients).
+            start: the first images.
+            targets: (b, d).
         """
         self.network = copy.deepcopy(network).to(memory_format=torch.contiguous_format).eval()  # type: ignore[call-overload]
         self._hooks = [
@@ -55,12 +63,12 @@ class NaiveInversion:
         self._optimizer = torch.optim.Adam([self.images], lr=lr, betas=(0.9, beta2))
 
     def loss(self) -> Tensor:
-        """The objective at the images as they are: a scalar."""
+        """Return the objective at the images as they are: a scalar."""
         features = self.network.features(self.images)
         return F.mse_loss(features, self._targets) + self._alpha * torch.stack([hook.kl for hook in self._hooks]).sum()
 
     def step(self) -> Tensor:
-        """One step of Adam; returns the loss before it."""
+        """Take one step of Adam. Return the loss before it."""
         self._optimizer.zero_grad()
         self.network.zero_grad()
         loss = self.loss()
@@ -69,5 +77,5 @@ class NaiveInversion:
         return loss.detach()
 
     def gradient(self) -> Tensor:
-        """The gradient of the loss with respect to the images, without a step."""
+        """Return the gradient of the loss with respect to the images, without a step."""
         return torch.autograd.grad(self.loss(), self.images)[0]

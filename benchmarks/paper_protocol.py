@@ -1,10 +1,12 @@
-"""The paper's protocol on a GPU, in pieces: 20,000 images inverted, then ``rdfcil`` and ``pmi_rdfcil`` on CIFAR-100 in ten tasks.
+"""The paper's protocol on a GPU, in pieces.
 
     python benchmarks/paper_protocol.py --minutes 9
 
-Run it from a checkout in which the package is installed. Each call works for at most so many minutes, stops cleanly (SIGTERM: the run
-saves), and says whether to call again; the next call resumes. Every finished part is one JSON file in ``--out``: the inversion's bill, or
-a copy of the run's ``results.json``.
+20,000 images are inverted, then ``rdfcil`` and ``pmi_rdfcil`` learn CIFAR-100 in ten tasks. Run it
+from a checkout in which the package is installed. Each call works for at most so many minutes,
+stops cleanly (SIGTERM: the run saves), and says whether to call again; the next call resumes. Every
+finished part is one JSON file in ``--out``: the cost of the inversion, or a copy of the run's
+``results.json``.
 """
 
 from __future__ import annotations
@@ -22,7 +24,10 @@ EXTRA_SECONDS = 45  # for the run to finish its step and save
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Work for the time given; 0 when everything is done, 75 (try again) when something is left."""
+    """Work for the time given.
+
+    Return 0 when everything is done, 75 (try again) when something is left.
+    """
     args = arguments(argv)
     args.out.mkdir(parents=True, exist_ok=True)
     deadline = time.monotonic() + 60 * args.minutes
@@ -43,7 +48,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def arguments(argv: Sequence[str] | None = None) -> argparse.Namespace:
-    """The command line."""
+    """Read the command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--out", type=Path, default=Path("results/paper_protocol"), help="where the JSON files go")
     parser.add_argument("--runs", type=Path, default=Path("runs/paper_protocol"), help="where the runs go")
@@ -58,8 +63,11 @@ def arguments(argv: Sequence[str] | None = None) -> argparse.Namespace:
 
 
 def inversion_speed(args: argparse.Namespace) -> dict[str, object]:
-    """Invert random features of an untrained ResNet-32 by 100 PMI steps a layer and 280 full-model steps: the time, not the images, is
-    what is measured."""
+    """Invert random features of an untrained ResNet-32: 100 PMI steps a layer, 280 full-model
+    steps.
+
+    The time is measured, not the images.
+    """
     import torch
 
     from pmi_cl.backbones.resnet_cifar import resnet32
@@ -93,7 +101,10 @@ def inversion_speed(args: argparse.Namespace) -> dict[str, object]:
 
 
 def continue_run(method: str, args: argparse.Namespace, deadline: float) -> bool:
-    """Start or resume a method's run until the deadline; True if it has finished (its results are then in ``--out``)."""
+    """Start or resume a method's run until the deadline. Return whether it has finished.
+
+    The results of a finished run are in ``--out``.
+    """
     folder = args.runs / method / "seq-cifar100" / f"seed{args.seed}"
     shared = ["--results_path", str(args.runs), "--base_path", args.base_path, "--device", args.device]
     if (folder / "checkpoint.pt").exists():

@@ -1,4 +1,4 @@
-"""The inversion benchmark's record as readable tables."""
+"""Readable tables of the inversion benchmark's record."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ _START_COLUMNS = {
 
 
 def report(record: Row) -> str:
-    """The whole report."""
+    """Return the whole report."""
     parts = [_head(record)]
     if "per_step" in record:
         parts += [_gradients(record), _steps(record)]
@@ -67,7 +67,8 @@ def _head(record: Row) -> str:
     lines = [
         f"{hardware['processor']}, {hardware['threads']} thread(s) of {hardware['cores']} cores; "
         + ", ".join(f"{name} {version}" for name, version in record["versions"].items()),
-        f"commit {commit['hash'][:12]}{' with changes' if commit['dirty'] else ''}; seed {settings['seed']}; {settings['images']} images",
+        f"commit {commit['hash'][:12]}{' with changes' if commit['dirty'] else ''}; seed {settings['seed']}; "
+        f"{settings['images']} images",
         f"ten CIFAR-100 classes, {settings['judges']['backbone']}; test accuracy of A (inverted) {accuracy['a']:.3f}, "
         f"of B (independent judge) {accuracy['b']:.3f}",
     ]
@@ -75,21 +76,25 @@ def _head(record: Row) -> str:
 
 
 def _gradients(record: Row) -> str:
-    title = "Gradients with respect to the images, relative distance |g - h| / |h| to the naive loop's (fp32) and to the exact ones"
+    title = (
+        "Gradients with respect to the images, relative distance |g - h| / |h| "
+        "to the naive loop's (fp32) and to the exact ones"
+    )
     return _table(title, "loop", record["per_step"]["gradients"].items(), _GRADIENT_COLUMNS)
 
 
 def _steps(record: Row) -> str:
     size = record["settings"]
-    title = f"One full-model step (median of {size['rounds']} rounds of {size['block']} steps in turns; ratios to the naive loop)"
+    rounds = f"{size['rounds']} rounds of {size['block']} steps in turns"
+    title = f"One full-model step (median of {rounds}; ratios to the naive loop)"
     return _table(title, "loop", record["per_step"]["loops"].items(), _STEP_COLUMNS)
 
 
 def _equal_loss(size: Row, measured: Row) -> str:
     naive = measured["naive"]
     title = (
-        f"MSE + {measured['alpha']:g} KL: time to the naive loop's loss after {size['naive_steps']} steps from N(0,1), judged in fp32 "
-        f"every {size['judge_every']} steps; judging and first steps (compiling) not counted"
+        f"MSE + {measured['alpha']:g} KL: time to the naive loop's loss after {size['naive_steps']} steps from N(0,1), "
+        f"judged in fp32 every {size['judge_every']} steps; judging and first steps (compiling) not counted"
     )
     earlier = {
         f"at {point['steps']}": (f"ratio_{number}", 1.0, 2) for number, point in enumerate(naive["reached"][:-1])
@@ -106,8 +111,9 @@ def _starts(record: Row) -> str:
     size, rows = record["settings"], record["starts"]
     error = 0.5 / size["images"] ** 0.5
     title = (
-        f"Every start: {size['pmi_steps']} PMI steps a layer where there is PMI, {size['full_steps']} full-model steps; "
-        f"loss = MSE + 0.1 KL, judged in fp32; standard error of an agreement at most {error:.3f}"
+        f"Every start: {size['pmi_steps']} PMI steps a layer where there is PMI, "
+        f"{size['full_steps']} full-model steps; loss = MSE + 0.1 KL, judged in fp32; "
+        f"standard error of an agreement at most {error:.3f}"
     )
     return _table(title, "start", ((row["start"], row) for row in rows), _START_COLUMNS)
 
@@ -115,7 +121,12 @@ def _starts(record: Row) -> str:
 def _table(
     title: str, first: str, rows: Iterable[tuple[str, Row]], columns: Mapping[str, tuple[str, float, int]]
 ) -> str:
-    """Columns by heading: (key, factor, decimals; -n for n significant digits in scientific notation). What a row lacks is a dash."""
+    """Return a table of ``columns`` by heading: (key, factor, decimals).
+
+    What a row lacks is a dash.
+
+    Decimals of -n mean n significant digits in scientific notation.
+    """
     lines = [[first, *columns]]
     for name, row in rows:
         lines.append([name, *(_cell(row.get(key), factor, decimals) for key, factor, decimals in columns.values())])

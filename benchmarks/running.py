@@ -24,7 +24,10 @@ class Way:
 
 
 def ways_of_running(quick: bool) -> tuple[list[Way], str]:
-    """The ways that pay on this machine, the fastest last, and why others were left out ("" where none was)."""
+    """Return the ways that pay on this machine, the fastest last, and why others were left out.
+
+    The reason is "" where none was.
+    """
     eager = [Way("fp32")]
     if not has_fast_bfloat16(torch.device("cpu")):
         return eager, "bf16 and bf16_compiled left out: this CPU has no arithmetic for it"
@@ -38,14 +41,14 @@ def ways_of_running(quick: bool) -> tuple[list[Way], str]:
 
 @dataclass
 class Clock:
-    """CPU seconds of this process and seconds on the wall, added up over the times it ran."""
+    """CPU seconds of this process and wall seconds, added up over the times it ran."""
 
     cpu: float = 0.0
     wall: float = 0.0
 
     @contextlib.contextmanager
     def running(self) -> Iterator[None]:
-        """Counts the body."""
+        """Time the body."""
         cpu, wall = time.process_time(), time.perf_counter()
         yield
         self.cpu += time.process_time() - cpu
@@ -53,9 +56,10 @@ class Clock:
 
 
 def take_turns(loops: dict[str, Callable[[], object]], rounds: int, block: int) -> dict[str, list[Clock]]:
-    """``rounds`` clocks of each loop, each of ``block`` calls; in a round all loops run, each round another one first.
+    """Return ``rounds`` clocks of each loop, each of ``block`` calls.
 
-    What else the machine does falls on all of them alike.
+    In a round all loops run, each round another one first: other work on the machine falls on all
+    alike.
     """
     names = list(loops)
     times: dict[str, list[Clock]] = {name: [] for name in names}

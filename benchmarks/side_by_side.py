@@ -1,10 +1,14 @@
-"""Runs that differ in one flag, side by side: last and average accuracy over seeds, paired differences, time, seconds per synthetic image.
+"""Runs that differ in one flag, side by side.
 
-    python benchmarks/side_by_side.py --vary inversion pmi full smi -- --model pmi_moe --dataset seq-digits
-    python benchmarks/side_by_side.py --vary model vpt pmi_vpt --pairs pmi_vpt:vpt -- --dataset seq-digits
+    python benchmarks/side_by_side.py --vary inversion pmi full smi -- \\
+        --model pmi_moe --dataset seq-digits
+    python benchmarks/side_by_side.py --vary model vpt pmi_vpt --pairs pmi_vpt:vpt -- \\
+        --dataset seq-digits
 
-The first is the paper's Table 8. Words after ``--`` go to every run. Run it from a checkout in which the package is installed. A run that
-has finished at the same commit is not made again, one that was stopped is gone on with.
+The table has last and average accuracy over seeds, paired differences, time, and seconds per
+synthetic image. The first example is the paper's Table 8. Words after ``--`` go to every run. Run
+it from a checkout in which the package is installed. A run that has finished at the same commit is
+not made again; one that was stopped is resumed.
 """
 
 from __future__ import annotations
@@ -26,7 +30,7 @@ from pmi_cl.utils.reports.comparison import read_runs
 
 
 def parse(argv: Sequence[str] | None = None) -> argparse.Namespace:
-    """The command line. Raises UserError for values that cannot be."""
+    """Read the command line. Raises UserError for values that cannot be."""
     words = list(sys.argv[1:] if argv is None else argv)
     cut = words.index("--") if "--" in words else len(words)
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -55,10 +59,10 @@ def parse(argv: Sequence[str] | None = None) -> argparse.Namespace:
 
 
 def one_run(words: Sequence[str], runs: Path, seed: int) -> RunRecord:
-    """The record of a run with these words: read where it has finished, else made or gone on with.
+    """Return the record of a run with these words: read, resumed or made.
 
     Raises:
-        UserError: the run ended with an error, which it has told.
+        UserError: the run ended with an error, which it has printed.
     """
     told = hashlib.sha256("\0".join([str(surroundings()["commit"]), *words]).encode()).hexdigest()[
         :8
@@ -81,7 +85,7 @@ def one_run(words: Sequence[str], runs: Path, seed: int) -> RunRecord:
 
 
 def finished(record: RunRecord) -> bool:
-    """Whether the run has come to its end; one that was killed early has no results."""
+    """Return whether the run has come to its end. One that was killed early has no results."""
     try:
         return bool(record.read_results()["status"] == "finished")
     except FileNotFoundError:
@@ -89,7 +93,7 @@ def finished(record: RunRecord) -> bool:
 
 
 def figures(results: Sequence[dict[str, Any]]) -> dict[str, Any]:
-    """What is compared, of the runs of one value."""
+    """Return the figures that are compared, of the runs of one value."""
     inverted = [run["inversion"] for run in results]
     return {
         "last": [run["class_il"]["last"] for run in results],
@@ -104,7 +108,10 @@ def figures(results: Sequence[dict[str, Any]]) -> dict[str, Any]:
 
 
 def report(record: dict[str, Any]) -> str:
-    """Markdown: a row for each value, then the paired differences; mean and standard deviation over the seeds (ddof 1)."""
+    """Return Markdown: a row for each value, then the paired differences.
+
+    Figures are mean and standard deviation over the seeds (ddof 1).
+    """
     lines = [
         f"| {record['flag']} | last, % | average, % | forgetting | last task, % | minutes | s per image |",
         "|" + "---|" * 7,
@@ -125,18 +132,18 @@ def report(record: dict[str, Any]) -> str:
 
 
 def differences(found: dict[str, Any], one: str, other: str, name: str) -> list[float]:
-    """Of one figure, seed by seed."""
+    """Return the differences of one figure, seed by seed."""
     return [mine - theirs for mine, theirs in zip(found[one][name], found[other][name], strict=True)]
 
 
 def spread(values: Sequence[float], sign: str = "") -> str:
-    """Mean and standard deviation."""
+    """Return mean and standard deviation."""
     mean = format(statistics.mean(values), f"{sign}.2f")
     return f"{mean} ± {statistics.stdev(values):.2f}" if len(values) > 1 else mean
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """The command; 0, or 2 for a user's mistake."""
+    """Run the command. Return 0, or 2 for a user's mistake."""
     try:
         args = parse(argv)
         found, last = {}, {}

@@ -1,4 +1,7 @@
-"""Part ``starts``: what every start gives at the paper's budget, beside four controls, the ``best`` settings and real images."""
+"""Part ``starts``: what every start gives at the paper's budget.
+
+Beside them stand four controls, the ``best`` settings and real images.
+"""
 
 from __future__ import annotations
 
@@ -23,7 +26,7 @@ from pmi_cl.seeding import seeded
 
 @dataclass(frozen=True)
 class Outcome:
-    """Finished images and what they cost."""
+    """Finished images and their cost."""
 
     images: Tensor
     steps: int
@@ -32,9 +35,10 @@ class Outcome:
 
 
 def measure(bench: Workbench, way: Way, say: Callable[[str], None], only: Sequence[str] = ()) -> list[dict[str, Any]]:
-    """A row for every start, control and setting: cost, float32-judged losses, agreement of the networks A and B.
+    """Return a row for every start, control and setting.
 
-    ``only``: the beginnings of the names of the rows wanted; none: all.
+    It has the cost, losses judged in float32, and the agreement of the networks A and B. ``only``
+    has the beginnings of the names of the rows to measure; None stands for all.
     """
     base = bench.config(way)
     pmi = replace(base, start="pmi", pmi=PmiConfig(steps=bench.size.pmi_steps))
@@ -63,8 +67,11 @@ def measure(bench: Workbench, way: Way, say: Callable[[str], None], only: Sequen
 
 
 def best_settings(base: InversionConfig) -> InversionConfig:
-    """Images that transfer, the preset ``best`` of ``pmi_rdfcil`` for all data sets: a smooth start, the whole batch rolled and mirrored at
-    random at every step, more weight on the statistics, and a price on roughness."""
+    """Return the preset ``best`` of ``pmi_rdfcil`` for all data sets: images that transfer.
+
+    It has a smooth start, the whole batch rolled and mirrored at random at every step, more weight
+    on the statistics, and a price on roughness.
+    """
     terms = (FeatureMatch(), StatisticsMatch(0.5), TotalVariation(0.2))
     return replace(base, start="lowfreq", schedule="cosine", terms=terms, transforms=Transforms(roll=4, flip=True))
 
@@ -87,7 +94,7 @@ def _invert(
 
 
 def _shuffled_pmi(bench: Workbench, way: Way, pmi: InversionConfig) -> Outcome:
-    """PMI for the targets of other samples, then the full-model stage for the right ones."""
+    """Run PMI for the targets of other samples, then the full-model stage for the right ones."""
     others = torch.randperm(bench.size.images, generator=seeded(bench.seed, "shuffled targets"))
     layers = _invert(bench, way, replace(pmi, steps=0), targets=bench.targets[others])
     full = _invert(bench, way, pmi, start=layers.images)
@@ -96,7 +103,7 @@ def _shuffled_pmi(bench: Workbench, way: Way, pmi: InversionConfig) -> Outcome:
 
 
 def _equal_budget(bench: Workbench, way: Way, base: InversionConfig, pmi: InversionConfig) -> Outcome:
-    """White noise with as many full-model steps as PMI and its full-model stage are worth together."""
+    """Give white noise as many full-model steps as PMI and its full-model stage are worth."""
     layers = sum(
         stage.cost * stage.steps for stage in bench.inversion(pmi, Way("fp32")).stages if stage.layer is not None
     )
@@ -116,7 +123,10 @@ def _row(bench: Workbench, outcome: Outcome) -> dict[str, Any]:
 
 
 def _seen_by_the_networks(bench: Workbench, images: Tensor) -> dict[str, float]:
-    """Of A and B: the share of images that get the label they were made for; of B also the mean log-probability of that label."""
+    """Return the share of images that A and B give the label they were made for.
+
+    Of B return the mean log-probability of that label, too.
+    """
     with torch.no_grad():
         logits = {name: judge.network(images) for name, judge in (("a", bench.inverted), ("b", bench.judge))}
     agreement = {
@@ -126,7 +136,9 @@ def _seen_by_the_networks(bench: Workbench, images: Tensor) -> dict[str, float]:
 
 
 def real_images(bench: Workbench) -> Tensor:
-    """The first training images of each class, normalised, in the order of the workbench's labels."""
+    """Return the first training images of each class, normalised, in the order of the workbench's
+    labels.
+    """
     rows = torch.empty_like(bench.labels)
     for label in bench.labels.unique():
         wanted = bench.labels == label

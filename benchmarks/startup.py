@@ -1,6 +1,8 @@
-"""How long a user waits: ``--help``, and the first training step on CIFAR-100, against ``import torch`` in the same minute.
+"""Measure a user's waits, against ``import torch`` in the same minute.
 
-python benchmarks/startup.py --data ./data [--json FILE]
+    python benchmarks/startup.py --data ./data [--json FILE]
+
+The waits are ``--help`` and the first training step on CIFAR-100.
 """
 
 from __future__ import annotations
@@ -45,14 +47,16 @@ def main() -> int:
 
 
 def seconds(command: list[str]) -> float:
-    """Wall time of a command."""
+    """Return the wall time of a command."""
     began = time.perf_counter()
     subprocess.run(command, check=True, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     return time.perf_counter() - began
 
 
 def first_step(data: str) -> float:
-    """From the start of the interpreter to the end of the first training step of ``sgd`` on CIFAR-100 (batch 32)."""
+    """Time the first training step of ``sgd`` on CIFAR-100 (batch 32), from the interpreter's
+    start.
+    """
     flags = [
         "--model",
         "sgd",

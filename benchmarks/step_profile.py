@@ -1,10 +1,12 @@
-"""Where a training step of fine-tuning goes, and how near its convolutions come to what the processor can multiply.
+"""Profile a training step of fine-tuning, and compare its convolutions with the processor's peak.
 
-python benchmarks/step_profile.py [--backbone resnet18] [--batch 32] [--threads 2] [--json FILE]
+    python benchmarks/step_profile.py [--backbone resnet18] [--batch 32] [--threads 2] [--json FILE]
 
-The step is that of ``--model sgd`` on images of CIFAR-100's shape: forward, cross-entropy, backward, SGD. Milliseconds by kind of operator
-are those of torch's profiler; operations of the convolutions are counted by torch's flop counter; the peak is what one large convolution
-in float32 reaches on the same threads. ``floor_ms`` is what the step's convolutions alone would take at that peak.
+The step is that of ``--model sgd`` on images of CIFAR-100's shape: forward, cross-entropy,
+backward, SGD. Milliseconds by kind of operator are those of torch's profiler. Operations of the
+convolutions are counted by torch's flop counter. The peak is what one large convolution in float32
+reaches on the same threads. ``floor_ms`` is what the step's convolutions alone would take at that
+peak.
 """
 
 from __future__ import annotations
@@ -55,7 +57,7 @@ def main() -> int:
 
 
 def training_step(backbone: str, batch: int) -> Callable[[], None]:
-    """A step of our fine-tuning on ``batch`` random images of 32x32 pixels and ten classes."""
+    """Return a step of our fine-tuning on ``batch`` random images (32x32 pixels, ten classes)."""
     import torch
 
     from pmi_cl.models.training.momentum_sgd import MomentumSGD
@@ -78,7 +80,9 @@ def training_step(backbone: str, batch: int) -> Callable[[], None]:
 
 
 def measure(step: Callable[[], None], steps: int) -> dict[str, Any]:
-    """Milliseconds of a step, of its kinds of operators, and what its convolutions reach."""
+    """Return the milliseconds of a step and of its kinds of operators, and what its convolutions
+    reach.
+    """
     from torch.utils.flop_counter import FlopCounterMode
 
     for _ in range(3):
@@ -101,14 +105,14 @@ def measure(step: Callable[[], None], steps: int) -> dict[str, Any]:
 
 
 def timed(step: Callable[[], None]) -> float:
-    """Milliseconds that a call takes."""
+    """Return the milliseconds that a call takes."""
     began = time.perf_counter()
     step()
     return 1000 * (time.perf_counter() - began)
 
 
 def by_kind(step: Callable[[], None], steps: int) -> dict[str, float]:
-    """Milliseconds that operators spend in themselves, a step, the longest first."""
+    """Return the milliseconds a step that operators spend in themselves, the longest first."""
     from torch.profiler import ProfilerActivity, profile
 
     with profile(activities=[ProfilerActivity.CPU]) as profiler:
@@ -122,7 +126,10 @@ def by_kind(step: Callable[[], None], steps: int) -> dict[str, float]:
 
 
 def convolution_peak(tries: int = 10) -> float:
-    """The most billions of operations a second that a 3x3 convolution reaches: 256 channels, maps of 28x28, which suit the processor."""
+    """Return the most billions of operations a second that a 3x3 convolution reaches.
+
+    It has 256 channels and maps of 28x28, which suit the processor.
+    """
     import torch
 
     maps, weight = torch.randn(16, 256, 28, 28), torch.randn(256, 256, 3, 3)

@@ -1,4 +1,8 @@
-"""Part ``per_step``: the time of one full-model step, the naive loop against every way to run the engine, gradients compared first."""
+"""Part ``per_step``: the time of one full-model step of the naive loop and of every way of the
+engine.
+
+Gradients are compared first.
+"""
 
 from __future__ import annotations
 
@@ -21,10 +25,11 @@ LR = 0.15  # App. I.1
 
 
 def measure(bench: Workbench, ways: list[Way], say: Callable[[str], None]) -> dict[str, Any]:
-    """Seconds of a step by loop, ratios to the naive loop, and how far the gradients are apart.
+    """Return the seconds of a step by loop, ratios to the naive loop, and the distance of the
+    gradients.
 
-    All loops take turns in one process, each the same number of steps from the same images, so that what else the machine does falls on
-    all of them; a ratio is one of medians of CPU seconds.
+    All loops take turns in one process, each the same number of steps from the same images, so that
+    other work on the machine falls on all of them. A ratio is one of medians of CPU seconds.
     """
     start = low_frequency_noise((bench.size.images, *IMAGE_SHAPE), seeded(bench.seed, "step time"))
     gradients = compare_gradients(bench, start)
@@ -45,7 +50,7 @@ def measure(bench: Workbench, ways: list[Way], say: Callable[[str], None]) -> di
 
 
 def naive_loop(bench: Workbench, start: Tensor, alpha: float = ALPHA) -> NaiveInversion:
-    """The naive loop on the workbench's network and targets."""
+    """Return the naive loop on the workbench's network and targets."""
     return NaiveInversion(bench.inverted.network, start, bench.targets, lr=LR, alpha=alpha)
 
 
@@ -55,10 +60,13 @@ def _row(clocks: list[Clock], size: Any) -> dict[str, float]:
 
 
 def compare_gradients(bench: Workbench, start: Tensor) -> dict[str, dict[str, float]]:
-    """By loop: how far its gradient at ``start`` is from the naive loop's in float32 and from the exact one (naive, in float64).
+    """Return by loop the distance of its gradient at ``start`` from the naive loop's and the exact
+    one.
 
-    In float64 the engine's gradient is the exact one to rounding. In float32 every loop rounds some pre-activation across the corner
-    of a ReLU; that changes the gradient of the one image it belongs to, in the naive loop as in the engine. Hence the figures by image.
+    The naive loop is in float32; the exact gradient is its own in float64. In float64 the engine's
+    gradient is the exact one to rounding. In float32 every loop rounds some pre-activation across
+    the corner of a ReLU. That changes the gradient of the one image it belongs to, in the naive
+    loop as in the engine. Hence the figures by image.
     """
     wide = copy.deepcopy(bench.inverted.network).double()
     exact = NaiveInversion(wide, start.double(), bench.targets.double(), lr=LR, alpha=ALPHA).gradient()
@@ -69,7 +77,7 @@ def compare_gradients(bench: Workbench, start: Tensor) -> dict[str, dict[str, fl
 
 
 def _engine_gradient(bench: Workbench, way: Way, start: Tensor) -> Tensor:
-    """The gradient that the engine's first step from ``start`` follows."""
+    """Return the gradient that the engine's first step from ``start`` follows."""
     inversion = bench.inversion(replace(bench.config(way), steps=1), way, start=start)
     next(inversion.run())
     assert inversion.descent is not None and inversion.descent.x.grad is not None
@@ -77,7 +85,10 @@ def _engine_gradient(bench: Workbench, way: Way, start: Tensor) -> Tensor:
 
 
 def _distances(name: str, one: Tensor, other: Tensor) -> dict[str, float]:
-    """|g - h| / |h| of all images together and of the median image, and the share of images where it is at most 1e-4."""
+    """Return |g - h| / |h| of all images together and of the median image.
+
+    Return the share of images where it is at most 1e-4, too.
+    """
     difference, size = (one.double() - other.double()).flatten(1).norm(dim=1), other.double().flatten(1).norm(dim=1)
     by_image = difference / size
     figures = {

@@ -1,4 +1,4 @@
-"""What all parts of the inversion benchmark share: the networks, the targets and the float32 judge of losses."""
+"""What all parts of the inversion benchmark share: the networks, the targets, the float32 judge."""
 
 from __future__ import annotations
 
@@ -35,12 +35,16 @@ class Size:
     """How much is measured.
 
     Attributes:
-        images: optimised together, an equal number of each class.
-        full_steps, pmi_steps: of the two stages, 280 and 100 (App. I.1).
-        naive_steps: after so many steps of the naive loop its judged loss is the one that every start has to reach. 105 is what the
-            prototype took (``docs/findings.md``); it was fixed before the first measurement.
+        images: optimised together, equally many of each class.
+        full_steps: of the full-model stage, 280 (App. I.1).
+        pmi_steps: of PMI, 100 (App. I.1).
+        naive_steps: the judged loss of the naive loop after so many steps is the one that
+            every start has
+            to reach. 105 is what the prototype took (``docs/findings.md``), fixed
+                before the first measurement.
         judge_every: steps between two judgements of the loss.
-        rounds, block: the step times are medians over ``rounds``; in each, every loop in turn takes ``block`` steps.
+        rounds: step times are medians over so many rounds.
+        block: steps that every loop takes in a round, in turn.
     """
 
     images: int = 200
@@ -69,9 +73,12 @@ class Workbench:
     """Everything that an inversion of the network A needs, and its judges.
 
     Attributes:
-        inverted, judge: the networks A and B.
-        pieces, moments: of A, and the moments of the pieces' inputs over the training images.
-        labels, targets: (images,) classes in turn, and a feature (images, 64) drawn from each label's Gaussian.
+        inverted: the network A.
+        judge: the network B.
+        pieces: of A.
+        moments: of the inputs of the pieces over the training images.
+        labels: (images,), the classes in turn.
+        targets: (images, 64), a feature drawn from the Gaussian of each label.
         reference: A in float32, which judges the losses.
     """
 
@@ -89,7 +96,10 @@ class Workbench:
     def inversion(
         self, config: InversionConfig, way: Way, *, start: Tensor | None = None, targets: Tensor | None = None
     ) -> Inversion:
-        """An inversion that has taken no step; ``start``: images to begin with, in place of what ``config`` would begin with."""
+        """Return an inversion that has taken no step.
+
+        ``start`` gives images to begin with, in place of what ``config`` would begin with.
+        """
         if way.compiled:
             torch.compiler.reset()  # else torch falls back to eager silently once it has compiled eight networks
         problem = Problem(
@@ -106,13 +116,15 @@ class Workbench:
         return inversion
 
     def config(self, way: Way, alpha: float = ALPHA) -> InversionConfig:
-        """The paper's settings (App. I.1) for all images in one batch, from white noise."""
+        """Return the paper's settings (App. I.1) for all images in one batch, from white noise."""
         terms = (FeatureMatch(1.0), StatisticsMatch(alpha))
         batch, steps = self.size.images, self.size.full_steps
         return InversionConfig(steps=steps, batch=batch, precision=way.precision, compiled=way.compiled, terms=terms)
 
     def terms(self, images: Tensor) -> dict[str, float]:
-        """The float32 judge's figures: MSE to the targets, KL, cross-entropy and total variation, none of them weighted."""
+        """Return the float32 judge's figures, not weighted: MSE to the targets, KL, cross-entropy,
+        total variation.
+        """
         objective = Objective((FeatureMatch(), StatisticsMatch(1.0), CrossEntropy(), TotalVariation(1.0)))
         parts = judge(self.reference, objective, images, self.targets, self.labels, batch=len(images))
         names = {
@@ -124,13 +136,16 @@ class Workbench:
         return {name: parts[term] for name, term in names.items()}
 
     def loss(self, images: Tensor, alpha: float = ALPHA) -> float:
-        """MSE + ``alpha`` x KL, judged in float32."""
+        """Return MSE + ``alpha`` x KL, judged in float32."""
         terms = self.terms(images)
         return terms["mse"] + alpha * terms["kl"]
 
 
 def warm_up(inversion: Inversion, start: Tensor) -> float:
-    """Two full-model steps that leave no trace, so that compiling is not timed; returns the wall seconds that they took."""
+    """Two full-model steps that leave no trace, so that compiling is not timed.
+
+    Returns the wall seconds that they took.
+    """
     before = inversion.state()
     inversion.load({**before, "carry": start, "stage": len(inversion.stages) - 1})
     clock = Clock()
@@ -145,7 +160,9 @@ def warm_up(inversion: Inversion, start: Tensor) -> float:
 def prepare(
     data_folder: Path, work: Path, size: Size, seed: int, offline: bool, say: Callable[[str], None]
 ) -> Workbench:
-    """Load CIFAR-100, obtain A and B, measure A's statistics over the training images, and draw the targets."""
+    """Load CIFAR-100, obtain A and B, measure A's statistics over the training images, draw the
+    targets.
+    """
     data = load_cifar(data_folder, size.judges.images, offline)
     inverted, judging = (obtain_judge(data, size.judges, number, work, say) for number in (0, 1))
     network = inverted.network

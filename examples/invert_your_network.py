@@ -1,10 +1,12 @@
-"""Inverts a network of yours from class labels alone and saves a grid of the images: one row a class.
+"""Invert a network of yours from class labels alone and save a grid of the images: one row a class.
 
-    python examples/invert_your_network.py [--weights resnet18.pth]       # torchvision's resnet18; without weights, as it is built
-    python examples/invert_your_network.py --network my_package.networks:resnet32 --weights resnet32.th --size 32
+    python examples/invert_your_network.py [--weights resnet18.pth]
+    python examples/invert_your_network.py --network my_package.networks:resnet32 \\
+        --weights resnet32.th --size 32
 
-MODULE:FUNCTION names a function that takes no arguments and returns an ``nn.Module`` whose children in order are the network. MODULE must
-be importable: installed, or in a folder on PYTHONPATH.
+Without --network it is torchvision's resnet18; without --weights the network is as it is built.
+MODULE:FUNCTION names a function that takes no arguments and returns an ``nn.Module`` whose children
+in order are the network. MODULE must be importable: installed, or in a folder on PYTHONPATH.
 """
 
 from __future__ import annotations
@@ -30,7 +32,10 @@ MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)  # ImageNet's, which mo
 
 
 def load(network: str, weights: Path | None) -> nn.Module:
-    """The network that ``module:function`` builds, with the weights of a state dict (plain, or under "state_dict")."""
+    """Return the network that ``module:function`` builds, with the weights of a state dict.
+
+    The file holds the state dict itself, or holds it under "state_dict".
+    """
     module, _, function = network.partition(":")
     try:
         ensure_torchvision()
@@ -49,7 +54,10 @@ def load(network: str, weights: Path | None) -> nn.Module:
 
 
 def load_weights(model: nn.Module, path: Path) -> None:
-    """Weights as they are published: with "module." before the names, or without the counters of newer versions."""
+    """Load weights as they are published.
+
+    Names may begin with "module."; counters of newer versions may be missing.
+    """
     saved = torch.load(path, map_location="cpu", weights_only=True)
     saved = saved.get("state_dict", saved)
     counters = {
@@ -59,7 +67,7 @@ def load_weights(model: nn.Module, path: Path) -> None:
 
 
 def refuse(text: str) -> NoReturn:
-    """Ends the program with one line."""
+    """End the program with one line."""
     line = " ".join(text.split())
     print(line if len(line) <= 300 else f"{line[:297]}...", file=sys.stderr)
     raise SystemExit(2)
@@ -67,7 +75,7 @@ def refuse(text: str) -> NoReturn:
 
 @torch.no_grad()
 def check(model: nn.Module, args: argparse.Namespace) -> None:
-    """Refuses, before the work, what would fail after it."""
+    """Refuse, before the work, what would fail after it."""
     if min(args.per_class, args.size, args.steps) < 1:
         refuse("--per-class, --size and --steps: give 1 or more")
     try:
@@ -85,7 +93,9 @@ def check(model: nn.Module, args: argparse.Namespace) -> None:
 
 
 def save_grid(images: Tensor, columns: int, path: Path) -> None:
-    """Images (n, 3, h, w) in the network's normalised space, ``columns`` in a row."""
+    """Save images (n, 3, h, w) of the network's normalised space as one picture, ``columns`` in a
+    row.
+    """
     pixels = images.cpu() * torch.tensor(STD)[:, None, None] + torch.tensor(MEAN)[:, None, None]
     rows = [torch.cat(list(row), dim=-1) for row in pixels.clamp(0, 1).split(columns)]
     grid = (torch.cat(rows, dim=-2) * 255).byte().permute(1, 2, 0)
@@ -121,7 +131,8 @@ def main() -> None:
     save_grid(result.images, args.per_class, args.out)
     report = result.report
     print(
-        f"{report.images} images, {report.steps} steps, {report.seconds:.1f} s; the network recognises {recognised:.0f} %: {args.out}"
+        f"{report.images} images, {report.steps} steps, {report.seconds:.1f} s; "
+        f"the network recognises {recognised:.0f} %: {args.out}"
     )
 
 

@@ -1,4 +1,7 @@
-"""What several test files need: one CPU thread, the real CIFAR-100 where it can be had, and a finished run."""
+"""Fixtures that several test modules share.
+
+One CPU thread, CIFAR-100, a finished run, checkouts.
+"""
 
 from __future__ import annotations
 
@@ -24,13 +27,16 @@ from tests.support.small_runs import words_of
 
 @pytest.fixture(scope="session", autouse=True)
 def one_thread() -> None:
-    """Small tensors are slower on several threads, and the machines that run the tests are shared."""
+    """Use one thread: small tensors are slower on several, and the test machines are shared."""
     torch.set_num_threads(1)
 
 
 @pytest.fixture(scope="session")
 def cifar100_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A ``base_path`` with the official CIFAR-100: that of PMI_CL_TEST_DATA, filled if need be, or a temporary one."""
+    """Return a ``base_path`` with the official CIFAR-100.
+
+    It is the folder that PMI_CL_TEST_DATA names, filled if need be, or a temporary one.
+    """
     kept = os.environ.get("PMI_CL_TEST_DATA")
     if kept and all((Path(kept) / "cifar-100-python" / name).exists() for name in ("train", "test", "meta")):
         return Path(kept)
@@ -45,7 +51,10 @@ def cifar100_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="session")
 def finished_run(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str, str]:
-    """Run the whole method to its end by the real command: its folder, and what it said."""
+    """Run the whole method to its end by the real command.
+
+    Return its folder, its stdout and its stderr.
+    """
     results_path = tmp_path_factory.mktemp("finished")
     out, err = complete([*words_of("pmi_rdfcil", **SLOW), "--results_path", str(results_path), "--run_name", "whole"])
     return folder_of(results_path, "pmi_rdfcil", "whole"), out, err
@@ -53,7 +62,10 @@ def finished_run(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str, s
 
 @pytest.fixture
 def tiny_models(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """open_clip knows three tiny models, one of them with weights; home and the hub's cache are empty; no network is used."""
+    """Make open_clip know three tiny models, one of them with weights, and keep off the network.
+
+    The home folder and the hub's cache are empty.
+    """
     factory, pretrained = open_clip_module("factory"), open_clip_module("pretrained")
     monkeypatch.setattr(factory, "_MODEL_CONFIGS", {**factory._MODEL_CONFIGS, **CONFIGS})
     monkeypatch.setitem(pretrained._PRETRAINED, TINY, TAGS)
@@ -67,19 +79,19 @@ def tiny_models(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture(params=HOSTS)
 def mammoth_host(request: pytest.FixtureRequest) -> Path:
-    """The host's folder."""
+    """Return the folder of a checkout of Mammoth: the stand-in, or a real one."""
     return STAND_IN if request.param == "stand-in" else Path(str(REAL))
 
 
 @pytest.fixture
 def mammoth_copy(tmp_path: Path) -> Path:
-    """A copy of the stand-in, for what would have to be changed in it."""
+    """Return a copy of the stand-in that a test may change."""
     return Path(shutil.copytree(STAND_IN, tmp_path / "copy", ignore=shutil.ignore_patterns("__pycache__")))
 
 
 @pytest.fixture
 def catalogue(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Catalogue:
-    """The sample registry; the current folder is an empty one beside it."""
+    """Return the sample registry. The current folder is an empty one beside it."""
     here = tmp_path / "here"
     here.mkdir()
     monkeypatch.chdir(here)

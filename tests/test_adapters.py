@@ -1,4 +1,8 @@
-"""Mixtures of adapters: nothing at first, the gate against a slow loop, no noise in evaluation, the paper's number of parameters."""
+"""Test mixtures of adapters.
+
+They change nothing at first, gate as a slow loop does, are without noise in evaluation, and have
+the paper's number of parameters.
+"""
 
 from __future__ import annotations
 
@@ -13,7 +17,7 @@ from pmi_cl.seeding import global_seed
 
 
 def trained(width: int = 8, **settings: int) -> MixtureOfAdapters:
-    """A mixture with no zeros left in it."""
+    """Return a mixture with no zeros left in it."""
     with global_seed(0, "mixture"):
         mixture = MixtureOfAdapters(width, bottleneck=4, **settings)
         for parameter in mixture.parameters():

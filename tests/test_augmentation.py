@@ -19,7 +19,7 @@ def pixels(count: int = 6, height: int = 9, width: int = 7) -> Tensor:
 
 
 def slow_crop(image: numpy.ndarray, top: int, left: int, mirrored: int, padding: int) -> numpy.ndarray:
-    """One image (c, h, w): pad, cut, mirror, in the order of R-DFCIL's pipeline."""
+    """Pad, cut and mirror one image (c, h, w), in the order of R-DFCIL's pipeline."""
     _, height, width = image.shape
     padded = numpy.pad(image, ((0, 0), (padding, padding), (padding, padding)))
     cut = padded[:, top : top + height, left : left + width]

@@ -12,7 +12,7 @@ COUNTS = {0: 3, 2: 40, 5: 7}  # labels need not be consecutive
 
 
 def a_buffer() -> SyntheticBuffer:
-    """Every image and every row of logits says which row it is."""
+    """Return a buffer in which every image and every row of logits says which row it is."""
     labels = torch.repeat_interleave(torch.tensor(list(COUNTS)), torch.tensor(list(COUNTS.values())))
     labels = labels[torch.randperm(50, generator=seeded(0))]
     rows = torch.arange(50).float()

@@ -1,4 +1,4 @@
-"""The static reading of methods, data sets and backbones: exact, quick, without running them."""
+"""Test the static reading of methods, data sets and backbones: exact and quick."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def catalogue(tmp_path: Path) -> Catalogue:
 
 
 def as_imported(options_class: type) -> list[OptionSpec]:
-    """The option declarations of an imported dataclass, in the form of the static reading."""
+    """Return the options of an imported dataclass, in the form of the static reading."""
     hints = typing.get_type_hints(options_class)
     names = {
         hint: hint.__name__ if isinstance(hint, type) and not typing.get_args(hint) else str(hint)
@@ -203,7 +203,9 @@ def test_every_run_option_is_in_one_group() -> None:
 
 
 def owner_of(entry: Entry) -> Any:
-    """What holds the entry's options and constants: its class, or the file of a backbone."""
+    """Return what holds the options and constants of an entry: its class, or the file of a
+    backbone.
+    """
     module = importlib.import_module(entry.module)
     return module if entry.kind == "backbone" else getattr(module, entry.attribute)
 

@@ -1,4 +1,7 @@
-"""Checkpoints: bit for bit there and back, written whole, and refused with a reason when they are not ours or not safe."""
+"""Test checkpoints: bit for bit there and back, written whole, never unsafe.
+
+One that is not ours or not safe is refused with a reason.
+"""
 
 import pickle
 import resource
@@ -22,7 +25,7 @@ IDENTITY = {
 
 
 class Bomb:
-    """Unpickling it creates a file."""
+    """An object whose unpickling creates a file."""
 
     def __init__(self, target):
         self.target = target

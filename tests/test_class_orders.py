@@ -1,4 +1,6 @@
-"""Class orders against the published lists (by their hashes) and the refusal of what is no order."""
+"""Test class orders against the published lists, by their hashes, and the refusal of what is no
+order.
+"""
 
 from __future__ import annotations
 

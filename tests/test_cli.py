@@ -189,8 +189,12 @@ def test_version(catalogue: Catalogue, capsys: pytest.CaptureFixture[str]) -> No
 
 
 def command(*argv: str) -> subprocess.CompletedProcess[str]:
-    """The real command in a process of its own; its last line of output says whether torch was imported."""
-    code = "import sys; from pmi_cl.cli import main; code = main(sys.argv[1:]); print('torch' in sys.modules); sys.exit(code)"
+    """Run the real command in a process of its own.
+
+    Its last line of output says whether torch was imported.
+    """
+    code = "import sys; from pmi_cl.cli import main; code = main(sys.argv[1:]); "
+    code += "print('torch' in sys.modules); sys.exit(code)"
     return subprocess.run(
         [sys.executable, "-c", code, *argv], capture_output=True, text=True, cwd=Path(__file__).parent.parent
     )
@@ -247,7 +251,10 @@ def test_check_prints_every_value_with_its_source(
     ],
 )
 def test_a_python_without_our_requirements_is_told_what_to_do(words: list[str], tmp_path: Path) -> None:
-    """The environment is not activated: what is missing, for which Python, and what to type."""
+    """The environment is not activated.
+
+    The error names what is missing, for which Python, and what to type.
+    """
     root = Path(__file__).resolve().parents[1]
     bare = "import sys; sys.modules.update(dict.fromkeys(['torch', 'yaml', 'numpy'])); "  # as if they were not there
     script = bare + f"sys.path.insert(0, {str(root)!r}); from pmi_cl.cli import main; raise SystemExit(main({words!r}))"

@@ -17,7 +17,10 @@ from tests.support.small_runs import CLIP_METHODS, begin, differences, epochs, f
 
 
 def place_names(model: ClipModel) -> dict[int, set[str]]:
-    """Every name in ``state_dict`` of each tensor that the method holds: what stands in a block has two."""
+    """Return every name in ``state_dict`` of each tensor that the method holds.
+
+    What stands in a block has two names.
+    """
     names: dict[int, set[str]] = {}
     for name, value in model.state_dict(keep_vars=True).items():
         names.setdefault(id(value), set()).add(name)
@@ -27,7 +30,7 @@ def place_names(model: ClipModel) -> dict[int, set[str]]:
 @pytest.mark.parametrize("method", CLIP_METHODS)
 @pytest.mark.parametrize("weight_decay", [0, 0.1])
 def test_only_what_is_learned_moves(method: str, weight_decay: float) -> None:
-    """In the second task too: the optimiser of the first has seen what is frozen now."""
+    """The optimiser of the first task has seen what is frozen in the second."""
     training = start(method, optim_wd=weight_decay, warmup_steps=0)
     model = model_of(training)
     for task in range(2):

@@ -98,7 +98,7 @@ def test_the_evaluation_uses_the_templates_it_is_told_to(method: str) -> None:
 
 
 class CountingTower(nn.Module):
-    """A text tower that counts the texts it encodes, by whether gradients are on."""
+    """A text tower that counts the texts it encodes, with gradients and without."""
 
     def __init__(self, tower: nn.Module) -> None:
         super().__init__()

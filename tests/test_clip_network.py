@@ -1,4 +1,8 @@
-"""CLIP's towers as pieces: equal to open_clip at the real sizes, unchanged by empty places, and what is put into them is used as said."""
+"""Test CLIP's towers as pieces.
+
+They equal open_clip's at the real sizes. Empty places in a block change nothing; what is put into
+them is used.
+"""
 
 from __future__ import annotations
 
@@ -40,7 +44,10 @@ def tokens_like(values: Tensor, seed: int = 0) -> Tensor:
 
 @pytest.fixture(scope="module", params=SHAPES)
 def full_size(request: pytest.FixtureRequest) -> FullSize:
-    """open_clip's model with random weights, and the network made of it; one at a time, each built once."""
+    """Return open_clip's model with random weights and the network made of it.
+
+    One pair is kept at a time, and each is built once.
+    """
     torch.manual_seed(0)
     library = open_clip_module()
     model = library.create_model(request.param, pretrained=None).eval()
@@ -147,7 +154,7 @@ def test_every_parameter_is_held_once() -> None:
 
 
 class Constant(nn.Module):
-    """Gives what it was made with, whatever it is called with, and remembers that."""
+    """A module that returns what it was made with and remembers its arguments."""
 
     def __init__(self, *values: Tensor) -> None:
         super().__init__()
@@ -159,7 +166,7 @@ class Constant(nn.Module):
 
 
 def parts_of(piece: BlockPiece, x: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """Input of the attention, state after it, input of the MLP, output: a block written out."""
+    """Return a block written out: attention's input, the state after it, MLP's input, output."""
     block = piece.block
     normed = block.ln_1(x)
     after = x + block.attn(normed, normed, normed, need_weights=False)[0]

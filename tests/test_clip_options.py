@@ -1,4 +1,7 @@
-"""Options of the methods on a CLIP that do not go together, or do not fit the network: refused before the work."""
+"""Test options of the methods on a CLIP that do not go together, or do not fit the network.
+
+They are refused before the work.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""VPT, CODA-Prompt and the mixture of adapters: what each adds to a CLIP, and its formulas written out."""
+"""Test VPT, CODA-Prompt and the mixture of adapters: what each adds to a CLIP, its formulas."""
 
 from __future__ import annotations
 

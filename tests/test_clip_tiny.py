@@ -1,4 +1,4 @@
-"""The shipped CLIP: its file, what it recognises without training, and the tool that made it."""
+"""Test the shipped CLIP: its file, what it recognises without training, its tool."""
 
 from __future__ import annotations
 
@@ -23,13 +23,16 @@ ROOT = Path(__file__).resolve().parent.parent
 
 @pytest.fixture(scope="module")
 def network() -> ClipNetwork:
-    """The backbone as a run gets it."""
+    """Return the backbone as a run gets it."""
     return clip_tiny.clip_tiny(SimpleNamespace())
 
 
 @pytest.fixture(scope="module")
 def tool() -> Iterator[ModuleType]:
-    """tools/train_clip_tiny.py, which finds its neighbour glyphs.py as it does when it is started."""
+    """Import tools/train_clip_tiny.py.
+
+    It finds its neighbour glyphs.py as it does when it is started.
+    """
     sys.path.insert(0, str(ROOT / "tools"))
     yield importlib.import_module("train_clip_tiny")
     sys.path.remove(str(ROOT / "tools"))
@@ -37,7 +40,7 @@ def tool() -> Iterator[ModuleType]:
 
 @pytest.fixture(scope="module")
 def glyphs(tool: ModuleType) -> ModuleType:
-    """tools/glyphs.py."""
+    """Import tools/glyphs.py."""
     return importlib.import_module("glyphs")
 
 

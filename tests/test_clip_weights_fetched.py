@@ -1,4 +1,7 @@
-"""CLIP weights that are not on the machine: fetched once from where they are published, or refused with where to get them."""
+"""Test CLIP weights that are not on the machine.
+
+They are fetched once from where they are published, or the error says where to get them.
+"""
 
 from __future__ import annotations
 
@@ -36,8 +39,8 @@ pytestmark = pytest.mark.usefixtures("tiny_models")
 def test_what_is_missing_is_told_with_where_to_get_it_and_where_to_put_it() -> None:
     said = refusal(args_of("openai"))
     assert (
-        "the weights 'openai' of Tiny-Test are not here and cannot be fetched (--offline 1): get open_clip_model.safetensors of "
-        in said
+        "the weights 'openai' of Tiny-Test are not here and cannot be fetched (--offline 1): "
+        "get open_clip_model.safetensors of " in said
     )
     assert "/someone/tiny.openai and put it at data/clip/Tiny-Test-openai.safetensors (or .bin, .pt)" in said
     assert said.endswith("or say --clip_weights FILE; --backbone clip-tiny needs no download")
@@ -45,7 +48,7 @@ def test_what_is_missing_is_told_with_where_to_get_it_and_where_to_put_it() -> N
 
 @pytest.fixture
 def server(tmp_path: Path) -> Iterator[str]:
-    """The address of a web server on this machine; it serves the folder ``served``."""
+    """Return the address of a web server on this machine. It serves the folder ``served``."""
     (tmp_path / "served").mkdir()
 
     class Quiet(http.server.SimpleHTTPRequestHandler):

@@ -1,4 +1,7 @@
-"""CLIP weights that are not what they were taken for: refused before any work, in one line that says why."""
+"""Test files that are not the CLIP weights that were asked for.
+
+They are refused before any work, in one line that says why.
+"""
 
 from __future__ import annotations
 
@@ -67,7 +70,7 @@ def test_another_activation_is_refused(tmp_path: Path, backbone: str, weights: s
 
 
 class Malice:
-    """Pickled, it makes a file when it is loaded."""
+    """An object whose unpickling makes a file."""
 
     def __init__(self, mark: Path) -> None:
         self.mark = mark
@@ -92,7 +95,7 @@ def test_a_pickle_that_would_run_code_is_refused(tmp_path: Path, way: str) -> No
 
 
 def archive(path: Path, state: dict[str, Tensor]) -> Path:
-    """A TorchScript archive whose parameters have the names of the state, as OpenAI's has."""
+    """Write a TorchScript archive whose parameters have the names of the state, as OpenAI's has."""
 
     class Holder(nn.Module):
         def forward(self, x: Tensor) -> Tensor:

@@ -1,4 +1,4 @@
-"""The colour space of the real images: its root, its inverse, and the covariance that it is made from."""
+"""Test the colour space of the real images: its root, its inverse, its covariance."""
 
 from __future__ import annotations
 
@@ -47,7 +47,10 @@ def test_there_and_back() -> None:
 
 
 def test_grey_images_stay_grey() -> None:
-    """A covariance of rank one: whatever is optimised, the three channels are equal, and grey images are kept as they are."""
+    """The covariance has rank one.
+
+    Whatever is optimised, the three channels are equal, and grey images are kept as they are.
+    """
     colour = Colour.of(torch.ones(3, 3))
     images = colour.images(randn(4, 3, 6, 6))
     torch.testing.assert_close(images[:, 0], images[:, 1])
@@ -70,7 +73,7 @@ def test_gradients_and_half_precision_pass_through() -> None:
 
 
 def test_covariance_against_numpy() -> None:
-    """About the mean, over the pixels of all batches, whatever their sizes."""
+    """It is about the mean, over the pixels of all batches, whatever their sizes."""
     batches = [5 + 2 * randn(n, 3, 4, 5, seed=n) * torch.tensor([1.0, 2, 3]).view(1, 3, 1, 1) for n in (7, 2, 4)]
     found, count = channel_covariance(batches)
     pixels = np.concatenate([batch.double().permute(1, 0, 2, 3).reshape(3, -1).numpy() for batch in batches], axis=1)

@@ -1,4 +1,8 @@
-"""Runs side by side: grouped by what they were told, seeds averaged, differences paired, nothing that is not in the records."""
+"""Test the comparison of runs.
+
+Runs are grouped by their settings, seeds averaged, differences paired. Nothing is shown that is not
+in the records.
+"""
 
 from __future__ import annotations
 
@@ -28,7 +32,10 @@ def record(
     model: str = "sgd",
     **preset: object,
 ) -> None:
-    """A run of two tasks that ends at ``last``; ``preset`` are options that a preset decided."""
+    """Return the record of a run of two tasks that ends at ``last``.
+
+    ``preset``: options that a preset set.
+    """
     folder.mkdir(parents=True)
     values = {"model": model, "dataset": "seq-digits", "model_config": "digits", "seed": seed, "lr": lr, **preset}
     sources = {"lr": "flag" if lr != 0.1 else "default", **dict.fromkeys(preset, "preset digits")}
@@ -45,7 +52,7 @@ def record(
 
 
 def rows_below(folder: Path) -> list[Row]:
-    """Those of the one protocol there."""
+    """Return the rows of the one protocol there."""
     ((_, rows),) = comparisons(read_runs([folder])[0]).items()
     return rows
 
@@ -238,7 +245,7 @@ def test_the_plot_shows_the_mean_over_tasks_seen_and_its_deviation(tmp_path: Pat
 
 
 def test_the_legend_tells_every_two_rows_apart(tmp_path: Path) -> None:
-    """What all rows of a method were told is left out, and nothing is cut."""
+    """Settings that all rows of a method share are left out, and nothing is cut."""
     from pmi_cl.utils.reports.comparison_plot import LONGEST, accuracy_over_tasks
 
     long = {f"option_with_a_long_name_{number}": 1 for number in range(5)}

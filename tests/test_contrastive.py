@@ -1,4 +1,4 @@
-"""f_cont: its loss against a double loop and known values, the batched training against networks trained one by one."""
+"""Test f_cont: its loss against a double loop, its training against networks trained one by one."""
 
 from __future__ import annotations
 
@@ -30,7 +30,10 @@ def sphere(n: int, d: int, seed: int = 0) -> Tensor:
 
 
 def class_features(counts: list[int]) -> tuple[Tensor, Tensor]:
-    """Features of classes with the given counts, clustered so that spreading them is work, in shuffled order."""
+    """Return features of classes with the given counts, in shuffled order.
+
+    They are clustered, so that spreading them is work.
+    """
     labels = torch.repeat_interleave(torch.arange(len(counts)), torch.tensor(counts))
     labels = labels[torch.randperm(len(labels), generator=seeded(1))]
     noise = torch.randn(len(labels), D, generator=seeded(2))
@@ -67,7 +70,10 @@ def test_the_regular_simplex_is_the_lower_bound() -> None:
 
 
 class OneClass(nn.Module):
-    """f_cont as the paper writes it, from torch's own layers, with the weights of class ``row`` of the batched models."""
+    """f_cont as the paper writes it, made of torch's own layers.
+
+    It has the weights of class ``row`` of the batched models.
+    """
 
     def __init__(self, models: ContrastiveModels, row: int) -> None:
         super().__init__()
@@ -85,7 +91,10 @@ class OneClass(nn.Module):
 def train_alone(
     model: OneClass, rows: Tensor, label: int, config: ContrastiveConfig
 ) -> tuple[dict[str, Tensor], float]:
-    """The training loop for one class: its final weights (or those of the lowest batch loss), and that loss."""
+    """Train for one class.
+
+    Return the final weights, or those of the lowest batch loss, and that loss.
+    """
     optimizer = (torch.optim.SGD if config.optimizer == "sgd" else torch.optim.Adam)(model.parameters(), lr=config.lr)
     size = min(config.batch, len(rows))
     best, lowest, loss = model.state_dict(), math.inf, torch.zeros(())

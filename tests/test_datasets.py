@@ -25,7 +25,7 @@ from tests.support.image_sets import write_cub, write_imagenet_r, write_tiny
 
 
 def registered() -> list[type[ContinualDataset]]:
-    """Every class with a NAME in ``datasets/seq_*.py``."""
+    """Return every class with a NAME in ``datasets/seq_*.py``."""
     modules = [
         importlib.import_module(f"pmi_cl.datasets.{m.name}") for m in pkgutil.iter_modules(pmi_cl.datasets.__path__)
     ]
@@ -38,7 +38,7 @@ def registered() -> list[type[ContinualDataset]]:
 
 @pytest.fixture(scope="module")
 def image_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Six classes of 20 random images."""
+    """Write six classes of 20 random images. Return their folder."""
     root, random = tmp_path_factory.mktemp("images"), numpy.random.default_rng(0)
     for label in range(6):
         (root / f"class {label}").mkdir()
@@ -51,7 +51,7 @@ def image_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def layouts(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A ``base_path`` with small sets in the layouts of the published ones."""
+    """Write small sets in the layouts of the published ones. Return their ``base_path``."""
     base_path = tmp_path_factory.mktemp("layouts")
     write_tiny(base_path)
     write_cub(base_path, train=20, size=(16, 16))
@@ -66,7 +66,7 @@ def kind(request: pytest.FixtureRequest) -> type[ContinualDataset]:
 
 @pytest.fixture(scope="module")
 def values(kind: type[ContinualDataset], request: pytest.FixtureRequest) -> dict[str, Any]:
-    """The arguments that find the data of a data set, as small as its tests allow."""
+    """Return the arguments that find the data of a data set, as small as its tests allow."""
     sources = {
         "seq-digits": lambda: {},
         "seq-folder": lambda: {"data_dir": str(request.getfixturevalue("image_folder")), "image_size": 16},
@@ -291,7 +291,8 @@ def test_a_held_out_part_that_leaves_nothing_is_refused(kind: type[ContinualData
 
 def test_checking_needs_no_torch() -> None:
     program = (
-        "import sys; from types import SimpleNamespace as N; from pmi_cl.datasets import seq_cifar100, seq_digits, seq_folder;"
+        "import sys; from types import SimpleNamespace as N; "
+        "from pmi_cl.datasets import seq_cifar100, seq_digits, seq_folder;"
         "seq_digits.SeqDigits.check(N(n_tasks=2)); seq_cifar100.SeqCifar100.check(N(base_path='nowhere', n_tasks=20));"
         "print(seq_digits.SeqDigits.n_classes(N()), 'torch' in sys.modules)"
     )

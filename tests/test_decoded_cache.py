@@ -1,4 +1,7 @@
-"""The cache of decoded images: written whole or not at all, used again, made anew when a file changes, and read in place."""
+"""Test the cache of decoded images.
+
+It is written whole or not at all, used again, made anew when a file changes, and read in place.
+"""
 
 from __future__ import annotations
 
@@ -26,7 +29,7 @@ from tests.support.image_sets import encoded, noise, write, write_cub
 
 @pytest.fixture
 def decodes(monkeypatch: pytest.MonkeyPatch) -> list[Path]:
-    """The files that are decoded from now on."""
+    """Record the files that are decoded from now on."""
     seen: list[Path] = []
 
     def counted(path: Path, size: int, resize: str) -> Any:
@@ -39,7 +42,7 @@ def decodes(monkeypatch: pytest.MonkeyPatch) -> list[Path]:
 
 @pytest.fixture
 def images(tmp_path: Path) -> DecodedImages:
-    """Ten image files of several sizes, not decoded yet."""
+    """Return ten image files of several sizes, not decoded yet."""
     root = tmp_path / "set"
     sizes = [(20, 16), (12, 12), (9, 30)]
     paths = [
@@ -50,7 +53,7 @@ def images(tmp_path: Path) -> DecodedImages:
 
 
 def quietly(done: int) -> None:
-    """Nobody is told."""
+    """Take a report of progress and say nothing."""
 
 
 def test_the_first_opening_decodes_and_the_next_does_not(images: DecodedImages, decodes: list[Path]) -> None:

@@ -1,4 +1,4 @@
-"""The descent against torch's Adam run by hand, its restarts, its resumption bit for bit, and the learning-rate schedules."""
+"""Test the descent: against torch's Adam run by hand, its restarts, its resumption, its rates."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ GOAL = torch.randn(3, 2, 4, 4, generator=seeded(1))
 
 
 def bumpy(x: Tensor, step: int) -> Tensor:
-    """A loss that depends on the step and is not convex."""
+    """Return a loss that depends on the step and is not convex."""
     return ((x - GOAL) ** 2).mean() + 0.3 * torch.sin(3 * x + step).mean()
 
 
@@ -28,7 +28,7 @@ def falling_rate(step: int) -> float:
 
 
 def by_hand(steps: int, rate: Callable[[int], float], beta2: float = 0.999) -> tuple[list[Tensor], list[Tensor]]:
-    """Torch's Adam: every iterate before its step, then the last; and every loss."""
+    """Run torch's Adam. Return every iterate before its step, then the last, and every loss."""
     x = START.clone().requires_grad_()
     optimizer = torch.optim.Adam([x], lr=1.0, betas=(0.9, beta2))
     iterates, losses = [], []
@@ -80,11 +80,11 @@ def test_the_start_is_not_changed() -> None:
     assert torch.equal(start, START)
 
 
-# --- a loss that is not finite ----------------------------------------------------------------------------------------------
+# A loss that is not finite.
 
 
 def cliff(limit: float) -> Callable[[Tensor, int], Tensor]:
-    """Adam climbs by exactly its rate a step; beyond ``limit`` the loss is not a number."""
+    """Return a loss that is not a number beyond ``limit``. Adam climbs by its rate a step."""
     return lambda x, step: -x.sum() * (float("nan") if float(x.detach().max()) > limit else 1.0)
 
 
@@ -117,11 +117,11 @@ def test_it_is_noticed_within_a_few_steps() -> None:
     assert descent.restarts == 1 and descent.step == 0
 
 
-# --- resumption -------------------------------------------------------------------------------------------------------------
+# Resumption.
 
 
 def through_a_file(state: dict[str, Any]) -> dict[str, Any]:
-    """Written and read as a checkpoint is: tensors and plain data only."""
+    """Write and read a state as a checkpoint is: tensors and plain data only."""
     file = io.BytesIO()
     torch.save(state, file)
     file.seek(0)
@@ -170,7 +170,7 @@ def test_a_state_is_not_touched_by_further_steps_nor_by_being_loaded() -> None:
         torch.testing.assert_close(state[name], kept[name], rtol=0, atol=0)
 
 
-# --- learning rates -----------------------------------------------------------------------------------------------------------
+# Learning rates.
 
 
 def trace(schedule: Schedule, steps: int, lr: float = 0.4) -> list[float]:
@@ -193,7 +193,7 @@ def test_cosine_rate_equals_torchs() -> None:
 
 
 def test_the_released_rate_warms_up_and_halves_twice() -> None:
-    """Spec 2.1: 160 steps at 0.4, warm-up 5, halved at steps 80 and 120."""
+    """There are 160 steps at 0.4, a warm-up of 5, and halvings at steps 80 and 120."""
     expected = [0.08, 0.16, 0.24, 0.32] + [0.4] * 76 + [0.2] * 40 + [0.1] * 40
     assert trace("released", 160) == pytest.approx(expected)
 

@@ -1,4 +1,7 @@
-"""On a pretended GPU every method computes the numbers of the CPU, mixes no devices, and does not make the host wait in its steps."""
+"""Test every method on a pretended GPU.
+
+It computes the numbers of the CPU, mixes no devices, and does not make the host wait in its steps.
+"""
 
 from __future__ import annotations
 
@@ -56,13 +59,16 @@ def name_of(case: Any) -> str:
 def plain_attention(
     query: Tensor, key: Tensor, value: Tensor, attn_mask: Tensor | None = None, *_: Any, **__: Any
 ) -> Tensor:
-    """Multiply as ``networks/attention.py`` does on a CPU; torch's own differs in the last bits on each device."""
+    """Multiply as ``networks/attention.py`` does on a CPU.
+
+    torch's own attention differs in the last bits on each device.
+    """
     scores = (query * query.shape[-1] ** -0.5) @ key.transpose(-2, -1)
     return (scores if attn_mask is None else scores + attn_mask).softmax(-1) @ value
 
 
 def stops_of(training: Training) -> set[Any]:
-    """The middle of each phase of the second task."""
+    """Return the middle of each phase of the second task."""
     passed = training.host.passed
     task = min(1, training.last_task - 1)
     return {(place, count // 2 + 1) for place, count in passed.items() if place[0] == task and place[2] in (0, 1)}
@@ -72,7 +78,7 @@ def stops_of(training: Training) -> set[Any]:
 def test_a_run_in_pieces_ends_with_the_numbers_of_the_cpu(
     method: str, flags: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Stopped in every phase, and gone on with from a file by new objects."""
+    """It is stopped in every phase, and new objects go on from a file."""
     monkeypatch.setattr(torch.nn.functional, "scaled_dot_product_attention", plain_attention)
     plain = start(method, StoppingHost(), **{**SHORT, **flags})
     plain.run()

@@ -1,4 +1,7 @@
-"""The data sets, ``invert()`` and the engine on a pretended GPU: the numbers of the CPU, whatever is handed to them and from where."""
+"""Test the data sets, ``invert()`` and the engine on a pretended GPU.
+
+They give the numbers of the CPU, wherever their arguments are.
+"""
 
 from __future__ import annotations
 
@@ -73,7 +76,7 @@ CONFIG = InversionConfig(
 def inverted(
     network: Any, real: Tensor, targets: Tensor | None, labels: Tensor, config: InversionConfig
 ) -> InversionResult:
-    """By the call for a network of one's own; labels and targets may be anywhere."""
+    """Call ``invert()``. Labels and targets may be on any device."""
     moments, colour = measure_input_moments(network.pieces(), [real]), Colour.of(channel_covariance([real])[0])
     parts = {"pieces": network.pieces(), "head": network.head, "input_moments": moments, "colour": colour}
     return invert(network, image_shape=(3, 8, 8), targets=targets, labels=labels, config=config, **parts)

@@ -1,4 +1,7 @@
-"""Where an inversion stops being finite: the layer is found in the forward pass, in the statistics and in the backward pass."""
+"""Test that the layer is found in which an inversion stops being finite.
+
+That may be in the forward pass, in the statistics or in the backward pass.
+"""
 
 from __future__ import annotations
 
@@ -26,14 +29,14 @@ IMAGES = torch.randn(4, 3, 8, 8, generator=seeded(0))
 
 
 class Root(nn.Module):
-    """Finite at 0, where its gradient is not."""
+    """A layer that is finite at 0, where its gradient is not."""
 
     def forward(self, x: Tensor) -> Tensor:
         return x.abs().sqrt()
 
 
 def total(trace: LayerTrace) -> Any:
-    """The sum of the features and the KLs."""
+    """Return the sum of the features and the KLs."""
 
     def loss(x: Tensor, step: int) -> Tensor:
         features, kls = trace(x)
@@ -43,7 +46,7 @@ def total(trace: LayerTrace) -> Any:
 
 
 def broken(at: int) -> list[nn.Module]:
-    """The three pieces of a network; from piece ``at`` on its values overflow."""
+    """Return the three pieces of a network. From piece ``at`` on its values overflow."""
     pieces = two_blocks().pieces()
     with torch.no_grad():
         for module in pieces[at].modules():

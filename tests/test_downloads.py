@@ -1,4 +1,4 @@
-"""Archives as whole folders: fetched when they are missing, unpacked with suspicion, there when they are whole."""
+"""Test archives as whole folders: fetched if missing, unpacked with suspicion, used when whole."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ def tarred(path: Path, files: dict[str, bytes], *more: tarfile.TarInfo, mode: An
 
 
 def quietly(done: int, total: int) -> None:
-    """Nobody is told."""
+    """Take a report of progress and say nothing."""
 
 
 def below(folder: Path) -> dict[str, bytes]:
@@ -125,7 +125,7 @@ def test_a_damaged_archive_leaves_nothing(make: Any, damage: str, tmp_path: Path
 
 
 def test_tiny_is_fetched_unpacked_and_decoded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """As on a machine with a network: ``fetch`` is replaced by a copy of our own archive."""
+    """As on a machine with a network. ``fetch`` is replaced by a copy of our own archive."""
     write_tiny(tmp_path / "elsewhere", classes=200, train=1, test=1)
     archive = zipped(
         tmp_path / "tiny.zip", {**below(tmp_path / "elsewhere"), "tiny-imagenet-200/test/images/test_0.JPEG": b"?"}

@@ -1,4 +1,4 @@
-"""The engine of inversion: what it computes, where it starts, what it refuses, and that it works."""
+"""Test the engine of inversion: what it computes, its starts, its refusals, and that it works."""
 
 from __future__ import annotations
 
@@ -27,7 +27,10 @@ from tests.support.small_networks import trained_on_digits, two_blocks
 
 
 def naive_batch(number: int, targets: Tensor, steps: int, transforms: Transforms) -> tuple[Tensor, list[float]]:
-    """Full-model inversion by the loop that everybody writes first: hooks on every BatchNorm, in float64."""
+    """Run full-model inversion by the loop that everybody writes first.
+
+    It has hooks on every BatchNorm and computes in float64.
+    """
     network = two_blocks().double()
     x = white_noise((len(targets), *SHAPE), seeded(0, "start", number, -1)).requires_grad_()
     optimizer = torch.optim.Adam([x], lr=0.15)
@@ -108,7 +111,7 @@ def test_bfloat16_ends_near_float32() -> None:
     )
 
 
-# --- starts -------------------------------------------------------------------------------------------------------------------
+# Starts.
 
 
 def test_white_noise_is_standard_normal() -> None:
@@ -155,7 +158,7 @@ def test_a_users_start_gives_images_also_where_another_space_is_optimised(spectr
     torch.testing.assert_close(images, drawn, rtol=1e-4, atol=1e-4)
 
 
-# --- refusals -----------------------------------------------------------------------------------------------------------------
+# Refusals.
 
 
 @pytest.mark.parametrize(
@@ -198,12 +201,12 @@ def test_images_before_the_first_batch_are_refused() -> None:
         inversion(EVERYTHING).images()
 
 
-# --- on a trained network -----------------------------------------------------------------------------------------------------
+# On a trained network.
 
 
 @pytest.mark.parametrize("terms", [(FeatureMatch(), StatisticsMatch(0.1)), (CrossEntropy(), StatisticsMatch(0.1))])
 def test_a_trained_network_sees_what_was_asked_for(terms: tuple[Any, ...]) -> None:
-    """From features sampled of its class Gaussians, and from labels alone."""
+    """It was asked for by features drawn from class Gaussians, and by labels alone."""
     trained = trained_on_digits()
     network, labels = trained.network, torch.arange(60) % 5
     targets = trained.gaussians.sample(labels, seeded(3)) if isinstance(terms[0], FeatureMatch) else None

@@ -14,7 +14,7 @@ from tests.support.small_inversions import EVERYTHING, SHAPE, finished, inversio
 
 
 def test_steps_and_passes_are_counted() -> None:
-    """10 samples in batches of 4: three batches of 3, 3 and 4."""
+    """10 samples in batches of 4 are three batches of 3, 3 and 4."""
     whole = finished(replace(EVERYTHING, start="pmi"))
     assert [len(images) for images in whole.finished] == [3, 3, 4]
     report = whole.report
@@ -27,7 +27,7 @@ def test_steps_and_passes_are_counted() -> None:
 
 @pytest.mark.parametrize("batch", [4, 10])
 def test_a_sweep_over_all_layers_costs_one_full_step(batch: int) -> None:
-    """Whatever the batches: the work is averaged over the images."""
+    """This holds whatever the batches: the work is averaged over the images."""
     whole = finished(replace(EVERYTHING, start="pmi", batch=batch))
     assert whole.report.step_equivalents == pytest.approx(3 * 1.0 + 5)
     assert finished(replace(EVERYTHING, start="noise", batch=batch)).report.step_equivalents == pytest.approx(5)

@@ -1,4 +1,4 @@
-"""An inversion goes on bit for bit from a state anywhere."""
+"""Test that an inversion goes on bit for bit from a state anywhere."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ def written(state: dict[str, Any]) -> bytes:
 
 
 def through_a_file(state: dict[str, Any]) -> dict[str, Any]:
-    """Written and read as a checkpoint is: tensors and plain data only."""
+    """Write and read a state as a checkpoint is: tensors and plain data only."""
     return torch.load(io.BytesIO(written(state)), weights_only=True)
 
 
@@ -29,7 +29,8 @@ def curves(whole: Inversion) -> list[tuple[int, str, list[float]]]:
     return [(entry["batch"], entry["stage"], entry["losses"].tolist()) for entry in whole.report.losses]
 
 
-# the first step of a stage, its last, the last of a batch, the very last, and between; a batch has 14 steps, 7, or 5
+# the first step of a stage, its last, the last of a batch, the very last, and between; a batch
+# has 14 steps, 7, or 5
 STOPS = {"pmi": (0, 1, 3, 8, 9, 12, 14, 25, 33, 42), "stem": (0, 1, 2, 5, 7, 10, 16, 21)}
 
 

@@ -16,7 +16,7 @@ from tests.support.foreign_networks import PUBLISHED_RESNET32, published_resnet3
 ROOT = Path(__file__).resolve().parents[1]
 
 
-# --- what the README shows ------------------------------------------------------------------------------------------------------
+# What the README shows.
 
 
 def run(*command: str) -> subprocess.CompletedProcess[str]:

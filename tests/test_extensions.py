@@ -1,4 +1,7 @@
-"""The templates of ``docs/adding_*.md``, as a package of a user's own that entry points make known, and as files of a checkout."""
+"""Test the templates of ``docs/adding_*.md``.
+
+They work as a user's package that entry points make known, and as files of a checkout.
+"""
 
 from __future__ import annotations
 
@@ -46,12 +49,12 @@ def page(name: str) -> str:
 
 
 def template(name: str) -> str:
-    """The first program of a page."""
+    """Return the first program of a page."""
     return str(re.findall(r"^```python\n(.*?)^```", page(name), re.DOTALL | re.MULTILINE)[0])
 
 
 def entry_points() -> str:
-    """Those of all pages, in the format of an installed package."""
+    """Return the entry points of all pages, in the format of an installed package."""
     tables = re.findall(
         r"^ *\[project\.entry-points\.\"(.*?)\"\]\n(.*?)^ *```", "".join(map(page, PAGES)), re.DOTALL | re.MULTILINE
     )
@@ -63,7 +66,7 @@ def entry_points() -> str:
 
 
 def install(folder: Path, package: str, modules: dict[str, str], points: str) -> None:
-    """What ``pip install`` leaves of a package: its files, and what it says about itself."""
+    """Write what ``pip install`` leaves of a package: its files and its metadata."""
     about = folder / f"{package}-1.0.dist-info"
     about.mkdir()
     (about / "METADATA").write_text(f"Metadata-Version: 2.1\nName: {package.replace('_', '-')}\nVersion: 1.0\n")
@@ -75,7 +78,7 @@ def install(folder: Path, package: str, modules: dict[str, str], points: str) ->
 
 @pytest.fixture
 def site(tmp_path: Path) -> Path:
-    """A folder of installed packages with the pages' templates in one."""
+    """Return a folder of installed packages with the pages' templates in one."""
     folder = tmp_path / "site"
     folder.mkdir()
     install(folder, "my_package", {module: template(name) for name, (module, _) in PAGES.items()}, entry_points())
@@ -168,7 +171,8 @@ PARTS = "def start(shape, generator):\n    return generator\n\n\ndef short(weigh
 NO_PARTS = {
     "--inv_start lost": "broken.lost:start: ModuleNotFoundError: No module named 'not_there'",
     "--inv_terms lost": "broken.lost:start: ModuleNotFoundError: No module named 'not_there'",
-    "--inv_start started": "no start, called with (1, 3, 32, 32) and a generator it gives a Generator, not images of that shape",
+    "--inv_start started": "no start, called with (1, 3, 32, 32) and a generator it gives a Generator, "
+    "not images of that shape",
     "--inv_start shown": "no start, called with (1, 3, 32, 32) and a generator it ends with TypeError: ",
     "--inv_terms grey": "no term, called with the weight 1 it ends with TypeError: ",
     "--inv_terms short=2": "no term, called with the weight 2 it gives a float, which cannot be called",
@@ -203,7 +207,8 @@ def test_trying_a_start_leaves_the_random_numbers_as_they_were(site: Path) -> No
     (site / "my_package/inversion.py").write_text(
         "import torch\n\n\ndef grey(shape, generator):\n    return torch.randn(shape)\n"
     )
-    program = "import torch; from pmi_cl.models.inversion_parts import check_named as c; a = torch.get_rng_state(); c('grey', ()); "
+    program = "import torch; from pmi_cl.models.inversion_parts import check_named as c; "
+    program += "a = torch.get_rng_state(); c('grey', ()); "
     ended = "print(torch.equal(a, torch.get_rng_state()))"
     environment = {**os.environ, "PYTHONPATH": f"{site}{os.pathsep}{ROOT}"}
     done = subprocess.run(
@@ -240,7 +245,7 @@ def test_a_package_that_cannot_be_used_is_named_and_stops_nothing_else(name: str
 
 @pytest.mark.parametrize("name", ["method", "dataset", "backbone"])
 def test_a_template_works_as_a_file_of_a_checkout(name: str, tmp_path: Path) -> None:
-    """Where its page says that it goes."""
+    """It lies where its page says."""
     place = re.search(r"save it as `(\w+/\w+\.py)`", page(name))
     assert place is not None
     ignored = shutil.ignore_patterns(".*", "tests", "results", "runs", "docs", "__pycache__")

@@ -1,4 +1,7 @@
-"""Downloads from a real server on this machine: whole, broken off, resumed, damaged; and archives that are not to be trusted."""
+"""Test downloads from a real server on this machine, and archives that are not to be trusted.
+
+Downloads are whole, broken off, resumed or damaged.
+"""
 
 from __future__ import annotations
 
@@ -24,11 +27,13 @@ DIGEST = f"sha256:{hashlib.sha256(CONTENT).hexdigest()}"
 
 
 class Server(ThreadingHTTPServer):
-    """Serves CONTENT at any path but /missing.
+    """A server of CONTENT at any path but /missing.
 
     Attributes:
         ranges: whether it honours the Range header.
-        breaks: after how many bytes it closes the first, second ... connection; connections beyond the list are whole.
+        breaks: after how many bytes it closes the first, second ... connection. Connections
+            beyond the
+            list are whole.
         asked: the Range header of each request.
     """
 
@@ -186,7 +191,10 @@ def test_a_target_that_cannot_be_written(server: Server, tmp_path: Path) -> None
 
 
 def archive(path: Path, **members: bytes | tarfile.TarInfo) -> Path:
-    """A tar.gz with ordinary files (bytes) and anything else (TarInfo); two underscores in a name stand for a slash."""
+    """Return a tar.gz with ordinary files (bytes) and anything else (TarInfo).
+
+    Two underscores in a name stand for a slash.
+    """
     with tarfile.open(path, "w:gz") as tar:
         for name, content in members.items():
             info = content if isinstance(content, tarfile.TarInfo) else tarfile.TarInfo(name.replace("__", "/"))

@@ -62,7 +62,7 @@ def test_the_record_has_the_keys_of_its_schema(finished_run: tuple[Path, str, st
 
 
 def test_the_figures_are_those_of_the_network_that_was_saved(finished_run: tuple[Path, str, str]) -> None:
-    """Accuracies computed by hand, from the checkpoint's weights and the test images alone."""
+    """Compute accuracies by hand, from the checkpoint's weights and the test images alone."""
     results, dataset = results_in(finished_run[0]), digits()
     network = resnet20()
     network.load_state_dict(
@@ -88,7 +88,10 @@ def test_the_figures_are_those_of_the_network_that_was_saved(finished_run: tuple
 
 
 def test_the_inversion_is_accounted_for(finished_run: tuple[Path, str, str]) -> None:
-    """24 images in two batches; in each 4 steps for each of the 10 pieces and 40 through the whole network."""
+    """There are 24 images in two batches.
+
+    Each batch takes 4 steps for each of the 10 pieces and 40 through the whole network.
+    """
     found = results_in(finished_run[0])["inversion"]
     steps = 2 * (10 * 4 + 40)
     assert (found["images"], found["steps"], found["forward_passes"], found["backward_passes"]) == (

@@ -1,4 +1,7 @@
-"""invert() on networks of others: what it finds, how it judges it, and that it leaves the model as it was."""
+"""Test invert() on networks of others.
+
+It finds images that they recognise, judges them rightly, and leaves the model as it was.
+"""
 
 from __future__ import annotations
 
@@ -94,11 +97,14 @@ def test_progress_is_reported_and_nothing_is_printed(capsys: pytest.CaptureFixtu
     assert capsys.readouterr() == ("", "")
 
 
-# --- the user's model -----------------------------------------------------------------------------------------------------------
+# The user's model.
 
 
 def used_network() -> nn.Module:
-    """In the midst of its owner's work: one part frozen, one in evaluation mode, gradients and a hook in place."""
+    """Return a network in the midst of its owner's work.
+
+    One part is frozen, one in evaluation mode, gradients and a hook are in place.
+    """
     torch.manual_seed(0)
     model = CifarResNet(1)
     model(images(4, 8)).sum().backward()

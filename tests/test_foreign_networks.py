@@ -92,7 +92,7 @@ def test_pieces_may_be_single_layers() -> None:
 
 
 class SwapsColours(nn.Module):
-    """Not its children in order: it does something before them."""
+    """A network that is not its children in order: it does something before them."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -103,7 +103,7 @@ class SwapsColours(nn.Module):
 
 
 class OtherOrder(nn.Module):
-    """Its children are listed in another order than they are called."""
+    """A network whose children are listed in another order than they are called."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -116,7 +116,9 @@ class OtherOrder(nn.Module):
 
 
 class TakesTokens(nn.Module):
-    """Its children do not take what the ones before give, and say so with an error of their own."""
+    """A network whose children do not take what the ones before give, and raise an error of their
+    own.
+    """
 
     class Tokens(nn.Module):
         def forward(self, x: Tensor) -> Tensor:

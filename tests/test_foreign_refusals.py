@@ -22,7 +22,7 @@ from tests.support.foreign_networks import PoolsOtherwise, facts, images, ours, 
 
 
 class ChangesInPlace(nn.Module):
-    """What tracing misses: a sum into a tensor that is looked at again."""
+    """A network that tracing misses: a sum into a tensor that is looked at again."""
 
     def forward(self, x: Tensor) -> Tensor:
         kept = x
@@ -80,7 +80,7 @@ def test_statistics_are_not_matched_where_there_are_none(norm: Callable[[int], n
 
 
 class GivesTwo(nn.Module):
-    """Logits, and something beside them."""
+    """A network that returns logits and something beside them."""
 
     def __init__(self) -> None:
         super().__init__()

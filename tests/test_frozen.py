@@ -1,4 +1,7 @@
-"""The frozen copy against the network it was made of: outputs, KLs and gradients, for ours, foreign and awkward networks."""
+"""Test the frozen copy against the network it was made of.
+
+Outputs, KLs and gradients agree for ours, foreign and awkward networks.
+"""
 
 from __future__ import annotations
 
@@ -35,7 +38,7 @@ def ours(factory: Callable[[], Any]) -> nn.Module:
 
 
 def small_gammas(gamma: float) -> nn.Module:
-    """A channel in each BatchNorm that folding would ruin."""
+    """Return a network with a channel in each BatchNorm that folding would ruin."""
     network = ours(resnet20)
     with torch.no_grad():
         for norm in [m for m in network.modules() if isinstance(m, nn.BatchNorm2d)]:
@@ -62,7 +65,7 @@ NETWORKS: dict[str, Callable[[], nn.Module]] = {
 
 
 def resnet20_untrained() -> nn.Module:
-    """Second gammas 0, as they start."""
+    """Return a ResNet-20 with second gammas of 0, as they start."""
     network = resnet20()
     network.head.grow(5)
     return network.eval()
@@ -74,7 +77,7 @@ def network(request: pytest.FixtureRequest) -> nn.Module:
 
 
 def frozen(model: nn.Module, **options: Any) -> tuple[FrozenNetwork, nn.Module]:
-    """The frozen copy, and the classifier in the copy's dtype."""
+    """Return the frozen copy, and the classifier in the dtype of the copy."""
     pieces, head = split_network(model, images(2))
     assert head is not None
     return FrozenNetwork(pieces, head, **options), copy.deepcopy(head).to(options.get("dtype", torch.float32))
@@ -104,12 +107,12 @@ def test_kls_equal_those_of_hooks_on_every_batchnorm(network: nn.Module, directi
 
 
 def objective(logits: Tensor, kls: list[Tensor]) -> Tensor:
-    """Cross-entropy, logits and statistics together: everything that an inversion differentiates."""
+    """Return cross-entropy, logits and statistics: all that an inversion differentiates."""
     return F.cross_entropy(logits, torch.arange(len(logits)) % 5) + logits.pow(2).mean() + 0.1 * torch.stack(kls).sum()
 
 
 def gradients(model: nn.Module, x: Tensor) -> tuple[Tensor, Tensor]:
-    """The gradient of the objective with respect to the images: of the frozen copy, and of the naive loop with hooks."""
+    """Return the gradient with respect to the images, of the frozen copy and of the naive loop."""
     copied, head = frozen(model.float(), dtype=x.dtype)
     first, second = x.clone().requires_grad_(), x.clone().requires_grad_()
     features, kls = copied(first)
@@ -125,7 +128,11 @@ def test_gradient_equals_the_naive_loops_in_float64(network: nn.Module) -> None:
 
 @pytest.mark.parametrize("name", ["resnet32", "resnet20", "gamma -0.05", "foreign resnet20"])
 def test_gradient_equals_the_naive_loops_in_float32(name: str) -> None:
-    """Sample by sample: a value within rounding of 0 may fall on the other side of a ReLU, and does in a sample or two of 32."""
+    """Samples are compared one by one.
+
+    A value within rounding of 0 may fall on the other side of a ReLU, and does in a sample or two
+    of 32.
+    """
     value, expected = gradients(NETWORKS[name](), images(32))
     errors = (value - expected).flatten(1).norm(dim=1) / expected.flatten(1).norm(dim=1)
     assert errors.sort().values[-3] < 1e-4
@@ -133,7 +140,10 @@ def test_gradient_equals_the_naive_loops_in_float32(name: str) -> None:
 
 @pytest.mark.parametrize(("gamma", "beta"), [(0.03, 0.3), (0.05, 1.5), (0.1, 3.0), (0.3, 3.0)])
 def test_bfloat16_statistics_survive_a_small_gamma_beside_a_large_beta(gamma: float, beta: float) -> None:
-    """Folded regardless, they would drown in the rounding of values around beta: a KL of 100 instead of 0.03."""
+    """Folded regardless, they would drown in the rounding of values around beta.
+
+    The KL would be 100 instead of 0.03.
+    """
     torch.manual_seed(0)
     conv, norm = nn.Conv2d(3, 16, 3, padding=1, bias=False), nn.BatchNorm2d(16)
     piece = nn.Sequential(conv, norm).eval()
@@ -187,7 +197,10 @@ def test_pieces_can_be_run_by_number() -> None:
 
 
 def test_a_compiled_copy_equals_the_eager_one() -> None:
-    """Traced as torch.compile does it, without the compiler: there the taps are plain operations."""
+    """It is traced as torch.compile does it, without the compiler.
+
+    There the taps are plain operations.
+    """
     copied, _ = frozen(ours(resnet20))
     results = []
     for run in (torch.compile(copied.run, backend="eager"), copied.run):
@@ -198,11 +211,14 @@ def test_a_compiled_copy_equals_the_eager_one() -> None:
     torch.testing.assert_close(results[0], results[1], rtol=1e-3, atol=1e-5)
 
 
-# --- awkward networks -------------------------------------------------------------------------------------------------------
+# Awkward networks.
 
 
 class InPlace(nn.Module):
-    """Overwrites what a BatchNorm gave in every way that torch offers, and uses the overwritten values under their old name too."""
+    """A network that overwrites what a BatchNorm gave in every way that torch offers.
+
+    It uses the overwritten values under their old name, too.
+    """
 
     def __init__(self) -> None:
         super().__init__()
@@ -220,7 +236,7 @@ class InPlace(nn.Module):
 
 
 class CalledTwice(nn.Module):
-    """One BatchNorm behind two convolutions."""
+    """A network with one BatchNorm behind two convolutions."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -231,7 +247,10 @@ class CalledTwice(nn.Module):
 
 
 class UsedTwice(nn.Module):
-    """A convolution that feeds more than its BatchNorm, which comes first in a piece, without affine; and one without statistics."""
+    """A network with a convolution that feeds more than its BatchNorm.
+
+    That BatchNorm comes first in a piece and has no affine part; another has no statistics.
+    """
 
     def __init__(self) -> None:
         super().__init__()

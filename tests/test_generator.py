@@ -30,7 +30,11 @@ def test_the_size_of_the_original(side: int, millions: float) -> None:
 
 
 def test_the_layers_of_the_original() -> None:
-    """Baselines 1.5: linear to 128 maps of 8 x 8, twice (up, convolution, BatchNorm with eps 0.8, LeakyReLU 0.2), convolution, Tanh."""
+    """Linear to 128 maps of 8 x 8, twice (up, convolution, BatchNorm, LeakyReLU 0.2), convolution,
+    Tanh.
+
+    The BatchNorms have eps 0.8 (R-DFCIL's code).
+    """
     layers = list(Generator((32, 32)).layers)
     kinds = [
         nn.BatchNorm2d,
@@ -104,7 +108,7 @@ def test_diversity_of_a_network_with_one_class_is_a_constant() -> None:
 
 
 def test_the_smoothing_kernel() -> None:
-    """Trap 27: taps of sigma sqrt(2), seen in the image of a single bright pixel."""
+    """Taps of sigma sqrt(2) are seen in the image of a single bright pixel (R-DFCIL's code)."""
     taps = np.array([0.1117, 0.2365, 0.3036, 0.2365, 0.1117])
     point = torch.zeros(1, 2, 11, 11)
     point[0, 0, 5, 5] = 1
@@ -126,7 +130,10 @@ def test_smoothing_against_a_loop_with_mirrored_borders() -> None:
 
 
 def test_the_loss_is_the_sum_of_its_four_terms() -> None:
-    """Baselines 1.5, the statistics by hooks on the network itself, KL(real || synthetic) averaged over its BatchNorms."""
+    """The statistics come from hooks on the network itself.
+
+    They are KL(real || synthetic), averaged over the BatchNorms (R-DFCIL's code).
+    """
     network = two_blocks()
     images = randn(12, 3, 8, 8)
     weights = GeneratorWeights(temperature=7.0, smoothness=0.3, statistics=11.0)

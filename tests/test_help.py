@@ -18,7 +18,8 @@ def test_list_names_everything(catalogue: Catalogue, capsys: pytest.CaptureFixtu
 def test_help_alone_shows_the_flags_of_every_run(catalogue: Catalogue, capsys: pytest.CaptureFixture[str]) -> None:
     text = printed(["--help"], catalogue, capsys)
     assert "usage: python main.py --model MODEL --dataset DATASET" in text
-    shown = "--checkpoint_minutes FLOAT time between two checkpoints within a task, besides the one at its end (default 10 minutes, "
+    shown = "--checkpoint_minutes FLOAT time between two checkpoints within a task, besides "
+    shown += "the one at its end (default 10 minutes, "
     assert f"{shown}above 0, at most 1000000)" in text
     assert printed(["-h"], catalogue, capsys) == text
 

@@ -1,4 +1,4 @@
-"""``seq-folder`` on folders of real image files: every mode and size is read, and what is wrong is named."""
+"""Test ``seq-folder`` on real image files: every mode and size is read, what is wrong is named."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def load(root: Path, **values: Any) -> SeqFolder:
 
 
 def refused(root: Path | None, **values: Any) -> str:
-    """The error of --check, which the data set itself must give too."""
+    """Return the error of --check. The data set itself must raise the same."""
     args = SimpleNamespace(data_dir=root and str(root), **values)
     with pytest.raises(UserError) as by_check:
         SeqFolder.check(args)

@@ -1,4 +1,7 @@
-"""Images in the form a network wants: resized as Pillow does it, cropped as torchvision does it, and nothing else changed."""
+"""Test images in the form a network wants.
+
+They are resized as Pillow does it, cropped as torchvision does it, and changed in no other way.
+"""
 
 from __future__ import annotations
 
@@ -19,14 +22,14 @@ MEAN, STD = (0.4815, 0.4578, 0.4082), (0.2686, 0.2613, 0.2758)
 
 
 def smooth_pixels(count: int, height: int, width: int) -> Tensor:
-    """Pictures with edges and gradients, uint8 (count, 3, height, width)."""
+    """Return pictures with edges and gradients, uint8 (count, 3, height, width)."""
     noise = torch.randint(0, 256, (count, 3, height // 4 + 1, width // 4 + 1), generator=seeded(0, "pixels")).float()
     larger = torch.nn.functional.interpolate(noise, (height, width), mode="bilinear")
     return torch.where(larger > 128, larger, larger / 2).to(torch.uint8)
 
 
 def by_pillow(image: Tensor, size: tuple[int, int], box: tuple[int, int, int, int] | None = None) -> Tensor:
-    """One uint8 (3, h, w) picture, bicubic, to (height, width)."""
+    """Resize one uint8 (3, h, w) picture to (height, width), bicubic."""
     picture = Image.fromarray(image.permute(1, 2, 0).numpy())
     picture = picture.crop(box) if box else picture
     return torch.from_numpy(numpy.asarray(picture.resize(size[::-1], Image.Resampling.BICUBIC)).copy()).permute(2, 0, 1)

@@ -1,4 +1,7 @@
-"""Real signals: noted, granted at safe points, answered with the right exit code; old handlers restored whatever happens."""
+"""Test real signals: noted, obeyed at safe points, answered with the right exit code.
+
+Old handlers are restored whatever happens.
+"""
 
 import os
 import signal
@@ -59,7 +62,9 @@ def test_old_handlers_come_back_even_when_the_body_raises(number):
 
 @pytest.mark.parametrize("to_the_end", [True, False])
 def test_where_nothing_is_left_to_do_signals_change_nothing(to_the_end):
-    """Behind the body, too, where the process ends there; else the old handlers are back."""
+    """This holds behind the body, too, where the process ends there; else the old handlers are
+    back.
+    """
     before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)}
     try:
         with Interrupts(to_the_end) as interrupts:

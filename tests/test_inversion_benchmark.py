@@ -1,4 +1,7 @@
-"""The inversion benchmark: its naive loop follows the engine's gradient, and the command runs, reports and refuses."""
+"""Test the inversion benchmark.
+
+Its naive loop follows the engine's gradient. The command runs, reports and refuses.
+"""
 
 from __future__ import annotations
 

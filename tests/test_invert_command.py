@@ -1,4 +1,7 @@
-"""``pmi-cl invert``: its flags without torch, one line for each mistake, and the pictures, curves and record that it leaves."""
+"""Test ``pmi-cl invert``.
+
+Its flags need no torch. A mistake is one line. It leaves pictures, curves and a record.
+"""
 
 from __future__ import annotations
 
@@ -168,7 +171,8 @@ def test_check_prints_the_values_and_runs_nothing(tmp_path: Path, capsys: pytest
 
 
 def test_help_needs_no_torch_and_shows_the_backbones_flags() -> None:
-    code = "import sys; from pmi_cl.cli import main; code = main(sys.argv[1:]); print('torch' in sys.modules); sys.exit(code)"
+    code = "import sys; from pmi_cl.cli import main; code = main(sys.argv[1:]); "
+    code += "print('torch' in sys.modules); sys.exit(code)"
     words = [sys.executable, "-c", code, "invert", "--help", "--backbone", "clip-vit-b-16"]
     began = processor_seconds()
     done = subprocess.run(words, capture_output=True, text=True, cwd=ROOT)
@@ -189,7 +193,7 @@ def test_out_of_memory_is_one_line(
     assert "fewer --images (2)" in capsys.readouterr().err
 
 
-# --- drawings -----------------------------------------------------------------------------------------------------------------
+# Drawings.
 
 
 def test_a_grid_has_a_column_for_each_shot_and_a_row_for_each_image() -> None:
@@ -210,7 +214,9 @@ def test_curves_are_named_and_over_their_own_x() -> None:
 
 @pytest.mark.parametrize(("most", "expected"), [(3, 3), (5, 5), (23, 20)])
 def test_no_more_images_are_measured_than_was_said(most: int, expected: int) -> None:
-    """Of a data set as many of each task, or one of each of the first tasks where there are more tasks than images."""
+    """There are as many of each task, or one of each of the first tasks where tasks outnumber
+    images.
+    """
     args = SimpleNamespace(**vars(resolve_invert([*PROMPT, "--data_images", str(most)], INSTALLED)[0]))
     form = InputForm(16, (0.5, 0.5, 0.5), (0.5, 0.5, 0.5))
     batches = list(measured_images(args, INSTALLED, form, torch.device("cpu"), lambda *progress: None))

@@ -22,7 +22,7 @@ def test_random_shares_hold_every_class_twice_at_least(n: int, n_classes: int) -
 
 
 def test_random_shares_are_those_of_a_fair_die() -> None:
-    """Chi-squared of 10 classes: 21.7 would be passed once in a hundred seeds."""
+    """Chi-squared of 10 classes exceeds 21.7 once in a hundred seeds."""
     counts = torch.bincount(draw_labels(20000, 10, False, seeded(1)), minlength=10).double()
     assert 1 < float(((counts - 2000) ** 2 / 2000).sum()) < 21.7
 

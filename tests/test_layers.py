@@ -1,4 +1,8 @@
-"""The shape of the package: who may import whom, what an import may do (nothing), and how long a module and a function may be."""
+"""Test the shape of the package.
+
+It fixes who may import whom, what an import may do (nothing), and how long modules and functions
+may be.
+"""
 
 from __future__ import annotations
 
@@ -17,7 +21,8 @@ import pytest
 ROOT = Path(__file__).resolve().parent.parent
 BASE = {"pmi_cl", *(f"pmi_cl.{name}" for name in ("errors", "options", "seeding"))}
 SHARED = {"pmi_cl.datasets.input_form"}  # what networks tell data sets; it imports nothing of ours
-# Each layer may import itself, the base, the machine, and these. A layer is a folder at the top, or one inside pmi_cl/.
+# Each layer may import itself, the base, the machine, and these. A layer is a folder at the top,
+# or one inside pmi_cl/.
 BELOW = {
     "base": set(),
     "machine": set(),
@@ -36,7 +41,7 @@ FILES = [path for folder in ("pmi_cl", *FOLDERS) for path in sorted((ROOT / fold
 
 
 def module_of(path: Path) -> str:
-    """pmi_cl.models.resnet.sgd for models/sgd.py."""
+    """Return the module of a file: pmi_cl.models.resnet.sgd for models/resnet/sgd.py."""
     parts = list(path.relative_to(ROOT).with_suffix("").parts)
     parts = parts if parts[0] == "pmi_cl" else ["pmi_cl", *parts]
     return ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
@@ -58,7 +63,7 @@ def tree_of(path: Path) -> ast.Module:
 
 
 def nodes_that_run(node: ast.AST) -> Iterator[ast.AST]:
-    """Every node but those that only a type checker reads."""
+    """Yield every node but those that only a type checker reads."""
     for child in ast.iter_child_nodes(node):
         if isinstance(child, ast.If) and ast.unparse(child.test) == "TYPE_CHECKING":
             yield from (inner for part in child.orelse for inner in ast.walk(part))
@@ -68,7 +73,7 @@ def nodes_that_run(node: ast.AST) -> Iterator[ast.AST]:
 
 
 def imported(nodes: Iterator[ast.AST]) -> Iterator[str]:
-    """The modules that import statements name, wherever they stand."""
+    """Yield the modules that import statements name, wherever they stand."""
     for node in nodes:
         if isinstance(node, ast.Import):
             yield from (alias.name for alias in node.names)
@@ -147,6 +152,10 @@ IMPORT_ALL = """
 import contextlib, importlib, io, json, logging, os, random, signal, sys, warnings
 import numpy, torch
 
+TOP = ("models", "datasets", "utils", "inversion", "backbones", "benchmarks", "tests")
+HEAVY = ("matplotlib", "tensorboard", "torchvision", "PIL", "open_clip", "huggingface_hub")
+loggers = logging.root.manager.loggerDict
+
 def surroundings():
     return {
         "folder": os.getcwd(),
@@ -155,10 +164,10 @@ def surroundings():
         "torch numbers": torch.random.get_rng_state().sum().item(),
         "numpy numbers": str(numpy.random.get_state()[1].sum()),
         "python numbers": hash(random.getstate()),
-        "logging": [logging.root.level, logging.root.handlers, sorted(name for name in logging.root.manager.loggerDict if "pmi" in name)],
+        "logging": [logging.root.level, logging.root.handlers, sorted(name for name in loggers if "pmi" in name)],
         "signals": [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)],
-        "torch": [torch.get_num_threads(), torch.get_default_dtype(), torch.backends.cudnn.benchmark, torch.is_grad_enabled(),
-                  torch.are_deterministic_algorithms_enabled()],
+        "torch": [torch.get_num_threads(), torch.get_default_dtype(), torch.backends.cudnn.benchmark,
+                  torch.is_grad_enabled(), torch.are_deterministic_algorithms_enabled()],
         "hooks": [sys.excepthook, sys.meta_path[:]],
     }
 
@@ -170,15 +179,18 @@ after = surroundings()
 print(json.dumps({
     "changed": [name for name in before if before[name] != after[name]],
     "said": said.getvalue(),
-    "top": [name for name in ("models", "datasets", "utils", "inversion", "backbones", "benchmarks", "tests") if name in sys.modules],
-    "heavy": [name for name in ("matplotlib", "tensorboard", "torchvision", "PIL", "open_clip", "huggingface_hub") if name in sys.modules],
+    "top": [name for name in TOP if name in sys.modules],
+    "heavy": [name for name in HEAVY if name in sys.modules],
     "files": [path for folder in (os.getcwd(), os.environ["HOME"]) for path in os.listdir(folder)],
 }))
 """
 
 
 def in_a_fresh_process(code: str, *words: str, folder: Path) -> str:
-    """What a program prints that runs in an empty folder, with an empty home, from a checkout on PYTHONPATH."""
+    """Run a program in an empty folder with an empty home. Return what it prints.
+
+    The checkout is on PYTHONPATH.
+    """
     home = folder / "home"
     home.mkdir()
     (folder / "here").mkdir()
@@ -196,7 +208,10 @@ def in_a_fresh_process(code: str, *words: str, folder: Path) -> str:
 
 
 def test_importing_everything_changes_nothing(tmp_path: Path) -> None:
-    """No folder, no random number, no handler, no name beside ``pmi_cl``; heavy libraries wait until they are needed."""
+    """No folder is made, no random number drawn, no handler set, no name defined beside ``pmi_cl``.
+
+    Heavy libraries wait until they are needed.
+    """
     modules = [name for name in MODULES if name != "pmi_cl.__main__"]
     found = json.loads(in_a_fresh_process(IMPORT_ALL, *modules, folder=tmp_path))
     assert found == {"changed": [], "said": "", "top": [], "heavy": [], "files": []}
@@ -207,7 +222,8 @@ def test_what_help_needs_is_imported_without_torch(tmp_path: Path) -> None:
     light += ["utils.arguments.command_line", "utils.arguments.presets", "utils.arguments.run_options"]
     light += ["utils.records.run_record", "utils.records.checkpoints"]
     light += ["utils.run.host", "utils.run.runner", "utils.run.preflight"]
-    code = "import importlib, sys; [importlib.import_module('pmi_cl.' + name) for name in sys.argv[1:]]; print('torch' in sys.modules)"
+    code = "import importlib, sys; [importlib.import_module('pmi_cl.' + name) for name in sys.argv[1:]]; "
+    code += "print('torch' in sys.modules)"
     assert in_a_fresh_process(code, *light, folder=tmp_path) == "False\n"
 
 
@@ -281,7 +297,9 @@ def test_a_name_says_what_is_inside(path: Path) -> None:
 
 @pytest.mark.parametrize("path", FILES, ids=module_of)
 def test_sources_are_things_that_a_reader_can_look_up(path: Path) -> None:
-    """A paper's section, the authors' code, a page of docs/: not the notes that this was written from."""
+    """A source is a paper's section, the authors' code or a page of docs/, not a note of the
+    project.
+    """
     assert not re.search(
         r"\bspec \d|\bbaselines \d|baselines\.md|engine\.md|pmi_cfs\.md", path.read_text(encoding="utf-8")
     )

@@ -1,4 +1,7 @@
-"""Sizes that no machine has are refused before anything is done, and a lack of memory in a run is one line that says what to lower."""
+"""Test sizes that no machine has, and a lack of memory in a run.
+
+The first are refused before anything is done. The second is one line that says what to lower.
+"""
 
 from __future__ import annotations
 
@@ -26,7 +29,7 @@ FOLDER = catalogue.find("dataset", "seq-folder")
 
 
 def whole_numbers(method: str) -> list[OptionSpec]:
-    """The flags of a method, the run and seq-folder that take a whole number."""
+    """Return the flags of a method, the run and seq-folder that take a whole number."""
     return [
         spec for spec in all_specs(catalogue.find("model", method), FOLDER) if spec.scalar == "int" and not spec.choices
     ]
@@ -59,9 +62,12 @@ def test_an_absurd_size_is_refused_in_one_line(method: str, tmp_path: Path, caps
     assert not any(tmp_path.iterdir())
 
 
-# --- a lack of memory -------------------------------------------------------------------------------------------------------
+# A lack of memory.
 
-TORCH_SAYS = "[enforce fail at alloc_cpu.cpp:121] . DefaultCPUAllocator: can't allocate memory: you tried to allocate 40000000000000 bytes."
+TORCH_SAYS = (
+    "[enforce fail at alloc_cpu.cpp:121] . DefaultCPUAllocator: can't allocate memory: "
+    "you tried to allocate 40000000000000 bytes."
+)
 
 
 @pytest.mark.parametrize(
@@ -166,7 +172,8 @@ def test_a_real_lack_of_memory_ends_in_one_line(tmp_path: Path) -> None:
     assert done.returncode == 1, done.stderr
     said = done.stderr.splitlines()[-1]
     assert said.startswith(
-        "pmi-cl: error: out of memory in task 2, before its first epoch: start again with a lower --inv_batch (20000) or"
+        "pmi-cl: error: out of memory in task 2, before its first epoch: "
+        "start again with a lower --inv_batch (20000) or"
     )
     assert "Traceback" not in done.stderr
     assert results_in(folder_of(tmp_path, "pmi_rdfcil", "limited"))["status"] == "failed"

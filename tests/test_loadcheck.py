@@ -1,4 +1,7 @@
-"""Starting from another run's checkpoint: one from mid-inversion and ones with wrong contents are refused, and nothing is left behind."""
+"""Test starting from the checkpoint of another run.
+
+One from mid-inversion and ones with wrong contents are refused, and nothing is left behind.
+"""
 
 from __future__ import annotations
 
@@ -21,7 +24,7 @@ from tests.support.run_figures import same_figures
 
 @pytest.fixture(scope="module")
 def kept(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The folder of a short run that kept a checkpoint of each task."""
+    """Make a short run that keeps a checkpoint of each task. Return its folder."""
     code, folder = quick("pmi_rdfcil", tmp_path_factory.mktemp("runs"), "kept", "--savecheck", "task")
     assert code == 0
     return folder
@@ -30,7 +33,10 @@ def kept(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_a_checkpoint_from_mid_inversion_is_for_its_own_run_alone(
     kept: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A real one: the run is stopped after two steps of its inversion. Another run leaves it alone; its own goes on with it."""
+    """The run is stopped after two steps of its inversion.
+
+    Another run leaves the checkpoint alone; its own run goes on with it.
+    """
 
     def two_steps(self: PmiRdfcil, name: str, inversion: Inversion, rate: str) -> None:
         self.inversion, steps = inversion, inversion.run()
@@ -53,7 +59,7 @@ def test_a_checkpoint_from_mid_inversion_is_for_its_own_run_alone(
 
 
 def changed(*place: str, to: Any) -> Callable[[dict[str, Any]], None]:
-    """Puts another value into a checkpoint, or takes it away (None)."""
+    """Put another value into a checkpoint, or take it away (None)."""
 
     def change(state: dict[str, Any]) -> None:
         for name in place[:-1]:

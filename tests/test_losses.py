@@ -1,4 +1,7 @@
-"""The losses of the ResNet methods against loops and torch's own, their factors against the values of the specification."""
+"""Test the losses of the ResNet methods against loops and torch's own.
+
+Their factors are compared with values worked out beforehand.
+"""
 
 from __future__ import annotations
 
@@ -39,7 +42,7 @@ def test_local_cross_entropy_is_a_softmax_over_the_new_logits(n_old: int) -> Non
 
 
 def test_local_cross_entropy_leaves_old_logits_alone() -> None:
-    """Trap 14: neither their value nor a gradient."""
+    """Neither their value nor a gradient matters."""
     logits, labels = randn(5, 7).requires_grad_(), torch.tensor([3, 4, 5, 6, 3])
     loss = local_cross_entropy(logits, labels, 3)
     loss.backward()
@@ -53,7 +56,7 @@ def test_local_cross_entropy_leaves_old_logits_alone() -> None:
 
 
 def test_hard_distillation_is_a_mean_absolute_difference() -> None:
-    """Trap 15: the mean over samples and old classes, of raw logits."""
+    """It is the mean over samples and old classes, of raw logits."""
     student, teacher = randn(6, 9), randn(6, 4, seed=1)
     loop = [abs(float(student[i, c]) - float(teacher[i, c])) for i in range(6) for c in range(4)]
     assert float(hard_distillation(student, teacher)) == pytest.approx(sum(loop) / 24, rel=1e-6)
@@ -69,14 +72,14 @@ def test_hard_distillation_of_equal_logits_is_zero_whatever_the_new_ones_are() -
 
 
 def slow_angle(a: np.ndarray, b: np.ndarray, c: np.ndarray) -> float:
-    """cos of the angle at a between b and c; 0 where one of them is a itself."""
+    """Return the cosine of the angle at a between b and c, or 0 where one of them is a itself."""
     left, right = a - b, a - c
     lengths = np.linalg.norm(left) * np.linalg.norm(right)
     return float(left @ right / lengths) if lengths > 0 else 0.0
 
 
 def slow_relations(student: Tensor, teacher: Tensor) -> float:
-    """Every triplet, the mean over all n^3 of them."""
+    """Return the mean over all n^3 triplets."""
     s, t, n = student.double().numpy(), teacher.double().numpy(), len(student)
     terms = [
         abs(slow_angle(s[i], s[j], s[k]) - slow_angle(t[i], t[j], t[k]))
@@ -107,7 +110,9 @@ def test_relations_do_not_change_with_scale_shift_and_rotation() -> None:
 
 
 def test_relations_of_equal_samples_have_a_finite_gradient() -> None:
-    """Two images of one feature, and a dead network: differences of zero are not divided by."""
+    """Two images may have one feature, and a network may be dead: nothing is divided by their
+    difference of 0.
+    """
     for student in (torch.zeros(4, 3), torch.cat([randn(2, 3)] * 2)):
         student.requires_grad_()
         relational_distillation(student, randn(4, 3, seed=1)).backward()
@@ -125,7 +130,8 @@ def test_both_sides_of_the_relations_receive_a_gradient() -> None:
 
 # factors
 
-# R-DFCIL's code: classes in all, tasks, then ce / hkd / rkd of the first replay task and of the last one, with lambda_ce 0.5
+# R-DFCIL's code: classes in all, tasks, then ce / hkd / rkd of the first replay task and of the
+# last one, with lambda_ce 0.5
 TABLE = [
     (100, 5, (0.6445, 0.5189, 1.7297), (0.3223, 1.0378, 3.4594)),
     (100, 10, (0.6934, 0.3877, 1.2925), (0.2311, 1.1632, 3.8774)),
@@ -201,7 +207,7 @@ def test_every_class_then_weighs_the_same_in_all() -> None:
 
 
 def test_weights_of_a_whole_task_are_not_the_mean_of_those_of_its_batches() -> None:
-    """Trap 18: the counts accumulate. Both batches alone would give other weights."""
+    """The counts accumulate. Each batch alone would give other weights."""
     first, second = torch.tensor([10.0, 90]), torch.tensor([50.0, 50])
     assert balancing_weights(first + second).tolist() == pytest.approx([140 / 60, 1])
     mean = (balancing_weights(first) + balancing_weights(second)) / 2

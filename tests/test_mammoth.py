@@ -1,4 +1,7 @@
-"""Our methods, data sets and backbones inside Mammoth: a stand-in of our own, and a real checkout where MAMMOTH_PATH names one."""
+"""Test our methods, data sets and backbones inside Mammoth.
+
+That is a stand-in of our own, and a real checkout where MAMMOTH_PATH names one.
+"""
 
 from __future__ import annotations
 
@@ -33,7 +36,10 @@ def test_a_method_and_a_data_set_of_ours_and_a_checkout_that_stays_as_it_was(
 
 
 def test_a_run_goes_on_from_a_checkpoint_of_its_middle(mammoth_host: Path, tmp_path: Path) -> None:
-    """A relative path is meant from here. What was learned is there, and the rest is learned from it."""
+    """A relative path starts in the current folder.
+
+    What was learned is there, and the rest is learned from it.
+    """
     words = ["--model", "pmi_rdfcil", "--dataset", "seq-digits", *SMALL]
     first = raw(mammoth(tmp_path, mammoth_host, *words, "--stop_after", "2", "--savecheck", "task"))
     newest = max((tmp_path / "checkpoints").glob("*_1.pt"))
@@ -47,7 +53,10 @@ def test_a_run_goes_on_from_a_checkpoint_of_its_middle(mammoth_host: Path, tmp_p
 
 
 def test_a_checkpoint_brings_its_settings(mammoth_host: Path, tmp_path: Path) -> None:
-    """Nothing is typed again, and the preset does not come back; the next tasks end as if the run had not been stopped."""
+    """Nothing is typed again, and the preset does not come back.
+
+    The next tasks end as if the run had not been stopped.
+    """
     words = [
         "--model",
         "pmi_rdfcil",
@@ -86,7 +95,7 @@ def test_every_preset_of_every_method_is_one_for_mammoths_data_sets() -> None:
 
 
 def test_a_preset_of_ones_own(mammoth_host: Path, tmp_path: Path) -> None:
-    """By a path that is meant from here."""
+    """Its path starts in the current folder."""
     (tmp_path / "mine.yaml").write_text("lr: 0.0625\nlr_milestones: [0.25]\n")
     code = """
 import sys
@@ -128,7 +137,10 @@ def test_a_method_of_ours_on_a_data_set_of_mammoths(
 
 
 def test_what_mammoth_does_to_its_data_reaches_our_methods(tmp_path: Path) -> None:
-    """Another order of the classes, and evaluations before a task that a head which grows cannot yet answer."""
+    """It orders the classes otherwise.
+
+    It evaluates before a task that a head which grows cannot yet answer.
+    """
     words = ["--model", "pmi-sgd", *FEW[2:], "--permute_classes", "1", "--enable_other_metrics", "1"]
     for dataset in ("seq-cifar100", "seq-digits"):
         assert [len(row) for row in raw(mammoth(tmp_path, STAND_IN, *words, "--dataset", dataset))] == [1, 2, 3, 4, 5]
@@ -148,7 +160,10 @@ def test_methods_of_mammoths_that_look_into_a_data_set(model: str, tmp_path: Pat
 
 @pytest.mark.parametrize("model", ["pmi-sgd", "rdfcil", "zsclip", "vpt", "pmi_moe"])
 def test_every_kind_of_method_runs(model: str, mammoth_host: Path, tmp_path: Path) -> None:
-    """``sgd`` is the host's own. A CLIP gets its images in its own form, whatever the host's loader makes of them; zsclip trains none."""
+    """``sgd`` is Mammoth's own, and zsclip trains nothing.
+
+    A CLIP gets its images in its own form, whatever Mammoth's loader makes of them.
+    """
     words = {
         "rdfcil": ["--generator_steps", "2", *FEW],
         "zsclip": ["--backbone", "clip-tiny", *FEW[:4]],
@@ -161,7 +176,7 @@ def test_every_kind_of_method_runs(model: str, mammoth_host: Path, tmp_path: Pat
 
 
 def test_a_method_of_mammoths_on_our_data_set_and_backbone(mammoth_host: Path, tmp_path: Path) -> None:
-    """The values that it has none of its own for are those of our fine-tuning: no --lr is asked for."""
+    """Where it has no values of its own, it gets those of our fine-tuning. No --lr is asked for."""
     rehearsal = ["--model", "derpp", "--buffer_size", "50", "--alpha", "0.3", "--beta", "0.5"]
     assert len(ACCURACY.findall(mammoth(tmp_path, mammoth_host, *rehearsal, "--dataset", "seq-digits", *FEW))) == 5
 

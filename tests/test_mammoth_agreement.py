@@ -1,4 +1,4 @@
-"""Both worlds agree: the same weights and accuracies inside Mammoth as in our own runner, and from scripts."""
+"""Test that methods inside Mammoth and in our own runner agree, and scripts that use both."""
 
 from __future__ import annotations
 
@@ -33,13 +33,19 @@ print(sum(float(p.double().abs().sum()) for p in model.net.parameters()))
 
 
 def test_it_is_the_same_class_with_the_same_weights_in_both_worlds(mammoth_host: Path, tmp_path: Path) -> None:
-    """One implementation, and one policy of seeds: a network's first weights depend on the seed alone."""
+    """There is one implementation and one policy of seeds.
+
+    A network's first weights depend on the seed alone.
+    """
     assert python(tmp_path, WEIGHTS, str(mammoth_host)) == python(tmp_path, OURS)
 
 
 @pytest.mark.parametrize("more", [[], ["--model", "vpt", "--backbone", "clip-tiny"]], ids=["pmi_rdfcil", "vpt"])
 def test_on_a_data_set_of_ours_a_run_ends_as_in_our_own_runner(more: list[str], tmp_path: Path) -> None:
-    """The same images in the same order and crops, the same random numbers: the same accuracies, to the last digit."""
+    """Images, order, crops and random numbers are the same.
+
+    So are the accuracies, to the last digit.
+    """
     small = ["--n_epochs", "2", "--train_per_class", "20", "--batch_size", "16", "--seed", "3", "--lr", "0.05"]
     inverted = ["--buffer_images", "40", "--inv_batch", "40", "--inv_steps", "5", "--cont_epochs", "5"]
     words = [*(more or ["--model", "pmi_rdfcil", *inverted]), "--dataset", "seq-digits", *small]

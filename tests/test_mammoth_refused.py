@@ -1,4 +1,4 @@
-"""Mistakes with Mammoth: one line that says what is wrong, exit code 2."""
+"""Test mistakes with Mammoth: one line that says what is wrong, exit code 2."""
 
 from __future__ import annotations
 
@@ -78,7 +78,8 @@ for words in cases:
     said = io.StringIO()
     usual = {"--model": "pmi_rdfcil", "--dataset": "seq-digits", "--num_workers": "0"}
     flags = {word.partition("=")[0] for word in words.split()}
-    given = [word for flag, value in usual.items() if flag not in flags for word in (flag, value)]  # Mammoth takes no flag twice
+    # Mammoth takes no flag twice.
+    given = [word for flag, value in usual.items() if flag not in flags for word in (flag, value)]
     typed = ["mammoth", "--mammoth_path", mammoth_host, *given, *words.split()]
     with contextlib.redirect_stderr(said), contextlib.redirect_stdout(io.StringIO()):
         try:
@@ -112,12 +113,16 @@ except UserError as error:
 
 
 def test_a_name_that_both_have_with_and_without_the_prefix(mammoth_copy: Path, tmp_path: Path) -> None:
-    """A Mammoth that has an rdfcil of its own: ours must not take the name of our pmi_rdfcil. And one that has them all."""
+    """Where Mammoth has an rdfcil of its own, ours must not take the name of our pmi_rdfcil.
+
+    Another checkout has them all.
+    """
     code = f"""
 from pmi_cl.errors import UserError
 from pmi_cl.mammoth import register
 try:
-    print({{name: entry.name for name, entry in register({str(mammoth_copy)!r}).entries["model"].items() if "rdfcil" in name}})
+    models = register({str(mammoth_copy)!r}).entries["model"]
+    print({{name: entry.name for name, entry in models.items() if "rdfcil" in name}})
 except UserError as error:
     print(error)
 """

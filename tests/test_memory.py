@@ -29,7 +29,7 @@ def test_the_peak_is_that_since_the_last_reset() -> None:
 
 
 class Wasteful(FeatureMatch):
-    """Uses 200 MiB for a moment."""
+    """A term that uses 200 MiB for a moment."""
 
     def __call__(self, batch):
         touch(200)

@@ -1,4 +1,7 @@
-"""What holds for every method: it learns, goes on from a checkpoint anywhere, and follows its seed."""
+"""Test what holds for every method.
+
+It learns, goes on from a checkpoint anywhere, and follows its seed.
+"""
 
 from __future__ import annotations
 
@@ -37,7 +40,9 @@ def test_the_registry_has_the_methods_of_the_project() -> None:
 
 @pytest.mark.parametrize("method", METHODS)
 def test_stop_after_leaves_the_rest_of_the_tasks_out(method: str) -> None:
-    """Joint training, too: its upper bound is that of the tasks that the others have learned."""
+    """This holds for joint training, too: its bound is that of the tasks that the others have
+    learned.
+    """
     training = finished(method, stop_after=2)
     assert [len(row) for row in training.class_il] == ([2] if method in JOINT else [1, 2])
     if method in JOINT:
@@ -69,8 +74,10 @@ def test_remembers_more_than_fine_tuning(method: str) -> None:
 
 @pytest.mark.parametrize(("method", "way"), CASES)
 def test_goes_on_bit_for_bit_from_a_checkpoint_anywhere(method: str, way: str, tmp_path: Path) -> None:
-    """Stopped between the tasks and in the middle of every epoch and phase of one; each piece is run by new objects that know a file
-    alone."""
+    """It is stopped between the tasks and in the middle of every epoch and phase of one.
+
+    Each piece is run by new objects that know a file alone.
+    """
     whole = uninterrupted(method, way)
     passed = whole.host.passed  # type: ignore[attr-defined]
     middle = {(place, count // 2 + 1) for place, count in passed.items() if place[0] == (0 if method in JOINT else 1)}
@@ -89,7 +96,7 @@ def test_a_state_that_was_taken_up_is_the_same_state(method: str) -> None:
 
 
 def results_of(method: str, folder: Path) -> dict[str, Any]:
-    """``results.json`` of a run by the command itself."""
+    """Return ``results.json`` of a run by the command itself."""
     words = words_of(
         method,
         n_classes=4,

@@ -23,7 +23,10 @@ def networks() -> tuple[nn.Module, nn.Module]:
 
 
 def push(network: nn.Module, step: int) -> None:
-    """Gradients of a step; the second layer has none in step 0, so that its momentum begins later."""
+    """Set the gradients of a step.
+
+    The second layer has none in step 0, so that its momentum begins later.
+    """
     for place, parameter in enumerate(network.parameters()):
         parameter.grad = (
             None if step == 0 and place in (2, 3) else torch.randn(parameter.shape, generator=seeded(step, place))
@@ -46,7 +49,7 @@ def test_every_step_is_torchs(settings: dict[str, float]) -> None:
 
 
 def test_a_state_of_torchs_goes_on_in_ours() -> None:
-    """Checkpoints of older runs hold such."""
+    """Checkpoints of older runs hold such a state."""
     mine, theirs = networks()
     first, second = (
         MomentumSGD(mine.parameters(), 0.1, 0.9, 1e-3),
@@ -69,8 +72,9 @@ def test_a_run_trains_without_torchs_compiler() -> None:
 import sys, tempfile
 from pmi_cl.cli import main
 with tempfile.TemporaryDirectory() as folder:
-    words = ["--model", "sgd", "--dataset", "seq-digits", "--n_epochs", "1", "--train_per_class", "4", "--batch_size", "4"]
-    code = main([*words, "--results_path", folder, "--stop_after", "1", "--tensorboard", "0", "--num_threads", "1"])
+    words = ["--model", "sgd", "--dataset", "seq-digits", "--n_epochs", "1", "--train_per_class", "4"]
+    words += ["--batch_size", "4", "--results_path", folder]
+    code = main([*words, "--stop_after", "1", "--tensorboard", "0", "--num_threads", "1"])
 print(code, "torch._dynamo" in sys.modules)
 """
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)

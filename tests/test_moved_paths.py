@@ -1,4 +1,4 @@
-"""Import paths that version 0.1 taught stay valid, and give the very classes that the program uses."""
+"""Test that import paths of version 0.1 stay valid, and give the classes that the program uses."""
 
 from __future__ import annotations
 

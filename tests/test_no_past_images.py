@@ -1,4 +1,4 @@
-"""No image of a past task is kept, and none has any influence."""
+"""Test that no image of a past task is kept, and that none has any influence."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from tests.support.small_runs import differences, start, tensors_in
 
 @pytest.mark.parametrize("method", ONE_BY_ONE)
 def test_no_image_of_a_past_task_has_any_influence(method: str) -> None:
-    """Each task's training images are overwritten when it ends: the run must not notice."""
+    """The training images of a task are overwritten when it ends. The run must not notice."""
 
     def forget() -> None:
         done = training.position.task - 1
@@ -27,7 +27,10 @@ def test_no_image_of_a_past_task_has_any_influence(method: str) -> None:
 
 
 def images_within(state: Any, images: list[bytes]) -> int:
-    """How many of the images, each given by some of its bytes, are found in any tensor that can be reached from the state."""
+    """Return how many images are found in any tensor that can be reached from the state.
+
+    Each image is given by some of its bytes.
+    """
     held = [tensor.detach().cpu() for tensor in tensors_in(state)]
     layouts = [tensor.contiguous() for tensor in held] + [
         tensor.permute(0, 2, 3, 1).contiguous() for tensor in held if tensor.dim() == 4
@@ -37,7 +40,10 @@ def images_within(state: Any, images: list[bytes]) -> int:
 
 
 def looks_of(training: Training, task: int) -> list[bytes]:
-    """The training images of a task as a state might hold them: pixels or normalised, one plane or one row of pixels."""
+    """Return the training images of a task as a state might hold them.
+
+    That is as pixels or normalised, one plane or one row of pixels.
+    """
     dataset = training.dataset
     pixels = dataset.train.images[dataset.train_indices(task)]
     floats = dataset.normalise(pixels)

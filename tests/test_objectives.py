@@ -1,4 +1,4 @@
-"""Terms of the objective against torch and loops, how they compose, and the transforms that the network sees the images through."""
+"""Test the terms of the objective against torch and loops, how they compose, and the transforms."""
 
 from __future__ import annotations
 
@@ -101,7 +101,7 @@ def test_a_term_says_what_it_lacks(term: Term, missing: str, needed: str) -> Non
         term(a_batch(**{missing: None}))
 
 
-# --- transforms ---------------------------------------------------------------------------------------------------------------
+# Transforms.
 
 IMAGES = torch.randn(4, 3, 6, 7, generator=seeded(9))
 KEYS = [(batch, step) for batch in range(2) for step in range(150)]

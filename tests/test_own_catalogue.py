@@ -1,4 +1,7 @@
-"""A method, a data set and a network of a user's own, handed to the command as a catalogue; and how a run ends that their code stops."""
+"""Test a user's own method, data set and network, handed to the command as a catalogue.
+
+A run that their code stops ends in an orderly way.
+"""
 
 from __future__ import annotations
 
@@ -20,7 +23,11 @@ from pmi_cl.datasets.seq_digits import SeqDigits
 from pmi_cl.models.resnet.sgd import Sgd
 
 BACKBONES = {"own-net": "own_net"}
-MISTAKES = {"ValueError": ValueError("a mistake"), "KeyboardInterrupt": KeyboardInterrupt(), "OSError": OSError(28, "No space left")}
+MISTAKES = {
+    "ValueError": ValueError("a mistake"),
+    "KeyboardInterrupt": KeyboardInterrupt(),
+    "OSError": OSError(28, "No space left"),
+}
 
 
 class Mistaken(Sgd):
@@ -50,7 +57,7 @@ WORDS = ["--model", "mistaken", "--dataset", "seq-own", "--backbone", "own-net",
 
 @pytest.fixture
 def own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Catalogue:
-    """The package's catalogue with three entries more, which no other catalogue knows."""
+    """Return the package's catalogue with three more entries, which no other catalogue knows."""
     (tmp_path / "own_source.py").write_text(SOURCE)
     monkeypatch.syspath_prepend(str(tmp_path))
     names = {"model": ("mistaken", "Mistaken"), "dataset": ("seq-own", "Own"), "backbone": ("own-net", "own_net")}

@@ -1,4 +1,7 @@
-"""The script of the paper's protocol: pieces that stop in time, go on where they stopped, and leave one file for each finished part."""
+"""Test the script of the paper's protocol.
+
+Its pieces stop in time, go on where they stopped, and leave one file for each finished part.
+"""
 
 from __future__ import annotations
 
@@ -13,7 +16,10 @@ from pmi_cl.benchmarks import paper_protocol
 
 
 class SlowRun:
-    """Stands in for a run of ours: saves and ends with 143 when it is told to stop; when it is resumed it finishes."""
+    """Stands in for a run of ours.
+
+    It saves and ends with 143 when it is stopped, and finishes when resumed.
+    """
 
     commands: ClassVar[list[list[str]]] = []
 

@@ -1,4 +1,6 @@
-"""Per-layer inversion: its loss against Eq. 26 with hooks, the boost, the priors, and what it does for a trained network."""
+"""Test per-layer inversion: Eq. 26 with hooks, the boost, the priors, and its use on a trained
+network.
+"""
 
 from __future__ import annotations
 
@@ -41,7 +43,10 @@ def a_target(network: FrozenNetwork, layer: int) -> Tensor:
 def terms_of_equation_26(
     network: ResNetCifar, layer: int, value: Tensor, target: Tensor, direction: str = "synthetic_to_real"
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """The MSE, the KLs of the BatchNorm inputs inside the layer, and that of its input, which an image has not."""
+    """Return the MSE, the KLs of the BatchNorm inputs inside the layer, and the KL of its input.
+
+    The last is missing where the input is an image.
+    """
     output, inside = hooked_kls(network.pieces()[layer], value, direction)
     prior = reference_kl(*channel_moments(value), PRIOR.mean, PRIOR.var, direction) if layer > 0 else torch.zeros(())
     return (output - target).pow(2).mean(), torch.stack(inside).sum(), prior
@@ -50,7 +55,7 @@ def terms_of_equation_26(
 def equation_26(
     network: ResNetCifar, layer: int, value: Tensor, target: Tensor, config: PmiConfig, direction: str
 ) -> Tensor:
-    """beta MSE + alpha (KL of the layer's input + KLs of the BatchNorm inputs inside)."""
+    """Return beta MSE + alpha (KL of the layer's input + KLs of the BatchNorm inputs inside)."""
     error, inside, prior = terms_of_equation_26(network, layer, value, target, direction)
     return config.beta * error + config.alpha * (inside + prior)
 
@@ -84,7 +89,7 @@ def test_a_dead_channel_does_not_rule_the_prior() -> None:
     assert bool(torch.isfinite(terms).all()) and float(terms[2]) < 100
 
 
-# --- the released code's boost ------------------------------------------------------------------------------------------------
+# The released code's boost.
 
 
 def test_boost_doubles_what_exceeds_its_first_value_up_to_its_limit() -> None:
@@ -98,7 +103,10 @@ def test_boost_doubles_what_exceeds_its_first_value_up_to_its_limit() -> None:
 
 
 def test_a_boosted_loss_reports_the_plain_loss_and_gives_the_boosted_gradient() -> None:
-    """Spec 3.7: the weight of a term above its first value doubles at every step, up to 10 times; that of the input's prior up to 5."""
+    """The weight of a term above its first value doubles at every step, up to 10 times.
+
+    That of the prior of the input doubles up to 5 times.
+    """
     network = two_blocks()
     copied = frozen(network)
     target, far = a_target(copied, 1), layer_input(1) * 3
@@ -126,7 +134,7 @@ def test_a_descent_that_starts_again_starts_with_plain_weights() -> None:
     assert loss.boost.weights is not None and loss.boost.weights.max() == 1
 
 
-# --- the released code's prior ------------------------------------------------------------------------------------------------
+# The released code's prior.
 
 
 def test_bn_affine_moments_are_beta_and_gamma_squared_of_the_last_batchnorm() -> None:
@@ -139,7 +147,7 @@ def test_bn_affine_moments_are_beta_and_gamma_squared_of_the_last_batchnorm() ->
     assert bn_affine_moments(nn.Conv2d(3, 3, 1)) is None
 
 
-# --- on a trained network -----------------------------------------------------------------------------------------------------
+# On a trained network.
 
 
 def pmi_on_digits(config: PmiConfig, start: Literal["pmi", "noise"] = "pmi", n: int = 60) -> Inversion:

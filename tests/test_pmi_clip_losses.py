@@ -21,8 +21,10 @@ LAMBDAS = {"lambda_ce": 0.7, "lambda_hkd": 0.3, "lambda_tkd": 0.2, "lambda_tft":
 def test_a_step_minimises_the_losses_of_the_paper(
     method: str, task_factors: int, plastic: float, stable: float
 ) -> None:
-    """With 3 new and 6 old classes a = log2(3/2 + 1) = 1.321928 and b = sqrt(6/3) = 1.414214: CE is scaled by (1 + 1/a) / b, the
-    distillations by a b, the texts' cross-entropy not at all."""
+    """With 3 new and 6 old classes a = log2(3/2 + 1) = 1.321928 and b = sqrt(6/3) = 1.414214.
+
+    CE is scaled by (1 + 1/a) / b, the distillations by a b, the texts' cross-entropy not at all.
+    """
     training = start(method, task_factors=task_factors, **THIRD, **LAMBDAS)
     for task in (0, 1):
         train_task(training, task).end_task(training.shown)

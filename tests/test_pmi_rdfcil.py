@@ -1,4 +1,4 @@
-"""What pmi_rdfcil and rdfcil keep of a task, count and refuse."""
+"""Test what pmi_rdfcil and rdfcil keep of a task, count and refuse."""
 
 from __future__ import annotations
 
@@ -118,7 +118,10 @@ def test_rdfcil_counts_the_steps_of_all_its_generators() -> None:
 
 
 def test_rdfcil_samples_its_generator_in_evaluation_mode() -> None:
-    """Trap 28: fresh images at every step, which neither move the running statistics nor depend on the rest of the batch."""
+    """Images are fresh at every step.
+
+    They neither move the running statistics nor depend on the rest of the batch.
+    """
     model: Any = trained_twice("rdfcil")[0].model
     before = {name: value.clone() for name, value in model.generator.state_dict().items()}
     noise = torch.randn(6, 1000, generator=torch.Generator().manual_seed(0))

@@ -1,4 +1,7 @@
-"""Which arithmetic an inversion uses, against what the processor says of itself; and training, as it was told."""
+"""Test which arithmetic an inversion uses, against what the processor says of itself.
+
+Training uses what was typed.
+"""
 
 from __future__ import annotations
 
@@ -46,7 +49,7 @@ TRAINED = [method for method in METHODS if method != "zsclip"]
 
 
 def losses_of(method: str, precision: str) -> list[float]:
-    """The loss of every step of two tasks: without and with replay."""
+    """Return the loss of every step of two tasks, without and with replay."""
     found: list[float] = []
     training = start(method, precision=precision, stop_after=2)
     observe = training.model.observe
@@ -65,7 +68,10 @@ def losses_of(method: str, precision: str) -> list[float]:
 
 @pytest.mark.parametrize("method", TRAINED)
 def test_training_is_in_bfloat16_where_that_is_typed_and_only_there(method: str) -> None:
-    """Not with "auto": the same command gives the same training on every processor. Weights and momentum stay float32."""
+    """With "auto" it is not: a command gives the same training on every processor.
+
+    Weights and momentum stay float32.
+    """
     exact, rough = losses_of(method, "auto"), losses_of(method, "bf16")
     assert rough != exact
     assert rough[:3] == pytest.approx(exact[:3], rel=0.1)  # later, two trainings drift apart by themselves

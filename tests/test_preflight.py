@@ -1,4 +1,7 @@
-"""What would stop a run later is found before: real files, a real read-only disk, a real full one."""
+"""Test that what would stop a run later is found before it.
+
+Files are real, as are a read-only disk and a full one.
+"""
 
 import os
 import shutil
@@ -24,7 +27,7 @@ from pmi_cl.utils.run.preflight import preflight
 
 
 class Pairs:
-    """A data set that has an even number of classes."""
+    """A data set with an even number of classes."""
 
     @classmethod
     def check(cls, args):
@@ -131,7 +134,10 @@ def test_samples_larger_than_the_memory_are_refused(tmp_path):
 
 
 def test_the_samples_of_a_run_are_estimated_from_its_images():
-    """20,000 CIFAR images are 234 MiB; in PMI, the stem's outputs for a batch of 4000 stand six times beside them."""
+    """20,000 CIFAR images are 234 MiB.
+
+    In PMI, the outputs of the stem for a batch of 4000 stand six times beside them.
+    """
     words = ["--model", "pmi_rdfcil", "--dataset", "seq-cifar100", "--buffer_images", "20000", "--inv_batch", "4000"]
     for start, expected in (("noise", 234.375 + 6 * 46.875), ("pmi", 234.375 + 6 * 250)):
         run = resolve([*words, "--buffer_per_task", "0", "--inv_start", start])
@@ -187,7 +193,7 @@ def test_a_disk_that_is_read_only_or_full(tmp_path, options, says):
     mount = ["unshare", "-rm", "sh", "-c", f'mount -t tmpfs -o {options} none "$0" && exec "$@"', str(tmp_path)]
     if shutil.which("unshare") is None or subprocess.run([*mount, "true"], capture_output=True, check=False).returncode:
         pytest.skip("this machine lets no test mount a disk of its own")
-    code = "import sys; from pathlib import Path; from pmi_cl.machine.disk import check_writable; check_writable(Path(sys.argv[1]))"
+    code = "import pathlib, sys; from pmi_cl.machine.disk import check_writable as c; c(pathlib.Path(sys.argv[1]))"
     found = subprocess.run(
         [*mount, sys.executable, "-c", code, str(tmp_path)], capture_output=True, text=True, check=False
     )

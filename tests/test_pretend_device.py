@@ -1,4 +1,7 @@
-"""The pretended GPU itself: it computes, says where it is, refuses what CUDA refuses, takes what CUDA takes, and sees the host wait."""
+"""Test the pretended GPU itself.
+
+It computes, says where it is, refuses what CUDA refuses, takes what CUDA takes, and sees waits.
+"""
 
 from __future__ import annotations
 

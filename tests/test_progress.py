@@ -65,7 +65,7 @@ def test_silence_reads_and_writes_nothing():
 
 @contextlib.contextmanager
 def open_terminal(shown):
-    """A terminal of the system's own; the bytes written to it stand in ``shown`` afterwards."""
+    """Yield a terminal of the system. The bytes written to it stand in ``shown`` afterwards."""
     master, slave = os.openpty()
 
     def read():

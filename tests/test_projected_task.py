@@ -1,4 +1,7 @@
-"""The last task without images: what it is made from, that its images are never looked at, its own schedule, and that it is learned."""
+"""Test the last task without images.
+
+Its images are never looked at. It has its own targets and its own schedule, and it is learned.
+"""
 
 from __future__ import annotations
 
@@ -37,7 +40,10 @@ TWO = {"n_classes": 4, "n_tasks": 2}
 
 
 def before_the_last_task(method: str, **flags: Any) -> tuple[Any, Any]:
-    """One task is learned and measured, the second comes without images; the method is in evaluation mode."""
+    """Train and measure the first task, and leave the second without images.
+
+    The method is in evaluation mode.
+    """
     training = start(method, **{**TWO, **WITHOUT, **flags})
     model = train_task(training, 0).eval()
     model.end_task(training.shown)
@@ -120,7 +126,10 @@ def test_its_epochs_batches_and_rates_are_its_own() -> None:
 @pytest.mark.parametrize(("task_factors", "plastic", "stable"), [(1, 1.630930, 1.584963), (0, 1.0, 1.0)])
 @pytest.mark.parametrize("method", METHODS)
 def test_its_losses_have_weights_of_their_own(method: str, task_factors: int, plastic: float, stable: float) -> None:
-    """With 4 new and 4 old classes a = log2(4/2 + 1) = 1.584963 and b = 1; the texts' cross-entropy keeps its weight."""
+    """With 4 new and 4 old classes a = log2(4/2 + 1) = 1.584963 and b = 1.
+
+    The texts' cross-entropy keeps its weight.
+    """
     flags = {
         "n_classes": 8,
         "task_factors": task_factors,
@@ -154,7 +163,10 @@ def test_its_losses_have_weights_of_their_own(method: str, task_factors: int, pl
 
 
 def train_task_without_images(model: Any, training: Any) -> None:
-    """Some steps of the last task, by which what is learned leaves its teacher; then evaluation mode, without a gate's noise."""
+    """Take some steps of the last task, by which what is learned leaves its teacher.
+
+    The method is in evaluation mode afterwards, without the noise of a gate.
+    """
     begin(training, 1)
     model.set_modes()
     for step, batch in enumerate(model.train_batches(0)):
@@ -165,7 +177,9 @@ def train_task_without_images(model: Any, training: Any) -> None:
 @pytest.mark.parametrize("part", [0.3, 0.8])
 @pytest.mark.parametrize("method", METHODS)
 def test_goes_on_bit_for_bit_from_within_it(method: str, part: float, tmp_path: Path) -> None:
-    """Stopped in the inversion of the old classes, or in that of the new ones, and in its epochs."""
+    """It is stopped in the inversion of the old classes, in that of the new ones, and in its
+    epochs.
+    """
     flags = {**TWO, **WITHOUT}
     whole = start(method, StoppingHost(), **flags)
     whole.run()
@@ -207,7 +221,7 @@ def test_patches_that_smi_dropped_are_not_trained_on() -> None:
 
 
 def dropped(kept: Tensor) -> Tensor:
-    """The patches (n, 16 - k) that are not kept."""
+    """Return the patches (n, 16 - k) that are not kept."""
     return torch.ones(len(kept), 16).scatter_(1, kept, 0.0).nonzero()[:, 1].view(len(kept), -1)
 
 

@@ -1,4 +1,7 @@
-"""Rotation in the plane of two text features against scipy's matrix exponential and a Givens matrix; what is made of it."""
+"""Test the rotation in the plane of two text features, and the targets made by it.
+
+References are scipy's matrix exponential and a Givens matrix.
+"""
 
 from __future__ import annotations
 
@@ -21,12 +24,12 @@ def unit(*shape: int, seed: int = 0) -> Tensor:
 
 
 def matrix(source: Tensor, target: Tensor) -> Tensor:
-    """R as the function has it: the images of the axes are its columns."""
+    """Return R as the function has it: the images of the axes are its columns."""
     return rotated(torch.eye(len(source), dtype=torch.float64), source, target).T
 
 
 def exponential(source: Tensor, target: Tensor) -> np.ndarray:
-    """exp(theta (v t' - t v')): the rotation by theta in the plane of t and v."""
+    """Return exp(theta (v t' - t v')), the rotation by theta in the plane of t and v."""
     t, aim = source.numpy(), target.numpy()
     v = aim - (t @ aim) * t
     v = v / np.linalg.norm(v)

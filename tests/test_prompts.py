@@ -1,4 +1,4 @@
-"""Prompts: VPT's start, CODA-Prompt's weights against two loops, its Gram-Schmidt against numpy, and what of a pool trains."""
+"""Test prompts: VPT's start, CODA-Prompt's weights, its Gram-Schmidt, and which of a pool train."""
 
 from __future__ import annotations
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import shutil
 import subprocess
 import sys
 from dataclasses import replace
@@ -37,7 +38,7 @@ from tests.support.image_sets import (
 
 
 def np1993(count: int) -> list[int]:
-    """The class order of PROOF, by its own rule."""
+    """Return the class order of PROOF, by its own rule."""
     return [int(k) for k in numpy.random.RandomState(1993).permutation(count)]
 
 
@@ -116,7 +117,10 @@ def test_cub_in_proofs_folders(tmp_path: Path) -> None:
 
 
 def counted(counts: tuple[int, ...]) -> Listing:
-    """A listing without files that has these numbers of test images for each ten classes in the order np1993."""
+    """Return a listing without files.
+
+    It has these numbers of test images for each ten classes in the order np1993.
+    """
     order = np1993(200)
     labels = [order[10 * group + k % 10] for group, count in enumerate(counts) for k in range(count)]
     empty = ImageList([], [])
@@ -146,7 +150,10 @@ def test_imagenet_r_in_proofs_folders(tmp_path: Path) -> None:
 
 @pytest.fixture
 def coda(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> dict[str, list[tuple[str, int]]]:
-    """The official layout in ``tmp_path`` with made-up lists, whose checksums are taken for those of CODA-Prompt's."""
+    """Write the official layout with made-up lists.
+
+    Their checksums are taken for those of CODA-Prompt's.
+    """
     rows = write_coda(tmp_path)
     lists = tuple(
         replace(one, digest=f"md5:{hashlib.md5((tmp_path / one.file).read_bytes()).hexdigest()}")
@@ -192,6 +199,23 @@ def test_rapfs_list_without_its_stray_file(
     assert dataset.test.labels.tolist() == [WNIDS.index(file.partition("/")[0]) for file in files["test"]]
 
 
+def test_a_list_that_does_not_fit_the_folder(
+    coda: dict[str, list[tuple[str, int]]], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for wnid in WNIDS[:5]:
+        shutil.rmtree(tmp_path / "imagenet-r" / wnid)
+    with pytest.raises(
+        UserError,
+        match=r"^15 of the 600 images of CODA-Prompt's lists are not in .*/imagenet-r: n0\S+, n0\S+, n0\S+, \.\.\.;",
+    ):
+        SeqImageNetR.check(SimpleNamespace(base_path=str(tmp_path)))
+    write(tmp_path / "imagenet-r_test.yaml", "something else")
+    with pytest.raises(
+        UserError, match=r"imagenet-r_test.yaml is damaged .*delete it, and the next run downloads https://raw"
+    ):
+        SeqImageNetR.check(SimpleNamespace(base_path=str(tmp_path)))
+
+
 def test_templates_and_prompts() -> None:
     assert [len(kind.TEMPLATES) for kind in (SeqCifar100, SeqImageNetR, SeqCub200)] == [18, 7, 1]
     assert SeqCub200.TEMPLATES[0].format("Laysan Albatross") == "a photo of a Laysan Albatross, a type of bird."
@@ -203,7 +227,7 @@ def test_templates_and_prompts() -> None:
 
 @pytest.fixture(scope="module")
 def photographs(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A ``base_path`` with the real images that this project's developers have."""
+    """Return a ``base_path`` with the real images that this project's developers have."""
     if not UNPACK.exists():
         pytest.skip(f"no real images: {UNPACK} is not here")
     base = tmp_path_factory.mktemp("photographs")

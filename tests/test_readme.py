@@ -1,4 +1,7 @@
-"""What the README shows is run as it stands there: the engine alone on a network of one's own, and a method of one's own."""
+"""Test that what the README shows runs as it stands there.
+
+That is the engine alone on a network of one's own, and a method of one's own.
+"""
 
 from __future__ import annotations
 
@@ -24,16 +27,19 @@ PARTS = ("pmi_cl", "models", "datasets", "backbones", "inversion", "utils", "mai
 
 
 def block(mark: str) -> str:
-    """The one block of Python in the README that holds ``mark``."""
+    """Return the one block of Python in the README that holds ``mark``."""
     (found,) = [text for text in re.findall(r"```python\n(.*?)```", README, re.DOTALL) if mark in text]
     return str(found)
 
 
-# --- the engine alone -------------------------------------------------------------------------------------------------------
+# The engine alone.
 
 
 def digits_at_32() -> tuple[Tensor, Tensor]:
-    """scikit-learn's digits as a user might have them: (1797, 3, 32, 32), normalised, and labels 0 to 9."""
+    """Return scikit-learn's digits as a user might have them.
+
+    They are normalised images (1797, 3, 32, 32) and labels 0 to 9.
+    """
     from sklearn.datasets import load_digits
 
     data = load_digits()
@@ -43,7 +49,7 @@ def digits_at_32() -> tuple[Tensor, Tensor]:
 
 
 def trained_network() -> nn.Module:
-    """A small convolutional network with BatchNorm, as a user might have it, that knows the digits."""
+    """Return a small convolutional network with BatchNorm that knows the digits."""
     torch.manual_seed(0)
     widths = (3, 16, 32, 32)
     layers: list[nn.Module] = []
@@ -66,7 +72,7 @@ def trained_network() -> nn.Module:
 
 
 def test_the_engine_alone() -> None:
-    """The block as it stands, but for the line that leaves the network to the reader."""
+    """The block runs as it stands, but for the line that leaves the network to the reader."""
     text = block("from pmi_cl.inversion.invert import invert")
     theirs = "my_network = ...  # yours, trained, with BatchNorm; it is not changed\n"
     assert text.count(theirs) == 1
@@ -84,11 +90,14 @@ def test_the_engine_alone() -> None:
     assert all(torch.equal(value, weights[name]) for name, value in network.state_dict().items())
 
 
-# --- a method of one's own --------------------------------------------------------------------------------------------------
+# A method of one's own.
 
 
 def test_a_method_of_ones_own(tmp_path: Path) -> None:
-    """In a copy of the checkout, the block in the file that the README says, and the command that it says, on fewer images."""
+    """The block lies in a copy of the checkout, in the file that the README says.
+
+    The command is the one that it says, on fewer images.
+    """
     checkout = tmp_path / "checkout"
     checkout.mkdir()
     for part in PARTS:
@@ -106,7 +115,8 @@ def test_a_method_of_ones_own(tmp_path: Path) -> None:
     assert re.search(r"cautious +Fine-tuning that slows down task by task\.", run(["main.py", "--list"]))
     assert "--lr FLOAT" in run(["main.py", "--help", "--model", "cautious"])
     (command,) = re.findall(r"`python (main\.py --model cautious [^`]*)`", README)
-    small = "--n_classes 4 --n_tasks 2 --train_per_class 12 --num_threads 1 --run_name mine --lr 0.02 --lr_milestones 0.5 --lr_gamma 0.5"
+    small = "--n_classes 4 --n_tasks 2 --train_per_class 12 --num_threads 1 --run_name mine"
+    small += " --lr 0.02 --lr_milestones 0.5 --lr_gamma 0.5"
     out = run([*shlex.split(command), *small.split()])
     assert "cautious on seq-digits, seed 0: A_2 = " in out
     folder = checkout / "runs" / "cautious" / "seq-digits" / "mine"
@@ -115,7 +125,7 @@ def test_a_method_of_ones_own(tmp_path: Path) -> None:
 
 
 def rates(folder: Path) -> set[float]:
-    """The learning rates of a run, from its TensorBoard events."""
+    """Return the learning rates of a run, from its TensorBoard events."""
     from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
     events = EventAccumulator(str(folder), size_guidance={"scalars": 0})

@@ -1,4 +1,4 @@
-"""Run folders, args.json and results.json: nothing overwritten, nothing half written, everything there."""
+"""Test run folders, args.json and results.json: nothing overwritten, nothing half written."""
 
 import json
 import os
@@ -176,7 +176,7 @@ def test_the_commit_is_the_checkouts_own_even_inside_a_git_hook(tmp_path, monkey
 
 
 def test_records_are_read_without_torch():
-    code = "import sys, pmi_cl.utils.records.run_record, pmi_cl.utils.records.checkpoints; sys.exit('torch' in sys.modules)"
+    code = "import sys; from pmi_cl.utils.records import checkpoints, run_record; sys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
 
 

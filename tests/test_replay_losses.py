@@ -1,4 +1,4 @@
-"""The losses of a step with replay, written out beside the code."""
+"""Test the losses of a step with replay, written out beside the code."""
 
 from __future__ import annotations
 
@@ -29,7 +29,11 @@ def test_synthetic_samples_carry_the_teachers_logits(method: str) -> None:
 
 @pytest.mark.parametrize("method", REPLAYING)
 def test_class_weights_come_from_the_whole_task(method: str) -> None:
-    """Trap 18: the counts of all samples since the task's first epoch, refreshed at each epoch's end; not those of a batch or an epoch."""
+    """They are the counts of all samples since the task's first epoch, refreshed at each epoch's
+    end.
+
+    The counts of a batch or of an epoch would give others.
+    """
     training, seen, weights = trained_twice(method)
     counts = np.zeros(training.model.n_seen_classes)
     for labels, weight in zip(seen, weights, strict=True):
@@ -44,7 +48,10 @@ LAMBDAS = {"lambda_ce": 0.6, "lambda_hkd": 0.3, "lambda_rkd": 0.4, "lambda_ft": 
 
 
 def in_the_third_task(method: str, **flags: Any) -> tuple[Training, Any]:
-    """Two tasks of three classes are learned; the third stands in its first epoch, and the network apart from its teacher."""
+    """Learn two tasks of three classes.
+
+    The third stands in its first epoch, and the network apart from its teacher.
+    """
     training = start(method, **{**THIRD, **LAMBDAS, **flags})
     for task in (0, 1):
         train_task(training, task).end_task(training.shown)
@@ -60,7 +67,7 @@ def in_the_third_task(method: str, **flags: Any) -> tuple[Training, Any]:
 @pytest.mark.parametrize(("way", "hkd_scale"), [("plain", 1.0), ("unfreezing", 0.01)])
 @pytest.mark.parametrize("method", REPLAYING)
 def test_a_step_minimises_equation_23_as_a_sum(method: str, way: str, hkd_scale: float) -> None:
-    """In the released code's first stage, that of the new head, HKD has a hundredth of its weight."""
+    """HKD has a hundredth of its weight while the released code trains the new head alone."""
     training, model = in_the_third_task(method, **WAYS[way])
     inputs, labels, raw = next(training.shown.train_batches(2, 0, 16))
     images, old_labels, teacher_logits = model.draw_replay(16, 0, 0)
@@ -90,8 +97,11 @@ def test_a_step_minimises_equation_23_as_a_sum(method: str, way: str, hkd_scale:
 
 @pytest.mark.parametrize("method", REPLAYING)
 def test_the_classifiers_stage_minimises_balanced_cross_entropy_and_distillation(method: str) -> None:
-    """Spec 3.9.3: CE over all classes on real and synthetic images, weighted by class and by the plain lambda; HKD, scaled by the numbers
-    of classes, on the synthetic images alone; no RKD."""
+    """CE is over all classes on real and synthetic images, weighted by class and by the plain
+    lambda.
+
+    HKD, scaled by the numbers of classes, is on the synthetic images alone. There is no RKD.
+    """
     training, model = in_the_third_task(method)
     model.begin_epoch(model.n_epochs() - 1, training.shown)
     model.set_modes()

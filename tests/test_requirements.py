@@ -1,4 +1,7 @@
-"""What is said to be tested is what is asked for: the bounds in setup.cfg, the two files of exact versions, what the archive holds."""
+"""Test that what is said to be tested is what is asked for.
+
+That is the bounds in setup.cfg, the two files of exact versions, and the contents of the archive.
+"""
 
 from __future__ import annotations
 
@@ -20,7 +23,7 @@ NOT_TESTED_OLD = {
 
 
 def bounds() -> dict[str, str]:
-    """The lower bound of every package that setup.cfg asks for."""
+    """Return the lower bound of every package that setup.cfg asks for."""
     setup = configparser.ConfigParser()
     setup.read(ROOT / "setup.cfg")
     asked = setup["options"]["install_requires"] + "\n" + "\n".join(setup["options.extras_require"].values())
@@ -32,7 +35,7 @@ def bounds() -> dict[str, str]:
 
 
 def exact(name: str) -> dict[str, str]:
-    """The versions in a file of constraints."""
+    """Return the versions in a file of constraints."""
     lines = (ROOT / name).read_text(encoding="utf-8").splitlines()
     pairs = (line.split("==") for line in lines if line and not line.startswith("#"))
     return {package.lower(): version for package, version in pairs}
@@ -56,7 +59,10 @@ def test_ci_has_a_version_of_everything_within_the_bounds() -> None:
 
 
 def test_the_source_archive_holds_everything_but_what_serves_the_checkout() -> None:
-    """Its tests can be collected only with their helpers, and read the docs, the records and the benchmarks, too."""
+    """Its tests can be collected only with their helpers.
+
+    They read the docs, the records and the benchmarks, too.
+    """
     if not (ROOT / ".git").exists():
         pytest.skip("only a checkout knows what is its own")
     listed = subprocess.run(

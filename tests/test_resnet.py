@@ -1,4 +1,4 @@
-"""The CIFAR ResNets and their growing head: the facts of R-DFCIL's network, and pieces that make up the whole."""
+"""Test the CIFAR ResNets and their growing head: facts of R-DFCIL's network, and the pieces."""
 
 from __future__ import annotations
 
@@ -122,7 +122,7 @@ def test_pieces_and_head_make_up_the_network(factory: Callable[[], ResNetCifar])
     torch.testing.assert_close(logits, expected)
 
 
-# --- the head -----------------------------------------------------------------------------------------------------------
+# The head.
 
 
 def test_a_head_grows_by_task_without_touching_the_old_logits() -> None:

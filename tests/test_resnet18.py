@@ -1,4 +1,7 @@
-"""ResNet-18 with a small stem: it computes what torchvision's does, its pieces make up the whole, and an inversion takes it."""
+"""Test ResNet-18 with a small stem.
+
+It computes what torchvision's does, its pieces make up the whole, and an inversion takes it.
+"""
 
 from __future__ import annotations
 
@@ -18,7 +21,7 @@ def images(n: int = 3) -> torch.Tensor:
 
 
 def torchvisions(network: ResNet18) -> nn.Module:
-    """torchvision's ResNet-18 with the stem exchanged and the same weights."""
+    """Return torchvision's ResNet-18 with the stem exchanged and the same weights."""
     ensure_torchvision()
     from torchvision.models import resnet18 as reference
 

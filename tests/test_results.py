@@ -1,4 +1,7 @@
-"""What is published: every record under ``results/runs`` can be read, and the README's table is what they say."""
+"""Test what is published.
+
+Every record under ``results/runs`` can be read, and the README's table is what they say.
+"""
 
 from __future__ import annotations
 
@@ -22,7 +25,7 @@ HEADLINES = {
 
 @pytest.fixture(scope="module")
 def rows() -> list[Row]:
-    """Those on seq-digits."""
+    """Return the rows on seq-digits."""
     runs, passed_over = read_runs([RUNS])
     assert passed_over == [] and len(runs) == len(list(RUNS.rglob("results.json")))
     return comparisons(runs)["seq-digits, 5 tasks, class_order natural"]
@@ -35,7 +38,7 @@ def test_records_are_named_by_their_seed(rows: list[Row]) -> None:
 
 @pytest.mark.parametrize(("method", "preset"), sorted(HEADLINES))
 def test_the_readmes_table_is_what_the_records_say(rows: list[Row], method: str, preset: str) -> None:
-    """Three seeds, of one commit without changes of its own."""
+    """There are three seeds, of one commit without changes of its own."""
     lines = [
         line
         for line in (ROOT / "README.md").read_text(encoding="utf-8").splitlines()

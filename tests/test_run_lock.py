@@ -19,7 +19,7 @@ class Killed(BaseException):
 
 
 def die_in_the_second_task(self: training.Training) -> None:
-    """In place of the training phase."""
+    """Raise :class:`Killed` in the training of the second task."""
     if self.position.task == 1:
         raise Killed
     trained(self)
@@ -30,7 +30,7 @@ trained = training.Training._train
 
 @pytest.fixture(scope="module", params=["last", "none"])
 def killed(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The folder of a run that died in its second task."""
+    """Return the folder of a run that died in its second task."""
     runs = tmp_path_factory.mktemp("runs")
     with pytest.MonkeyPatch.context() as patch, pytest.raises(Killed):
         patch.setattr(training.Training, "_train", die_in_the_second_task)
@@ -45,7 +45,8 @@ def test_a_run_that_dies_has_lost_no_task(killed: Path, tmp_path: Path, capsys: 
         for control in ([], ["--check"]):
             capsys.readouterr()
             assert main(["--resume", str(killed), *control]) == 2
-            said = f"pmi-cl: error: {killed} is being run by another process: wait for its end, or stop it, then --resume goes on\n"
+            said = f"pmi-cl: error: {killed} is being run by another process: "
+            said += "wait for its end, or stop it, then --resume goes on\n"
             assert capsys.readouterr() == ("", said)
     assert main(["--resume", str(killed)]) == 0
     _, whole = quick("sgd", tmp_path, "whole", "--savecheck", "none")

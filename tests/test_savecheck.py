@@ -25,7 +25,7 @@ def results_path(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def kept(results_path: Path) -> Path:
-    """The folder of a short run that kept a checkpoint of each task."""
+    """Make a short run that keeps a checkpoint of each task. Return its folder."""
     code, folder = quick("pmi_rdfcil", results_path, "kept", "--savecheck", "task")
     assert code == 0
     return folder
@@ -39,7 +39,7 @@ def test_savecheck_keeps_what_it_says(kept: Path, tmp_path: Path) -> None:
 
 
 def test_a_run_goes_on_from_another_runs_checkpoint(kept: Path, tmp_path: Path) -> None:
-    """From the first task on: its seed and its arguments being the same, the figures are too."""
+    """Seed and arguments are the same from the first task on, so the figures are, too."""
     code, folder = quick("pmi_rdfcil", tmp_path, "loaded", "--loadcheck", str(kept / "checkpoint-task1.pt"))
     assert code == 0 and same_figures(results_in(folder), results_in(kept))
 
@@ -63,7 +63,7 @@ def test_a_finished_run_that_is_resumed_says_its_figures_again(
 
 
 class Bomb:
-    """Unpickling it creates a file."""
+    """An object whose unpickling creates a file."""
 
     def __init__(self, target: Path) -> None:
         self.target = target
@@ -73,7 +73,7 @@ class Bomb:
 
 
 def another(changes: dict[str, Any]) -> Callable[[Path, Path], None]:
-    """The checkpoint as a run with other values would have written it."""
+    """Write the checkpoint as a run with other values would have written it."""
 
     def write(path: Path, target: Path) -> None:
         checkpoints.save(path, {**torch.load(path, weights_only=True), **changes})

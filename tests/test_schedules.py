@@ -14,21 +14,21 @@ from tests.support.preset_runs import digits, method
 
 
 def rates(model: Any, task: int) -> list[float]:
-    """The learning rate of every epoch of a task."""
+    """Return the learning rate of every epoch of a task."""
     model.current_task = task
     stages = model.plan()
     return [stage_at(stages, epoch).rate(epoch) for epoch in range(model.n_epochs())]
 
 
 def trains(model: Any, task: int) -> list[str]:
-    """What every epoch of a task trains."""
+    """Return what every epoch of a task trains."""
     model.current_task = task
     stages = model.plan()
     return [stage_at(stages, epoch).trains for epoch in range(model.n_epochs())]
 
 
 def trace(*parts: tuple[float, int]) -> list[float]:
-    """(rate, epochs) one after the other."""
+    """Return the rates of all epochs of these (rate, epochs) in turn."""
     return [rate for rate, epochs in parts for _ in range(epochs)]
 
 
@@ -85,7 +85,10 @@ def test_the_rate_of_plain_training(name: str) -> None:
 def test_a_task_begins_at_the_rate_that_was_asked_for_however_few_its_epochs(
     epochs: int, expected: list[float]
 ) -> None:
-    """The appendix's milestones at 0.2, 0.4, 0.6 and 0.8: two epochs would put the first two before epoch 0."""
+    """The appendix's milestones are at 0.2, 0.4, 0.6 and 0.8.
+
+    Two epochs would put the first two before epoch 0.
+    """
     flags = ("--n_epochs", str(epochs), "--classifier_part", "0")
     for task in (0, 1):
         assert rates(method("pmi_rdfcil", "paper", *flags), task) == pytest.approx(expected)

@@ -1,4 +1,8 @@
-"""Contrastive feature selection: exact counts and moments, the naive double loop, and more spread than plain Gaussian samples."""
+"""Test contrastive feature selection.
+
+Counts and moments are exact, a double loop selects the same, and plain Gaussian samples spread
+less.
+"""
 
 from __future__ import annotations
 
@@ -44,7 +48,7 @@ def test_matched_moments_are_exact() -> None:
 
 
 def test_shifting_before_scaling_would_miss_the_mean() -> None:
-    """The order of the released code (docs/provenance.md), so that a change back to it is noticed."""
+    """Notice a change back to the order of the released code (docs/provenance.md)."""
     samples, mean, std = torch.randn(40, D, generator=seeded(5)) + 0.3, torch.ones(D) * 3, torch.full((D,), 0.5)
     scale = std / samples.std(0, unbiased=False)
     released = (samples + (mean - samples.mean(0))) * scale
@@ -93,7 +97,10 @@ def test_targets_have_the_exact_count_and_moments(n: int, bank: ContrastiveBank)
 
 
 def test_selection_spreads_more_than_plain_sampling(bank: ContrastiveBank) -> None:
-    """Always as selected; after the correction of the moments, which moves the samples again, on average."""
+    """It always does as selected.
+
+    The correction of the moments moves the samples again: afterwards it does on average.
+    """
     for label in range(3):
         corrected, plain = [], []
         for seed in range(8):
@@ -131,7 +138,9 @@ def test_the_seed_decides(bank: ContrastiveBank) -> None:
 
 
 def test_a_few_samples_are_a_random_part_of_a_large_selection(bank: ContrastiveBank) -> None:
-    """Each row belongs to its class, none is taken twice, and every one is among the twenty times as many that were selected."""
+    """Each row belongs to its class, none is taken twice, and every one is among the twenty times
+    as many that were selected.
+    """
     labels, config = torch.tensor([2, 0, 2, 1, 0, 2]), SelectionConfig(steps=5, smallest=1)
     few = sample_few(GAUSSIANS, labels, 7, bank, config, boost=20)
     pool = labels.repeat(20)

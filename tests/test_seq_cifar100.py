@@ -33,7 +33,7 @@ def test_cifar_against_the_files(cifar100_dir: Path) -> None:
 
 @pytest.fixture
 def cifar_files(cifar100_dir: Path, tmp_path: Path) -> Path:
-    """A ``base_path`` with links to the real files, which a test may replace."""
+    """Return a ``base_path`` with links to the real files, which a test may replace."""
     (tmp_path / "cifar-100-python").mkdir()
     for name in cifar100_files.FILES:
         (tmp_path / "cifar-100-python" / name).symlink_to((cifar100_dir / "cifar-100-python" / name).resolve())
@@ -59,7 +59,7 @@ def test_a_changed_cifar_file_is_refused_before_it_is_unpickled(cifar_files: Pat
 
 
 class Malicious:
-    """Its pickle would create a file."""
+    """An object whose pickle would create a file."""
 
     def __init__(self, marker: Path) -> None:
         self.marker = marker

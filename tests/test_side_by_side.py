@@ -1,4 +1,7 @@
-"""Runs side by side: the table of hand-made records, words that cannot be, and real runs that are made once."""
+"""Test runs side by side.
+
+There is the table of hand-made records, words that cannot be, and real runs that are made once.
+"""
 
 from __future__ import annotations
 
@@ -13,7 +16,7 @@ from pmi_cl.benchmarks import side_by_side
 
 
 def results(last: float, images: int = 40) -> dict[str, Any]:
-    """A record with what is compared."""
+    """Return a record with what is compared."""
     class_il = {"last": last, "average": last + 5, "forgetting": 1.0, "matrix": [[99.0], [90.0, last - 3]]}
     bill = {"images": images, "seconds_per_image": 0.5 if images else 0.0, "step_equivalents": 100.0}
     return {"class_il": class_il, "seconds": {"training": 30.0, "inversion": 60.0}, "inversion": bill}

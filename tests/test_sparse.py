@@ -1,4 +1,8 @@
-"""Sparse model inversion: which patches are dropped, that the rest alone is computed and moved, what it costs, and resumption."""
+"""Test sparse model inversion.
+
+The right patches are dropped, the rest alone is computed and moved, the cost is counted, and it
+resumes.
+"""
 
 from __future__ import annotations
 
@@ -58,7 +62,10 @@ def test_a_quarter_of_the_patches_stays() -> None:
 
 
 def weights_by_torch(network: ClipNetwork, x: Tensor) -> Tensor:
-    """What the class token attends to in the last block, by torch's own module: (b, n), the mean over heads."""
+    """Return what the class token attends to in the last block, by torch's own module.
+
+    It is (b, n), the mean over heads.
+    """
     caught: list[Tensor] = []
     last = network.blocks[-1].block
     handle = last.attn.register_forward_pre_hook(lambda _, inputs: caught.append(inputs[0]))
@@ -70,7 +77,9 @@ def weights_by_torch(network: ClipNetwork, x: Tensor) -> Tensor:
 
 @pytest.mark.parametrize("prompts", [0, 3])
 def test_attention_of_the_class_token_is_torchs(prompts: int) -> None:
-    """Prompts between class token and patches take their share and are not counted among the patches."""
+    """Prompts between class token and patches take their share and are not counted among the
+    patches.
+    """
     network = small_clip()
     if prompts:
         network = with_everything()
@@ -165,7 +174,7 @@ def test_drops_what_the_class_token_looks_at_least_and_keeps_its_last_values() -
 
 
 def test_steps_are_the_plain_descent_on_the_patches_that_are_left() -> None:
-    """Adam by hand, on a fixed objective: the gradient of dropped patches is none."""
+    """Adam is run by hand, on a fixed objective. Dropped patches have no gradient."""
     whole = inversion(replace(SMI, batch=6))
     assert whole.plan.targets is not None and isinstance(whole.plan.network, TokenNetwork)
     losses = [float(progress.loss) for progress in whole.run()]
@@ -204,7 +213,7 @@ def mask(kept: Tensor) -> Tensor:
 
 
 def test_costs_what_it_computes() -> None:
-    """Counted by hand of the passes over 16, 11, 8, 6 and 4 patches, and of the four that decide."""
+    """Passes over 16, 11, 8, 6 and 4 patches are counted by hand, and the four that decide."""
     copied = TokenNetwork(small_clip().pieces()[1:], moments())
 
     def count(kept: int | None, deciding: bool = False) -> int:

@@ -19,7 +19,9 @@ def randn(*shape: int, seed: int = 0) -> Tensor:
 
 @pytest.mark.parametrize("size", SIZES)
 def test_images_against_numpys_whole_spectrum(size: tuple[int, int]) -> None:
-    """Every frequency of the full transform is multiplied by 1 / f^power, scaled to a mean square of one."""
+    """Every frequency of the full transform is multiplied by 1 / f^power, scaled to a mean square
+    of one.
+    """
     power, z = 0.7, randn(2, 3, *size)
     height, width = size
     frequency = np.hypot(np.fft.fftfreq(height)[:, None], np.fft.fftfreq(width)[None])

@@ -1,4 +1,7 @@
-"""How soon the command answers: help and lists without torch, a run's first training step shortly after torch is there."""
+"""Test how soon the command answers.
+
+Help and lists need no torch. A run's first training step comes shortly after torch is there.
+"""
 
 from __future__ import annotations
 
@@ -51,13 +54,15 @@ def test_both_ways_are_the_same_program(way: str) -> None:
 
 
 def seconds_of(pid: int) -> float:
-    """User and system time of a process that runs (man 5 proc)."""
+    """Return user and system time of a process that runs (man 5 proc)."""
     fields = Path(f"/proc/{pid}/stat").read_text(encoding="ascii").rpartition(")")[2].split()
     return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
 
 
 def times_torch(argv: list[str]) -> float:
-    """The processor time of a run up to its first training step, in times of ``import torch``."""
+    """Return the processor time of a run up to its first training step, in times of ``import
+    torch``.
+    """
     torch_alone = float(python("-c", "import torch, time; print(time.process_time())").stdout)
     with subprocess.Popen([sys.executable, *argv], stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, cwd=ROOT) as run:
         assert run.stderr is not None
@@ -72,13 +77,16 @@ def times_torch(argv: list[str]) -> float:
 
 
 def import_seconds(*modules: str) -> float:
-    """Processor time of a process that imports them: the best of three."""
+    """Return the processor time of a process that imports modules: the best of three."""
     code = f"import {', '.join(modules)}, time; print(time.process_time())"
     return min(float(python("-c", code).stdout) for _ in range(3))
 
 
 def test_the_engine_is_imported_in_little_more_than_torch() -> None:
-    """``pmi_cl`` alone imports nothing; the engine with all its parts takes less than half a torch more."""
+    """``pmi_cl`` alone imports nothing.
+
+    The engine with all its parts takes less than half a torch more.
+    """
     engine = [f"pmi_cl.inversion.{path.stem}" for path in sorted((ROOT / "inversion").glob("[!_]*.py"))]
     assert import_seconds("pmi_cl", "pmi_cl.inversion") < 0.2
     assert import_seconds(*engine) < 1.5 * import_seconds("torch")
@@ -112,7 +120,8 @@ def test_the_first_step_comes_soon_after_torch(cifar100_dir: Path, tmp_path: Pat
 @pytest.mark.parametrize(("model", "backbone", "needs"), [("sgd", "resnet20", False), ("vpt", "clip-tiny", True)])
 def test_open_clip_is_imported_by_runs_on_a_clip_alone(model: str, backbone: str, needs: bool, tmp_path: Path) -> None:
     """It costs more than torch itself."""
-    code = "import sys; from pmi_cl.cli import main; code = main(sys.argv[1:]); print('open_clip' in sys.modules); sys.exit(code)"
+    code = "import sys; from pmi_cl.cli import main; code = main(sys.argv[1:]); "
+    code += "print('open_clip' in sys.modules); sys.exit(code)"
     small = [
         "--train_per_class",
         "2",

@@ -1,4 +1,7 @@
-"""Moments, their pooling, and the KL with its fused backward, against numpy, torch.distributions and autograd."""
+"""Test moments, their pooling, and the KL with its fused backward.
+
+References are numpy, torch.distributions and autograd.
+"""
 
 from __future__ import annotations
 
@@ -106,7 +109,7 @@ def test_moments_survive_a_checkpoint() -> None:
 
 
 def tap_loss(x: Tensor, weights: Tensor, direction: Direction, tap: Any = tap_kl) -> Tensor:
-    """A scalar that needs both outputs of the tap, so that both gradients meet."""
+    """Return a scalar that needs both outputs of the tap, so that both gradients meet."""
     out, kl = tap(x, *(m.to(weights.dtype) for m in real_moments()), direction)
     return (out.to(weights.dtype) * weights).sum() + 3.0 * kl
 

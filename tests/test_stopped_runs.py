@@ -25,7 +25,10 @@ from tests.support.small_runs import words_of
 
 
 def stop(words: list[str], phase: str, number: signal.Signals) -> tuple[int, str]:
-    """Start the command, send it a signal in the midst of a phase; its exit code and what it said last."""
+    """Start the command and send it a signal in the midst of a phase.
+
+    Return its exit code and its last line.
+    """
     with launch([*words, "--progress", "1"]) as process:
         wait_for_phase(process, phase)
         process.send_signal(number)
@@ -34,7 +37,7 @@ def stop(words: list[str], phase: str, number: signal.Signals) -> tuple[int, str
 
 
 def stop_between_tasks(words: list[str], folder: Path) -> int:
-    """Send SIGTERM while the command is about to say how the first task went; its exit code."""
+    """Send SIGTERM while the command is about to report the first task. Return its exit code."""
     with clogged(lambda stdout: launch(words, stdout)) as process:
         wait_for((folder / "pictures" / "accuracy-class-il.png").exists, process)
         process.send_signal(signal.SIGTERM)
@@ -43,7 +46,7 @@ def stop_between_tasks(words: list[str], folder: Path) -> int:
 
 
 def kill(words: list[str], phase: str, folder: Path) -> None:
-    """Start the command with a checkpoint at every step, and kill it in the midst of a phase without a warning."""
+    """Start the command with a checkpoint at every step, and kill it in the midst of a phase."""
     path = folder / "checkpoint.pt"
     with launch([*words, "--progress", "1", "--checkpoint_minutes", "1e-9"]) as process:
         wait_for_phase(process, phase)
@@ -55,7 +58,10 @@ def kill(words: list[str], phase: str, folder: Path) -> None:
 
 @pytest.mark.skipif(not hasattr(fcntl, "F_SETPIPE_SZ"), reason="only Linux can make a pipe small enough to fill")
 def test_pmi_stopped_anywhere_goes_on_bit_for_bit(finished_run: tuple[Path, str, str], tmp_path: Path) -> None:
-    """SIGTERM in mid-epoch, between tasks and in mid-inversion, then SIGKILL: the figures are those of the uninterrupted run."""
+    """SIGTERM comes in mid-epoch, between tasks and in mid-inversion, then SIGKILL.
+
+    The figures are those of the uninterrupted run.
+    """
     folder = folder_of(tmp_path, "pmi_rdfcil", "pieces")
     again = ["--results_path", str(tmp_path), "--resume", "pmi_rdfcil/seq-digits/pieces"]
     said = f"stopped by SIGTERM; go on with: --resume {folder}"

@@ -1,4 +1,4 @@
-"""The seconds of an inversion: its own and no one else's; on a device without making it wait."""
+"""Test the seconds of an inversion: its own alone, measured without making a device wait."""
 
 from __future__ import annotations
 
@@ -29,7 +29,10 @@ def test_what_the_caller_does_between_two_rounds_is_not_counted() -> None:
 
 
 class Device:
-    """Stands in for a GPU that does ``work`` milliseconds at a time: a clock of its own, and events that wait in its queue."""
+    """Stands in for a GPU that does ``work`` milliseconds at a time.
+
+    It has a clock of its own, and events that wait in its queue.
+    """
 
     def __init__(self) -> None:
         self.queued = self.done = 0.0

@@ -48,7 +48,7 @@ def test_a_curve_that_starts_again_is_kept(tmp_path):
 
 
 def test_settings_tell_runs_apart(tmp_path):
-    """A table under TEXT and a row under HPARAMS, beside the accuracies."""
+    """They are a table under TEXT and a row under HPARAMS, beside the accuracies."""
     from tensorboard.plugins.hparams.plugin_data_pb2 import HParamsPluginData
 
     settings = {

@@ -1,4 +1,4 @@
-"""Output that cannot be written: one line or none, never a traceback, and never the end of a run."""
+"""Test output that cannot be written: one line or none, never a traceback or the end of a run."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from tests.support.small_runs import words_of
 
 
 def shell(command: str, **environment: str) -> subprocess.CompletedProcess[bytes]:
-    """A line for bash in which PMI stands for the command."""
+    """Return a line for bash in which PMI stands for the command."""
     script = command.replace("PMI", f"{sys.executable} -m pmi_cl")
     return subprocess.run(["bash", "-c", script], capture_output=True, cwd=ROOT, env={**os.environ, **environment})
 
@@ -36,7 +36,10 @@ def test_a_full_disk_behind_stdout_is_one_line() -> None:
 
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="a disk that is always full is Linux's")
 def test_a_run_whose_lines_nobody_can_read_is_finished(tmp_path: Path) -> None:
-    """A full disk behind stdout, no stderr at all, and a name beyond ASCII: the record is what counts."""
+    """A full disk is behind stdout, there is no stderr, and a name is beyond ASCII.
+
+    The record is what counts.
+    """
     words = [
         *words_of("sgd", **{**QUICK, "train_per_class": 8}),
         "--results_path",
@@ -51,7 +54,7 @@ def test_a_run_whose_lines_nobody_can_read_is_finished(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_a_signal_behind_the_last_line_does_not_change_the_exit_code(tmp_path: Path, number: signal.Signals) -> None:
-    """Python takes a while to end: the run is finished and recorded then."""
+    """Python takes a while to end. The run is finished and recorded by then."""
     words = [*words_of("sgd", **{**QUICK, "train_per_class": 8}), "--results_path", str(tmp_path), "--run_name", "run"]
     with launch(words) as process:
         assert process.stdout is not None

@@ -111,7 +111,10 @@ def test_matched_noise_has_the_moments_of_each_channel_or_position() -> None:
 
 
 def test_contexts_go_with_their_samples_into_every_stage() -> None:
-    """A batch of its own for each sample: the third's map depends on the third's target and context alone."""
+    """Each sample has a batch of its own.
+
+    The map of the third depends on the target and the context of the third alone.
+    """
     network, contexts = with_everything(), torch.randn(6, 32, generator=seeded(3))
     config = replace(PAPER, batch=3)
     changed = contexts.clone()
@@ -159,7 +162,7 @@ def test_an_image_that_is_not_finite_names_the_layer() -> None:
         finished(replace(PAPER, start="noise", lr=1e30))
 
 
-# --- coarse to fine -----------------------------------------------------------------------------------------------------------
+# Coarse to fine.
 
 
 def test_a_coarse_grid_shows_cells_and_the_own_grid_shows_all() -> None:
@@ -180,7 +183,7 @@ def test_grids_take_equal_parts_of_the_lowest_layers_steps() -> None:
 
 
 def test_coarse_to_fine_moves_cells_as_one_until_its_last_grid() -> None:
-    """From a start that is as coarse, so that nothing hides which a finer grid would bring to light."""
+    """It starts as coarse, so that nothing hides which a finer grid would bring to light."""
     config = replace(PAPER, batch=6, pmi=replace(PAPER.pmi, lowest_steps=8, grids=(2, 4)))
     whole, uniform = inversion(config), []
     for progress in whole.run():
@@ -192,7 +195,7 @@ def test_coarse_to_fine_moves_cells_as_one_until_its_last_grid() -> None:
     assert [len(entry["losses"]) for entry in whole.report.losses] == [4, 4, 4, 8, 6]
 
 
-# --- resumption ---------------------------------------------------------------------------------------------------------------
+# Resumption.
 
 
 @pytest.mark.parametrize("stop", [0, 1, 4, 13, 16, 18, 22, 30, 44])

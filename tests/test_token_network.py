@@ -80,7 +80,10 @@ def test_bfloat16_keeps_statistics_and_tokens_in_float32() -> None:
 
 
 def test_bfloat16_reads_the_variance_of_channels_far_from_zero() -> None:
-    """A residual stream has channels with a mean of many standard deviations; squares in bfloat16 would lose their variance."""
+    """A residual stream has channels with a mean of many standard deviations.
+
+    Squares in bfloat16 would lose their variance.
+    """
     stored = [
         replace(
             moments()[1], input=replace(moments()[1].input, mean=torch.full((32,), 30.0), var=torch.full((32,), 0.01))
@@ -127,7 +130,7 @@ def test_compiles_to_the_same() -> None:
     torch.testing.assert_close(x.grad, other.grad, rtol=1e-4, atol=1e-6)
 
 
-# --- the loss of a layer ------------------------------------------------------------------------------------------------------
+# The loss of a layer.
 
 
 @pytest.mark.parametrize("axis", ["channel", "token"])

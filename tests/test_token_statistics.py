@@ -1,4 +1,6 @@
-"""Moments of what every layer of an image tower gets: measured, pooled over tasks, kept in files."""
+"""Test moments of what every layer of an image tower gets: measured, pooled over tasks, kept in
+files.
+"""
 
 from __future__ import annotations
 
@@ -45,7 +47,10 @@ def values_by_hooks(network: ClipNetwork, x: Tensor) -> dict[str, np.ndarray]:
 
 @pytest.mark.parametrize("axis", ["channel", "token"])
 def test_moments_are_those_of_what_open_clips_modules_get(axis: Axis) -> None:
-    """Over uneven batches as over all at once; the map's are by channel always (docs/provenance.md)."""
+    """Uneven batches give what all images at once give.
+
+    The moments of the map are always by channel (docs/provenance.md).
+    """
     network, x = small_clip(), images(24)
     found = measure_token_moments(network.pieces()[1:], (network.pieces()[0](part) for part in x.split(10)), axis)
     seen = values_by_hooks(network, x)

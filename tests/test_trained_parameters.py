@@ -14,7 +14,7 @@ from tests.support.small_runs import RESNET_METHODS, begin, epochs, start, train
 
 
 def named(model: ContinualModel) -> dict[str, Tensor]:
-    """A copy of every parameter and buffer of the method, whichever network it belongs to."""
+    """Return a copy of every parameter and buffer of the method, of whichever network."""
     return {name: value.detach().clone() for name, value in model.state_dict().items()}
 
 
@@ -23,7 +23,10 @@ def moved(before: dict[str, Tensor], after: dict[str, Tensor]) -> set[str]:
 
 
 def frozen(model: ContinualModel) -> dict[str, Tensor]:
-    """What is in no optimiser's reach: the tensors of every part that holds no parameter with a gradient, e.g. the teacher."""
+    """Return what no optimiser can reach.
+
+    That is the tensors of every part that holds no parameter with a gradient, such as the teacher.
+    """
     parts = [(name, part) for name, part in model.named_children() if name != "net"]
     held = [(name, part) for name, part in parts if not any(parameter.requires_grad for parameter in part.parameters())]
     return {f"{name}.{key}": value.clone() for name, part in held for key, value in part.state_dict().items()}
@@ -51,7 +54,10 @@ def test_what_is_frozen_stays_while_a_task_is_trained(method: str) -> None:
 
 
 def may_move(model: Any) -> set[str]:
-    """Spec 3.9.3: which tensors each stage trains. BatchNorm's statistics move with the layers around them, or not at all."""
+    """Return which tensors each stage trains.
+
+    BatchNorm's statistics move with the layers around them, or not at all.
+    """
     net, stage, newest = model.net, model.stage.trains, f"net.head.tasks.{model.current_task}."
     every_head = stage == "classifier" or (stage == "all" and model.options.train_old_heads)
     heads = ("net.head.",) if every_head else (newest,)
@@ -64,7 +70,10 @@ def may_move(model: Any) -> set[str]:
 
 @pytest.mark.parametrize(("method", "way"), [*REPLAY_CASES, *((method, "newest head") for method in REPLAYING)])
 def test_each_stage_moves_its_own_parameters_and_no_others(method: str, way: str) -> None:
-    """Weight decay and momentum are on, and the optimiser has seen the frozen layers before: neither may drag them along."""
+    """Weight decay and momentum are on, and the optimiser has seen the frozen layers before.
+
+    Neither may move them.
+    """
     training = start(method, **WAYS.get(way, {"train_old_heads": 0}))
     train_task(training, 0).end_task(training.shown)
     model: Any = begin(training, 1)

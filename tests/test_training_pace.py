@@ -1,4 +1,7 @@
-"""Images per second: at least one point a task, of the time that training took and no other, by a clock that the test moves."""
+"""Test images per second: at least one point a task, of the time of training alone.
+
+The test moves the clock.
+"""
 
 from __future__ import annotations
 
@@ -23,12 +26,12 @@ class Scalars(NullHost):
         self.points: list[tuple[int, float]] = []
 
     def scalars(self, values: Any, step: int) -> None:
-        """Numbers by tag."""
+        """Record numbers by tag."""
         self.points += [(step, value) for tag, value in values.items() if tag == "training/images per second"]
 
 
 def run(host: Scalars, patch: pytest.MonkeyPatch) -> Training:
-    """Three tasks, by a clock that only a step and the preparation of a task move."""
+    """Run three tasks by a clock that only a step and the preparation of a task move."""
     now = [0.0]
     patch.setattr(training_module, "time", SimpleNamespace(perf_counter=lambda: now[0]))
     training = start("sgd", host)
@@ -47,7 +50,7 @@ def run(host: Scalars, patch: pytest.MonkeyPatch) -> Training:
 
 
 def test_a_short_run_has_a_point_for_each_task(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Of the time of its steps alone."""
+    """It is of the time of its steps alone."""
     host = Scalars()
     run(host, monkeypatch)
     assert host.points == [(STEPS * task, 4 * IMAGES / (STEPS * STEP)) for task in (1, 2, 3)]

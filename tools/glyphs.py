@@ -1,8 +1,10 @@
-"""Glyphs of the fonts that come with matplotlib, made to look like the digits of scikit-learn: 8x8 counts of ink, 0 to 16.
+"""Glyphs of matplotlib's fonts, made to look like the digits of scikit-learn: 8x8 counts of ink, 0
+to 16.
 
-The real digits were scanned, cut out, scaled to bitmaps of 32x32 and counted in blocks of 4x4 (see ``datasets/seq_digits.py``). Here a
-glyph is rendered once, kept as two maps of distances (to its outline, and to its middle line), and each sample bends a map, gives it a
-stroke width by a threshold, is cut out and counted the same way. No real digit is looked at.
+The real digits were scanned, cut out, scaled to bitmaps of 32x32 and counted in blocks of 4x4 (see
+``datasets/seq_digits.py``). Here a glyph is rendered once and kept as two maps of distances: to its
+outline and to its middle line. A sample bends a map, gives it a stroke width by a threshold, is cut
+out and counted in the same way. No real digit is looked at.
 """
 
 from __future__ import annotations
@@ -53,7 +55,10 @@ class Glyphs:
 
 
 def font_files() -> list[Path]:
-    """The TrueType text fonts that come with matplotlib: DejaVu, STIX and Computer Modern."""
+    """Return the TrueType text fonts that come with matplotlib.
+
+    DejaVu, STIX and Computer Modern.
+    """
     import matplotlib
 
     folder = Path(matplotlib.get_data_path()) / "fonts" / "ttf"
@@ -61,7 +66,10 @@ def font_files() -> list[Path]:
 
 
 def render(fonts: list[Path]) -> Glyphs:
-    """Every form of every concept in every font, forms that differ only by their code point once per font."""
+    """Render every form of every concept in every font.
+
+    Forms that differ only by their code point are rendered once per font.
+    """
     from PIL import ImageFont
 
     pictures, concepts = [], []
@@ -79,7 +87,10 @@ def render(fonts: list[Path]) -> Glyphs:
 
 
 def _code_points(path: Path) -> list[tuple[int, int]]:
-    """(code point, concept) of all that stands for one digit or Latin letter: plain, mathematical, raised, lowered, wide."""
+    """Return (code point, concept) of all that stands for one digit or Latin letter.
+
+    Forms are plain, mathematical, raised, lowered and wide.
+    """
     from matplotlib.ft2font import FT2Font
 
     found = []
@@ -97,7 +108,7 @@ def _code_points(path: Path) -> list[tuple[int, int]]:
 
 
 def _picture(font: FreeTypeFont, character: str) -> Tensor | None:
-    """One glyph as ink (48, 48) bool, scaled to a longer side of 36 pixels; None where it has none."""
+    """Return one glyph as ink (48, 48) bool, its longer side 36 pixels, or None if it is empty."""
     from PIL import Image, ImageDraw
 
     left, top, right, bottom = (int(edge) for edge in font.getbbox(character))
@@ -116,7 +127,11 @@ def _picture(font: FreeTypeFont, character: str) -> Tensor | None:
 
 
 def distance(ink: Tensor) -> Tensor:
-    """Euclidean distance of each pixel to the nearest ink, in pixels: (n, h, w) bool to float32; exact, first along rows, then columns."""
+    """Return the Euclidean distance of each pixel to the nearest ink: (n, h, w) bool to float32, in
+    pixels.
+
+    It is exact: first along rows, then along columns.
+    """
     squares = [(torch.arange(size)[:, None] - torch.arange(size)[None, :]).float() ** 2 for size in ink.shape[1:]]
     result = []
     for some in ink.split(64):
@@ -127,7 +142,10 @@ def distance(ink: Tensor) -> Tensor:
 
 
 def thinned(ink: Tensor) -> Tensor:
-    """Middle lines of strokes, one pixel wide: (n, h, w) bool. Source: Zhang and Suen, Communications of the ACM 27(3), 1984."""
+    """Return the middle lines of strokes, one pixel wide: (n, h, w) bool.
+
+    Source: Zhang and Suen, Communications of the ACM 27(3), 1984.
+    """
     ink = ink.clone()
     changed = True
     while changed:
@@ -140,7 +158,7 @@ def thinned(ink: Tensor) -> Tensor:
 
 
 def _removable(ink: Tensor, first: bool) -> Tensor:
-    """The pixels that one half-step of the thinning takes away."""
+    """Return the pixels that one half-step of the thinning takes away."""
     padded = F.pad(ink, (1, 1, 1, 1))
     height, width = ink.shape[1:]
     offsets = ((0, 1), (0, 2), (1, 2), (2, 2), (2, 1), (2, 0), (1, 0), (0, 0))  # clockwise from north
@@ -155,7 +173,7 @@ def _removable(ink: Tensor, first: bool) -> Tensor:
 
 
 def draw(glyphs: Glyphs, rows: Tensor, generator: Generator) -> Tensor:
-    """One bent, re-inked sample of each chosen glyph as counts: (n,) rows to (n, 8, 8) integers 0 to 16, uint8."""
+    """Draw one bent sample of each chosen glyph: rows (n,) to counts (n, 8, 8), 0 to 16, uint8."""
     n = len(rows)
     with_pen = _uniform(n, 0, 1, generator) < 0.5
     maps = torch.where(with_pen[:, None, None], glyphs.pen[rows], glyphs.outline[rows])
@@ -171,7 +189,7 @@ def draw(glyphs: Glyphs, rows: Tensor, generator: Generator) -> Tensor:
 
 
 def _affine_grid(n: int, generator: Generator) -> Tensor:
-    """Sampling positions (n, 48, 48, 2) of random turns (15 degrees), slants and stretches."""
+    """Return sampling positions (n, 48, 48, 2): random turns (15 degrees), slants, stretches."""
     angle, slant = _uniform(n, -0.26, 0.26, generator), _uniform(n, -0.35, 0.35, generator)
     x_scale, y_scale = _uniform(n, 0.85, 1.2, generator), _uniform(n, 0.95, 1.1, generator)
     first = torch.stack([angle.cos() * x_scale, (slant - angle.sin()) * y_scale], dim=1)
@@ -181,10 +199,11 @@ def _affine_grid(n: int, generator: Generator) -> Tensor:
 
 
 def cut_out(maps: Tensor, generator: Generator) -> Tensor:
-    """Cuts each ink (where a map is negative) out and scales it to bitmaps (n, 32, 32) bool of full height.
+    """Cut out the ink, where a map is negative, and scale it to bitmaps (n, 32, 32) bool of full
+    height.
 
-    Half of them keep about their own proportions, the others are drawn towards one width, as forms on which every character has the
-    same box are.
+    Half of the samples keep about their own proportions. The others are drawn towards one width, as
+    on forms on which every character has the same box.
     """
     ink = maps < 0
     (top, bottom), (left, right) = _extent(ink.any(dim=2)), _extent(ink.any(dim=1))
@@ -200,7 +219,10 @@ def cut_out(maps: Tensor, generator: Generator) -> Tensor:
 
 
 def _extent(any_ink: Tensor) -> tuple[Tensor, Tensor]:
-    """First and one past the last true position of each row, float32; the whole row where there is none."""
+    """Return the first true position of each row and one past the last, float32.
+
+    It is the whole row where there is none.
+    """
     size = any_ink.shape[1]
     numbers = any_ink.to(torch.uint8)
     start = numbers.argmax(dim=1)
@@ -209,7 +231,7 @@ def _extent(any_ink: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def counts(bitmaps: Tensor) -> Tensor:
-    """Ink per block of 4x4 pixels: (n, 32, 32) bool to (n, 8, 8) uint8, 0 to 16."""
+    """Count the ink of each block of 4x4 pixels: (n, 32, 32) bool to (n, 8, 8) uint8, 0 to 16."""
     blocks = bitmaps.unflatten(2, (-1, BLOCK)).unflatten(1, (-1, BLOCK))
     return blocks.sum(dim=(2, 4)).to(torch.uint8)
 

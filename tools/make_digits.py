@@ -1,4 +1,7 @@
-"""Writes datasets/digits.npz from scikit-learn's copy of the UCI handwritten digits: ``python tools/make_digits.py``."""
+"""Write datasets/digits.npz from scikit-learn's copy of the UCI handwritten digits.
+
+python tools/make_digits.py
+"""
 
 from __future__ import annotations
 

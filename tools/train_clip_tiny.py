@@ -1,7 +1,10 @@
-"""Trains backbones/clip_tiny.safetensors on glyphs of matplotlib's fonts: ``OMP_NUM_THREADS=1 python tools/train_clip_tiny.py``.
+"""Train backbones/clip_tiny.safetensors on glyphs of matplotlib's fonts.
 
-About six minutes on one core. The model is open_clip's; the loss takes all pictures and captions of one concept as positives of each
-other. Real digits are neither trained on nor chosen by: the fonts in ``HELD_OUT`` judge. ``--report`` shows the accuracy on the real ones.
+    OMP_NUM_THREADS=1 python tools/train_clip_tiny.py [--report]
+
+It takes about six minutes on one core. The model is open_clip's. The loss takes all pictures and
+captions of one concept as positives of each other. No choice is made by real digits and none is
+trained on: the fonts in ``HELD_OUT`` judge. ``--report`` shows the accuracy on the real ones.
 """
 
 from __future__ import annotations
@@ -48,7 +51,7 @@ MAX_SCALE = 100.0  # of the cosines, as CLIP has it
 
 @dataclass(frozen=True)
 class Recipe:
-    """How it is trained."""
+    """The settings of the training."""
 
     steps: int = 1000
     batch: int = 256  # pictures; each step has one caption of each concept
@@ -59,7 +62,7 @@ class Recipe:
 
 
 def captions(concept: int) -> list[str]:
-    """All captions of a concept: every template with every name."""
+    """Return all captions of a concept: every template with every name."""
     sign = CONCEPTS[concept]
     if concept < len(WORDS):
         names, own = [sign, WORDS[concept]], DIGIT_TEMPLATES
@@ -72,25 +75,31 @@ def captions(concept: int) -> list[str]:
 
 
 def tokens(texts: list[str]) -> Tensor:
-    """open_clip's token numbers, (n, 77)."""
+    """Return open_clip's token numbers, (n, 77)."""
     result: Tensor = open_clip_module("tokenizer").tokenize(texts)
     return result
 
 
 def pictures(counts: Tensor) -> Tensor:
-    """Counts (n, 8, 8) to network input (n, 3, 16, 16), by way of the pixels that ``seq-digits`` has."""
+    """Turn counts (n, 8, 8) into network input (n, 3, 16, 16) by way of the pixels of
+    ``seq-digits``.
+    """
     form = clip_tiny.read_config()["preprocess_cfg"]
     mean, std = (torch.tensor(form[name])[:, None, None] for name in ("mean", "std"))
     return (upscaled(counts).float() / 255 - mean) / std
 
 
 def contrastive_loss(images: Tensor, texts: Tensor, concepts: Tensor, scale: Tensor) -> Tensor:
-    """Cross-entropy over captions for each picture, and over pictures, spread over all positives, for each caption that has any.
+    """Return the cross-entropy over captions for each picture, and over pictures for each caption.
 
-    Source: J. Yang et al., Unified contrastive learning in image-text-label space, CVPR 2022, with one caption per concept.
+    The second is spread over all positives of a caption, and leaves out captions that have none.
+    Source: J. Yang et al., Unified contrastive learning in image-text-label space, CVPR 2022, with
+    one caption per concept.
 
     Args:
-        images: (n, d) normalised. texts: (c, d) normalised, row k describes concept k. concepts: (n,).
+        images: (n, d) normalised.
+        texts: (c, d) normalised; row k describes concept k.
+        concepts: (n,).
     """
     logits = scale * images @ texts.T
     positive = F.one_hot(concepts, len(texts)).float()
@@ -100,7 +109,10 @@ def contrastive_loss(images: Tensor, texts: Tensor, concepts: Tensor, scale: Ten
 
 
 def choose(glyphs: Glyphs, n: int, generator: torch.Generator) -> Tensor:
-    """Rows of ``n`` glyphs: concepts equally often within digits and within letters."""
+    """Choose ``n`` glyphs, every digit equally often and every letter equally often.
+
+    Return their rows.
+    """
     is_digit = glyphs.concepts < len(WORDS)
     share = torch.where(is_digit, DIGIT_SHARE / len(WORDS), (1 - DIGIT_SHARE) / (len(CONCEPTS) - len(WORDS)))
     weights = share / torch.bincount(glyphs.concepts, minlength=len(CONCEPTS))[glyphs.concepts]
@@ -108,7 +120,10 @@ def choose(glyphs: Glyphs, n: int, generator: torch.Generator) -> Tensor:
 
 
 def optimiser(model: nn.Module, recipe: Recipe) -> torch.optim.Optimizer:
-    """AdamW that decays matrices only: not the tables of tokens and positions, of which most rows are never used."""
+    """Return an AdamW that decays matrices only.
+
+    The tables of tokens and positions are left alone: most of their rows are never used.
+    """
     matrices = {name for name, value in model.named_parameters() if value.ndim >= 2 and "embedding" not in name}
     groups = [
         {
@@ -121,12 +136,15 @@ def optimiser(model: nn.Module, recipe: Recipe) -> torch.optim.Optimizer:
 
 
 def rate_factor(step: int, recipe: Recipe) -> float:
-    """Part of the full rate at a step: a linear warm-up, then half a cosine down to nothing."""
+    """Return the part of the full rate at a step.
+
+    A linear warm-up, then half a cosine down to 0.
+    """
     return min(1.0, (step + 1) / recipe.warmup) * (1 + math.cos(math.pi * step / recipe.steps)) / 2
 
 
 def train(glyphs: Glyphs, recipe: Recipe) -> nn.Module:
-    """Trains from the seeded start."""
+    """Train from the seeded start."""
     model = clip_tiny.build(clip_tiny.read_config())
     optimizer = optimiser(model, recipe)
     schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: rate_factor(step, recipe))
@@ -154,7 +172,9 @@ def train(glyphs: Glyphs, recipe: Recipe) -> nn.Module:
 
 @torch.no_grad()
 def text_features(model: nn.Module, templates: tuple[str, ...], names: list[str]) -> Tensor:
-    """Mean of the normalised features over the templates, normalised: (number of names, d)."""
+    """Return the mean of the normalised features over the templates, normalised: (number of names,
+    d).
+    """
     each = [
         model.encode_text(tokens([template.format(name) for name in names]), normalize=True) for template in templates
     ]
@@ -163,20 +183,22 @@ def text_features(model: nn.Module, templates: tuple[str, ...], names: list[str]
 
 @torch.no_grad()
 def predicted(model: nn.Module, counts: Tensor, templates: tuple[str, ...] = DIGIT_TEMPLATES) -> Tensor:
-    """The digit whose caption is nearest to each picture: (n, 8, 8) counts to (n,) int64."""
+    """Return the digit whose caption is nearest to each picture: (n, 8, 8) counts to (n,) int64."""
     features = torch.cat([model.encode_image(pictures(part)) for part in counts.split(256)])
     return (features @ text_features(model, templates, list(WORDS)).T).argmax(1)
 
 
 def held_out_accuracy(model: nn.Module, glyphs: Glyphs, repeats: int = 20) -> float:
-    """Percent of right digits over bent samples of every digit glyph of the fonts that were not trained on."""
+    """Return the percentage of right digits on bent samples of the held-out fonts."""
     rows = (glyphs.concepts < len(WORDS)).nonzero().squeeze(1).repeat(repeats)
     right = predicted(model, draw(glyphs, rows, seeded(0, "held out"))) == glyphs.concepts[rows]
     return 100 * right.float().mean().item()
 
 
 def packed(model: nn.Module) -> dict[str, Tensor]:
-    """What the file holds: float16, of the token table only the rows of tokens that a caption has."""
+    """Return what the file holds: float16, and of the token table the rows of the captions' tokens
+    only.
+    """
     state = {name: value.detach().half().contiguous() for name, value in model.state_dict().items()}
     used = tokens([text for concept in range(len(CONCEPTS)) for text in captions(concept)]).unique()
     table = state.pop(f"{clip_tiny.TOKENS}.weight")
@@ -184,7 +206,7 @@ def packed(model: nn.Module) -> dict[str, Tensor]:
 
 
 def report(model: nn.Module) -> None:
-    """Prints the zero-shot accuracy on the real digits: nothing is decided by it."""
+    """Print the zero-shot accuracy on the real digits. Nothing is decided by it."""
     import numpy
 
     from pmi_cl.datasets.seq_digits import FILE, SeqDigits

@@ -1,4 +1,7 @@
-"""Parses in stages, builds data set, backbone and method, and trains: ``python main.py --model M --dataset D``."""
+"""Parses in stages, builds data set, backbone and method, and trains.
+
+``python main.py --model M --dataset D``.
+"""
 
 import argparse
 import os

@@ -1,1 +1,1 @@
-"""What several test modules share: small runs, small networks, slow references, a pretended device."""
+"""What several test modules share: small runs and networks, slow references, a pretended GPU."""

@@ -1,4 +1,4 @@
-"""What processes that tests start have cost."""
+"""What the processes that tests start have cost."""
 
 from __future__ import annotations
 
@@ -6,6 +6,9 @@ import resource
 
 
 def processor_seconds() -> float:
-    """Of all children that have ended. The clock would fail a test for other work on the machine."""
+    """Return the processor seconds of all children that have ended.
+
+    A clock would count other work on the machine, too.
+    """
     usage = resource.getrusage(resource.RUSAGE_CHILDREN)
     return usage.ru_utime + usage.ru_stime

@@ -1,4 +1,7 @@
-"""Methods on a small CLIP: those that train, one of each trained, and images to look at with them."""
+"""Methods on a small CLIP.
+
+Those that train, one of each trained, and images to look at with them.
+"""
 
 from __future__ import annotations
 
@@ -16,16 +19,21 @@ LONG = {"n_classes": 4, "n_tasks": 2, "n_epochs": 8, "lr": 0.05, "optimizer": "a
 
 
 def model_of(training: Training) -> Any:
+    """Return the method of a run, untyped."""
     return training.model
 
 
 def some_images(training: Training) -> Tensor:
+    """Return six normalised test images of a run."""
     return training.dataset.normalise(training.dataset.test.images[:6])
 
 
 @functools.cache
 def trained(method: str) -> Training:
-    """Task 0 and task 1 trained, so that nothing learned is at its start; not to be changed."""
+    """Return a run in which tasks 0 and 1 are trained, so that nothing learned is at its start.
+
+    Do not change it.
+    """
     training = start(method, **LONG)
     train_task(training, 0).end_task(training.shown)
     train_task(training, 1).net.eval()
@@ -36,7 +44,7 @@ PMI = [method for method in CLIP_METHODS if isinstance(start(method).model, PmiC
 
 
 def before_second_task(method: str, **flags: Any) -> tuple[Training, Any]:
-    """The first task is learned and measured; the method is in evaluation mode."""
+    """Train and measure the first task. Return the run and the method, in evaluation mode."""
     training = start(method, **flags)
     model = train_task(training, 0).eval()
     model.end_task(training.shown)

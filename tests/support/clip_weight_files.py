@@ -1,4 +1,6 @@
-"""Tiny models that open_clip is made to know, files of weights for them, and what loading them says."""
+"""Files of CLIP weights for tests: tiny models that open_clip is made to know, and what loading
+says.
+"""
 
 from __future__ import annotations
 
@@ -32,6 +34,7 @@ TAGS = {
 
 
 def args_of(weights: str | Path | None, backbone: str = "clip-tiny-test", **changes: Any) -> SimpleNamespace:
+    """Return the arguments of a run with these weights."""
     given = {
         "backbone": backbone,
         "clip_weights": weights and str(weights),
@@ -43,12 +46,16 @@ def args_of(weights: str | Path | None, backbone: str = "clip-tiny-test", **chan
 
 
 def state_of(model: str = TINY, seed: int = 1) -> dict[str, Tensor]:
+    """Return the state dict of a model with random weights."""
     torch.manual_seed(seed)
     return clip_fit.new_model(model, False).state_dict()
 
 
 def written(path: Path, content: Any = None, model: str = TINY) -> Path:
-    """A file of weights: safetensors or torch.save by its ending; random weights where no content is given."""
+    """Write a file of weights, as safetensors or by torch.save after its ending.
+
+    Without content, write random weights.
+    """
     path.parent.mkdir(parents=True, exist_ok=True)
     content = state_of(model) if content is None else content
     if path.suffix == ".safetensors":
@@ -59,30 +66,32 @@ def written(path: Path, content: Any = None, model: str = TINY) -> Path:
 
 
 def loaded(args: SimpleNamespace) -> ClipNetwork:
+    """Check the weights of a run and load them."""
     check_weights(args, NAMED)
     return clip_weights.load(args, NAMED)
 
 
 def refusal(args: SimpleNamespace) -> str:
-    """The error of a run that is refused before any work."""
+    """Return the error of a run that is refused before any work."""
     with pytest.raises(UserError) as caught:
         check_weights(args, NAMED)
     return str(caught.value)
 
 
 def late_refusal(args: SimpleNamespace) -> str:
-    """The error of a run whose weights have to be read to be refused."""
+    """Return the error of a run whose weights have to be read before they can be refused."""
     with pytest.raises(UserError) as caught:
         loaded(args)
     return str(caught.value)
 
 
 def is_quick(network: ClipNetwork) -> bool:
+    """Return whether all blocks of both towers have the activation QuickGELU."""
     return all(type(block.block.mlp.gelu).__name__ == "QuickGELU" for block in [*network.blocks, *network.text_blocks])
 
 
 def holds(network: ClipNetwork, state: dict[str, Tensor]) -> bool:
-    """Whether the first and the last parameters are those of the state."""
+    """Return whether the first and the last parameters are those of the state dict."""
     conv, projection = network.image_tower[0].conv.weight, network.text_tower.projection  # type: ignore[union-attr]
     return torch.equal(conv, state["visual.conv1.weight"].float()) and torch.equal(
         projection, state["text_projection"].float()

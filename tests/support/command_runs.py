@@ -20,7 +20,8 @@ from tests.support.small_runs import BACKBONE, words_of
 
 ROOT = Path(__file__).resolve().parents[2]
 DIGITS = {"n_classes": 4, "n_tasks": 2, "backbone": "resnet20"}
-# Few images in many steps, so that a signal sent at the first step of a phase finds the run in the midst of it.
+# Few images in many steps, so that a signal sent at the first step of a phase finds the run in
+# the midst of it.
 SLOW = {
     **DIGITS,
     "train_per_class": 60,
@@ -36,15 +37,18 @@ QUICK = {**DIGITS, "train_per_class": 16, "n_epochs": 1, "tensorboard": 0, "prog
 
 
 def folder_of(results: Path, method: str, name: str) -> Path:
+    """Return the folder of a run on ``seq-digits``."""
     return results / method / "seq-digits" / name
 
 
 def results_in(folder: Path) -> dict[str, Any]:
+    """Return the record of a run."""
     results: dict[str, Any] = json.loads((folder / "results.json").read_text(encoding="utf-8"))
     return results
 
 
 def headline_of(results: dict[str, Any]) -> str:
+    """Return the last line that a run of two tasks prints."""
     last, average, forgetting = (results["class_il"][name] for name in ("last", "average", "forgetting"))
     figures = (
         f"A_2 = {last:.2f} % (last class-IL accuracy), average incremental {average:.2f} %, forgetting {forgetting:.2f}"
@@ -53,12 +57,12 @@ def headline_of(results: dict[str, Any]) -> str:
 
 
 def launch(words: list[str], stdout: int = subprocess.PIPE) -> subprocess.Popen[bytes]:
-    """``python main.py`` as a process of its own."""
+    """Start ``python main.py`` as a process of its own."""
     return subprocess.Popen([sys.executable, "main.py", *words], stdout=stdout, stderr=subprocess.PIPE, cwd=ROOT)
 
 
 def complete(words: list[str]) -> tuple[str, str]:
-    """Run the command to its end: what it said on stdout and on stderr."""
+    """Run the command to its end. Return what it printed to stdout and to stderr."""
     with launch(words) as process:
         out, err = process.communicate()
     assert process.returncode == 0, err.decode()
@@ -66,14 +70,14 @@ def complete(words: list[str]) -> tuple[str, str]:
 
 
 def wait_for(happened: Callable[[], Any], process: subprocess.Popen[bytes]) -> None:
-    """Look again and again, as long as the process lives."""
+    """Wait until something has happened, as long as the process lives."""
     while not happened():
         assert process.poll() is None, process.communicate()
         time.sleep(0.005)
 
 
 def wait_for_phase(process: subprocess.Popen[bytes], phase: str) -> None:
-    """Read stderr until the progress bar of a phase appears, which is when its first step has been taken."""
+    """Read stderr until the progress bar of a phase appears. Its first step has then been taken."""
     assert process.stderr is not None
     seen = b""
     while phase.encode() not in seen:
@@ -84,7 +88,9 @@ def wait_for_phase(process: subprocess.Popen[bytes], phase: str) -> None:
 
 @contextlib.contextmanager
 def clogged(process_stdout: Callable[[int], subprocess.Popen[bytes]]) -> Any:
-    """A process whose second line on stdout blocks it until the body has ended: its pipe is full by then."""
+    """Start a process with a full pipe for stdout: its second line blocks it until the body has
+    ended.
+    """
     read, write = os.pipe()
     fcntl.fcntl(write, fcntl.F_SETPIPE_SZ, 4096)
     process = process_stdout(write)
@@ -105,7 +111,7 @@ def clogged(process_stdout: Callable[[int], subprocess.Popen[bytes]]) -> Any:
 
 
 def place_in(folder: Path) -> tuple[dict[str, Any], dict[str, Any]]:
-    """Where the checkpoint in a folder stands, and what the method has in it."""
+    """Return the position of the checkpoint in a folder, and the state of the method in it."""
     training = torch.load(folder / "checkpoint.pt", weights_only=True)["training"]
     return training["position"], training["method"]
 
@@ -114,7 +120,7 @@ def place_in(folder: Path) -> tuple[dict[str, Any], dict[str, Any]]:
 
 
 def quick(method: str, results: Path, name: str, *words: str, **flags: Any) -> tuple[int, Path]:
-    """A short run in this process: its exit code, and its folder."""
+    """Make a short run in this process. Return its exit code and its folder."""
     code = main(
         [
             *words_of(method, **{**QUICK, "backbone": BACKBONE[method], **flags}),

@@ -1,4 +1,7 @@
-"""Networks that are not the project's: a standard CIFAR ResNet, as published weights of one expect it, and torchvision's models."""
+"""Networks of others.
+
+CIFAR ResNets as published weights expect them, torchvision's, and odd ones.
+"""
 
 from __future__ import annotations
 
@@ -18,7 +21,11 @@ PUBLISHED_RESNET32 = Path(__file__).resolve().parents[2] / "shared" / "data" / "
 
 
 class SubsampleAndPad(nn.Module):
-    """He et al.'s option A: every second pixel, and zero channels half before and half after the real ones."""
+    """The shortcut without parameters: every second pixel, zero channels before and after the real
+    ones.
+
+    Source: He et al., Deep residual learning for image recognition, option A.
+    """
 
     def __init__(self, new_channels: int) -> None:
         super().__init__()
@@ -29,7 +36,7 @@ class SubsampleAndPad(nn.Module):
 
 
 class BasicBlock(nn.Module):
-    """conv-BN-ReLU-conv-BN, plus the shortcut, then a ReLU: the standard block."""
+    """The standard block: conv-BN-ReLU-conv-BN, plus the shortcut, then a ReLU."""
 
     def __init__(self, channels_in: int, channels: int) -> None:
         super().__init__()
@@ -48,7 +55,10 @@ class BasicBlock(nn.Module):
 
 
 class CifarResNet(nn.Module):
-    """He et al.'s CIFAR ResNet of 6n + 2 layers: three stages of n blocks, pooling and a linear classifier."""
+    """A CIFAR ResNet of 6n + 2 layers: three stages of n blocks, pooling, a linear classifier.
+
+    Source: He et al., Deep residual learning for image recognition.
+    """
 
     def __init__(self, n: int, n_classes: int = 10) -> None:
         super().__init__()
@@ -67,7 +77,7 @@ class CifarResNet(nn.Module):
 
 
 def conv_layers(channels_in: int, channels: int) -> list[nn.Module]:
-    """Convolution, BatchNorm, ReLU, pooling: plain layers."""
+    """Return convolution, BatchNorm, ReLU and pooling as plain layers."""
     return [
         nn.Conv2d(channels_in, channels, 3, padding=1),
         nn.BatchNorm2d(channels),
@@ -77,7 +87,7 @@ def conv_layers(channels_in: int, channels: int) -> list[nn.Module]:
 
 
 class LayersThenPooling(nn.Module):
-    """The usual ConvNet: no stem, its layers in one container, then a pooling and a linear classifier."""
+    """The usual ConvNet: all layers in one container, then a pooling and a linear classifier."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -90,7 +100,11 @@ class LayersThenPooling(nn.Module):
 
 
 class StagesOfLayers(nn.Module):
-    """A stem with its own ReLU and another pooling, stages of plain layers, a pooling between two of them, another in ``forward``."""
+    """A stem with a ReLU and a pooling of its own, stages of plain layers, a pooling between two of
+    them.
+
+    Another pooling is in ``forward``.
+    """
 
     def __init__(self) -> None:
         super().__init__()
@@ -107,7 +121,7 @@ class StagesOfLayers(nn.Module):
 
 
 class FlattensInside(nn.Module):
-    """The pooling and the flattening are layers of the body."""
+    """A network whose body pools and flattens."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -120,7 +134,9 @@ class FlattensInside(nn.Module):
 
 
 class ClassifierOfLayers(nn.Module):
-    """A classifier of several layers in a container, as a VGG's; flattened in ``forward``."""
+    """A network with a classifier of several layers in a container, as a VGG has; ``forward``
+    flattens.
+    """
 
     def __init__(self) -> None:
         super().__init__()
@@ -133,7 +149,7 @@ class ClassifierOfLayers(nn.Module):
 
 
 class InAWrapper(nn.Module):
-    """One child, which is the network."""
+    """A module with one child, which is the network."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -144,23 +160,26 @@ class InAWrapper(nn.Module):
 
 
 def stages_in_a_row() -> nn.Sequential:
-    """Containers, pooling and classifier in one ``nn.Sequential``."""
+    """Return containers, pooling and classifier in one ``nn.Sequential``."""
     stages = [nn.Sequential(*conv_layers(3, 8)), nn.Sequential(*conv_layers(8, 16))]
     return nn.Sequential(*stages, nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(16, 4))
 
 
 def cifar_resnet20() -> CifarResNet:
-    """Untrained, 20 layers."""
+    """Return an untrained CIFAR ResNet of 20 layers."""
     return CifarResNet(3)
 
 
 def cifar_resnet32() -> CifarResNet:
-    """Untrained, 32 layers."""
+    """Return an untrained CIFAR ResNet of 32 layers."""
     return CifarResNet(5)
 
 
 def published_resnet32() -> CifarResNet:
-    """The published CIFAR-10 ResNet-32 (92.63 %), in evaluation mode; skips the test where its weights are not at hand."""
+    """Return the published CIFAR-10 ResNet-32 (92.63 %) in evaluation mode.
+
+    Skip the test if its weights are missing.
+    """
     if not PUBLISHED_RESNET32.exists():
         pytest.skip(f"the published ResNet-32 is not at {PUBLISHED_RESNET32}")
     saved = torch.load(PUBLISHED_RESNET32, map_location="cpu", weights_only=True)["state_dict"]
@@ -172,31 +191,38 @@ def published_resnet32() -> CifarResNet:
 
 
 def torchvision_models() -> ModuleType:
-    """``torchvision.models``; skips the test where torchvision is not installed."""
+    """Return ``torchvision.models``. Skip the test where torchvision is not installed."""
     ensure_torchvision()
     return pytest.importorskip("torchvision.models")
 
 
 def images(n: int = 4, size: int = 32) -> Tensor:
+    """Return random images (n, 3, size, size)."""
     return torch.randn(n, 3, size, size, generator=seeded(0, n, size))
 
 
 def torchvision_resnet18() -> nn.Module:
+    """Return torchvision's ResNet-18 with random statistics."""
     torch.manual_seed(0)
     return randomise_norms(torchvision_models().resnet18())
 
 
 def ours() -> nn.Module:
+    """Return the project's ResNet-20, trained on digits."""
     return trained_on_digits().network
 
 
 def plain_network() -> nn.Module:
+    """Return a network of six plain layers with random statistics."""
     layers = [nn.Conv2d(3, 8, 3), nn.BatchNorm2d(8), nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(8, 4)]
     return randomise_norms(nn.Sequential(*layers))
 
 
 class PoolsOtherwise(CifarResNet):
-    """As registered, but the largest value is taken instead of the mean: untrained, both are 0 on an image of zeros."""
+    """A network that takes the largest value where its children, in order, take the mean.
+
+    Untrained, both are 0 on an image of zeros.
+    """
 
     def __init__(self) -> None:
         super().__init__(1)
@@ -207,7 +233,7 @@ class PoolsOtherwise(CifarResNet):
 
 
 def facts(model: nn.Module) -> dict[str, object]:
-    """All that the engine must leave alone."""
+    """Return all of a model that the engine must leave as it is."""
     return {
         "modes": [m.training for m in model.modules()],
         "hooks": [len(m._forward_hooks) + len(m._forward_pre_hooks) + len(m._backward_hooks) for m in model.modules()],

@@ -1,4 +1,7 @@
-"""Memory that the process did not have: blocks that malloc hands out may be ones that earlier tests have left resident."""
+"""Memory that the process did not have before.
+
+malloc may hand out blocks that earlier tests have left resident; mmap does not.
+"""
 
 from __future__ import annotations
 

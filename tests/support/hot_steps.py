@@ -1,4 +1,4 @@
-"""Watches what runs at every step of a training or an inversion: there a host that waits for its GPU is slow."""
+"""The functions that run at every step, watched: a host that waits for its GPU there is slow."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ HOT: list[tuple[Any, str]] = [
 
 @contextlib.contextmanager
 def watched(gpu: PretendGpu, *more: tuple[Any, str]) -> Iterator[Counter[str]]:
-    """Counts the waits that happen within :data:`HOT` and ``more``."""
+    """Count the waits for the GPU inside the functions of :data:`HOT` and ``more``."""
     found: Counter[str] = Counter()
 
     def watching(function: Callable[..., Any]) -> Callable[..., Any]:

@@ -1,4 +1,4 @@
-"""Writes small image sets in the layouts that the published ones have on a disk, and finds the real ones where there are some."""
+"""Small image sets in the layouts of the published ones, and where the real ones lie."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ WNIDS = tuple(f"n{1_000_000 + 37 * k:08d}" for k in range(200))
 
 
 def noise(mean: Sequence[float], std: Sequence[float], size: tuple[int, int], seed: int = 0) -> Iterator[bytes]:
-    """One image file after the other, of pixels with this mean and deviation, PNG."""
+    """Yield PNG files of random pixels with this mean and deviation."""
     random = numpy.random.default_rng(seed)
     while True:
         pixels = random.uniform(-(3**0.5), 3**0.5, (*size[::-1], 3)) * numpy.array(std) + numpy.array(mean)
@@ -27,12 +27,14 @@ def noise(mean: Sequence[float], std: Sequence[float], size: tuple[int, int], se
 
 
 def encoded(image: Image.Image, kind: str = "PNG") -> bytes:
+    """Return an image as the bytes of a file."""
     file = io.BytesIO()
     image.save(file, kind)
     return file.getvalue()
 
 
 def write(path: Path, content: bytes | str) -> Path:
+    """Write a file and the folders above it. Return its path."""
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_bytes(content.encode() if isinstance(content, str) else content)
     return path
@@ -41,7 +43,10 @@ def write(path: Path, content: bytes | str) -> Path:
 def write_tiny(
     base: Path, classes: int = 20, train: int = 12, test: int = 3, folder: str = "tiny-imagenet-200"
 ) -> Path:
-    """Tiny-ImageNet with fewer classes, in wnids that are not sorted; each validation image is of another class than the one before it."""
+    """Write Tiny-ImageNet with fewer classes, its wnids unsorted.
+
+    Each validation image is of another class than the one before it.
+    """
     root, images = base / folder, noise(SeqTinyImageNet.MEAN, SeqTinyImageNet.STD, (64, 64))
     wnids = [WNIDS[(7 * k + 3) % classes] for k in range(classes)]
     for wnid in wnids:
@@ -58,7 +63,10 @@ def write_tiny(
 
 
 def write_cub(base: Path, classes: int = 10, train: int = 14, test: int = 4, size: tuple[int, int] = (20, 16)) -> Path:
-    """CUB_200_2011 with fewer classes: of each class the test images come in between."""
+    """Write CUB_200_2011 with fewer classes.
+
+    The test images of a class stand between its training images.
+    """
     root, images, number = base / "CUB_200_2011", noise((0.485, 0.456, 0.406), (0.229, 0.224, 0.225), size), 0
     tables: dict[str, list[str]] = {"images": [], "image_class_labels": [], "train_test_split": [], "classes": []}
     for label in range(classes):
@@ -76,7 +84,7 @@ def write_cub(base: Path, classes: int = 10, train: int = 14, test: int = 4, siz
 
 
 def write_parts(root: Path, folders: Sequence[str], train: int, test: int, size: tuple[int, int] = (8, 8)) -> Path:
-    """PROOF's layout: train/ and test/ with a folder for each class."""
+    """Write PROOF's layout: train/ and test/ with a folder for each class."""
     images = noise((0.485, 0.456, 0.406), (0.229, 0.224, 0.225), size)
     for part, count in (("train", train), ("test", test)):
         for folder in folders:
@@ -86,20 +94,23 @@ def write_parts(root: Path, folders: Sequence[str], train: int, test: int, size:
 
 
 def write_names(root: Path) -> None:
-    """The names of ImageNet-R's classes, as its README.txt has them."""
+    """Write the names of ImageNet-R's classes as its README.txt has them."""
     start = "The following classes are contained in ImageNet-R\n\n"
     write(root / "README.txt", start + "".join(f"{wnid} some_thing_{k}\n" for k, wnid in enumerate(WNIDS)))
 
 
 def write_imagenet_r(base: Path, train: int = 6, test: int = 2) -> Path:
-    """PROOF's layout of ImageNet-R, with the names."""
+    """Write PROOF's layout of ImageNet-R, with the names."""
     root = write_parts(base / "imagenet-r", WNIDS, train, test)
     write_names(root)
     return root
 
 
 def write_coda(base: Path, per_class: int = 3) -> dict[str, list[tuple[str, int]]]:
-    """The official layout of ImageNet-R and lists like CODA-Prompt's: shuffled, with class ids of their own. Returns the lists."""
+    """Write the official layout of ImageNet-R and lists like CODA-Prompt's, and return the lists.
+
+    The lists are shuffled and have class ids of their own.
+    """
     root, images = base / "imagenet-r", noise((0.485, 0.456, 0.406), (0.229, 0.224, 0.225), (8, 8))
     write_names(root)
     random, ids = numpy.random.default_rng(0), numpy.random.default_rng(1).permutation(200)
@@ -121,13 +132,19 @@ def write_coda(base: Path, per_class: int = 3) -> dict[str, list[tuple[str, int]
 def write_image(
     path: Path, size: tuple[int, int] = (20, 16), colour: tuple[int, ...] = RED, mode: str = "RGB", **options: Any
 ) -> Path:
+    """Write an image of one colour. Return its path."""
     path.parent.mkdir(parents=True, exist_ok=True)
     Image.new("RGB", size, colour).convert(mode).save(path, **options)
     return path
 
 
 def make_folder(root: Path, classes: int = 4, images: int = 5, parts: tuple[str, ...] = ("",)) -> Path:
-    """``classes`` folders c0, c1 ... of small PNG files, the grey level of which counts the images; below each of ``parts``."""
+    """Write ``classes`` folders c0, c1 ... of small PNG files below each of ``parts``.
+
+    Return the root.
+
+    The red value of an image is its number, the green one its class.
+    """
     for part in parts:
         for label in range(classes):
             for k in range(images):

@@ -1,4 +1,4 @@
-"""Runs of ours inside Mammoth: the hosts, the command, and what it prints."""
+"""Runs inside Mammoth: the checkouts, the command, and what it prints."""
 
 from __future__ import annotations
 
@@ -25,6 +25,7 @@ RAW = re.compile(r"^\tRaw accuracy values: Class-IL (\[[^]]*\])", re.MULTILINE)
 
 
 def environment(**more: str) -> dict[str, str]:
+    """Return the environment of a child process: this checkout on the path, one thread."""
     kept = {
         name: value for name, value in os.environ.items() if name not in ("MAMMOTH_PATH", "PYTHONDONTWRITEBYTECODE")
     }
@@ -35,20 +36,20 @@ def environment(**more: str) -> dict[str, str]:
 
 
 def run(folder: Path, *words: str) -> subprocess.CompletedProcess[str]:
-    """``pmi-cl ...`` in ``folder``."""
+    """Run ``pmi-cl`` in a folder."""
     command = [sys.executable, "-m", "pmi_cl", *words]
     return subprocess.run(command, cwd=folder, env=environment(), capture_output=True, text=True, check=False)
 
 
 def mammoth(folder: Path, host: Path, *words: str) -> str:
-    """What ``pmi-cl mammoth`` prints, which has to go well."""
+    """Run ``pmi-cl mammoth`` and return what it prints. It must succeed."""
     done = run(folder, "mammoth", "--mammoth_path", str(host), *words)
     assert done.returncode == 0, done.stdout + done.stderr
     return done.stdout + done.stderr
 
 
 def python(folder: Path, code: str, *words: str) -> str:
-    """What a program prints, the last line first to be compared."""
+    """Run a program and return its last line. It must succeed."""
     done = subprocess.run(
         [sys.executable, "-c", code, *words], cwd=folder, env=environment(), capture_output=True, text=True, check=False
     )
@@ -57,7 +58,7 @@ def python(folder: Path, code: str, *words: str) -> str:
 
 
 def contents(folder: Path) -> dict[str, tuple[int, int]]:
-    """Every file and folder with its size and its time."""
+    """Return every file and folder with its size and its time of change."""
     return {
         str(path): (path.stat().st_size, path.stat().st_mtime_ns)
         for path in folder.rglob("*")
@@ -66,11 +67,12 @@ def contents(folder: Path) -> dict[str, tuple[int, int]]:
 
 
 def raw(text: str) -> list[list[float]]:
-    """The accuracy matrix, row by row."""
+    """Return the accuracy matrix that Mammoth printed, row by row."""
     return [ast.literal_eval(row) for row in RAW.findall(text)]
 
 
 def refused(folder: Path, *words: str) -> str:
+    """Run ``pmi-cl mammoth`` and return its error, a line. It must end with exit code 2."""
     done = run(folder, "mammoth", *words)
     assert done.returncode == 2, done.stdout + done.stderr
     last = done.stderr.strip().splitlines()[-1]

@@ -1,4 +1,6 @@
-"""Runs of every method, kept for all tests of a process, and groups of methods that tests are about."""
+"""Runs of every method, kept for all tests of a process, and groups of methods that tests are
+about.
+"""
 
 from __future__ import annotations
 
@@ -25,7 +27,8 @@ from tests.support.small_runs import (
     train_task,
 )
 
-# Ways to run that change what is trained or what a checkpoint holds; each is tried on the methods that have its flags.
+# Ways to run that change what is trained or what a checkpoint holds; each is tried on the methods
+# that have its flags.
 WAYS: dict[str, dict[str, Any]] = {
     "plain": {},
     "unfreezing": {
@@ -58,7 +61,7 @@ LONG = {
 
 @functools.cache
 def uninterrupted(method: str, way: str) -> Training:
-    """A short run, and in its host the safe points that it passed."""
+    """Return a short run. Its host has counted the safe points that it passed."""
     training = start(method, StoppingHost(), **WAYS[way])
     training.run()
     return training
@@ -66,11 +69,12 @@ def uninterrupted(method: str, way: str) -> Training:
 
 @functools.cache
 def long_run(method: str) -> Training:
-    """A run that is long enough to learn."""
+    """Return a run that is long enough to learn."""
     return finished(method, **LONG)
 
 
 def kind_of(method: str) -> type[ContinualModel]:
+    """Return the class of a method."""
     return type(start(method).model)
 
 
@@ -83,7 +87,10 @@ REPLAY_CASES = [(method, way) for method, way in CASES if method in REPLAYING]
 
 @functools.cache
 def trained_twice(method: str) -> tuple[Training, list[Tensor], list[Tensor]]:
-    """Task 0 as a whole and task 1 but for its end, with the labels seen in each epoch of task 1 and the class weights after each."""
+    """Run task 0, and task 1 up to its end. Return the run, labels and class weights of task 1.
+
+    The lists have, for each epoch, the labels that were seen and the class weights after it.
+    """
     training = start(method)
     train_task(training, 0).end_task(training.shown)
     model: Any = begin(training, 1)
@@ -102,7 +109,7 @@ THIRD = {"n_classes": 9, "n_tasks": 3, "train_per_class": 8, "n_epochs": 2, "cla
 
 
 def by_hand(training: Training, images: Tensor) -> np.ndarray:
-    """Features by the network's own layers, in evaluation mode, one image at a time."""
+    """Return features by the network's own layers, in evaluation mode, one image at a time."""
     net = copy.deepcopy(training.model.net).eval()
     with torch.no_grad():
         return torch.cat([net.features(image[None]) for image in images]).double().numpy()

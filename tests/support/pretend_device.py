@@ -1,6 +1,7 @@
-"""A GPU that is not there: tensors that say they are on ``cuda:0`` and hold a CPU tensor. What CUDA refuses raises, and waits are counted.
+"""A GPU that is not there: tensors that say they are on ``cuda:0`` and hold a CPU tensor.
 
-It shows mistakes of placement without a GPU. It knows nothing of CUDA's speed, of its rounding, of bfloat16 under autocast, or of its own
+What CUDA refuses raises an error here, and waits are counted. Mistakes of placement show without a
+GPU. Nothing is known of CUDA's speed, of its rounding, of bfloat16 under autocast, or of its own
 random numbers: those are drawn from the CPU's generator.
 """
 
@@ -29,7 +30,11 @@ _CPU = torch.device("cpu")
 
 
 class OnGpu(Tensor):
-    """A tensor that says it is on :data:`GPU`. ``held``: its values, on the CPU; views of it hold views of them."""
+    """A tensor that says it is on :data:`GPU`.
+
+    Attributes:
+        held: its values, on the CPU; views of the tensor hold views of them.
+    """
 
     held: Tensor
     device = property(lambda self: GPU)
@@ -59,7 +64,10 @@ class OnGpu(Tensor):
         self.held = value.held
 
     def to(self, *args: Any, **kwargs: Any) -> Tensor:
-        """A tensor that is there already stays the same object, as on a GPU; torch itself takes it for one on another device."""
+        """Return the same object if it is on the device already, as a GPU's tensor would.
+
+        torch itself takes it for a tensor on another device.
+        """
         copy = kwargs.pop("copy", False)
         device, dtype, non_blocking, form = torch._C._nn._parse_to(*args, **kwargs)
         where = {} if device is None or device.type == GPU.type else {"device": device}
@@ -67,15 +75,17 @@ class OnGpu(Tensor):
         return super().to(dtype=dtype or self.dtype, non_blocking=non_blocking, copy=copy, **where, **layout)
 
     def new_tensor(self, data: Any, *, dtype: torch.dtype | None = None, **kwargs: Any) -> Tensor:
-        """On the same device; torch's own would send it where its C++ takes this tensor to be."""
+        """Make a tensor on the same device. torch's own would be where its C++ takes this tensor to
+        be.
+        """
         return torch.tensor(data, **{"dtype": dtype or self.dtype, "device": GPU, **kwargs})
 
     def tolist(self) -> Any:
-        """Its values; the host waits for them."""
+        """Return the values. The host waits for them."""
         return self.cpu().tolist()
 
     def numpy(self, *args: Any, **kwargs: Any) -> Any:
-        """Refused, as on a GPU."""
+        """Refuse, as a GPU's tensor does."""
         raise TypeError("can't convert cuda:0 device type tensor to numpy: use .cpu() first")
 
     def __deepcopy__(self, memo: dict[int, Any]) -> Tensor:
@@ -95,11 +105,13 @@ class OnGpu(Tensor):
 
 
 class PretendGpu(TorchDispatchMode):
-    """While entered, :data:`GPU` can be used like a device.
+    """A context in which :data:`GPU` can be used like a device.
 
     Attributes:
-        waits: how often the host had to wait for it, by why and by the line of ours that asked.
-        draws: how often the device's own random numbers were drawn, by line. random: what they were seeded with.
+        waits: how often the host had to wait for it, by reason and by the line of the
+            package that asked.
+        draws: how often the device's own random numbers were drawn, by line.
+        random: what they were seeded with.
     """
 
     def __init__(self) -> None:
@@ -130,17 +142,19 @@ class PretendGpu(TorchDispatchMode):
 
 
 def on_gpu(value: Any) -> Any:
-    """Nested plain data with its tensors on the device."""
+    """Return nested plain data with its tensors on the device."""
     return _mapped(value, lambda tensor: tensor if isinstance(tensor, OnGpu) else OnGpu(tensor))
 
 
 def on_cpu(value: Any) -> Any:
-    """Nested plain data with its tensors on the CPU."""
+    """Return nested plain data with its tensors on the CPU."""
     return _mapped(value, lambda tensor: tensor.held if isinstance(tensor, OnGpu) else tensor)
 
 
 def _swapping(move: Callable[..., Any]) -> Callable[..., Any]:
-    """What moves a module's parameters, such that each stays the same object, as it does on its way to a GPU."""
+    """Return what moves a module's parameters such that each stays the same object, as on a real
+    GPU.
+    """
 
     def moved(*args: Any, **kwargs: Any) -> Any:
         before = torch.__future__.get_swap_module_params_on_conversion()
@@ -154,7 +168,7 @@ def _swapping(move: Callable[..., Any]) -> Callable[..., Any]:
 
 
 def _execute(func: Any, args: Any, kwargs: dict[str, Any], gpu: PretendGpu | None) -> Any:
-    """Run an operator on what is held, after a look at what CUDA would say to it."""
+    """Run an operator on the held values, after a look at what CUDA would say to it."""
     known, wanted = operator(func), kwargs.get("device")
     there = _any_there([args, list(kwargs.values())]) if wanted is None else torch.device(wanted).type != "cpu"
     refuse(known, args, kwargs, there)
@@ -171,7 +185,7 @@ def _execute(func: Any, args: Any, kwargs: dict[str, Any], gpu: PretendGpu | Non
 
 
 def _in_place(func: Any, written: tuple[int, ...], args: Any, kwargs: dict[str, Any]) -> Any:
-    """What an operator that works in place returns: the changed arguments themselves."""
+    """Return what an operator that works in place returns: the changed arguments themselves."""
     schema = func._schema.arguments
     changed = [args[number] if number < len(args) else kwargs[schema[number].name] for number in written]
     if any(isinstance(value, OnGpu) and value.shape != value.held.shape for value in changed):
@@ -194,7 +208,7 @@ def _any_there(values: Any) -> bool:
 
 
 def _line_of_ours() -> str:
-    """The innermost line of the package that is being executed."""
+    """Return the innermost line of the package that is being executed."""
     frame: Any = sys._getframe(1)
     while frame is not None and not frame.f_globals.get("__name__", "").startswith("pmi_cl"):
         frame = frame.f_back

@@ -1,4 +1,6 @@
-"""What of ``torch.cuda`` speaks to a driver, answered without one: for ``tests/pretend_device.py``."""
+"""The part of ``torch.cuda`` that speaks to a driver, answered without one: for
+``pretend_device.py``.
+"""
 
 from __future__ import annotations
 
@@ -28,7 +30,7 @@ ANSWERS = {
 
 
 class RandomState:
-    """Of the device's generator, as far as anyone looks: the number that it was last seeded with."""
+    """The state of the device's generator: the number that it was last seeded with."""
 
     def __init__(self) -> None:
         self.state = torch.zeros(1, dtype=torch.int64)
@@ -63,12 +65,12 @@ class Event:
 
 
 def answering(value: Any) -> Callable[..., Any]:
-    """A function that gives ``value``, whatever it is asked."""
+    """Return a function that returns ``value``, whatever its arguments."""
     return lambda *args, **kwargs: value
 
 
 def driver(random: RandomState) -> dict[str, Any]:
-    """By name, what stands for the functions and classes of ``torch.cuda``."""
+    """Return what stands for the functions and classes of ``torch.cuda``, by name."""
     told = {name: answering(value) for name, value in ANSWERS.items()}
     seeding = {
         "manual_seed": random.seed,

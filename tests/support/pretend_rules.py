@@ -1,4 +1,6 @@
-"""What a GPU refuses and what it makes the host wait for, operator by operator: the rules of ``tests/pretend_device.py``."""
+"""What a GPU refuses and what it makes the host wait for, operator by operator: for
+``pretend_device.py``.
+"""
 
 from __future__ import annotations
 
@@ -31,8 +33,11 @@ class Operator:
     """What the rules need to know of one of torch's operators.
 
     Attributes:
-        written: the numbers of the arguments that it changes. scalars: whether 0-dimensional CPU tensors may stand beside a GPU's.
-        random: whether it draws. reads: whether its result, or its result's size, depends on values that the host has to wait for.
+        written: the numbers of the arguments that it changes.
+        scalars: whether 0-dimensional CPU tensors may stand beside a GPU's.
+        random: whether it draws random numbers.
+        reads: whether its result, or the size of its result, depends on values that the
+            host has to wait for.
     """
 
     name: str
@@ -44,7 +49,7 @@ class Operator:
 
 @functools.cache
 def operator(func: Any) -> Operator:
-    """The operator behind an overload."""
+    """Return the operator of an overload."""
     name, tags = func._schema.name.removeprefix("aten::"), func.tags
     changes = [argument.alias_info is not None and argument.alias_info.is_write for argument in func._schema.arguments]
     return Operator(
@@ -58,7 +63,7 @@ def operator(func: Any) -> Operator:
 
 
 def given(value: Any) -> Iterator[Tensor | Generator]:
-    """Every tensor and generator among the arguments of an operator."""
+    """Yield every tensor and generator among the arguments of an operator."""
     if isinstance(value, Tensor | Generator):
         yield value
     elif isinstance(value, list | tuple):
@@ -69,7 +74,10 @@ def given(value: Any) -> Iterator[Tensor | Generator]:
 
 
 def refuse(known: Operator, args: Any, kwargs: dict[str, Any], there: bool) -> None:
-    """Raise :class:`WrongDevice` as CUDA would. ``there``: whether the result is on the GPU."""
+    """Raise :class:`WrongDevice` where CUDA would refuse.
+
+    ``there``: whether the result is on the GPU.
+    """
     values = list(given((args, kwargs)))
     if there and any(isinstance(value, Generator) for value in values):
         raise WrongDevice(f"{known.name}: expected a 'cuda' device type for generator but found 'cpu'")
@@ -90,7 +98,7 @@ def refuse(known: Operator, args: Any, kwargs: dict[str, Any], there: bool) -> N
 
 
 def wait_of(known: Operator, args: Any, kwargs: dict[str, Any], there: bool) -> str | None:
-    """Why the host has to wait for the GPU: "upload", "download", "read", "mask"; None where it does not.
+    """Return why the host has to wait for the GPU: "upload", "download", "read", "mask", or None.
 
     Raises:
         WrongDevice: a copy to the CPU is not waited for, and may be read before it is there.

@@ -1,4 +1,4 @@
-"""Listening in on what the product hands to its own parts, wherever it imports them."""
+"""Calls of the package's own functions, recorded wherever they are imported."""
 
 from __future__ import annotations
 
@@ -16,11 +16,11 @@ Call = dict[str, Any]  # a call's arguments by name, defaults filled in
 
 
 class Enough(Exception):
-    """What the test wanted to hear was said."""
+    """The test has recorded what it needs."""
 
 
 def arguments(function: Callable[..., Any], args: tuple[Any, ...], named: Call) -> Call:
-    """The arguments of a call by name."""
+    """Return the arguments of a call by name."""
     bound = inspect.signature(function).bind(*args, **named)
     bound.apply_defaults()
     return dict(bound.arguments)
@@ -29,7 +29,10 @@ def arguments(function: Callable[..., Any], args: tuple[Any, ...], named: Call) 
 def recorded(
     monkeypatch: pytest.MonkeyPatch, function: Callable[..., Any], instead: Callable[..., Any] | None = None
 ) -> list[Call]:
-    """Every later call of one of our functions, from whichever module; ``instead`` is called in its place."""
+    """Record every later call of a function of the package, from whichever module.
+
+    Call ``instead`` in its place.
+    """
     calls: list[Call] = []
 
     def heard(*args: Any, **named: Any) -> Any:
@@ -45,7 +48,10 @@ def recorded(
 
 
 def recorded_inversions(monkeypatch: pytest.MonkeyPatch) -> list[Call]:
-    """The fields of the problem of each inversion; none is run: :class:`Enough` is raised in its place."""
+    """Record the fields of the problem of each new inversion.
+
+    None is made: :class:`Enough` is raised instead.
+    """
     calls: list[Call] = []
 
     def heard(inversion: Inversion, problem: Problem) -> None:

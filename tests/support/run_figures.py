@@ -1,4 +1,4 @@
-"""What two runs of one seed must share."""
+"""The figures that two runs of one seed must share."""
 
 from __future__ import annotations
 
@@ -10,12 +10,12 @@ CLOCK_FIGURES = {"seconds_per_image"}
 
 
 def figures(results: Mapping[str, Any]) -> dict[str, Any]:
-    """A ``results.json`` without times, memory, versions, commit and hardware."""
+    """Return a ``results.json`` without times, memory, versions, commit and hardware."""
     kept = {key: value for key, value in results.items() if key not in NOT_FIGURES}
     kept["inversion"] = {key: value for key, value in results["inversion"].items() if key not in CLOCK_FIGURES}
     return kept
 
 
 def same_figures(a: Mapping[str, Any], b: Mapping[str, Any]) -> bool:
-    """Whether two results are equal, bit for bit, in all of :func:`figures`."""
+    """Return whether two results are equal, bit for bit, in all of :func:`figures`."""
     return figures(a) == figures(b)

@@ -1,4 +1,6 @@
-"""A small registry written to a folder: methods, data sets, backbones of two kinds and presets, for tests of the command line."""
+"""A small registry in a folder, for tests of the command line: methods, data sets, backbones,
+presets.
+"""
 
 from __future__ import annotations
 
@@ -161,7 +163,7 @@ wrong-bound:
 
 
 def write_registry(folder: Path) -> Catalogue:
-    """The files of the registry below ``folder``, and a catalogue that reads them."""
+    """Write the files of the registry below ``folder``. Return a catalogue that reads them."""
     for name, text in FILES.items():
         path = folder / name
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -174,6 +176,7 @@ PROMPTS = ["--model", "prompts", "--dataset", "seq-hundred"]
 
 
 def printed(argv: list[str], catalogue: Catalogue, capsys: pytest.CaptureFixture[str]) -> str:
+    """Run the command and return what it prints, its white space as single blanks."""
     assert main(argv, catalogue) == 0
     out, err = capsys.readouterr()
     assert err == "" and max(map(len, out.splitlines())) <= 100
@@ -181,7 +184,7 @@ def printed(argv: list[str], catalogue: Catalogue, capsys: pytest.CaptureFixture
 
 
 def record(resolved: Resolved, name: str, **changed: object) -> Path:
-    """The folder of a run as its record leaves it, with some values changed."""
+    """Write the record of a run with some values changed. Return its folder."""
     folder = Path(resolved.args.results_path) / resolved.args.model / resolved.args.dataset / name
     folder.mkdir(parents=True)
     values = vars(resolved.args) | changed

@@ -1,4 +1,4 @@
-"""The engine's formulas a second time, slow and plain: loops, hooks and torch.distributions, for tests to compare with."""
+"""The engine's formulas a second time, slow and plain: loops, hooks and torch.distributions."""
 
 from __future__ import annotations
 
@@ -14,27 +14,33 @@ FLOOR = 1e-8  # added to the synthetic variance
 
 
 def reference_kl(mean: Tensor, var: Tensor, real_mean: Tensor, real_var: Tensor, direction: str) -> Tensor:
-    """KL between diagonal Gaussians by torch.distributions, averaged over channels."""
+    """Return the KL between diagonal Gaussians by torch.distributions, averaged over channels."""
     synthetic, real = Normal(mean, (var + FLOOR).sqrt()), Normal(real_mean, real_var.sqrt())
     pair = (synthetic, real) if direction == "synthetic_to_real" else (real, synthetic)
     return kl_divergence(*pair).mean()
 
 
 def channel_moments(x: Tensor) -> tuple[Tensor, Tensor]:
-    """Mean and biased variance per channel by autograd's own formulas; channels are dimension 1 of 2 or 4, the last of 3."""
+    """Return mean and biased variance per channel by autograd's own formulas.
+
+    Channels are dimension 1 of 2 or 4, the last of 3.
+    """
     axes = (0, 1) if x.dim() == 3 else tuple(d for d in range(x.dim()) if d != 1)
     var, mean = torch.var_mean(x, dim=axes, unbiased=False)
     return mean, var
 
 
 def numpy_moments(batches: list[Tensor]) -> tuple[np.ndarray, np.ndarray]:
-    """Mean and biased variance per channel of all batches (b, c, ...) together, in float64."""
+    """Return mean and biased variance per channel of all batches (b, c, ...), in float64."""
     rows = np.concatenate([np.moveaxis(batch.double().numpy(), 1, -1).reshape(-1, batch.shape[1]) for batch in batches])
     return rows.mean(0), rows.var(0)
 
 
 def hooked_kls(model: nn.Module, images: Tensor, direction: str = "synthetic_to_real") -> tuple[Any, list[Tensor]]:
-    """What the naive loop does: the model's output, and the KL at every BatchNorm input, caught by a hook; in evaluation mode."""
+    """Return the model's output, and the KL at every BatchNorm input, caught by a hook.
+
+    This is what the naive loop does, in evaluation mode.
+    """
     kls: list[Tensor] = []
 
     def compare(norm: nn.Module, inputs: tuple[Tensor, ...]) -> None:
@@ -53,7 +59,7 @@ def hooked_kls(model: nn.Module, images: Tensor, direction: str = "synthetic_to_
 
 
 def loop_uniformity(z: Tensor, temperature: float) -> float:
-    """The loss of f_cont for unit vectors z (b, d), as a double loop."""
+    """Return the loss of f_cont for unit vectors z (b, d), as a double loop."""
     total = 0.0
     for i in range(len(z)):
         inner = [float(torch.exp(torch.dot(z[i], z[j]) / temperature)) for j in range(len(z))]
@@ -64,7 +70,7 @@ def loop_uniformity(z: Tensor, temperature: float) -> float:
 def loop_selection(
     draw: Callable[[int], Tensor], embed: Callable[[Tensor], Tensor], n: int, ratio: float, steps: int, smallest: int
 ) -> Tensor:
-    """CFS before its moment correction, as a double loop."""
+    """Return what CFS selects before its moment correction, as a double loop."""
     per_round = max(n // steps, smallest)
     chosen = list(draw(min(per_round, n)))
     while len(chosen) < n:
@@ -77,13 +83,13 @@ def loop_selection(
 
 
 def mean_pairwise_cosine(z: Tensor) -> float:
-    """The mean of z_i . z_j over i != j."""
+    """Return the mean of z_i . z_j over i != j."""
     products = (z @ z.t()).double()
     return float((products.sum() - products.trace()) / (len(z) * (len(z) - 1)))
 
 
 def loop_total_variation(images: Tensor) -> float:
-    """Mean squared difference of neighbours, down plus across, pixel by pixel."""
+    """Return the mean squared difference of neighbours, down plus across, pixel by pixel."""
     down, across = [], []
     for image in images:
         for channel in image:
@@ -104,11 +110,13 @@ def clip_losses(
     n_old: int,
     weights: dict[str, float],
 ) -> dict[str, Tensor]:
-    """The losses of a step of PMI on a CLIP, and those of its texts where ``weights`` has them.
+    """Return the losses of a step of PMI on a CLIP, and those of its texts where ``weights`` has
+    them.
 
     Args:
-        real: features (b, d) and labels (b,) of new classes. old: features, labels and the teacher's logits of synthetic samples.
-        weights: of "ce", "hkd" and perhaps "tkd" and "tft", as they are to be in this task.
+        real: features (b, d) and labels (b,) of new classes.
+        old: features, labels and the teacher's logits of synthetic samples.
+        weights: of "ce", "hkd" and perhaps "tkd" and "tft" in this task.
     """
     (features, labels), (old_features, old_labels, teacher) = real, old
     seen = model.n_seen_classes

@@ -1,4 +1,4 @@
-"""CLIPs for tests: a tiny one that runs in milliseconds, made of open_clip's own classes, and a tokenizer of letters."""
+"""Tiny CLIPs for tests, made of open_clip's own classes, and a tokenizer of letters."""
 
 from __future__ import annotations
 
@@ -17,14 +17,20 @@ TEXT = {"context_length": 24, "vocab_size": END + 1, "width": 24, "heads": 3, "l
 
 
 def letter_tokens(texts: list[str], length: int) -> Tensor:
-    """A token a letter, 0 where nothing stands; longer texts are cut, as open_clip's tokenizer does it."""
+    """Return one token for each letter and 0 after the end.
+
+    Cut longer texts, as open_clip's tokenizer does.
+    """
     rows = [[START, *(LETTERS.index(letter) + 1 for letter in text.lower()), END] for text in texts]
     rows = [row if len(row) <= length else [*row[: length - 1], END] for row in rows]
     return torch.tensor([row + [0] * (length - len(row)) for row in rows])
 
 
 def small_open_clip(seed: int = 0, quick_gelu: bool = False, context_length: int = 24, **vision: Any) -> nn.Module:
-    """open_clip's CLIP at a tiny size, every parameter drawn so that nothing cancels; evaluation mode."""
+    """Return a tiny CLIP of open_clip in evaluation mode.
+
+    Every parameter is drawn, so that nothing cancels.
+    """
     torch.manual_seed(seed)
     model: nn.Module = open_clip_module("model").CLIP(
         16, {**VISION, **vision}, {**TEXT, "context_length": context_length}, quick_gelu=quick_gelu
@@ -37,6 +43,9 @@ def small_open_clip(seed: int = 0, quick_gelu: bool = False, context_length: int
 
 
 def small_clip(seed: int = 0, **vision: Any) -> ClipNetwork:
-    """A :class:`ClipNetwork` of 16-pixel images, 4 x 4 patches, two blocks of width 32, 16 features; texts of 22 letters, or of
-    ``context_length`` less two."""
+    """Return a :class:`ClipNetwork` for 16-pixel images: 4 x 4 patches, two blocks of width 32, 16
+    features.
+
+    Its texts have 22 letters, or ``context_length`` less two.
+    """
     return ClipNetwork(small_open_clip(seed, **vision), letter_tokens, name="small-clip").eval()

@@ -35,11 +35,13 @@ EVERYTHING = InversionConfig(
 
 @functools.cache
 def moments() -> list[Moments]:
+    """Return the moments of the inputs of its pieces over random images."""
     real = torch.randn(64, *SHAPE, generator=seeded(1)) * 0.8 + 0.2
     return measure_input_moments(two_blocks().pieces(), real.split(20))
 
 
 def inversion(config: InversionConfig, n: int = 10, seed: int = 0, **changes: Any) -> Inversion:
+    """Return an inversion of ``n`` targets that has taken no step."""
     network = two_blocks()
     given = {
         "targets": torch.randn(n, FEATURES, generator=seeded(2)),
@@ -51,6 +53,7 @@ def inversion(config: InversionConfig, n: int = 10, seed: int = 0, **changes: An
 
 
 def finished(config: InversionConfig, **changes: Any) -> Inversion:
+    """Return an inversion that has taken all its steps."""
     whole = inversion(config, **changes)
     for _ in whole.run():
         pass

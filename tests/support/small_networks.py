@@ -1,4 +1,7 @@
-"""Networks for the engine's tests: tiny ones, randomised ones, and one trained for seconds on scikit-learn's digits."""
+"""Networks for the engine's tests.
+
+Tiny ones, randomised ones, one trained for seconds on digits.
+"""
 
 from __future__ import annotations
 
@@ -17,7 +20,10 @@ from pmi_cl.seeding import seeded
 
 
 def randomise_norms(model: nn.Module, seed: int = 0) -> nn.Module:
-    """Every BatchNorm as after training: statistics, scales and shifts all different. Evaluation mode."""
+    """Give every BatchNorm different statistics, scales and shifts, as after training.
+
+    Return the model in evaluation mode.
+    """
     generator = seeded(seed, "norms")
     with torch.no_grad():
         for norm in [m for m in model.modules() if isinstance(m, nn.modules.batchnorm._BatchNorm)]:
@@ -31,7 +37,7 @@ def randomise_norms(model: nn.Module, seed: int = 0) -> nn.Module:
 
 
 def two_blocks(seed: int = 0) -> ResNetCifar:
-    """The smallest network with all kinds of pieces, randomised, with three classes: for tests that take many steps."""
+    """Return the smallest network with all kinds of pieces, randomised, with three classes."""
     torch.manual_seed(seed)
     network = ResNetCifar((1, 1, 0, 0))
     network.head.grow(3)
@@ -43,7 +49,9 @@ class Trained:
     """A ResNet-20 that knows the digits 0 to 4, what the engine may keep of its data, and the data.
 
     Attributes:
-        images: (n, 3, 8, 8), normalised. labels: (n,). moments: of the input of every piece.
+        moments: of the input of every piece.
+        images: (n, 3, 8, 8), normalised.
+        labels: (n,).
     """
 
     network: ResNetCifar
@@ -54,7 +62,7 @@ class Trained:
 
 
 def digits() -> tuple[Tensor, Tensor]:
-    """The digits 0 to 4 of scikit-learn: normalised images (901, 3, 8, 8) and labels."""
+    """Return the digits 0 to 4 of scikit-learn: normalised images (901, 3, 8, 8) and labels."""
     from sklearn.datasets import load_digits
 
     data = load_digits(n_class=5)
@@ -64,7 +72,7 @@ def digits() -> tuple[Tensor, Tensor]:
 
 @functools.cache
 def trained_on_digits() -> Trained:
-    """Trained once in a process; take a ``copy.deepcopy`` of the network to change it."""
+    """Train once in a process. Take a ``copy.deepcopy`` of the network to change it."""
     torch.manual_seed(0)
     images, labels = digits()
     network = resnet20()

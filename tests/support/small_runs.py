@@ -1,4 +1,4 @@
-"""Whole runs small enough for tests: any registered method on a few digits, trained by the real loop, stopped and gone on with at will."""
+"""Whole runs small enough for tests: any registered method on a few digits, by the real loop."""
 
 from __future__ import annotations
 
@@ -79,10 +79,12 @@ class Stopped(Exception):
 
 
 class StoppingHost(NullHost):
-    """Counts the safe points of each place of a run, and stops at those that it is told to, each once.
+    """A host that counts the safe points of each place of a run, and stops at chosen ones, each
+    once.
 
     Attributes:
-        passed: how many safe points of each place were passed. stops: (place, number of its safe point) to stop at.
+        passed: how many safe points of each place were passed.
+        stops: (place, number of its safe point) to stop at.
     """
 
     def __init__(self, stops: set[tuple[Place, int]] | None = None) -> None:
@@ -91,7 +93,7 @@ class StoppingHost(NullHost):
         self.training: Training | None = None
 
     def safe_point(self) -> None:
-        """Here a run may be saved."""
+        """Count the safe point, and raise :class:`Stopped` if the run is to stop here."""
         assert self.training is not None
         position = self.training.position
         place = (position.task, position.phase, position.epoch)
@@ -103,12 +105,12 @@ class StoppingHost(NullHost):
 
 
 def options_of(method: str) -> set[str]:
-    """Every flag that a run of the method on the digits takes."""
+    """Return every flag that a run of the method on the digits takes."""
     return {spec.name for spec in all_specs(catalogue.find("model", method), catalogue.find("dataset", "seq-digits"))}
 
 
 def words_of(method: str, dataset: str = "seq-digits", **flags: Any) -> list[str]:
-    """The command line of a small run; flags that the method does not have are left out."""
+    """Return the command line of a small run. Leave out flags that the method does not have."""
     known = options_of(method)
     smoke = {"model_config": "smoke"} if "smoke" in presets_of(method, catalogue.INSTALLED).presets else {}
     typed = {name: value for name, value in {**smoke, **SIZES, **flags}.items() if name in known}
@@ -128,7 +130,7 @@ def start(
     device: torch.device = CPU,
     **flags: Any,
 ) -> Training:
-    """A run that has not begun, with the smallest network that has every kind of block."""
+    """Return a run that has not begun, with the smallest network that has every kind of block."""
     run = resolve(words_of(method, **flags))
     dataset = catalogue.load("dataset", run.dataset.name)(run.args, device)
     with global_seed(run.args.seed, "network"):
@@ -144,7 +146,7 @@ def start(
 
 
 def new_network(method: str, dataset: ContinualDataset) -> nn.Module:
-    """The smallest network of the method's kind, and the data set in its form."""
+    """Return the smallest network of the method's kind. Give the data set its form."""
     if method in RESNET_METHODS:
         return ResNetCifar((1, 1, 1, 1))
     network = small_clip()
@@ -153,7 +155,7 @@ def new_network(method: str, dataset: ContinualDataset) -> nn.Module:
 
 
 def finished(method: str, **flags: Any) -> Training:
-    """A run from its beginning to its end."""
+    """Return a run that has come to its end."""
     training = start(method, **flags)
     training.run()
     return training
@@ -162,7 +164,10 @@ def finished(method: str, **flags: Any) -> Training:
 def finished_in_pieces(
     method: str, folder: Path, stops: set[tuple[Place, int]], device: torch.device = CPU, **flags: Any
 ) -> tuple[Training, int]:
-    """A run that is stopped at each of ``stops``, written to a file, and gone on with by new objects; and how often that happened."""
+    """Stop a run at each of ``stops``, write it to a file, and go on with new objects.
+
+    Return the finished run and how often it was stopped.
+    """
     training = start(method, StoppingHost(set(stops)), device=device, **flags)
     pieces = 0
     while True:
@@ -187,7 +192,10 @@ def begin(training: Training, task: int) -> ContinualModel:
 
 
 def epochs(training: Training, task: int) -> Iterator[int]:
-    """Train the epochs of a task by hand, as the loop does; the body runs before each epoch's end."""
+    """Train the epochs of a task by hand, as the loop does.
+
+    The body runs before the end of each epoch.
+    """
     model, dataset = training.model, training.shown
     for epoch in range(model.n_epochs()):
         model.begin_epoch(epoch, dataset)
@@ -207,7 +215,7 @@ def train_task(training: Training, task: int) -> ContinualModel:
 
 
 def differences(one: Any, other: Any, where: str = "state") -> list[str]:
-    """The places where two nested states differ, bit for bit; what a clock or a memory gauge says is not compared."""
+    """Return the places where two nested states differ, bit for bit. Ignore times and memory."""
     if isinstance(one, dict) and isinstance(other, dict):
         if one.keys() != other.keys():
             return [f"{where}: {sorted(map(str, one.keys() ^ other.keys()))}"]
@@ -226,8 +234,11 @@ def differences(one: Any, other: Any, where: str = "state") -> list[str]:
 
 
 def tensors_in(value: Any, seen: set[int] | None = None) -> Iterator[Tensor]:
-    """Every tensor that can be reached from a state or an object, through the attributes of torch's and our own objects; what a method is
-    handed by the program that runs it (the data set, the host) is left out."""
+    """Yield every tensor that can be reached from a state or an object.
+
+    Follow the attributes of torch's and the package's objects, but leave out what a method is
+    handed by the program that runs it: the data set, the host.
+    """
     seen = set() if seen is None else seen
     if id(value) in seen:
         return

@@ -1,4 +1,6 @@
-"""A small CLIP image tower with everything that may stand in it, its moments, and its statistics by hooks."""
+"""A small CLIP image tower with everything that may stand in it, its moments, its statistics by
+hooks.
+"""
 
 from __future__ import annotations
 
@@ -32,22 +34,24 @@ PAPER = InversionConfig(
 
 
 def images(count: int, seed: int = 0) -> Tensor:
+    """Return random images (count, 3, 16, 16)."""
     return torch.randn(count, 3, 16, 16, generator=seeded(seed, "images"))
 
 
 def maps(count: int, seed: int = 0) -> Tensor:
+    """Return random outputs of the patch convolution (count, 32, 4, 4)."""
     with torch.no_grad():
         return small_clip().pieces()[0](images(count, seed))
 
 
 @functools.cache
 def moments(axis: Axis = "channel") -> list[TokenMoments]:
-    """Of pieces 1 and up."""
+    """Return the moments of pieces 1 and up."""
     return measure_token_moments(small_clip().pieces(), images(24).split(10), axis)[1:]
 
 
 def with_everything() -> ClipNetwork:
-    """A CLIP whose blocks have a prompt, a prefix and an adapter that all do something."""
+    """Return a CLIP whose blocks have a prompt, a prefix and an adapter that all do something."""
     network = small_clip()
     for number, block in enumerate(network.blocks):
         block.prompt = DeepPrompt(3, 32, 4, seeded(number))
@@ -63,7 +67,10 @@ def with_everything() -> ClipNetwork:
 def kls_by_hooks(
     network: ClipNetwork, x: Tensor, stored: list[TokenMoments], whole: bool
 ) -> tuple[Tensor, list[Tensor]]:
-    """What open_clip's own modules get, caught by hooks: blocks' inputs of the whole, inputs of attention and MLP elsewhere."""
+    """Return features and KLs of what open_clip's own modules get, caught by hooks.
+
+    With ``whole`` at the inputs of the blocks, else at the inputs of attention and MLP.
+    """
     kls: list[Tensor] = []
 
     def compare(moments: Moments) -> Any:

@@ -1,4 +1,7 @@
-"""What registers share: names are lower-cased with dashes, flags come from signatures, a name is registered once."""
+"""What registers share.
+
+Names are lower-cased with dashes, flags come from signatures, a name is registered once.
+"""
 
 import inspect
 
