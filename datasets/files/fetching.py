@@ -14,8 +14,8 @@ from pathlib import Path
 from typing import IO, Any
 
 from pmi_cl.errors import UserError
-from pmi_cl.machine.digests import BLOCK, digest_of, feed
-from pmi_cl.machine.web import answer
+from pmi_cl.machine.digests import BLOCK, digest_of, update_hasher
+from pmi_cl.machine.web import send_request
 
 ByteProgress = Callable[[int, int], None]  # (bytes so far, bytes in all)
 
@@ -147,17 +147,17 @@ def _continue(url: str, part: IO[bytes], algorithm: str, timeout: float, progres
     )
     hasher = hashlib.new(algorithm, usedforsecurity=False)
     try:
-        response = answer(request, timeout)
+        response = send_request(request, timeout)
     except urllib.error.HTTPError as error:
         if error.code != 416:
             raise
         part.seek(0)  # 416: there is nothing beyond what we have
-        feed(hasher, part)
+        update_hasher(hasher, part)
         return f"{algorithm}:{hasher.hexdigest()}"
     with response:
         if response.status == 206 and (response.headers["Content-Range"] or "").startswith(f"bytes {have}-"):
             part.seek(0)
-            feed(hasher, part)
+            update_hasher(hasher, part)
         else:  # the server sends the file from its start
             part.truncate(0)
             have = 0
