@@ -53,7 +53,7 @@ class MemoryGauge:
 
 
 def peak_resident_mib() -> float:
-    """Return the peak resident memory of this process in MiB, since the last reset if there is one."""
+    """Return the peak resident memory of this process in MiB, since the last reset if any."""
     with contextlib.suppress(OSError):
         found = re.search(r"^VmHWM:\s+(\d+) kB", _STATUS.read_text(encoding="ascii"), re.MULTILINE)
         if found:

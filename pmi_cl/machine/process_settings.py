@@ -25,7 +25,7 @@ def before_torch() -> None:
 
 
 def for_training(compiles: bool) -> None:
-    """Keep freed memory for the next step, and avoid an unused import. Call it after torch's import.
+    """Keep freed memory for the next step, and avoid an unused import. Call it once torch is there.
 
     Training takes 3 % less time, and begins half a second sooner unless the run ``compiles``.
 

@@ -10,7 +10,7 @@ _registered: list[object] = []  # keeps registrations alive: each ends when its 
 
 
 def ensure_torchvision() -> None:
-    """Declare the operators that torchvision misses. Call it before the first ``import torchvision``.
+    """Declare the operators that torchvision misses. Call it before ``import torchvision``.
 
     It does nothing where the import works, or where torchvision is not installed.
 
