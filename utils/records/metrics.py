@@ -64,20 +64,20 @@ def micro(correct: Sequence[int], total: Sequence[int]) -> float:
 
 
 def transfer(square: Matrix) -> float:
-    """Return Transfer in %: how well tasks are known before they are learned (ZSCL; GIFT, section 4.1).
+    """Return Transfer in %: the accuracy on tasks before they are learned (ZSCL; GIFT, sec. 4.1).
 
-    For each task but the first, the mean of its accuracies after each task before it; then the
-    mean over those tasks. One task: 0.
+    It is the mean over all tasks but the first. The figure of a task is the mean of its accuracies
+    after each task before it. Transfer is 0 for one task.
 
     Args:
-        square: (T, T), row i after task i, on every task.
+        square: (T, T). Row i holds the accuracies in % after task i, on every task.
     """
     tasks = range(1, len(square))
     return _mean([_mean([square[i][task] for i in range(task)]) for task in tasks])
 
 
 def square_summary(rows: Matrix) -> dict[str, object]:
-    """Return the figures of accuracies on all tasks, learned or not, as ``results.json`` holds them.
+    """Return the figures of accuracies on all tasks, learned or not, for ``results.json``.
 
     Args:
         rows: (t + 1, T): before the first task, then after each of t tasks.

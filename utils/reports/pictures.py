@@ -58,8 +58,8 @@ def accuracy_matrix(matrix: Sequence[Sequence[float]], title: str, from_start: b
     """Draw a heat map of accuracies with the numbers.
 
     Args:
-        matrix: row i holds the accuracies in % after task i, on tasks 0..i or on all tasks. There is
-            at least one row. A single row with several tasks is joint training.
+        matrix: row i holds the accuracies in % after task i, on tasks 0..i or on all tasks. There
+            is at least one row. A single row with several tasks is joint training.
         from_start: the first row holds the accuracies before the first task.
     """
     import numpy as np
