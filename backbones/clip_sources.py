@@ -18,7 +18,7 @@ from pmi_cl.backbones.open_clip_library import open_clip_module
 from pmi_cl.backbones.weight_files import EXTENSIONS
 from pmi_cl.errors import UserError
 from pmi_cl.machine.digests import digest_of
-from pmi_cl.machine.web import answer
+from pmi_cl.machine.web import send_request
 
 HUB_NAMES = (
     "open_clip_model.safetensors",
@@ -157,7 +157,7 @@ def _silence(url: str) -> str:
     """Why a server does not answer; empty where it does, whatever it says. Without this look, the hub's library would try again for three
     quarters of a minute."""
     try:
-        with answer(urllib.request.Request(url, method="HEAD"), TIMEOUT):
+        with send_request(urllib.request.Request(url, method="HEAD"), TIMEOUT):
             return ""
     except urllib.error.HTTPError:
         return ""

@@ -1,1 +1,4 @@
-"""Benchmarks: splits into tasks, class orders, augmentation and where the data lives, one ``seq_*.py`` file per data set."""
+"""Define the data sets, one ``seq_*.py`` file each, and divide them into tasks.
+
+Read ``continual_dataset.py`` first: it is the base class of every data set.
+"""

@@ -1,4 +1,4 @@
-"""Batched normalisation, random crop and random flip: pure functions without a loop over images."""
+"""Normalise, crop and flip batches of images with pure functions."""
 
 from __future__ import annotations
 
@@ -9,24 +9,35 @@ if TYPE_CHECKING:
 
 
 def normalise(images: Tensor, mean: Tensor, std: Tensor) -> Tensor:
-    """Pixels (b, c, h, w) uint8 to (x / 255 - mean) / std, float32, channels_last; ``mean`` and ``std`` are (c,), in [0, 1]."""
+    """Return (x / 255 - mean) / std as float32, channels_last.
+
+    Args:
+        images: uint8 (b, c, h, w).
+        mean: (c,), in [0, 1].
+        std: (c,), in [0, 1].
+    """
     import torch
 
     scale = (1 / (255 * std))[:, None, None]
     shift = (-mean / std)[:, None, None]
-    # One multiply-add in the stored layout, then one change of layout: twice as fast as working channels_last throughout.
+    # One multiply-add in the stored layout and then one change of layout is twice as fast as
+    # channels_last throughout.
     return torch.addcmul(shift, images.float(), scale).contiguous(memory_format=torch.channels_last)
 
 
 def denormalise(images: Tensor, mean: Tensor, std: Tensor) -> Tensor:
-    """The inverse of :func:`normalise`: (b, c, h, w) floats in [0, 1]; what lies outside, as synthetic pixels may, is clamped."""
+    """Return the inverse of :func:`normalise`: floats (b, c, h, w), clamped to [0, 1].
+
+    Synthetic pixels may lie outside before they are clamped.
+    """
     return (images.float() * std[:, None, None] + mean[:, None, None]).clamp(0, 1)
 
 
 def draw_crops(count: int, padding: int, flip: bool, generator: Generator) -> Tensor:
-    """Random crops for ``count`` images: int64 (count, 3) on the CPU, each row the top, the left (0..2 padding) and mirrored (0 or 1).
+    """Draw random crops: int64 (count, 3) on the CPU.
 
-    The mirror bits are drawn even where ``flip`` is off, so that the offsets do not depend on it.
+    A row holds the top and the left (0 to 2 * padding) and whether the crop is mirrored (0 or 1).
+    The mirror bits are drawn even without ``flip``, so that the offsets do not depend on it.
     """
     import torch
 
@@ -36,10 +47,16 @@ def draw_crops(count: int, padding: int, flip: bool, generator: Generator) -> Te
 
 
 def crop_and_flip(images: Tensor, crops: Tensor, padding: int) -> Tensor:
-    """Pad (b, c, h, w) with zeros, cut the window that each row of ``crops`` names, mirror it left to right where told.
+    """Pad images (b, c, h, w) with zeros, cut the window of each, and mirror it if asked for.
 
-    Zeros are the mean colour, because the images are normalised before they are padded, as R-DFCIL does (CL-Lite's data
-    modules). Returns the same shape, channels_last.
+    The images are normalised before they are padded, so zeros are the mean colour. R-DFCIL does the
+    same (CL-Lite's data modules).
+
+    Args:
+        crops: the crops of :func:`draw_crops`.
+
+    Returns:
+        The same shape, channels_last.
     """
     import torch
 
@@ -50,7 +67,8 @@ def crop_and_flip(images: Tensor, crops: Tensor, padding: int) -> Tensor:
     rows = top[:, None] + torch.arange(height, device=device)
     columns = torch.arange(width, device=device)
     columns = left[:, None] + torch.where(mirrored[:, None].bool(), width - 1 - columns, columns)
-    # Each pixel's channels lie side by side, so crop and flip together are one gather of pixels by their number.
+    # The channels of a pixel are adjacent, so that crop and flip are one gather of pixels by
+    # number.
     image_start = torch.arange(count, device=device)[:, None, None] * (height + 2 * padding)
     pixels = (image_start + rows[:, :, None]) * (width + 2 * padding) + columns[:, None, :]
     cut = padded.permute(0, 2, 3, 1).reshape(-1, channels).index_select(0, pixels.reshape(-1))
@@ -58,9 +76,9 @@ def crop_and_flip(images: Tensor, crops: Tensor, padding: int) -> Tensor:
 
 
 def mean_and_std(images: Tensor) -> tuple[tuple[float, ...], tuple[float, ...]]:
-    """Mean and standard deviation of each channel of (n, c, h, w) uint8 pixels, in [0, 1], over all images.
+    """Return mean and standard deviation of each channel of uint8 images (n, c, h, w), in [0, 1].
 
-    A channel that never changes gets the deviation of one grey level, so that it can be normalised.
+    A constant channel gets the deviation of one grey level, so that it can be normalised.
     """
     import torch
 

@@ -1,4 +1,4 @@
-"""Class orders by name: the rules that published results used, a seed, or a list of one's own."""
+"""Make class orders from the rules of published results, from a seed, or from a list."""
 
 from __future__ import annotations
 
@@ -8,129 +8,36 @@ from collections.abc import Callable
 
 from pmi_cl.errors import UserError
 
-# The order that Continual-CLIP, MoE-Adapters4CL, ZSCL and GIFT use on CIFAR-100. No seed is known that makes it.
+# The order that Continual-CLIP, MoE-Adapters4CL, ZSCL and GIFT use on CIFAR-100. No seed is known
+# that makes it.
+# fmt: off
 _CONTINUALCLIP = (
-    *(
-        87,
-        0,
-        52,
-        58,
-        44,
-        91,
-        68,
-        97,
-        51,
-        15,
-        94,
-        92,
-        10,
-        72,
-        49,
-        78,
-        61,
-        14,
-        8,
-        86,
-        84,
-        96,
-        18,
-        24,
-        32,
-        45,
-        88,
-        11,
-        4,
-        67,
-        69,
-        66,
-        77,
-        47,
-    ),
-    *(
-        79,
-        93,
-        29,
-        50,
-        57,
-        83,
-        17,
-        81,
-        41,
-        12,
-        37,
-        59,
-        25,
-        20,
-        80,
-        73,
-        1,
-        28,
-        6,
-        46,
-        62,
-        82,
-        53,
-        9,
-        31,
-        75,
-        38,
-        63,
-        33,
-        74,
-        27,
-        22,
-        36,
-        3,
-    ),
-    *(
-        16,
-        21,
-        60,
-        19,
-        70,
-        90,
-        89,
-        43,
-        5,
-        42,
-        65,
-        76,
-        40,
-        30,
-        23,
-        85,
-        2,
-        95,
-        56,
-        48,
-        71,
-        64,
-        98,
-        13,
-        99,
-        7,
-        34,
-        55,
-        54,
-        26,
-        35,
-        39,
-    ),
+    87, 0, 52, 58, 44, 91, 68, 97, 51, 15, 94, 92, 10, 72, 49, 78, 61, 14, 8, 86, 84, 96, 18, 24, 32,
+    45, 88, 11, 4, 67, 69, 66, 77, 47, 79, 93, 29, 50, 57, 83, 17, 81, 41, 12, 37, 59, 25, 20, 80, 73,
+    1, 28, 6, 46, 62, 82, 53, 9, 31, 75, 38, 63, 33, 74, 27, 22, 36, 3, 16, 21, 60, 19, 70, 90, 89,
+    43, 5, 42, 65, 76, 40, 30, 23, 85, 2, 95, 56, 48, 71, 64, 98, 13, 99, 7, 34, 55, 54, 26, 35, 39,
 )
+# fmt: on
 
 
 def class_order(rule: str, n_classes: int) -> list[int]:
-    """The raw class ids in the order in which they are shown: task k of n classes holds ``order[k * n : (k + 1) * n]``.
+    """Return the data set's class ids in the order in which the tasks take them.
 
     Args:
-        rule: ``natural``; ``rdfcil0``, ``rdfcil1``, ``rdfcil2`` (Python's shuffle with that seed: R-DFCIL's three orders,
-            the first also PMI's; on 200 classes they are R-DFCIL's for Tiny-ImageNet); ``np1993`` (NumPy's permutation of
-            the seed 1993: PROOF, DCMI); ``continualclip`` (100 classes only); ``seed:<n>`` (NumPy's permutation of another
-            seed); or every class id once, separated by commas.
-        n_classes: how many classes there are.
+        rule: one of the following.
+
+            - ``natural``: ascending.
+            - ``rdfcil0``, ``rdfcil1``, ``rdfcil2``: Python's shuffle with that seed. These are
+              R-DFCIL's three orders. PMI uses the first. On 200 classes they are R-DFCIL's orders
+              for Tiny-ImageNet.
+            - ``np1993``: NumPy's permutation of the seed 1993 (PROOF, DCMI).
+            - ``continualclip``: the order of Continual-CLIP, for 100 classes only.
+            - ``seed:<n>``: NumPy's permutation of another seed.
+            - every class id once, separated by commas.
+        n_classes: the number of classes.
 
     Raises:
-        UserError: no such rule, or a list that is not a permutation.
+        UserError: an unknown rule, or a list that is not a permutation.
     """
     if rule in _RULES:
         return _RULES[rule](n_classes)
@@ -155,14 +62,15 @@ def _python_shuffle(seed: int) -> Callable[[int], list[int]]:
 def _numpy_permutation(seed: int, n_classes: int) -> list[int]:
     import numpy
 
-    # The legacy generator, which the published orders used: default_rng gives other numbers.
+    # The published orders use the legacy generator. default_rng gives other numbers.
     return [int(k) for k in numpy.random.RandomState(seed).permutation(n_classes)]
 
 
 def _continualclip(n_classes: int) -> list[int]:
     if n_classes != len(_CONTINUALCLIP):
+        listed = len(_CONTINUALCLIP)
         raise UserError(
-            f"class order continualclip lists {len(_CONTINUALCLIP)} classes, here are {n_classes}: use np1993 or seed:<n>"
+            f"class order continualclip lists {listed} classes, here are {n_classes}: use np1993 or seed:<n>"
         )
     return list(_CONTINUALCLIP)
 

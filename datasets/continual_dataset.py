@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from pmi_cl.datasets import augmentation
 from pmi_cl.datasets.class_orders import class_order
-from pmi_cl.datasets.input_form import InputForm, resized, varied
+from pmi_cl.datasets.input_form import InputForm, random_crops, resized
 from pmi_cl.datasets.selection import PlacedSplit, Split, first_of_each, hold_out, pick, rows_of
 from pmi_cl.datasets.task_split import TaskSplit, split_classes
 from pmi_cl.errors import UserError
@@ -275,7 +275,7 @@ class ContinualDataset(ABC):
             generator: a CPU generator (:func:`pmi_cl.seeding.seeded`): the crops are the same on every device.
         """
         if self.form and self.form.augment != "own":
-            images = varied(images, self.form, generator) if self.form.augment == "crop" else images
+            images = random_crops(images, self.form, generator) if self.form.augment == "crop" else images
             return images if images.is_floating_point() else self.normalise(images)
         floats = images if images.is_floating_point() else self.normalise(images)
         crops = augmentation.draw_crops(len(images), self.PADDING, self.FLIP, generator)

@@ -1,4 +1,4 @@
-"""The form in which a network takes its images: side, mean and deviation, and how they are resized and varied in training."""
+"""Describe the images that a network takes, and bring images into this form."""
 
 from __future__ import annotations
 
@@ -8,23 +8,24 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from torch import Generator, Tensor
 
-SCALE = (0.9, 1.0)  # part of the image that a random crop keeps; MoE-Adapters4CL's and ZSCL's
-RATIO = (3 / 4, 4 / 3)  # width over height of a random crop: torchvision's
-ATTEMPTS = 10  # draws of a crop before the image is taken whole: torchvision's
-CUBIC = -0.5  # of the bicubic kernel, as in Pillow and in torch's resize with antialias
+SCALE = (0.9, 1.0)  # part of the image that a random crop keeps (MoE-Adapters4CL, ZSCL)
+RATIO = (3 / 4, 4 / 3)  # width over height of a random crop (torchvision)
+ATTEMPTS = 10  # draws of a crop before the whole image is taken (torchvision)
+CUBIC = -0.5  # parameter of the bicubic kernel in Pillow and in torch's antialiased resize
 
 
 @dataclass(frozen=True)
 class InputForm:
-    """What a network expects.
+    """Describe the images that a network takes.
 
     Attributes:
         size: side of the square, in pixels.
-        mean, std: of each channel, in [0, 1].
-        resize: "squash" resizes each side by itself (PROOF's protocol); "crop" makes the shorter side ``size`` and keeps the
-            middle (CLIP's own).
-        augment: "none"; "crop": a random part of at least nine tenths of the image, resized; or
-            "own": as the data set varies its images.
+        mean: mean of each channel, in [0, 1].
+        std: standard deviation of each channel, in [0, 1].
+        resize: "squash" resizes each side by itself (PROOF's protocol). "crop" makes the shorter
+            side ``size`` and keeps the middle (CLIP's own).
+        augment: "none"; "crop" for a random part of at least nine tenths of the image, resized; or
+            "own" for the augmentation of the data set.
     """
 
     size: int
@@ -40,7 +41,9 @@ class InputForm:
 
 
 def resized(images: Tensor, size: int, resize: str) -> Tensor:
-    """uint8 (b, c, h, w) to uint8 (b, c, size, size), bicubic with antialias: Pillow's result, within two grey levels.
+    """Resize uint8 images (b, c, h, w) to (b, c, size, size), bicubic with antialias.
+
+    The result is Pillow's within two grey levels.
 
     Args:
         resize: "squash" or "crop", see :class:`InputForm`.
@@ -57,7 +60,7 @@ def _bicubic(images: Tensor, target: tuple[int, int]) -> Tensor:
     import torch
     from torch.nn.functional import interpolate
 
-    if _on_cpu(images):  # torch has a path for bytes, twenty times as fast
+    if _on_cpu(images):  # torch has code for bytes that is twenty times as fast
         return interpolate(images.contiguous(memory_format=torch.channels_last), target, mode="bicubic", antialias=True)
     return _levels(interpolate(images.float(), target, mode="bicubic", antialias=True))
 
@@ -67,17 +70,18 @@ def _on_cpu(images: Tensor) -> bool:
 
 
 def _levels(images: Tensor) -> Tensor:
-    """Floats to the nearest grey levels: bicubic weights overshoot at edges."""
+    """Round to grey levels. Bicubic weights overshoot at edges, hence the clamp."""
     import torch
 
     return images.round().clamp(0, 255).to(torch.uint8)
 
 
 def draw_windows(count: int, height: int, width: int, generator: Generator) -> Tensor:
-    """Random windows for ``count`` images: int64 (count, 4) on the CPU, each row top, left, height and width.
+    """Draw random windows: int64 (count, 4) on the CPU, each row top, left, height and width.
 
-    The distribution is that of torchvision's RandomResizedCrop with :data:`SCALE` and :data:`RATIO`; of an image in which
-    :data:`ATTEMPTS` windows would not fit, the largest in the middle that keeps to :data:`RATIO` is taken.
+    The distribution is that of torchvision's RandomResizedCrop with :data:`SCALE` and
+    :data:`RATIO`. If none of :data:`ATTEMPTS` windows fits into the image, the window is the
+    largest one in the middle that keeps to :data:`RATIO`.
     """
     import torch
 
@@ -96,9 +100,13 @@ def draw_windows(count: int, height: int, width: int, generator: Generator) -> T
 
 
 def cut_windows(images: Tensor, windows: Tensor, size: int) -> Tensor:
-    """Of each image the window that its row of ``windows`` names, resized: floats (b, c, h, w) to (b, c, size, size).
+    """Cut a window out of each image (b, c, h, w) and resize it: floats (b, c, size, size).
 
-    Bicubic with antialias. Each image has its own weights, so both directions are one batched product of matrices.
+    The filter is bicubic with antialias. Each image has its own weights, so that both directions
+    are one batched matrix product.
+
+    Args:
+        windows: the windows of :func:`draw_windows`.
     """
     windows = windows.to(images.device, non_blocking=True)
     down = _weights(images.shape[-2], windows[:, 0], windows[:, 2], size)
@@ -107,9 +115,10 @@ def cut_windows(images: Tensor, windows: Tensor, size: int) -> Tensor:
 
 
 def _weights(side: int, start: Tensor, length: Tensor, size: int) -> Tensor:
-    """What each of ``side`` pixels gives to each of ``size`` new ones that span ``length`` pixels from ``start``: (b, size, side).
+    """Return the resize weights (b, size, side) of ``side`` pixels for ``size`` new pixels.
 
-    The kernel is stretched where pixels become fewer, and cut off at the window's edges, as Pillow does.
+    The new pixels span ``length`` pixels from ``start``. The kernel is stretched if there are fewer
+    new pixels than old ones, and cut off at the window's edges, as in Pillow.
     """
     import torch
 
@@ -124,7 +133,7 @@ def _weights(side: int, start: Tensor, length: Tensor, size: int) -> Tensor:
 
 
 def _cubic(x: Tensor) -> Tensor:
-    """The cubic convolution kernel at ``x`` >= 0 (Keys, 1981)."""
+    """Return the cubic convolution kernel at ``x`` >= 0 (Keys, 1981)."""
     import torch
 
     near = ((CUBIC + 2) * x - (CUBIC + 3)) * x * x + 1
@@ -132,8 +141,8 @@ def _cubic(x: Tensor) -> Tensor:
     return torch.where(x < 1, near, torch.where(x < 2, far, torch.zeros_like(x)))
 
 
-def varied(images: Tensor, form: InputForm, generator: Generator) -> Tensor:
-    """Random crops of (b, c, h, w) as the form has them: uint8 stays uint8, floats stay floats."""
+def random_crops(images: Tensor, form: InputForm, generator: Generator) -> Tensor:
+    """Return random crops of images (b, c, h, w), of the form's size and of the images' type."""
     windows = draw_windows(len(images), images.shape[-2], images.shape[-1], generator)
     cut = cut_windows(images.float(), windows, form.size)
     return cut if images.is_floating_point() else _levels(cut)

@@ -1,4 +1,4 @@
-"""Decides where images live: on the run's device where they fit, else where they are, and batches are gathered from there."""
+"""Keep images on the run's device if they fit there, or else gather each batch from the file."""
 
 from __future__ import annotations
 
@@ -10,15 +10,19 @@ if TYPE_CHECKING:
     import torch
     from torch import Tensor
 
-SHARE = 0.25  # of the memory that is free on a GPU, or that the CPU has at all, for one split
-WITHOUT_TELLING = 4 << 30  # bytes, where the system does not tell its memory
+SHARE = 0.25  # the part of a GPU's free memory, or of the machine's memory, for one split
+FALLBACK_BYTES = 4 << 30  # the most for one split, where the system does not say its memory
 
 
 class GatheredImages:
-    """Images that stay in the file they are mapped from: rows are read when they are asked for. A tensor as far as indexing goes."""
+    """Read images from the file that they are mapped from when they are indexed, like a tensor."""
 
     def __init__(self, images: Tensor, rows: Tensor) -> None:
-        """``images``: (n, c, h, w) on the CPU. ``rows``: which of them, int64 (m,)."""
+        """
+        Args:
+            images: (n, c, h, w) on the CPU.
+            rows: the images that belong to the split, int64 (m,).
+        """
         self._images, self._rows = images, rows
         self.dtype, self.device = images.dtype, images.device
         self.shape = (len(rows), *images.shape[1:])
@@ -30,25 +34,29 @@ class GatheredImages:
         return self._images[self._rows[rows]]
 
 
-def placed(images: Tensor, rows: Tensor, device: torch.device) -> Tensor | GatheredImages:
-    """The images at the ascending ``rows``: on the device if they take at most :data:`SHARE` of its memory, else gathered as needed.
+def place_images(images: Tensor, rows: Tensor, device: torch.device) -> Tensor | GatheredImages:
+    """Return the images at ``rows``, on the device if they fit, or else as :class:`GatheredImages`.
+
+    They fit if they take at most :data:`SHARE` of the memory. If the device is the CPU and ``rows``
+    has all images, they are returned as they are.
 
     Args:
-        images: uint8 (n, c, h, w) on the CPU. Where ``rows`` is all of them and the device is the CPU, they are returned as they are.
+        images: uint8 (n, c, h, w) on the CPU.
+        rows: ascending, int64 (m,).
     """
     whole = len(rows) == len(images)
     if whole and device.type == "cpu":
         return images
-    if len(rows) * images[0].numel() > budget(device):
+    if len(rows) * images[0].numel() > split_budget(device):
         return GatheredImages(images, rows)
     return (images if whole else images[rows]).to(device)
 
 
-def budget(device: torch.device) -> int:
-    """The most bytes that one split may take."""
+def split_budget(device: torch.device) -> int:
+    """Return the most bytes that one split may take on the device."""
     import torch
 
     if device.type == "cuda":
         return int(SHARE * torch.cuda.mem_get_info(device)[0])
-    there = memory_of_the_machine()
-    return WITHOUT_TELLING if there is None else int(SHARE * there)
+    memory = memory_of_the_machine()
+    return FALLBACK_BYTES if memory is None else int(SHARE * memory)

@@ -1,4 +1,4 @@
-"""Which images a run uses: those of its classes, less a held-out part, and at most so many of each class."""
+"""Select the images of a run: by class, without a held-out part, at most so many of each class."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from pmi_cl.datasets.placement import GatheredImages, placed
+from pmi_cl.datasets.placement import GatheredImages, place_images
 from pmi_cl.errors import UserError
 from pmi_cl.seeding import seeded
 
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, eq=False)
 class Split:
-    """Images with their labels, as a data set loads them.
+    """Hold images with their labels, as a data set loads them.
 
     Attributes:
         images: uint8 (n, c, h, w), on the CPU.
@@ -31,11 +31,11 @@ class Split:
 
 @dataclass(frozen=True, eq=False)
 class PlacedSplit:
-    """The images of a run, where :func:`pmi_cl.datasets.placement.placed` has put them.
+    """Hold the images of a run, see :func:`pmi_cl.datasets.placement.place_images`.
 
     Attributes:
-        images: uint8 (n, c, h, w), on the run's device or, where they are too many, on the CPU.
-        labels: int64 (n,), on the run's device; label k is the k-th class of the class order.
+        images: uint8 (n, c, h, w), on the run's device, or on the CPU if they do not fit.
+        labels: int64 (n,), on the run's device. Label k is the k-th class of the class order.
     """
 
     images: Tensor | GatheredImages
@@ -52,30 +52,31 @@ class PlacedSplit:
         return int(self.images.shape[1])
 
     def pixels(self, rows: Tensor) -> Tensor:
-        """The images at ``rows`` (int64, on any device): uint8 (b, c, h, w) on the run's device."""
+        """Return the images at ``rows`` (int64, any device) as uint8 (b, c, h, w) on the device."""
         return self.images[rows.to(self.images.device)].to(self.labels.device, non_blocking=True)
 
 
 def pick(split: Split, rows: Tensor, order: Sequence[int], device: torch.device) -> PlacedSplit:
-    """The images at ``rows``, on the device if they fit, each class id replaced by its place in ``order``."""
+    """Return the images at ``rows``, and replace each class id by its place in ``order``."""
     import torch
 
     place = torch.zeros(max(order) + 1, dtype=torch.int64)
     place[torch.tensor(order)] = torch.arange(len(order))
-    return PlacedSplit(placed(split.images, rows, device), place[split.labels[rows]].to(device))
+    return PlacedSplit(place_images(split.images, rows, device), place[split.labels[rows]].to(device))
 
 
 def rows_of(labels: Tensor, classes: Iterable[int]) -> Tensor:
-    """The rows whose label is one of ``classes``, ascending."""
+    """Return the ascending rows whose label is one of ``classes``."""
     import torch
 
     return torch.isin(labels, torch.tensor(list(classes))).nonzero().squeeze(1)
 
 
 def hold_out(labels: Tensor, classes: Iterable[int], fraction: float, seed: int) -> tuple[Tensor, Tensor]:
-    """Splits the rows of ``classes`` into (kept, held out): of each class the fraction, rounded up, is drawn at random.
+    """Split the rows of ``classes`` into (kept, held out).
 
-    The draw depends on the seed and the class alone, not on the order or the number of classes.
+    The fraction of each class, rounded up, is drawn at random. The draw depends on the seed and the
+    class alone, not on the order or the number of classes.
 
     Raises:
         UserError: a class would keep no image.
@@ -85,13 +86,10 @@ def hold_out(labels: Tensor, classes: Iterable[int], fraction: float, seed: int)
     kept, held = [], []
     for label in classes:
         rows = (labels == label).nonzero().squeeze(1)
-        count = math.ceil(round(fraction * len(rows), 9))  # rounded first: 0.07 * 100 is a little more than 7
+        count = math.ceil(round(fraction * len(rows), 9))  # round() because 0.07 * 100 > 7
         if count and count == len(rows):
-            amount, advice = (
-                ("the only training image", "say --validation 0")
-                if count == 1
-                else (f"all {count} training images", "give less")
-            )
+            amount = "the only training image" if count == 1 else f"all {count} training images"
+            advice = "say --validation 0" if count == 1 else "give less"
             raise UserError(f"--validation {fraction:g} would hold out {amount} of a class: {advice}")
         shuffled = rows[torch.randperm(len(rows), generator=seeded(seed, "validation", label))]
         held.append(shuffled[:count])
@@ -100,7 +98,7 @@ def hold_out(labels: Tensor, classes: Iterable[int], fraction: float, seed: int)
 
 
 def first_of_each(labels: Tensor, rows: Tensor, count: int) -> Tensor:
-    """The first ``count`` of the ascending ``rows`` of each class, ascending."""
+    """Return the first ``count`` of the ascending ``rows`` of each class, ascending."""
     import torch
 
     kept = [rows[labels[rows] == label][:count] for label in labels[rows].unique().tolist()]
@@ -108,9 +106,10 @@ def first_of_each(labels: Tensor, rows: Tensor, count: int) -> Tensor:
 
 
 def evenly_spread(count: int, fraction: float) -> list[int]:
-    """The places of the test images among ``count`` images of a class: evenly spread, at least one, never all.
+    """Return the places of the test images among ``count`` images of a class.
 
-    No seed is involved, so every run tests on the same images. One fifth of ten: places 4 and 9.
+    They are evenly spread, at least one and never all. One fifth of ten images are places 4 and 9.
+    No seed is involved, so every run tests on the same images.
     """
     chosen = min(max(round(fraction * count), 1), count - 1)
     return [(k + 1) * count // chosen - 1 for k in range(chosen)]

@@ -9,7 +9,7 @@ from typing import Any
 
 from pmi_cl.datasets.continual_dataset import ContinualDataset, DataArguments, DatasetOptions, ProgressCallback, RawData
 from pmi_cl.datasets.files.cifar100_files import ARCHIVE, URL, check_files, ensure_files, files_present, read_file
-from pmi_cl.datasets.files.downloads import in_mebibytes
+from pmi_cl.datasets.files.downloads import report_in_mib
 from pmi_cl.datasets.selection import Split
 from pmi_cl.options import option, select
 
@@ -28,8 +28,9 @@ class CifarOptions(DatasetOptions):
 class SeqCifar100(ContinualDataset):
     """CIFAR-100: 100 classes of 500 training and 100 test images of 32x32, 10 tasks by default; fetched on first use.
 
-    Reads ``<base_path>/cifar-100-python/{train,test,meta}``, the files that torchvision downloads. Class ids are the fine
-    labels. A. Krizhevsky, Learning Multiple Layers of Features from Tiny Images, 2009.
+    Reads ``<base_path>/cifar-100-python/{train,test,meta}``, the files that torchvision downloads.
+    Class ids are the fine labels. A. Krizhevsky, Learning Multiple Layers of Features from Tiny
+    Images, 2009.
     """
 
     NAME = "seq-cifar100"
@@ -76,7 +77,7 @@ class SeqCifar100(ContinualDataset):
         """Reads the three files, whose checksums must be right; fetches them if they are missing and ``offline`` is off."""
         arguments = select(DataArguments, vars(args))
         base_path = Path(arguments.base_path)
-        ensure_files(base_path, arguments.offline, in_mebibytes(progress, "CIFAR-100"))
+        ensure_files(base_path, arguments.offline, report_in_mib(progress, "CIFAR-100"))
         names = [name.decode() for name in read_file(base_path, "meta")[b"fine_label_names"]]
         return RawData(_split(read_file(base_path, "train")), _split(read_file(base_path, "test")), names)
 

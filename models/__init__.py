@@ -1,1 +1,4 @@
-"""Methods, each in a file of its own whose class has a ``NAME``, and what they share: base classes, mixins, losses, schedules."""
+"""Define the continual-learning methods, one in a file, and what they share.
+
+Read ``continual_model.py`` first: it is the base class of every method.
+"""

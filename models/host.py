@@ -1,4 +1,4 @@
-"""What a method may ask of the program that runs it; :class:`NullHost` answers where there is none."""
+"""Define what a method may ask of the program that runs it."""
 
 from __future__ import annotations
 
@@ -10,13 +10,16 @@ from torch import Tensor
 
 
 class Host(Protocol):
-    """Progress, events, pictures, phases, and places where a run may stop."""
+    """Take progress, events and pictures, measure phases, and stop a run at safe points."""
 
     def progress(self, phase: str, done: int, total: int, **values: float | Tensor) -> None:
-        """``done`` of ``total`` units of ``phase`` are behind us; 0-dim tensors are read only when a line is printed."""
+        """Report that ``done`` of ``total`` units of ``phase`` are done.
+
+        Tensors (0-dimensional) are read only when a line is printed.
+        """
 
     def scalars(self, values: Mapping[str, float | Tensor], step: int) -> None:
-        """Numbers by tag, for TensorBoard."""
+        """Write numbers, by tag, to TensorBoard."""
 
     def images(self, tag: str, images: Tensor, labels: Tensor) -> None:
         """Show images (n, 3, h, w) in [0, 1] by class."""
@@ -25,30 +28,33 @@ class Host(Protocol):
         """Show the losses of each layer against the step."""
 
     def phase(self, name: str) -> AbstractContextManager[None]:
-        """Charge the seconds and the memory of the body to ``name``."""
+        """Count the seconds and the memory of the body for the phase ``name``."""
 
     def safe_point(self) -> None:
-        """The method's state is whole here: the program may save it, or save it and stop."""
+        """Let the program save the method's state, and stop, if it wants to.
+
+        The method calls this where its state is complete.
+        """
 
 
 class NullHost:
-    """Nobody is watching."""
+    """Ignore everything: the host of a method that runs without a program."""
 
     def progress(self, phase: str, done: int, total: int, **values: float | Tensor) -> None:
-        """Ignored."""
+        """Do nothing."""
 
     def scalars(self, values: Mapping[str, float | Tensor], step: int) -> None:
-        """Ignored."""
+        """Do nothing."""
 
     def images(self, tag: str, images: Tensor, labels: Tensor) -> None:
-        """Ignored."""
+        """Do nothing."""
 
     def curves(self, tag: str, losses: Mapping[str, Sequence[float]]) -> None:
-        """Ignored."""
+        """Do nothing."""
 
     def phase(self, name: str) -> AbstractContextManager[None]:
-        """Nothing is charged."""
+        """Measure nothing."""
         return nullcontext()
 
     def safe_point(self) -> None:
-        """Never stops."""
+        """Do nothing."""

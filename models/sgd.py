@@ -1,4 +1,4 @@
-"""The path under which 0.1 taught ``Sgd``; it stays valid."""
+"""Keep the import path of ``Sgd`` that the docs of version 0.1 teach."""
 
 from pmi_cl.models.resnet.sgd import Sgd
 

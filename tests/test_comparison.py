@@ -246,7 +246,7 @@ def test_the_plot_shows_the_mean_over_tasks_seen_and_its_deviation(tmp_path: Pat
 
 def test_the_legend_tells_every_two_rows_apart(tmp_path: Path) -> None:
     """Settings that all rows of a method share are left out, and nothing is cut."""
-    from pmi_cl.utils.reports.comparison_plot import LONGEST, accuracy_over_tasks
+    from pmi_cl.utils.reports.comparison_plot import LABEL_WIDTH, accuracy_over_tasks
 
     long = {f"option_with_a_long_name_{number}": 1 for number in range(5)}
     for place, last_option in enumerate((1, 2)):
@@ -261,7 +261,7 @@ def test_the_legend_tells_every_two_rows_apart(tmp_path: Path) -> None:
     path.write_text(path.read_text().replace("preset digits", "flag"))
     texts = accuracy_over_tasks({"all": rows_below(tmp_path)}).axes[0].get_legend().get_texts()  # type: ignore[union-attr]
     shown = [text.get_text() for text in texts]
-    assert len(set(shown)) == 4 and all(len(line) <= LONGEST for text in shown for line in text.split("\n"))
+    assert len(set(shown)) == 4 and all(len(line) <= LABEL_WIDTH for text in shown for line in text.split("\n"))
     assert not any("…" in text for text in shown) and sum("z_last=" in text for text in shown) == 2
 
 

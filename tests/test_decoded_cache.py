@@ -218,7 +218,7 @@ def test_images_that_do_not_fit_are_gathered_and_are_the_same(
 ) -> None:
     write_cub(tmp_path)
     here = birds(tmp_path, **selection)
-    monkeypatch.setattr(placement, "budget", lambda device: 0)
+    monkeypatch.setattr(placement, "split_budget", lambda device: 0)
     there = birds(tmp_path, **selection)
     assert isinstance(here.train.images, Tensor) and isinstance(there.train.images, placement.GatheredImages)
     assert there.train.images.shape == tuple(here.train.images.shape) and len(there.train.images) == len(
@@ -253,7 +253,7 @@ def test_batches_come_out_on_the_device_wherever_the_images_are(
     write_cub(tmp_path)
     args = SimpleNamespace(base_path=str(tmp_path), image_size=16)
     here, near = birds(tmp_path), SeqCub200(args, "cuda")
-    monkeypatch.setattr(placement, "budget", lambda device: 0)
+    monkeypatch.setattr(placement, "split_budget", lambda device: 0)
     far = SeqCub200(args, "cuda")
     assert near.train.images.device.type == "cuda" and far.train.images.device.type == "cpu"
     for ours, one, other in zip(

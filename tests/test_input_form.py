@@ -14,7 +14,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from pmi_cl.datasets.input_form import RATIO, SCALE, InputForm, cut_windows, draw_windows, resized, varied
+from pmi_cl.datasets.input_form import RATIO, SCALE, InputForm, cut_windows, draw_windows, random_crops, resized
 from pmi_cl.datasets.seq_digits import SeqDigits
 from pmi_cl.seeding import seeded
 
@@ -161,7 +161,7 @@ def test_crops_of_synthetic_images_are_not_rounded() -> None:
     form = InputForm(24, MEAN, STD, augment="crop")
     synthetic = torch.randn(4, 3, 24, 24)
     assert torch.equal(
-        varied(synthetic, form, seeded(0)), cut_windows(synthetic, draw_windows(4, 24, 24, seeded(0)), 24)
+        random_crops(synthetic, form, seeded(0)), cut_windows(synthetic, draw_windows(4, 24, 24, seeded(0)), 24)
     )
 
 

@@ -127,7 +127,7 @@ def test_layers_are_inverted_from_the_top_at_a_tenth(
     assert seen == ([2, 2, 4, 4, 8, 8, 14] if released else [None] * 7)
     assert pmi.last_at_lowest and pmi.prior == "measured" and not pmi.boost
     axis = "token" if released else "channel"
-    network = made["pieces"]
+    network = made["network"]
     assert isinstance(network, TokenNetwork) and network.direction == "synthetic_to_real"
     assert [moments.axis for moments in network.input_moments] == ["channel", axis, axis, axis]  # the first gets a map
 
@@ -151,7 +151,7 @@ def test_the_whole_tower_is_inverted_by_features_statistics_and_smoothness(
     )
     assert config.transforms == Transforms(0, False, 0.0) and config.pruning is None and config.spectrum == 0
     assert made["labels"].bincount().tolist() == [5, 5]  # samples of each old class
-    assert not made["pieces"].unit_features
+    assert not made["network"].unit_features
 
 
 @pytest.mark.parametrize("preset", ["paper", "code"])
@@ -185,7 +185,7 @@ def test_a_task_without_images_is_inverted_from_unit_features(
     config = made["config"]
     assert config.terms == (FeatureMatch(1.0), StatisticsMatch(0.02)) and config.pmi.alpha == alpha
     assert config.full_rate(0) == 0.1 and (config.steps, config.batch, config.start) == (600, 20, "pmi")
-    assert made["pieces"].unit_features and made["labels"].bincount().tolist()[2:] == [samples, samples]
+    assert made["network"].unit_features and made["labels"].bincount().tolist()[2:] == [samples, samples]
     torch.testing.assert_close(made["targets"].norm(dim=1), torch.ones(2 * samples))
     assert heard.model.n_epochs() == epochs
 

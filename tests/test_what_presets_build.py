@@ -154,8 +154,9 @@ def test_layers_are_inverted_from_the_top_at_four_fifths(
     assert (config.start, config.batch, pmi.lr, pmi.beta) == ("pmi", 4000, 0.8, 1.0)
     assert (pmi.steps, pmi.alpha, pmi.prior, pmi.boost) == (steps, alpha, prior, boost)
     assert not pmi.last_at_lowest and {pmi.steps_of(layer) for layer in range(16)} == {steps}
-    assert len(made["input_moments"]) == len(made["pieces"])
-    assert all(moments.count > 0 for moments in made["input_moments"])
+    network = made["network"]
+    assert len(network.input_moments) == len(network.pieces)
+    assert all(moments.count > 0 for moments in network.input_moments)
 
 
 @pytest.mark.parametrize(

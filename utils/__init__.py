@@ -1,1 +1,1 @@
-"""What surrounds the methods: arguments, presets, the runner, metrics, run records and reports."""
+"""Run, record and report what the methods do: everything behind the command line."""

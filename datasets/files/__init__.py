@@ -1,1 +1,4 @@
-"""Get the files of published data sets and read them: fetching, unpacking, decoding, caches."""
+"""Get the files of data sets and read them: download, unpack, decode, cache.
+
+Read ``listed_images.py`` first: it is the base of the data sets whose images are files.
+"""

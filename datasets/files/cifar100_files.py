@@ -1,4 +1,4 @@
-"""Reads the official CIFAR-100 files without torchvision, and fetches them on first use."""
+"""Read the official CIFAR-100 files without torchvision, and download them on first use."""
 
 from __future__ import annotations
 
@@ -22,7 +22,11 @@ FILES = {  # name -> (bytes, digest), as torchvision checks them
 
 
 def check_files(base_path: Path, offline: bool) -> None:
-    """Raises UserError if a file has the wrong size, or is missing and may not be fetched. Reads no content."""
+    """Check that the files are there or may be downloaded, without reading them.
+
+    Raises:
+        UserError: a file has the wrong size, or is missing while ``offline``.
+    """
     archive = base_path / ARCHIVE
     by_hand = f"download {URL} and put it at {archive}, or run without --offline"
     for name, (size, _) in FILES.items():
@@ -35,12 +39,16 @@ def check_files(base_path: Path, offline: bool) -> None:
 
 
 def files_present(base_path: Path) -> bool:
-    """Whether nothing has to be fetched or unpacked."""
+    """Return whether all files are unpacked."""
     return not _missing(base_path)
 
 
 def ensure_files(base_path: Path, offline: bool, progress: ByteProgress | None = None) -> None:
-    """Makes the files present: unpacks the archive if it lies in ``base_path``, else downloads it first. Raises UserError."""
+    """Unpack the archive in ``base_path`` unless the files are there. Download it if it is missing.
+
+    Raises:
+        UserError: the download or the archive fails, or the files may not be downloaded.
+    """
     check_files(base_path, offline)
     if _missing(base_path):
         archive = base_path / ARCHIVE
@@ -49,10 +57,10 @@ def ensure_files(base_path: Path, offline: bool, progress: ByteProgress | None =
 
 
 def read_file(base_path: Path, name: str) -> dict[bytes, Any]:
-    """The content of "train", "test" or "meta" once its checksum is right; keys are bytes, as the files have them.
+    """Return the content of "train", "test" or "meta". The keys are bytes, as in the files.
 
     Raises:
-        UserError: the file is damaged.
+        UserError: the checksum is wrong, or the file holds more than plain data.
     """
     path = base_path / FOLDER / name
     check_digest(path, FILES[name][1], f"delete it, and the next run unpacks or downloads it again ({URL})")
@@ -65,13 +73,13 @@ def _missing(base_path: Path) -> list[str]:
 
 
 class _ArraysOnly(pickle.Unpickler):
-    """Unpickles containers, numbers, bytes and NumPy arrays; anything else, which might run code, is refused."""
+    """Unpickle containers, numbers, bytes and NumPy arrays. Refuse all else: it might run code."""
 
     def __init__(self, file: IO[bytes]) -> None:
         import numpy
 
         super().__init__(file, encoding="bytes")
-        reconstruct = numpy.empty(0).__reduce__()[0]  # under whatever name this NumPy has it
+        reconstruct = numpy.empty(0).__reduce__()[0]  # its name differs between versions of NumPy
         self._allowed = {
             ("numpy.core.multiarray", "_reconstruct"): reconstruct,
             ("numpy", "ndarray"): numpy.ndarray,

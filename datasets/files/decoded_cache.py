@@ -1,4 +1,4 @@
-"""Keeps decoded images in a file that is mapped into memory, so that no epoch and no later run decodes them again."""
+"""Keep decoded images in a memory-mapped file, so that each image is decoded only once."""
 
 from __future__ import annotations
 
@@ -12,26 +12,32 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any
 
-from pmi_cl.datasets.files.decoding import bicubic_square, in_order
+from pmi_cl.datasets.files.decoding import bicubic_square, map_in_order
 from pmi_cl.datasets.files.fetching import disk_errors, part_file
 from pmi_cl.errors import UserError
 
 if TYPE_CHECKING:
     from torch import Tensor
 
-VERSION = "1"  # of what a file holds; another one makes old files invalid
-_LOOKED_AT = 3  # images that are decoded anew when a file is opened, to see that it holds them
+VERSION = "1"  # of the file format; a new version makes old files invalid
+_CHECKED = 3  # images that are decoded again when a file is opened, to check its content
 
 
 @dataclass(frozen=True)
 class DecodedImages:
-    """Images of one split, decoded and resized once.
+    """Decode and resize the images of one split once.
+
+    The cache is ``<folder>/<name>-<size>-<resize>-<key>.npy``. The key is a hash of the names,
+    lengths and modification times of the files. So a changed file makes a new cache, and the old
+    cache is removed.
 
     Attributes:
-        paths, root: the files; they are named relative to ``root``.
-        size, resize: what each becomes, see :func:`pmi_cl.datasets.files.decoding.bicubic_square`.
-        folder, name: the cache is ``<folder>/<name>-<size>-<resize>-<key>.npy``. The key is a hash of the files' names, lengths
-            and times of change, so that a changed file makes a new cache; the old one is removed.
+        paths: the image files.
+        root: the folder that the names in the key are relative to.
+        size: side of the square images, in pixels.
+        resize: "squash" or "crop", see :func:`pmi_cl.datasets.files.decoding.bicubic_square`.
+        folder: the folder of the cache.
+        name: the start of the cache's file name.
     """
 
     paths: Sequence[Path]
@@ -43,11 +49,11 @@ class DecodedImages:
 
     @property
     def path(self) -> Path:
-        """Where the cache is, or will be."""
+        """The path of the cache."""
         hasher = hashlib.sha256(VERSION.encode())
         for path in self.paths:
-            facts = path.stat()
-            hasher.update(f"{path.relative_to(self.root).as_posix()}\0{facts.st_size}\0{facts.st_mtime_ns}\n".encode())
+            name, stat = path.relative_to(self.root).as_posix(), path.stat()
+            hasher.update(f"{name}\0{stat.st_size}\0{stat.st_mtime_ns}\n".encode())
         return self.folder / f"{self._prefix}{hasher.hexdigest()[:16]}.npy"
 
     @property
@@ -55,35 +61,37 @@ class DecodedImages:
         return f"{self.name}-{self.size}-{self.resize}-"
 
     def open(self, report: Callable[[int], None]) -> Tensor:
-        """uint8 (n, 3, size, size), mapped: pages are read as they are needed. Writes the file first where there is none.
+        """Return the images as uint8 (n, 3, size, size), mapped from the file. Write it if needed.
+
+        Pages are read from the disk when they are needed.
 
         Args:
-            report: told how many images are decoded, after each.
+            report: called after each decoded image with the number of images so far.
 
         Raises:
-            UserError: an image that cannot be decoded; no room on the disk. Nothing is left then.
+            UserError: an image cannot be decoded, or the disk is full. No file is left then.
         """
         path = self.path
-        found = self._mapped(path)
-        if found is None:
+        images = self._map_file(path)
+        if images is None:
             with part_file(path, "decodes") as part:
-                if (found := self._mapped(path)) is None:  # no other process was quicker
+                if (images := self._map_file(path)) is None:  # no other process has written it meanwhile
                     self._write(path, part, report)
-                    found = self._mapped(path)
-        if found is None:
-            raise UserError(f"{path} cannot be read although it was just written: is the disk of --base_path sound?")
-        return found
+                    images = self._map_file(path)
+        if images is None:
+            raise UserError(f"{path} cannot be read although it was just written: check the disk of --base_path")
+        return images
 
-    def _mapped(self, path: Path) -> Tensor | None:
-        """The file's content; None where there is none, or it does not hold these images."""
+    def _map_file(self, path: Path) -> Tensor | None:
+        """Return the content of the file, or None if it is missing or holds other images."""
         import numpy
         import torch
 
         try:
-            pixels = numpy.load(path, mmap_mode="c", allow_pickle=False)  # "c": torch wants memory that it may write to
+            pixels = numpy.load(path, mmap_mode="c", allow_pickle=False)  # "c": torch needs writable memory
         except (OSError, ValueError, EOFError):
             return None
-        if pixels.dtype != numpy.uint8 or pixels.shape != self._shape or not self._holds(pixels):
+        if pixels.dtype != numpy.uint8 or pixels.shape != self._shape or not self._holds_images(pixels):
             return None
         return torch.from_numpy(pixels)
 
@@ -91,23 +99,23 @@ class DecodedImages:
     def _shape(self) -> tuple[int, int, int, int]:
         return (len(self.paths), 3, self.size, self.size)
 
-    def _holds(self, pixels: Any) -> bool:
-        """Whether a few of the images, decoded anew, are those of the file."""
-        places = sorted({k * (len(self.paths) - 1) // max(_LOOKED_AT - 1, 1) for k in range(_LOOKED_AT)})
-        again = in_order([self.paths[k] for k in places], self._decode)
-        return all((pixels[k] == image).all() for k, image in zip(places, again, strict=True))
+    def _holds_images(self, pixels: Any) -> bool:
+        """Decode a few images again and return whether they are those of the file."""
+        rows = sorted({k * (len(self.paths) - 1) // max(_CHECKED - 1, 1) for k in range(_CHECKED)})
+        decoded = map_in_order([self.paths[row] for row in rows], self._decode)
+        return all((pixels[row] == image).all() for row, image in zip(rows, decoded, strict=True))
 
     def _decode(self, path: Path) -> Any:
         return bicubic_square(path, self.size, self.resize)
 
     def _write(self, path: Path, part: IO[bytes], report: Callable[[int], None]) -> None:
-        """All images to ``part``, which then takes the name; so a reader finds the whole or nothing."""
+        """Write all images to ``part``, then rename it: a reader never finds half a file."""
         try:
             os.ftruncate(part.fileno(), 0)
             self._refuse_small_disk()
             with disk_errors(path):
                 _write_header(part, self._shape)
-            for done, image in enumerate(in_order(self.paths, self._decode), start=1):
+            for done, image in enumerate(map_in_order(self.paths, self._decode), start=1):
                 with disk_errors(path):
                     part.write(image.tobytes())
                 report(done)
@@ -115,24 +123,24 @@ class DecodedImages:
                 part.flush()
                 os.fsync(part.fileno())
                 Path(part.name).replace(path)
-        except BaseException:  # an interruption, too: it goes on
+        except BaseException:  # also an interruption
             with contextlib.suppress(OSError):
-                os.ftruncate(part.fileno(), 0)  # an empty part is removed by whoever made it
+                os.ftruncate(part.fileno(), 0)  # part_file() removes an empty file
             raise
         self._remove_old(path)
 
     def _refuse_small_disk(self) -> None:
-        """Before the first image is decoded, which may be an hour before the last."""
+        """Raise UserError before the first image is decoded: the last may come an hour later."""
         needed, free = math.prod(self._shape) / 2**20, shutil.disk_usage(self.folder).free / 2**20
         if free < needed:
-            raise UserError(
-                f"{self.folder} has {free:.0f} MiB of the {needed:.0f} for decoded images: make room, or give another --base_path"
-            )
+            fault = f"{self.folder} has {free:.0f} MiB of the {needed:.0f} for decoded images"
+            raise UserError(f"{fault}: make room, or give another --base_path")
 
     def _remove_old(self, path: Path) -> None:
+        """Remove caches of these images with another key."""
         for other in self.folder.glob(f"{self._prefix}*.npy"):
             if other != path:
-                with contextlib.suppress(OSError):  # in use on a system that does not allow it
+                with contextlib.suppress(OSError):  # some systems cannot remove a file in use
                     other.unlink()
 
 

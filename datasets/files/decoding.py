@@ -1,4 +1,4 @@
-"""Decodes image files in threads and in order, and names the one that cannot be decoded."""
+"""Decode image files in threads, in order, and name a file that cannot be decoded."""
 
 from __future__ import annotations
 
@@ -14,21 +14,23 @@ if TYPE_CHECKING:
     from PIL.Image import Image
 
 T = TypeVar("T")
-_AT_ONCE = 256  # what is decoded ahead of the reader
+_AHEAD = 256  # files that are decoded ahead of the reader
 
 
-def in_order(paths: Sequence[Path], work: Callable[[Path], T]) -> Iterator[T]:
-    """What ``work`` gives for each path, computed in threads: image decoders let others run meanwhile.
+def map_in_order(paths: Sequence[Path], work: Callable[[Path], T]) -> Iterator[T]:
+    """Yield ``work(path)`` for each path in order, computed in threads.
+
+    Threads help because image decoders release Python's lock.
 
     Raises:
-        UserError: ``work`` failed, which names the file.
+        UserError: ``work`` failed. The message names the file.
     """
     from PIL import UnidentifiedImageError
 
-    def guarded(path: Path) -> T:
+    def try_work(path: Path) -> T:
         try:
             return work(path)
-        except Exception as error:  # a damaged file can raise almost anything in a decoder
+        except Exception as error:  # a decoder may raise almost any error for a damaged file
             unknown = isinstance(error, UnidentifiedImageError)
             reason = "of no known format" if unknown else " ".join(str(error).split()) or type(error).__name__
             raise UserError(
@@ -36,12 +38,12 @@ def in_order(paths: Sequence[Path], work: Callable[[Path], T]) -> Iterator[T]:
             ) from error
 
     with ThreadPoolExecutor(max_workers=min(16, os.cpu_count() or 1)) as pool:
-        for start in range(0, len(paths), _AT_ONCE):
-            yield from pool.map(guarded, paths[start : start + _AT_ONCE])
+        for start in range(0, len(paths), _AHEAD):
+            yield from pool.map(try_work, paths[start : start + _AHEAD])
 
 
-def verify(path: Path) -> None:
-    """Looks at an image file without decoding it whole; raises whatever Pillow does for one that is damaged."""
+def verify_image(path: Path) -> None:
+    """Check an image file without decoding it fully. Raise Pillow's error for a damaged file."""
     from PIL import Image
 
     with Image.open(path) as image:
@@ -49,17 +51,22 @@ def verify(path: Path) -> None:
 
 
 def upright_square(path: Path, size: int) -> Any:
-    """The central square of an image file as a uint8 array (3, size, size), bilinear, turned upright as its EXIF data tells."""
+    """Return the central square of an image file as a uint8 array (3, size, size).
+
+    The image is rotated as its EXIF data says, and resized with the bilinear filter.
+    """
     from PIL import Image, ImageOps
 
     with Image.open(path) as image:
-        image.draft(None, (2 * size, 2 * size))  # a JPEG is decoded at the smallest scale that is still twice as large
+        image.draft(None, (2 * size, 2 * size))  # a JPEG: at the smallest scale that is twice as large
         upright = _rgb(ImageOps.exif_transpose(image))
     return _array(ImageOps.fit(upright, (size, size), Image.Resampling.BILINEAR))
 
 
 def bicubic_square(path: Path, size: int, resize: str) -> Any:
-    """An image file as a uint8 array (3, size, size), bicubic, as the published protocols do it: EXIF data plays no part.
+    """Return an image file as a uint8 array (3, size, size), resized with the bicubic filter.
+
+    The published protocols do it this way. They ignore EXIF data.
 
     Args:
         resize: "squash" or "crop", as in :class:`pmi_cl.datasets.input_form.InputForm`.
@@ -78,10 +85,10 @@ def _rgb(image: Image) -> Image:
     import numpy
     from PIL import Image
 
-    if image.mode.startswith("I"):  # 16 bits of grey, which convert() would cut off at 255
+    if image.mode.startswith("I"):  # 16-bit grey, which convert() would clip at 255
         image = Image.fromarray((numpy.asarray(image).astype(numpy.int64) >> 8).clip(0, 255).astype(numpy.uint8))
     if image.mode == "P" and "transparency" in image.info:
-        image = image.convert("RGBA")  # the way that Pillow asks for, with the same colours
+        image = image.convert("RGBA")  # Pillow asks for this; the colours are the same
     return image.convert("RGB")
 
 

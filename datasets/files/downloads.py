@@ -1,4 +1,4 @@
-"""Files that a data set needs and a run may fetch: said when they are missing, fetched and unpacked when they are used."""
+"""Describe the files that a data set needs, and download and unpack them when they are missing."""
 
 from __future__ import annotations
 
@@ -16,12 +16,14 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Download:
-    """A file with a known checksum, put below ``base_path``.
+    """Describe a file with a known checksum.
 
     Attributes:
-        url, digest: where it is, and "md5:<hex>" or "sha256:<hex>".
+        url: its address.
+        digest: its checksum, "md5:<hex>" or "sha256:<hex>".
         file: its name in ``base_path``.
-        folder: for an archive, the folder that is unpacked from it into ``base_path``; None: the file itself is used.
+        folder: the folder that is unpacked from an archive into ``base_path``. None if the file
+            itself is used.
     """
 
     url: str
@@ -30,37 +32,41 @@ class Download:
     folder: str | None = None
 
     def present(self, base_path: Path) -> bool:
-        """Whether there is nothing to do."""
+        """Return whether the file, or the unpacked folder, is there."""
         return (base_path / self.folder).is_dir() if self.folder else (base_path / self.file).is_file()
 
     def check(self, base_path: Path, offline: bool) -> None:
-        """Raises UserError if it is not there and may not be fetched."""
+        """Raise UserError if the file is missing and may not be downloaded."""
         if offline and not self.present(base_path) and not (base_path / self.file).is_file():
             target = base_path / (self.folder or self.file)
-            raise UserError(
-                f"{target} is missing: download {self.url} and put it at {base_path / self.file}, or run without --offline"
-            )
+            by_hand = f"download {self.url} and put it at {base_path / self.file}"
+            raise UserError(f"{target} is missing: {by_hand}, or run without --offline")
 
     def ensure(self, base_path: Path, progress: ProgressCallback | None = None) -> None:
-        """Fetches the file, unless it lies there, and unpacks it. Raises UserError where that fails; nothing half is left."""
+        """Download the file if it is missing, and unpack it.
+
+        Raises:
+            UserError: one of these failed. No partial file is left.
+        """
         if self.present(base_path):
             return
-        fetch(self.url, base_path / self.file, self.digest, progress=in_mebibytes(progress, self.file))
+        fetch(self.url, base_path / self.file, self.digest, progress=report_in_mib(progress, self.file))
         if self.folder:
-            told = progress or (lambda phase, done, total: None)
-            unpack_folder(
-                base_path / self.file,
-                base_path,
-                self.folder,
-                lambda done, total: told(f"unpacking {self.file}", done, total),
-            )
+            self._unpack(base_path, self.folder, progress)
+
+    def _unpack(self, base_path: Path, folder: str, progress: ProgressCallback | None) -> None:
+        def report(done: int, total: int) -> None:
+            if progress:
+                progress(f"unpacking {self.file}", done, total)
+
+        unpack_folder(base_path / self.file, base_path, folder, report)
 
 
-def in_mebibytes(progress: ProgressCallback | None, name: str) -> ByteProgress:
-    """Tells ``progress`` how many MiB of a download, called ``name``, are there."""
+def report_in_mib(progress: ProgressCallback | None, name: str) -> ByteProgress:
+    """Return a callback that reports the bytes of a download to ``progress`` in MiB."""
 
-    def told(done: int, total: int) -> None:
+    def report(done: int, total: int) -> None:
         if progress:
             progress(f"downloading {name} (MiB)", -(-done // 2**20), -(-total // 2**20))
 
-    return told
+    return report

@@ -1,4 +1,4 @@
-"""Downloads that resume, are checked while they arrive, and appear whole or not at all."""
+"""Download files: resume, check the digest, and never leave half a file under its final name."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ from pathlib import Path
 from typing import IO, Any
 
 from pmi_cl.errors import UserError
-from pmi_cl.machine.digests import BLOCK, digest_of, feed
-from pmi_cl.machine.web import answer
+from pmi_cl.machine.digests import BLOCK, digest_of, update_hasher
+from pmi_cl.machine.web import send_request
 
-ByteProgress = Callable[[int, int], None]  # (bytes so far, bytes in all)
+ByteProgress = Callable[[int, int], None]  # called with (bytes so far, total bytes)
 
 
 def fetch(
@@ -29,26 +29,29 @@ def fetch(
     attempts: int = 3,
     progress: ByteProgress | None = None,
 ) -> None:
-    """Downloads ``url`` to ``target`` unless it is there; what an interrupted call left in ``<target>.part`` is gone on with.
+    """Download ``url`` to ``target`` unless the file exists.
 
-    Calls for one target from several processes take turns, and all but the first find it there.
+    A call resumes what an interrupted call left in ``<target>.part``. Calls from several processes
+    for one target take turns, so that only the first one downloads.
 
     Args:
-        digest: what the file must have, as "md5:<hex>" or "sha256:<hex>".
-        timeout: seconds of silence after which a connection counts as broken; a server must answer within twice as many.
-        attempts: connections in all; another is made only if the one before brought something.
-        progress: called after each block where the server tells the size.
+        digest: the digest that the file must have, "md5:<hex>" or "sha256:<hex>".
+        timeout: seconds without data after which a connection counts as broken. The server must
+            respond within twice this time.
+        attempts: the most connections. Another one is made only if the one before brought data.
+        progress: called after each block if the server gives the size.
 
     Raises:
-        UserError: no network, no such file on the server, a wrong checksum, a full disk. The line says what to download by
-            hand and where to put it. Without a network nothing is left on the disk.
+        UserError: no network, no such file on the server, a wrong checksum, or a full disk. The
+            message says what to download by hand and where to put it. Without a network nothing is
+            left on the disk.
     """
     if target.exists():
         check_digest(target, digest, f"delete it to download {url} again")
         return
     by_hand = f"try again, or download {url} by hand and put it at {target}"
     with part_file(target) as part:
-        if target.exists():  # another process was quicker
+        if target.exists():  # another process has downloaded it meanwhile
             return
         found = _download(url, part, digest.partition(":")[0], timeout, attempts, progress, by_hand)
         path = Path(part.name)
@@ -60,7 +63,11 @@ def fetch(
 
 
 def check_digest(path: Path, digest: str, remedy: str) -> None:
-    """Raises UserError, which ends with ``remedy``, if the file has another digest than "md5:<hex>" or "sha256:<hex>"."""
+    """Raise UserError if the digest of a file differs from "md5:<hex>" or "sha256:<hex>".
+
+    Args:
+        remedy: the end of the message.
+    """
     algorithm = digest.partition(":")[0]
     if (found := f"{algorithm}:{digest_of(path, algorithm)}") != digest:
         raise UserError(f"{path} is damaged ({found}, not {digest}): {remedy}")
@@ -68,10 +75,12 @@ def check_digest(path: Path, digest: str, remedy: str) -> None:
 
 @contextlib.contextmanager
 def part_file(target: Path, doing: str = "downloads") -> Iterator[IO[bytes]]:
-    """``<target>.part``, open to read and append, locked against other processes; it and its folder go again if it stays empty.
+    """Open ``<target>.part`` to read and append, locked against other processes.
+
+    The file, and folders that it needed, are removed again if it is empty at the end.
 
     Args:
-        doing: what the process that others wait for does, for the line that says so.
+        doing: the verb for the line that is printed while another process has the lock.
     """
     folders = [folder for folder in target.parents if not folder.exists()]
     path = target.with_name(target.name + ".part")
@@ -83,13 +92,13 @@ def part_file(target: Path, doing: str = "downloads") -> Iterator[IO[bytes]]:
             if os.fstat(file.fileno()).st_size == 0:
                 path.unlink()
             for folder in folders:
-                folder.rmdir()  # fails, as it should, where there is something in it
-        with contextlib.suppress(OSError):  # what could not be written before cannot be now
+                folder.rmdir()  # fails where the folder is not empty, as it should
+        with contextlib.suppress(OSError):  # a failed write fails again here
             file.close()
 
 
 def _locked(path: Path, doing: str) -> IO[bytes]:
-    """The file, open and locked; made anew if whoever had it before removed it."""
+    """Open and lock a file. Create it again if the process that held the lock has removed it."""
     while True:
         with disk_errors(path):
             path.parent.mkdir(parents=True, exist_ok=True)
@@ -101,10 +110,12 @@ def _locked(path: Path, doing: str) -> IO[bytes]:
 
 
 def _lock(file: IO[bytes], doing: str) -> None:
-    """Waits until no other process has the file. The system frees the lock of a process that dies."""
+    """Wait for the lock of other processes. The system frees the lock of a process that dies."""
     try:
         import fcntl
-    except ImportError:  # Windows: two runs at once may spoil each other's file, which is checked before it is used
+    except ImportError:
+        # Windows has no such lock. Two runs may spoil each other's file, which is checked before
+        # use.
         return
     with contextlib.suppress(OSError):  # a file system without locks
         try:
@@ -123,11 +134,11 @@ def _download(
     progress: ByteProgress | None,
     by_hand: str,
 ) -> str:
-    """Completes ``part`` over as many connections as it takes; returns its digest."""
+    """Complete ``part`` over at most ``attempts`` connections, and return its digest."""
     for attempt in range(1, attempts + 1):
         before = _size(part)
         try:
-            return _continue(url, part, algorithm, timeout, progress)
+            return _fetch_rest(url, part, algorithm, timeout, progress)
         except urllib.error.HTTPError as error:
             raise UserError(
                 f"cannot download {url} (the server says {error.code} {error.reason}): {by_hand}"
@@ -139,25 +150,23 @@ def _download(
     raise UserError(f"cannot download {url}: {by_hand}")
 
 
-def _continue(url: str, part: IO[bytes], algorithm: str, timeout: float, progress: ByteProgress | None) -> str:
-    """One connection: asks for what ``part`` lacks and appends it; returns the digest of the whole."""
+def _fetch_rest(url: str, part: IO[bytes], algorithm: str, timeout: float, progress: ByteProgress | None) -> str:
+    """Append what ``part`` lacks over one connection, and return the digest of the whole file."""
     have = _size(part)
-    request = urllib.request.Request(
-        url, headers={"User-Agent": "pmi-cl", **({"Range": f"bytes={have}-"} if have else {})}
-    )
+    headers = {"User-Agent": "pmi-cl", **({"Range": f"bytes={have}-"} if have else {})}
     hasher = hashlib.new(algorithm, usedforsecurity=False)
     try:
-        response = answer(request, timeout)
+        response = send_request(urllib.request.Request(url, headers=headers), timeout)
     except urllib.error.HTTPError as error:
         if error.code != 416:
             raise
-        part.seek(0)  # 416: there is nothing beyond what we have
-        feed(hasher, part)
+        part.seek(0)  # 416: the file has no bytes beyond those in part
+        update_hasher(hasher, part)
         return f"{algorithm}:{hasher.hexdigest()}"
     with response:
         if response.status == 206 and (response.headers["Content-Range"] or "").startswith(f"bytes {have}-"):
             part.seek(0)
-            feed(hasher, part)
+            update_hasher(hasher, part)
         else:  # the server sends the file from its start
             part.truncate(0)
             have = 0
@@ -166,6 +175,7 @@ def _continue(url: str, part: IO[bytes], algorithm: str, timeout: float, progres
 
 
 def _append(response: HTTPResponse, part: IO[bytes], hasher: Any, done: int, progress: ByteProgress | None) -> None:
+    """Append a response to ``part``, of which ``done`` bytes are there."""
     length = response.headers["Content-Length"]
     total = done + int(length) if length else None
     while block := response.read(BLOCK):
@@ -188,7 +198,7 @@ def _size(file: IO[bytes]) -> int:
 
 @contextlib.contextmanager
 def disk_errors(path: Path) -> Iterator[None]:
-    """Turns the system's refusal to write below ``--base_path`` into a UserError."""
+    """Turn an OSError of writing below ``--base_path`` into a UserError."""
     try:
         yield
     except OSError as error:

@@ -1,4 +1,4 @@
-"""Finds the images in a folder of class folders and reads them as squares of one size."""
+"""Find the images in a folder of class folders, and read them as squares of one size."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from pmi_cl.datasets.files.decoding import in_order, upright_square, verify
+from pmi_cl.datasets.files.decoding import map_in_order, upright_square, verify_image
 from pmi_cl.datasets.files.image_files import ImageList, images_below, refuse_unreadable, subfolders
 from pmi_cl.datasets.selection import evenly_spread
 from pmi_cl.errors import UserError
@@ -20,11 +20,13 @@ _PARTS = {"train", "test", "val", "valid", "validation"}
 
 @refuse_unreadable()
 def class_names(root: Path) -> list[str]:
-    """The class folders in ``root``, or in its ``train/`` and ``test/``, sorted. Looks at folders only.
+    """Return the sorted class folders in ``root``, or in its ``train/`` and ``test/``.
+
+    Only folders are read, no files.
 
     Raises:
-        UserError: no such folder, fewer than two classes, one of ``train/`` and ``test/`` without the other, or classes that
-            only one of them has.
+        UserError: there is no such folder, there are fewer than two classes, or ``train/`` and
+            ``test/`` do not hold the same classes.
     """
     if not root.is_dir():
         raise UserError(f"--data_dir {root}: there is no such folder; give one that holds a folder for each class")
@@ -33,9 +35,8 @@ def class_names(root: Path) -> list[str]:
         names = subfolders(root / "train")
         _refuse_mismatch(root, names, subfolders(root / "test"))
     elif names and set(names) <= _PARTS and any(subfolders(root / name) for name in names):
-        raise UserError(
-            f"{root} has {', '.join(f'{name}/' for name in names)}: it needs both train/ and test/, or the class folders themselves"
-        )
+        found = ", ".join(f"{name}/" for name in names)
+        raise UserError(f"{root} has {found}: it needs both train/ and test/, or the class folders themselves")
     if len(names) < 2:
         found = f"one class folder ('{names[0]}')" if names else "no class folder"
         raise UserError(
@@ -46,13 +47,13 @@ def class_names(root: Path) -> list[str]:
 
 @refuse_unreadable()
 def list_images(root: Path, names: Sequence[str], test_fraction: float) -> tuple[ImageList, ImageList]:
-    """The train and test images of the classes ``names``, sorted by path.
+    """Return the training and test images of the classes ``names``, sorted by path.
 
-    Without ``train/`` and ``test/`` the fraction of each class, evenly spread over its sorted paths, is the test split,
-    whatever the seed.
+    Without ``train/`` and ``test/``, the fraction of each class is the test split. It is spread
+    evenly over the sorted paths, and does not depend on the seed.
 
     Raises:
-        UserError: a class without an image, or with too few to split, or with a file that is no image.
+        UserError: a class has no image, too few images to split, or a file that is no image.
     """
     train, test = ImageList([], []), ImageList([], [])
     for label, name in enumerate(names):
@@ -69,24 +70,24 @@ def list_images(root: Path, names: Sequence[str], test_fraction: float) -> tuple
 
 
 def check_images(paths: Sequence[Path]) -> None:
-    """Raises UserError, which names the file, for one that is no image; what is damaged further in shows when it is read."""
-    deque(in_order(paths, verify), maxlen=0)
+    """Raise UserError for a file that is no image. Some damage is found only by decoding it."""
+    deque(map_in_order(paths, verify_image), maxlen=0)
 
 
 def read_images(paths: Sequence[Path], size: int, report: Callable[[int], None]) -> Tensor:
-    """The images as one uint8 tensor (n, 3, size, size): of each the central square, resized.
+    """Return the resized central squares of the images as one uint8 tensor (n, 3, size, size).
 
     Args:
-        report: told how many are read, after each.
+        report: called after each image with the number of images so far.
 
     Raises:
-        UserError: a file that is no image or is damaged; its name is in the text.
+        UserError: a file is no image or is damaged. The message names it.
     """
     import numpy
     import torch
 
     pixels = numpy.empty((len(paths), 3, size, size), dtype=numpy.uint8)
-    for number, square in enumerate(in_order(paths, lambda path: upright_square(path, size))):
+    for number, square in enumerate(map_in_order(paths, lambda path: upright_square(path, size))):
         pixels[number] = square
         report(number + 1)
     return torch.from_numpy(pixels)
@@ -97,6 +98,7 @@ def _has_split(root: Path) -> bool:
 
 
 def _refuse_mismatch(root: Path, train: list[str], test: list[str]) -> None:
+    """Raise UserError unless ``train/`` and ``test/`` hold the same class folders."""
     only = {"train": sorted(set(train) - set(test)), "test": sorted(set(test) - set(train))}
     faults = [f"only in {part}/: {', '.join(names)}" for part, names in only.items() if names]
     if faults:

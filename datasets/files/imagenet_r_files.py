@@ -1,4 +1,4 @@
-"""ImageNet-R's images and names, and the three published ways to split them into training and test images."""
+"""Read the images and class names of ImageNet-R, and its three published splits."""
 
 from __future__ import annotations
 
@@ -35,14 +35,20 @@ RAPF_LIST = Download(
     "imgr_train_test_split.txt",
 )
 PROOF = "unpack the archive imagenet-r.zip that the README of github.com/zhoudw-zdw/PROOF links to"
-# Test images of each ten classes in the order np1993, recovered from the accuracies of PROOF's log: 6,000 in all.
+# Test images of each ten classes in the order np1993, recovered from the accuracies in PROOF's log.
+# They are 6,000 in all.
 PROOF_COUNTS = (317, 372, 300, 332, 302, 304, 298, 273, 310, 177, 284, 376, 271, 298, 367, 362, 230, 248, 308, 271)
 
-Rows = list[tuple[str, int | None]]  # a path below the folder, and the class id that its list gives it
+Rows = list[tuple[str, int | None]]  # (path below the folder, class id in the list)
 
 
 def coda(base_path: Path, own_ids: bool) -> Listing:
-    """CODA-Prompt's split. ``own_ids``: its own class ids in place of the places of the sorted class folders."""
+    """Return CODA-Prompt's split.
+
+    Args:
+        own_ids: use the class ids of the lists. Otherwise the id is the place of the class among
+            the sorted class folders.
+    """
     parts = []
     for download in CODA_LISTS:
         path = base_path / download.file
@@ -52,14 +58,14 @@ def coda(base_path: Path, own_ids: bool) -> Listing:
 
 
 def rapf(base_path: Path) -> Listing:
-    """RAPF's split. Of its 6,001 test files one is a stray program, which is left out."""
+    """Return RAPF's split without the one of its 6,001 test files that is no image."""
     path = base_path / RAPF_LIST.file
     check_digest(path, RAPF_LIST.digest, f"delete it, and the next run downloads {RAPF_LIST.url} again")
     return _listed("rapf", base_path / FOLDER, read_rapf(path), "RAPF's list", own_ids=False)
 
 
 def proof(base_path: Path) -> Listing:
-    """PROOF's split: ``train/`` and ``test/`` with a folder for each class."""
+    """Return PROOF's split: ``train/`` and ``test/`` with a folder for each class."""
     root = base_path / FOLDER
     folders, train, test = class_folders(root, PROOF)
     if len(folders) != N_CLASSES:
@@ -68,27 +74,24 @@ def proof(base_path: Path) -> Listing:
 
 
 def read_coda(path: Path) -> Rows:
-    """One of CODA-Prompt's two lists: YAML with the sequences ``data`` and ``targets``, an entry a line."""
+    """Read one of CODA-Prompt's two lists: YAML with the sequences ``data`` and ``targets``."""
     lines = [line.strip() for line in path.read_text(encoding="utf-8").splitlines()]
     middle = lines.index("targets:")
-    files, targets = (
-        [line.removeprefix("- ") for line in part if line] for part in (lines[1:middle], lines[middle + 1 :])
-    )
+    parts = (lines[1:middle], lines[middle + 1 :])
+    files, targets = ([line.removeprefix("- ") for line in part if line] for part in parts)
     return [(file.removeprefix("data/imagenet-r/"), int(target)) for file, target in zip(files, targets, strict=True)]
 
 
 def read_rapf(path: Path) -> list[Rows]:
-    """RAPF's list: a line "train" and the training images, then a line "test" and the test images."""
+    """Read RAPF's list: "train" and the training images, then "test" and the test images."""
     lines = path.read_text(encoding="utf-8").split()
     middle = lines.index("test")
-    images = [
-        [line for line in part if line.lower().endswith(ENDINGS)] for part in (lines[1:middle], lines[middle + 1 :])
-    ]
-    return [[(line, None) for line in part] for part in images]
+    parts = (lines[1:middle], lines[middle + 1 :])
+    return [[(line, None) for line in part if line.lower().endswith(ENDINGS)] for part in parts]
 
 
 def _listed(name: str, root: Path, parts: list[Rows], origin: str, own_ids: bool) -> Listing:
-    """The images of two lists, whose class is their folder's."""
+    """Return the images of a training and a test list. The class of an image is its folder."""
     folders = sorted({file.partition("/")[0] for rows in parts for file, _ in rows})
     ids = {folder: label for label, folder in enumerate(folders)}
     if own_ids:
@@ -102,7 +105,7 @@ def _listed(name: str, root: Path, parts: list[Rows], origin: str, own_ids: bool
 
 
 def class_names(root: Path, folders: list[str]) -> list[str]:
-    """The names that Hendrycks' ``README.txt`` has for the class folders, with their underscores."""
+    """Return the names of the class folders in Hendrycks' ``README.txt``, with underscores."""
     file, remedy = root / "README.txt", f"take the README.txt of {ARCHIVE.url}"
     if not file.is_file():
         raise UserError(f"{file} is missing, which has the names of the classes: {remedy}")

@@ -1,4 +1,4 @@
-"""The base of data sets whose images are files on the disk: decoded once, mapped into memory from then on."""
+"""Define the base of data sets whose images are files, decoded once and then memory-mapped."""
 
 from __future__ import annotations
 
@@ -23,18 +23,19 @@ if TYPE_CHECKING:
 
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
-GROUP = 10  # classes that a published log counts together
+GROUP_SIZE = 10  # classes of a task in a published log
 
 
 @dataclass(frozen=True)
 class Listing:
-    """What a data set's files are.
+    """List the files of a data set.
 
     Attributes:
-        name: of the split, for the names of the cached files.
-        root: the folder that all images are below.
-        train, test: the images with the data set's own class ids.
-        class_names: of each id.
+        name: the name of the split, for the names of the cached files.
+        root: the folder that holds all images.
+        train: the training images with the data set's own class ids.
+        test: the test images.
+        class_names: the name of each class id.
     """
 
     name: str
@@ -46,17 +47,17 @@ class Listing:
 
 @dataclass(frozen=True)
 class DecodeArguments:
-    """How images are decoded; the method may have these flags."""
+    """Say how images are decoded. A method may have these options."""
 
     image_size: int = 224
     resize: str = "squash"
 
 
 class ListedImages(ContinualDataset):
-    """Images of any size, each decoded once to a square of ``image_size`` and kept in ``<base_path>/cache/``.
+    """Decode images of any size once to squares of ``image_size``, kept in ``<base_path>/cache/``.
 
-    A method's flag ``resize`` decides how they become squares; without one they are squashed. A subclass says in
-    :meth:`listing` which files there are and in :meth:`downloads` where they come from.
+    A method's option ``resize`` decides how they become squares. Without it they are squashed. A
+    subclass lists the files in :meth:`listing` and says in :meth:`downloads` where they come from.
     """
 
     MEAN = IMAGENET_MEAN
@@ -65,21 +66,25 @@ class ListedImages(ContinualDataset):
     @classmethod
     @abstractmethod
     def listing(cls, args: SimpleNamespace) -> Listing:
-        """The files, once they are there. Reads lists and folders, no image. Raises UserError where they do not fit together."""
+        """Return the files. It reads lists and folders, but no image.
+
+        Raises:
+            UserError: the files do not fit together.
+        """
 
     @classmethod
     def downloads(cls, args: SimpleNamespace) -> Sequence[Download]:
-        """What may be fetched, and must be there before :meth:`listing`."""
+        """Return the downloads that :meth:`listing` needs."""
         return ()
 
     @classmethod
     def image_size(cls, args: SimpleNamespace) -> int:
-        """The side of the decoded squares."""
+        """Return the side of the decoded squares, in pixels."""
         return select(DecodeArguments, vars(args)).image_size
 
     @classmethod
     def check_data(cls, args: SimpleNamespace) -> None:
-        """Raises UserError where a file is missing that may not be fetched, or the files do not fit together."""
+        """Raise UserError if a file is missing that may not be downloaded, or files do not fit."""
         arguments = select(DataArguments, vars(args))
         base_path = Path(arguments.base_path)
         for download in cls.downloads(args):
@@ -89,17 +94,14 @@ class ListedImages(ContinualDataset):
 
     @classmethod
     def missing_files(cls, args: SimpleNamespace) -> list[tuple[str, Path]]:
-        """The downloads that are neither unpacked nor lie in the folder of the data."""
+        """Return (address, path) of each file that is neither there nor unpacked."""
         base_path = Path(select(DataArguments, vars(args)).base_path)
-        places = [
-            (download.url, base_path / download.file)
-            for download in cls.downloads(args)
-            if not download.present(base_path)
-        ]
+        needed = [each for each in cls.downloads(args) if not each.present(base_path)]
+        places = [(download.url, base_path / download.file) for download in needed]
         return [(url, file) for url, file in places if not file.is_file()]
 
     def load(self, args: SimpleNamespace, progress: ProgressCallback | None) -> RawData:
-        """Opens the decoded images; fetches and decodes them first where that was not done yet."""
+        """Return the decoded images. Download and decode them first if that is not done yet."""
         import torch
 
         arguments = select(DataArguments, vars(args))
@@ -118,6 +120,7 @@ class ListedImages(ContinualDataset):
         return RawData(splits[0], splits[1], listing.class_names)
 
     def _decoded(self, listing: Listing, args: SimpleNamespace, progress: ProgressCallback | None) -> list[Tensor]:
+        """Return the decoded training and test images."""
         folder = Path(select(DataArguments, vars(args)).base_path) / "cache"
         resize = select(DecodeArguments, vars(args)).resize
         total, before, pixels = len(listing.train.paths) + len(listing.test.paths), 0, []
@@ -135,10 +138,15 @@ class ListedImages(ContinualDataset):
 
 
 def class_folders(root: Path, origin: str) -> tuple[list[str], ImageList, ImageList]:
-    """The class folders below ``root/train`` and ``root/test``, sorted, and their images; a class's id is its place.
+    """Return the sorted class folders of ``root/train`` and ``root/test``, and the images of both.
+
+    The id of a class is its place among the folders.
+
+    Args:
+        origin: where to get the right folders, for the error message.
 
     Raises:
-        UserError: ``root`` has other parts, or the parts have other classes; ``origin`` says where the right ones are from.
+        UserError: one of the two is missing, or they have different classes.
     """
     parts = [root / "train", root / "test"]
     for part in parts:
@@ -157,25 +165,29 @@ def class_folders(root: Path, origin: str) -> tuple[list[str], ImageList, ImageL
 
 
 def refuse_other_split(listing: Listing, expected: Sequence[int], allowed: bool) -> None:
-    """Compares the test images of each ten classes in the order np1993 with those of a published log.
+    """Compare the numbers of test images with those of a published log.
+
+    Args:
+        expected: the test images of each ten classes in the order np1993.
+        allowed: accept another split.
 
     Raises:
-        UserError: they differ, and that is not ``allowed``.
+        UserError: the numbers differ, and that is not ``allowed``.
     """
     n_classes = len(listing.class_names)
     counts = [0] * n_classes
     for label in listing.test.labels:
         counts[label] += 1
     order = class_order("np1993", n_classes)
-    found = [sum(counts[label] for label in order[start : start + GROUP]) for start in range(0, n_classes, GROUP)]
+    groups = [order[start : start + GROUP_SIZE] for start in range(0, n_classes, GROUP_SIZE)]
+    found = [sum(counts[label] for label in group) for group in groups]
     if found != list(expected) and not allowed:
-        both = (
-            f"ten classes each (order np1993) have {_start(found)} test images, in the published log {_start(expected)}"
-        )
+        images = f"{_shortened(found)} test images, in the published log {_shortened(expected)}"
         raise UserError(
-            f"{listing.root} is not PROOF's split: {both}; get its folders, or say --allow_other_split 1 and do not compare"
+            f"{listing.root} is not PROOF's split: ten classes each (order np1993) have {images}; "
+            "get its folders, or say --allow_other_split 1 and do not compare"
         )
 
 
-def _start(numbers: Sequence[int]) -> str:
+def _shortened(numbers: Sequence[int]) -> str:
     return ", ".join(map(str, numbers[:4])) + (", ..." if len(numbers) > 4 else "")

@@ -1,4 +1,4 @@
-"""Unpacks downloaded archives with suspicion: only the files asked for, none of them outside the folder."""
+"""Unpack downloaded archives safely: only files that are asked for, none outside the folder."""
 
 from __future__ import annotations
 
@@ -19,18 +19,20 @@ _FAILURES = (tarfile.TarError, zipfile.BadZipFile, EOFError, zlib.error, lzma.LZ
 
 
 def unpack(archive: Path, folder: Path, members: Collection[str]) -> None:
-    """Unpacks the named members of a tar archive (any compression) below ``folder``.
+    """Unpack the named members of a tar archive (any compression) into ``folder``.
 
-    They are written to a temporary folder and renamed when all are there, so that no half a file is ever found.
+    The members are written to a temporary folder and then renamed, so that a reader never finds
+    half a file.
 
     Args:
-        members: names of ordinary files within the archive, e.g. "cifar-100-python/train"; other ordinary files are left out.
+        members: names of regular files in the archive, such as "cifar-100-python/train". Other
+            regular files are skipped.
 
     Raises:
-        UserError: a damaged archive; one that lacks a member; one that holds a link, a device, an absolute path or a path
-            that leaves the folder, even if nobody asked for it; a full disk.
+        UserError: the archive is damaged or lacks a member, the disk is full, or any member is
+            unsafe: a link, a device, an absolute path or a path that leaves the folder.
     """
-    with _beside(archive, folder) as temporary:
+    with _temporary_folder(archive, folder) as temporary:
         with tarfile.open(archive) as tar:
             for member in tar:
                 _refuse_unsafe(archive, member.name, member.isfile() or member.isdir())
@@ -45,15 +47,18 @@ def unpack(archive: Path, folder: Path, members: Collection[str]) -> None:
 
 
 def unpack_folder(archive: Path, folder: Path, wanted: str, report: Callable[[int, int], None]) -> None:
-    """Unpacks the ordinary files of one top-level folder of a tar or zip archive to ``folder/wanted``, which appears when it is whole.
+    """Unpack one top-level folder of a tar or zip archive to ``folder/wanted``.
+
+    Only its regular files are unpacked. The folder appears when it is complete.
 
     Args:
-        report: told (bytes of the archive read, bytes in all) for a tar, (members done, members in all) for a zip.
+        report: called with (bytes read, total bytes) of a tar archive, or with (members done, total
+            members) of a zip archive.
 
     Raises:
-        UserError: as for :func:`unpack`; an archive without that folder.
+        UserError: as in :func:`unpack`, or the archive lacks the folder.
     """
-    with _beside(archive, folder) as temporary:
+    with _temporary_folder(archive, folder) as temporary:
         if zipfile.is_zipfile(archive):
             _from_zip(archive, wanted, temporary, report)
         else:
@@ -67,7 +72,7 @@ def _from_zip(archive: Path, wanted: str, target: Path, report: Callable[[int, i
     with zipfile.ZipFile(archive) as file:
         members = file.infolist()
         for number, member in enumerate(members, start=1):
-            kind = member.external_attr >> 28  # of a Unix file: 0o10 ordinary, 0o04 folder, 0 not told
+            kind = member.external_attr >> 28  # Unix file type: 0o10 regular, 0o04 folder, 0 unknown
             _refuse_unsafe(archive, member.filename, kind in (0o10, 0o04, 0))
             if not member.is_dir() and _is_below(member.filename, wanted):
                 _copy(file.open(member), target / member.filename)
@@ -90,25 +95,26 @@ def _is_below(name: str, folder: str) -> bool:
 
 
 @contextlib.contextmanager
-def _beside(archive: Path, folder: Path) -> Iterator[Path]:
-    """A temporary folder in ``folder``; what goes wrong with the archive or the disk meanwhile is a UserError."""
+def _temporary_folder(archive: Path, folder: Path) -> Iterator[Path]:
+    """Create a temporary folder in ``folder``. Turn errors of archive and disk into UserError."""
     try:
         with tempfile.TemporaryDirectory(dir=folder, prefix=".unpacking-") as temporary:
             yield Path(temporary)
     except _FAILURES as error:
-        reason = " ".join(str(error).split())  # tarfile's has a line for each kind of archive that it is not
+        reason = " ".join(str(error).split())  # tarfile's message has several lines
         raise UserError(f"cannot unpack {archive} ({reason}): make room, or delete it and download it again") from error
 
 
-def _refuse_unsafe(archive: Path, name: str, ordinary: bool) -> None:
+def _refuse_unsafe(archive: Path, name: str, regular: bool) -> None:
+    """Raise UserError for a member that leaves the folder or is neither a file nor a folder."""
     path = PurePosixPath(name.replace("\\", "/"))
     inside = not path.is_absolute() and ".." not in path.parts and ":" not in "".join(path.parts[:1])
-    if not (inside and ordinary):
+    if not (inside and regular):
         raise UserError(f"{archive} holds '{name}', which no data set holds, and was not unpacked: delete it")
 
 
 def _copy(source: IO[bytes] | None, target: Path) -> None:
     target.parent.mkdir(parents=True, exist_ok=True)
-    assert source is not None, "an ordinary file has content"
+    assert source is not None, "a regular file has content"
     with source, target.open("wb") as file:
         shutil.copyfileobj(source, file)

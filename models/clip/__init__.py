@@ -1,1 +1,1 @@
-"""Methods that keep the towers of a CLIP frozen and train small modules in them."""
+"""Define the methods that adapt a pre-trained CLIP. Read ``clip_model.py`` first."""

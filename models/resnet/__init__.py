@@ -1,1 +1,1 @@
-"""Methods that train a ResNet with a head per task."""
+"""Define the methods that train a ResNet from scratch. Read ``sgd.py`` first."""

@@ -1,4 +1,4 @@
-"""Joint training: all tasks at once, the upper bound."""
+"""Train on all tasks at once."""
 
 from __future__ import annotations
 

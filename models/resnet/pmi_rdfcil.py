@@ -35,7 +35,8 @@ from pmi_cl.inversion.ways.pmi import PmiConfig
 from pmi_cl.models.continual_model import RunOutline
 from pmi_cl.models.inversion_parts import check_named, start_named, terms_named
 from pmi_cl.models.inverting import InversionMixin, SelectionOptions
-from pmi_cl.models.resnet.replay_training import ReplayOptions, ReplayTraining
+from pmi_cl.models.resnet.replay_options import ReplayOptions
+from pmi_cl.models.resnet.replay_training import ReplayTraining
 from pmi_cl.options import option
 from pmi_cl.seeding import mix, seeded
 

@@ -1,7 +1,9 @@
-"""R-DFCIL (Gao et al., ECCV 2022): a generator, trained against the frozen network, replays the old classes.
+"""Replay old classes with a generator that inverts the frozen network (R-DFCIL).
 
-Read off the authors' released code (R-DFCIL ``f47e123``, cl-lite ``f0ddf02``; facts only). What differs: the first task's 40 classifier
-epochs, in which the original minimises a constant zero, are left out; the generator follows any image size of 2^k times 8 or more.
+The method is by Gao et al., ECCV 2022. Facts were read in the authors' released code (R-DFCIL
+``f47e123``, cl-lite ``f0ddf02``). Two things differ. The first task's 40 classifier epochs, in
+which the original minimises a constant zero, are left out. The generator makes images of any side
+that is 8 or more times a power of two.
 """
 
 from __future__ import annotations
@@ -16,7 +18,8 @@ from pmi_cl.errors import RunFailed
 from pmi_cl.inversion.networks.frozen import FrozenNetwork
 from pmi_cl.inversion.networks.pieces import in_evaluation_mode
 from pmi_cl.inversion.ways.generator import Generator, GeneratorWeights, generator_loss
-from pmi_cl.models.resnet.replay_training import ReplayOptions, ReplayTraining
+from pmi_cl.models.resnet.replay_options import ReplayOptions
+from pmi_cl.models.resnet.replay_training import ReplayTraining
 from pmi_cl.options import option
 from pmi_cl.seeding import global_seed, seeded
 
@@ -26,7 +29,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class RdfcilOptions(ReplayOptions):
-    """R-DFCIL's own values; see ``models/config/rdfcil.yaml`` for smaller ones."""
+    """Hold R-DFCIL's own values. ``models/config/rdfcil.yaml`` has smaller ones."""
 
     lr_milestones: tuple[float, ...] = option(
         (0.4, 0.6),
@@ -78,38 +81,37 @@ class Rdfcil(ReplayTraining):
         self.generator: Generator | None = None
         self.generator_opt: torch.optim.Optimizer | None = None
         self.generator_step = 0
-        self.steps_in_all = 0
+        self.total_steps = 0
 
     def prepare_replay(self) -> None:
-        """Train a new generator against the teacher, or go on with the one that a checkpoint holds."""
-        o = self.options
+        """Train a new generator against the teacher, or continue with the one of a checkpoint."""
+        if self.generator is None or self.generator_opt is None:
+            self._new_generator()
+        assert self.generator is not None
+        with self.host.phase("generator"):
+            self._train_generator()
+            if not all(bool(weight.isfinite().all()) for weight in self.generator.parameters()):
+                task = self.current_task + 1
+                raise RunFailed(f"the generator of task {task} is not finite: try a smaller --generator_lr")
+        self._show_images()
+
+    def _train_generator(self) -> None:
+        """Take the steps that the generator lacks."""
+        assert self.generator is not None and self.generator_opt is not None
+        o, phase = self.options, f"task {self.current_task + 1} generator"
         network = FrozenNetwork(
             self.teacher.pieces(), self.teacher.head, direction="real_to_synthetic", device=self.device
         )
         weights = GeneratorWeights(o.generator_temperature, o.generator_smoothness, o.generator_statistics)
-        if self.generator is None or self.generator_opt is None:
-            self._new_generator()
-        assert self.generator is not None and self.generator_opt is not None
-        with self.host.phase("generator"):
-            while self.generator_step < o.generator_steps:
-                z = self._noise(o.generator_batch, "train", self.generator_step)
-                loss = generator_loss(network, self.generator(z), weights)
-                self.generator_opt.zero_grad()
-                loss.backward()
-                self.generator_opt.step()
-                self.generator_step, self.steps_in_all = self.generator_step + 1, self.steps_in_all + 1
-                self.host.progress(
-                    f"task {self.current_task + 1} generator",
-                    self.generator_step,
-                    o.generator_steps,
-                    loss=loss.detach(),
-                )
-                self.host.safe_point()
-            if not all(bool(weight.isfinite().all()) for weight in self.generator.parameters()):
-                raise RunFailed(
-                    f"the generator of task {self.current_task + 1} is not finite: try a smaller --generator_lr"
-                )
-        self._show()
+        while self.generator_step < o.generator_steps:
+            z = self._noise(o.generator_batch, "train", self.generator_step)
+            loss = generator_loss(network, self.generator(z), weights)
+            self.generator_opt.zero_grad()
+            loss.backward()
+            self.generator_opt.step()
+            self.generator_step, self.total_steps = self.generator_step + 1, self.total_steps + 1
+            self.host.progress(phase, self.generator_step, o.generator_steps, loss=loss.detach())
+            self.host.safe_point()
 
     def _new_generator(self) -> None:
         with global_seed(self.args.seed, "generator", self.current_task):
@@ -118,34 +120,39 @@ class Rdfcil(ReplayTraining):
         self.generator_step = 0
 
     def _noise(self, n: int, *keys: int | str) -> Tensor:
-        return torch.randn(n, Generator.NOISE, generator=seeded(self.args.seed, "z", self.current_task, *keys)).to(
-            self.device, non_blocking=True
-        )
+        """Return noise (n, :attr:`Generator.NOISE`) that depends on seed, task and keys alone."""
+        random = seeded(self.args.seed, "z", self.current_task, *keys)
+        return torch.randn(n, Generator.NOISE, generator=random).to(self.device, non_blocking=True)
 
     def draw_replay(self, n: int, epoch: int, step: int) -> tuple[Tensor, Tensor, Tensor]:
-        """Make fresh images at every step; the teacher's choice is their label."""
+        """Make new images at every step, labelled by the teacher. See the base class."""
         assert self.generator is not None
         with torch.no_grad(), in_evaluation_mode([self.generator]):
             images = self.generator(self._noise(n, "replay", epoch, step))
             logits = self.teacher(images)
         return images, logits.argmax(1), logits
 
-    def _show(self) -> None:
+    def _show_images(self) -> None:
+        """Draw images for a picture."""
         images, labels, _ = self.draw_replay(16 * self.n_past_classes, -1, 0)
         self.host.images(f"synthetic/task {self.current_task + 1}", self.dataset.denormalise(images), labels)
 
     def end_task(self, dataset: ContinualDataset) -> None:
-        """Copy the teacher; the generator has served."""
+        """Copy the teacher, and drop the generator."""
         super().end_task(dataset)
         self.generator, self.generator_opt, self.generator_step = None, None, 0
 
     def inversion_figures(self) -> dict[str, float]:
-        """Count the steps of all generators; each passes the inverted network forward and back once, and no image is kept."""
-        return dict.fromkeys(("steps", "step_equivalents", "forward_passes", "backward_passes"), self.steps_in_all)
+        """Return the steps of all generators.
+
+        Each step is one forward and one backward pass through the inverted network. No image is
+        kept.
+        """
+        return dict.fromkeys(("steps", "step_equivalents", "forward_passes", "backward_passes"), self.total_steps)
 
     def state(self) -> dict[str, Any]:
-        """Give the base's and the generator's, with its optimiser and step."""
-        own: dict[str, Any] = {"generator": None, "steps_in_all": self.steps_in_all}
+        """Return the state of the base class, and the generator with its optimiser and step."""
+        own: dict[str, Any] = {"generator": None, "steps_in_all": self.total_steps}
         if self.generator is not None and self.generator_opt is not None:
             own["generator"] = {
                 "net": self.generator.state_dict(),
@@ -155,9 +162,9 @@ class Rdfcil(ReplayTraining):
         return {**super().state(), **own}
 
     def load_state(self, state: dict[str, Any]) -> None:
-        """Take up :meth:`state`."""
+        """Load the state of :meth:`state`."""
         super().load_state(state)
-        self.steps_in_all = state["steps_in_all"]
+        self.total_steps = state["steps_in_all"]
         if state["generator"] is not None:
             self._new_generator()
             assert self.generator is not None and self.generator_opt is not None

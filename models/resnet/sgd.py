@@ -1,4 +1,4 @@
-"""Fine-tuning: what happens when nothing is done against forgetting."""
+"""Fine-tune on each task without any measure against forgetting."""
 
 from __future__ import annotations
 

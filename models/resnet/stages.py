@@ -1,4 +1,4 @@
-"""The stages of a ResNet method's epochs of one task: what trains when, and at which rate."""
+"""Divide the epochs of a task into stages: what trains when, and at which learning rate."""
 
 from __future__ import annotations
 
@@ -13,16 +13,20 @@ Trains = Literal["all", "last block and head", "head", "classifier"]
 
 @dataclass(frozen=True)
 class Stage:
-    """Consecutive epochs with the same trainable parameters.
+    """Describe consecutive epochs with the same trainable parameters.
 
     Attributes:
-        trains: ``all``; ``head`` (the newest linear head); ``last block and head``; ``classifier``: every head, the backbone frozen in
-            evaluation mode, on real and synthetic samples of all classes.
-        first, epochs: its first epoch and how many.
-        lr: at the start.
-        milestones: epochs of the task at which the rate is multiplied by gamma.
-        hkd_scale: on the weight of HKD.
-        fresh: whether the optimiser starts anew (else it goes on from the stage before).
+        trains: "all", "head" (the newest linear head), "last block and head", or "classifier":
+            every head on real and synthetic samples of all classes, with the backbone frozen in
+            evaluation mode.
+        first: the first epoch.
+        epochs: the number of epochs.
+        lr: the learning rate at the start.
+        milestones: epochs of the task at which the rate is multiplied by ``gamma``.
+        gamma: the factor of the milestones.
+        hkd_scale: a factor of the weight of HKD.
+        fresh: whether the stage begins a new optimiser. Otherwise the optimiser of the stage before
+            goes on.
     """
 
     trains: Trains
@@ -35,7 +39,7 @@ class Stage:
     fresh: bool = True
 
     def rate(self, epoch: int) -> float:
-        """The learning rate of an epoch of the task."""
+        """Return the learning rate of an epoch of the task."""
         return self.lr * self.gamma ** sum(epoch >= milestone for milestone in self.milestones)
 
 
@@ -48,22 +52,24 @@ def one_schedule(
     classifier_lr: float | None = None,
     fresh_classifier: bool = False,
 ) -> list[Stage]:
-    """Everything, then (for the last part) the classifier alone, under one schedule: presets ``paper`` and ``rdfcil``.
+    """Train everything, and at the end the classifier alone (presets ``paper`` and ``rdfcil``).
 
     Args:
-        milestones: as parts of all epochs, e.g. 0.4 for epoch 80 of 200.
-        classifier: the part of the epochs, at the end, in which the classifier alone is trained.
-        classifier_lr: its rate; None goes on with the schedule.
-        fresh_classifier: whether the classifier's stage begins an optimiser (needed where it trains what the stage before did not).
+        milestones: parts of all epochs, such as 0.4 for epoch 80 of 200.
+        classifier: the part of the epochs, at the end, in which the classifier alone trains.
+        classifier_lr: its learning rate. None continues the schedule.
+        fresh_classifier: whether the classifier's stage begins a new optimiser. This is needed if
+            it trains parameters that the stage before does not train.
     """
     head_epochs = round(epochs * classifier)
     body = epochs - head_epochs
     at = milestone_epochs(epochs, milestones)
     stages = [Stage("all", 0, body, lr, at, gamma)] if body else []
+    fresh = fresh_classifier or not body
     if head_epochs and classifier_lr is None:
-        stages.append(Stage("classifier", body, head_epochs, lr, at, gamma, fresh=fresh_classifier or not body))
+        stages.append(Stage("classifier", body, head_epochs, lr, at, gamma, fresh=fresh))
     elif head_epochs and classifier_lr is not None:
-        stages.append(Stage("classifier", body, head_epochs, classifier_lr, fresh=fresh_classifier or not body))
+        stages.append(Stage("classifier", body, head_epochs, classifier_lr, fresh=fresh))
     return stages
 
 
@@ -76,13 +82,18 @@ def unfreezing_schedule(
     classifier_lr: float,
     hkd_scale: float = 0.01,
 ) -> list[Stage]:
-    """New head, then the last block with it, then everything, then the classifier: the released code's for later tasks.
+    """Train the new head, then also the last block, then everything, then the classifier alone.
 
-    Each of the first three stages multiplies its rate by 0.1 at half and at three quarters, but never before its first epoch is over.
+    The released code does so in later tasks. Each of the first three stages multiplies its rate by
+    0.1 at half and at three quarters of its epochs, but never before its first epoch is over.
 
     Args:
-        warmups: parts of the epochs for the head and for the last block; warmup_lrs: their rates.
-        hkd_scale: on HKD while the head alone is trained.
+        warmups: the parts of the epochs for the head and for the last block.
+        warmup_lrs: their learning rates.
+        lr: the learning rate of the stage that trains everything.
+        classifier: the part of the epochs, at the end, in which the classifier alone trains.
+        classifier_lr: its learning rate.
+        hkd_scale: the factor of HKD while the head alone trains.
     """
     head, block = (round(epochs * part) for part in warmups)
     last = round(epochs * classifier)
@@ -103,5 +114,5 @@ def unfreezing_schedule(
 
 
 def stage_at(stages: Sequence[Stage], epoch: int) -> Stage:
-    """The stage that an epoch belongs to."""
+    """Return the stage of an epoch."""
     return next(stage for stage in reversed(stages) if epoch >= stage.first)

@@ -1,1 +1,1 @@
-"""What training is made of, whatever the method: losses, schedules, the optimiser."""
+"""Train any method: losses, learning-rate schedules, the optimiser."""

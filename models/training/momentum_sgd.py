@@ -1,8 +1,7 @@
-"""SGD with momentum and weight decay, number for number torch's own, without the half second that torch's takes to begin."""
+"""Optimise with SGD, momentum and weight decay: torch's numbers, without its slow start."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from typing import Any
 
 import torch
@@ -10,13 +9,21 @@ from torch import Tensor
 
 
 class MomentumSGD(torch.optim.Optimizer):
-    """``torch.optim.SGD(lr, momentum, weight_decay)``, whose states it takes up.
+    """Compute what ``torch.optim.SGD(lr, momentum, weight_decay)`` computes, bit for bit.
 
-    The step of torch's own imports torch's compiler, compiled or not. The decay is added to the gradients themselves.
+    It loads the state of torch's SGD. The first step of torch's SGD takes half a second, because it
+    imports torch's compiler even if nothing is compiled. The weight decay is added to the gradients
+    in place.
     """
 
     def __init__(self, parameters: Any, lr: float, momentum: float = 0.0, weight_decay: float = 0.0) -> None:
-        """Args: as torch's; all parameters of a group are on one device."""
+        """
+        Args:
+            parameters: parameters or groups as torch takes them. A group is on one device.
+            lr: the learning rate.
+            momentum: the factor of the running sum of gradients.
+            weight_decay: the factor of the parameters that is added to their gradients.
+        """
         super().__init__(parameters, {"lr": lr, "momentum": momentum, "weight_decay": weight_decay})
 
     @torch.no_grad()
@@ -29,26 +36,22 @@ class MomentumSGD(torch.optim.Optimizer):
                 torch._foreach_add_(moving, self._directions(moving, group), alpha=-group["lr"])
 
     def _directions(self, moving: list[Tensor], group: dict[str, Any]) -> list[Tensor]:
-        """Each gradient with the decay, then the running sum that is its momentum."""
+        """Return the direction of each parameter: gradient with decay, or its running sum."""
         gradients = [parameter.grad for parameter in moving if parameter.grad is not None]
         if group["weight_decay"]:
-            torch._foreach_add_(
-                gradients, moving, alpha=group["weight_decay"]
-            )  # in place: a copy is as large as the network
+            # In place, because a copy is as large as the network.
+            torch._foreach_add_(gradients, moving, alpha=group["weight_decay"])
         if not group["momentum"]:
             return gradients
         states = [self.state[parameter] for parameter in moving]
-        known = [place for place, state in enumerate(states) if state.get("momentum_buffer") is not None]
-        self._carry_on(
-            [states[place]["momentum_buffer"] for place in known],
-            [gradients[place] for place in known],
-            group["momentum"],
-        )
-        for place in set(range(len(moving))) - set(known):
-            states[place]["momentum_buffer"] = gradients[place].clone()
-        return [state["momentum_buffer"] for state in states]
-
-    def _carry_on(self, buffers: list[Tensor], gradients: Iterable[Tensor], momentum: float) -> None:
+        buffers, new = [], []
+        for state, gradient in zip(states, gradients, strict=True):
+            if state.get("momentum_buffer") is None:
+                state["momentum_buffer"] = gradient.clone()
+            else:
+                buffers.append(state["momentum_buffer"])
+                new.append(gradient)
         if buffers:
-            torch._foreach_mul_(buffers, momentum)
-            torch._foreach_add_(buffers, list(gradients))
+            torch._foreach_mul_(buffers, group["momentum"])
+            torch._foreach_add_(buffers, new)
+        return [state["momentum_buffer"] for state in states]

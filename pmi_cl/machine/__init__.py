@@ -1,1 +1,1 @@
-"""What the program asks of the machine it runs on: device, disk, memory, terminal, web, and files of tensors."""
+"""Talk to the machine that the program runs on: device, memory, disk, terminal, web."""

@@ -1,4 +1,4 @@
-"""Find the device that a user means."""
+"""Find the device that ``--device`` names."""
 
 from __future__ import annotations
 
@@ -11,10 +11,12 @@ if TYPE_CHECKING:
 
 
 def pick_device(text: str) -> torch.device:
-    """The device that a user means by "auto", "cpu", "cuda", "cuda:N" or "N"; "auto" is the first GPU, or the CPU without one.
+    """Return the device for "auto", "cpu", "cuda", "cuda:N" or "N".
+
+    "auto" is the first GPU, or the CPU where there is no GPU.
 
     Raises:
-        UserError: it is not in this machine; names those that are.
+        UserError: this machine has no such device. The message names the devices that it has.
     """
     import torch
 
@@ -24,5 +26,5 @@ def pick_device(text: str) -> torch.device:
     kind, _, index = ("cuda", "", "0") if text in {"auto", "cuda"} else text.rpartition(":")
     if kind in {"", "cuda"} and index.isdecimal() and int(index) < gpus:
         return torch.device("cuda", int(index))
-    there = ["cpu", *(f"cuda:{index} ({torch.cuda.get_device_name(index)})" for index in range(gpus))]
-    raise UserError(f"--device {text} is not in this machine: choose {' or '.join(there)}")
+    available = ["cpu", *(f"cuda:{index} ({torch.cuda.get_device_name(index)})" for index in range(gpus))]
+    raise UserError(f"--device {text} is not in this machine: choose {' or '.join(available)}")

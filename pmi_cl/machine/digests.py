@@ -1,4 +1,4 @@
-"""The digests of files."""
+"""Compute the digests of files."""
 
 from __future__ import annotations
 
@@ -9,15 +9,15 @@ from typing import IO, Any
 BLOCK = 1 << 20  # bytes read at a time
 
 
-def feed(hasher: Any, file: IO[bytes]) -> None:
-    """Shows a hasher of :mod:`hashlib` what is left of a file."""
+def update_hasher(hasher: Any, file: IO[bytes]) -> None:
+    """Update a :mod:`hashlib` hasher with the rest of an open file."""
     while block := file.read(BLOCK):
         hasher.update(block)
 
 
 def digest_of(path: Path, algorithm: str = "sha256") -> str:
-    """The file's digest, in hexadecimal. Raises OSError where it cannot be read."""
+    """Return the hexadecimal digest of a file. Raise OSError if it cannot be read."""
     hasher = hashlib.new(algorithm, usedforsecurity=False)
     with path.open("rb", buffering=0) as file:
-        feed(hasher, file)
+        update_hasher(hasher, file)
     return hasher.hexdigest()

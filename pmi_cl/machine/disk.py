@@ -1,4 +1,4 @@
-"""Find out, without leaving a trace, whether a folder can be written to and has room."""
+"""Check that a folder can be written to and has room, without leaving a trace."""
 
 from __future__ import annotations
 
@@ -12,17 +12,19 @@ from pathlib import Path
 
 from pmi_cl.errors import UserError
 
-ROOM_MIB = (
-    128  # what any run may leave: two checkpoints of small networks, one a task if asked for, events and pictures
-)
+# What any run may leave: checkpoints of a small network, TensorBoard events and pictures.
+ROOM_MIB = 128
 _FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 
 
 def check_writable(folder: Path, room_mib: int = ROOM_MIB, flag: str = "--results_path") -> None:
-    """Makes the folder and a file of ``room_mib`` MiB in it, and removes both again; ``flag`` is what named the folder.
+    """Create the folder and a file of ``room_mib`` MiB in it, then remove both.
+
+    Args:
+        flag: the flag that named the folder, for the error message.
 
     Raises:
-        UserError: the folder is a file, may not be written to, or its disk is full.
+        UserError: the folder is a file, cannot be written to, or its disk is full.
     """
     try:
         with _temporary_folder(folder), tempfile.TemporaryFile(dir=folder) as file:
@@ -40,7 +42,7 @@ def check_writable(folder: Path, room_mib: int = ROOM_MIB, flag: str = "--result
 
 @contextlib.contextmanager
 def _temporary_folder(folder: Path) -> Iterator[None]:
-    """The folder exists in the body; of it and its parents, those that were missing are gone afterwards."""
+    """Create the folder for the body, then remove it and every parent that was missing before."""
     missing = []
     for path in (folder, *folder.parents):
         if path.exists():
@@ -51,20 +53,18 @@ def _temporary_folder(folder: Path) -> Iterator[None]:
         yield
     finally:
         for path in missing:
-            with contextlib.suppress(OSError):  # not made, or in use by another run that started meanwhile
+            with contextlib.suppress(OSError):  # not created, or already in use by another run
                 path.rmdir()
 
 
 def _reserve(file: int, folder: Path, size: int) -> None:
-    """Asks the system for the blocks of a file: a quota shows here, free space alone would not tell."""
+    """Reserve the blocks of a file. This finds a quota that the free space does not show."""
     if shutil.disk_usage(folder).free < size:
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
     if hasattr(os, "posix_fallocate"):
         try:
             os.posix_fallocate(file, 0, size)
         except OSError as error:
-            if error.errno not in {
-                errno.EOPNOTSUPP,
-                errno.EINVAL,
-            }:  # a file system that cannot reserve is no mistake of the user's
+            # Some file systems cannot reserve blocks. That is not an error of the user.
+            if error.errno not in {errno.EOPNOTSUPP, errno.EINVAL}:
                 raise

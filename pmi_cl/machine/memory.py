@@ -1,4 +1,4 @@
-"""Measures the peak memory of this process, or of a CUDA device, since a mark that can be set anew; and how much memory there is."""
+"""Measure the peak memory of this process or of a CUDA device, and the memory limit."""
 
 from __future__ import annotations
 
@@ -18,33 +18,33 @@ _CLEAR = Path("/proc/self/clear_refs")
 
 
 class MemoryGauge:
-    """The highest memory since :meth:`reset`: on a CUDA device what torch allocated there, else the resident memory of the process.
+    """Measure the highest memory since :meth:`reset`.
 
-    The system keeps one mark for all gauges: a reset is seen by every other. Without Linux's resettable mark it is the high-water mark
-    since the process began, an upper bound.
+    On a CUDA device this is the memory that torch allocated there. On the CPU it is the resident
+    memory of the process. The system keeps one peak for all gauges, so a reset affects every gauge.
+    Where the peak cannot be reset (not Linux), it is the peak since the process began: an upper
+    bound.
     """
 
     def __init__(self, device: torch.device | None = None) -> None:
         """
         Args:
-            device: the one whose memory is measured; ``None``: the CPU.
+            device: the device whose memory is measured. None means the CPU.
         """
         self._cuda = device if device is not None and device.type == "cuda" else None
 
     def reset(self) -> None:
-        """Sets the mark anew: what was higher before is forgotten."""
+        """Forget the peak so far."""
         if self._cuda is not None:
             import torch
 
             torch.cuda.reset_peak_memory_stats(self._cuda)
             return
-        with contextlib.suppress(OSError):
-            _CLEAR.write_text(
-                "5", encoding="ascii"
-            )  # 5: only the high-water mark (man 5 proc); not every container allows it
+        with contextlib.suppress(OSError):  # not every container allows it
+            _CLEAR.write_text("5", encoding="ascii")  # 5 resets only the peak (man 5 proc)
 
     def peak_mib(self) -> float:
-        """The highest memory since the mark, in MiB."""
+        """Return the highest memory since the last reset, in MiB."""
         if self._cuda is not None:
             import torch
 
@@ -53,7 +53,7 @@ class MemoryGauge:
 
 
 def peak_resident_mib() -> float:
-    """High-water mark of the resident memory of this process in MiB, since the last reset where the system has one."""
+    """Return the peak resident memory of this process in MiB, since the last reset if any."""
     with contextlib.suppress(OSError):
         found = re.search(r"^VmHWM:\s+(\d+) kB", _STATUS.read_text(encoding="ascii"), re.MULTILINE)
         if found:
@@ -65,13 +65,16 @@ def peak_resident_mib() -> float:
 
 
 def memory_of_the_machine(proc: Path = Path("/proc/self/cgroup"), groups: Path = Path("/sys/fs/cgroup")) -> int | None:
-    """Bytes that this process may use at the most: the machine's memory, or less where a container or a batch system sets a limit.
+    """Return the bytes of memory that this process may use.
+
+    This is the memory of the machine, or a lower limit of a container or a batch system.
 
     Args:
-        proc, groups: where Linux tells a process's control groups, and their limits.
+        proc: the file in which Linux lists the control groups of this process.
+        groups: the folder in which Linux keeps the limits of the control groups.
 
     Returns:
-        None where the system does not tell.
+        None if the system does not say.
     """
     known = "SC_PHYS_PAGES" in getattr(os, "sysconf_names", {})
     limits = [os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")] if known else []
@@ -82,7 +85,7 @@ def memory_of_the_machine(proc: Path = Path("/proc/self/cgroup"), groups: Path =
 
 
 def _limit_files(proc: Path, groups: Path) -> Iterator[Path]:
-    """Where a limit of any control group around this process would stand, in both versions of control groups."""
+    """Yield the files that may hold a memory limit, for both versions of control groups."""
     named = []
     with contextlib.suppress(OSError):
         named = [line.split(":", 2) for line in proc.read_text(encoding="utf-8").splitlines() if line.count(":") >= 2]

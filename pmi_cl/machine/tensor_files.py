@@ -1,4 +1,4 @@
-"""Reads what ``torch.save`` wrote as tensors and plain data and nothing else: a file may come from anybody, and be damaged."""
+"""Read files of ``torch.save`` safely: tensors and plain data only, damaged files refused."""
 
 from __future__ import annotations
 
@@ -13,21 +13,21 @@ from pmi_cl.errors import UserError
 
 
 class DamagedFile(ValueError):
-    """A file is not whole, or nothing that ``torch.save`` wrote."""
+    """Report a file that is incomplete or that ``torch.save`` did not write."""
 
 
 def read_tensors(path: Path) -> Any:
-    """The content of a file; its tensors go to the CPU.
+    """Return the content of a file, with its tensors on the CPU.
 
     Raises:
-        UserError: it holds Python objects, whose loading could run code: nothing in it was run.
-        DamagedFile: it cannot be read.
+        UserError: the file holds Python objects, whose loading could run code. None was run.
+        DamagedFile: the file cannot be read.
     """
     import torch
 
     try:
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # about old forms of pickles, which are read or refused all the same
+            warnings.simplefilter("ignore")  # warnings about old pickle formats
             return torch.load(path, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
         raise UserError(
@@ -38,7 +38,9 @@ def read_tensors(path: Path) -> Any:
 
 
 def is_whole_archive(path: Path) -> bool:
-    """Whether the parts of a zip archive, as ``torch.save`` writes them, have their checksums, which ``torch.load`` does not compare.
+    """Return whether every part of a file of ``torch.save`` (a zip archive) matches its checksum.
+
+    ``torch.load`` does not compare the checksums.
 
     Raises:
         OSError: the file cannot be read.

@@ -1,4 +1,4 @@
-"""Prints, whatever encoding the terminal has, and whether or not anybody is there to read."""
+"""Print in any encoding of the terminal, and also where stdout or stderr is closed."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ from pmi_cl.errors import UserError
 
 
 def show(text: str) -> None:
-    """Prints on stdout, with escapes for what its encoding lacks.
+    """Print a text on stdout, with escapes for characters that its encoding lacks.
 
     Raises:
-        BrokenPipeError: who read it has closed the pipe.
-        UserError: it cannot be written, for another reason (a full disk).
+        BrokenPipeError: the reader has closed the pipe.
+        UserError: stdout cannot be written to for another reason, such as a full disk.
     """
     encoding = sys.stdout.encoding or "utf-8"
     try:
@@ -29,29 +29,31 @@ def show(text: str) -> None:
 
 
 def tell(line: str) -> None:
-    """Prints a line on stderr, with escapes for what its encoding lacks; where nobody can read it, it is no reason to fail."""
+    """Print a line on stderr. Ignore a stderr that cannot be written to."""
     with contextlib.suppress(OSError):
         print(line, file=sys.stderr, flush=True)
 
 
 def give_up_stdout() -> None:
-    """What is buffered and what is still printed goes nowhere: the interpreter must not fail over it on its way out."""
+    """Discard buffered and later output, so that the interpreter does not fail when it exits."""
     os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def open_closed_streams() -> None:
-    """Opens what the process was started without (``2>&-``): else the next file would get its number, and be written to as stderr."""
+    """Open the standard streams that the process was started without (``2>&-``).
+
+    Otherwise the next file that is opened gets the number of the stream, and messages for stderr
+    are written into that file.
+    """
     for number, name in enumerate(("stdin", "stdout", "stderr")):
         if getattr(sys, name) is None:
-            with contextlib.suppress(
-                OSError
-            ):  # the lowest number that is free is this one, unless something has it already
+            with contextlib.suppress(OSError):  # raised if the number is free: open() takes the lowest
                 os.fstat(number)
                 continue
             os.open(os.devnull, os.O_RDWR)
-    sys.stdout = sys.stdout or _nowhere()
-    sys.stderr = sys.stderr or _nowhere()
+    sys.stdout = sys.stdout or _null_stream()
+    sys.stderr = sys.stderr or _null_stream()
 
 
-def _nowhere() -> TextIO:
+def _null_stream() -> TextIO:
     return Path(os.devnull).open("w", encoding="utf-8")

@@ -1,4 +1,4 @@
-"""Lets torchvision be imported beside a CPU-only torch, where the registry's build of it stops at a missing operator."""
+"""Make torchvision importable beside a CPU-only torch."""
 
 from __future__ import annotations
 
@@ -6,18 +6,22 @@ import importlib.util
 import sys
 from pathlib import Path
 
-_registered: list[object] = []  # a registration dies with the object that made it
+_registered: list[object] = []  # keeps registrations alive: each ends when its object is deleted
 
 
 def ensure_torchvision() -> None:
-    """Call before the first ``import torchvision``; does nothing where that import works, or where torchvision is not installed.
+    """Declare the operators that torchvision misses. Call it before ``import torchvision``.
 
-    The registry's Linux build of torchvision is linked against CUDA. Beside a CPU-only torch its compiled operators cannot be loaded, and
-    the import ends in "operator torchvision::nms does not exist", because Python code is attached to two operators that nobody
-    declared. This declares them. They still cannot be *called* then, nor can torchvision decode images; its networks, transforms and
-    data sets work.
+    It does nothing where the import works, or where torchvision is not installed.
 
-    It has to run first: an import that failed leaves half of torchvision behind, and trying again fails in another place.
+    The package index's Linux build of torchvision is linked against CUDA. Beside a CPU-only torch
+    its compiled operators cannot be loaded. The import then fails with "operator torchvision::nms
+    does not exist", because Python code is attached to two operators that are not declared. This
+    function declares them. They still cannot be *called*, and torchvision cannot decode images. Its
+    networks, transforms and data sets work.
+
+    It must run first, because a failed import leaves half of torchvision behind, and a second
+    import then fails in another place.
     """
     if sys.platform != "linux" or "torchvision" in sys.modules:
         return

@@ -1,4 +1,4 @@
-"""Asks servers with a limit to the time until they answer."""
+"""Send requests to servers with a time limit."""
 
 from __future__ import annotations
 
@@ -8,27 +8,31 @@ import urllib.request
 from http.client import HTTPResponse
 
 
-def answer(request: urllib.request.Request, timeout: float) -> HTTPResponse:
-    """The server's answer, or an error of urllib's within twice the timeout (in seconds).
+def send_request(request: urllib.request.Request, timeout: float) -> HTTPResponse:
+    """Return the response of the server. Raise any error of urllib.
 
-    In a thread, because urllib's timeout covers neither the look-up of a name nor a host with several addresses.
+    The request runs in a thread, because urllib's timeout covers neither the look-up of a name nor
+    a host with several addresses.
+
+    Args:
+        timeout: seconds, for urllib. The function returns or raises within twice this time.
 
     Raises:
-        TimeoutError: there was none by then.
+        TimeoutError: no response within twice the timeout.
     """
-    answers: queue.Queue[HTTPResponse | Exception] = queue.Queue()
+    responses: queue.Queue[HTTPResponse | Exception] = queue.Queue()
 
-    def ask() -> None:
+    def work() -> None:
         try:
-            answers.put(urllib.request.urlopen(request, timeout=timeout))
+            responses.put(urllib.request.urlopen(request, timeout=timeout))
         except Exception as error:  # raised again below, in the caller's thread
-            answers.put(error)
+            responses.put(error)
 
-    threading.Thread(target=ask, daemon=True).start()
+    threading.Thread(target=work, daemon=True).start()
     try:
-        found = answers.get(timeout=2 * timeout)
+        response = responses.get(timeout=2 * timeout)
     except queue.Empty:
         raise TimeoutError(f"no answer within {2 * timeout:g} s") from None
-    if isinstance(found, Exception):
-        raise found
-    return found
+    if isinstance(response, Exception):
+        raise response
+    return response

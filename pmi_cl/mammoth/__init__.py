@@ -1,6 +1,7 @@
-"""Run our methods inside an unmodified checkout of Mammoth.
+"""Run our methods, data sets and backbones inside an unmodified checkout of Mammoth.
 
-:func:`register` is for scripts and notebooks, ``pmi-cl mammoth`` for the command line.
+Read ``bridge.py`` first. :func:`register` is for scripts and notebooks, ``pmi-cl mammoth`` for the
+command line.
 """
 
 from pmi_cl.mammoth.bridge import register

@@ -1,10 +1,11 @@
-"""Finds a Mammoth checkout, imports it, and says what is missing where it is not the Mammoth that the bridge knows."""
+"""Find a checkout of Mammoth, import it, and check that it has what the bridge builds on."""
 
 from __future__ import annotations
 
 import contextlib
 import importlib
 import io
+import os
 import re
 import sys
 import types
@@ -15,8 +16,9 @@ from typing import Any
 
 from pmi_cl.errors import UserError
 
-KNOWN = "the snapshot of May 2026, e75a491"
+KNOWN_SNAPSHOT = "the snapshot of May 2026, e75a491"
 FILES = ("main.py", "models/__init__.py", "datasets/__init__.py", "backbone/__init__.py", "utils/args.py")
+PACKAGES = ("models", "datasets", "backbone", "utils")
 # What the bridge builds on, by module.
 CONTRACT = {
     "models": ("register_model", "REGISTERED_MODELS"),
@@ -36,16 +38,17 @@ CONTRACT = {
     "utils.args": ("add_configuration_args", "add_initial_args", "add_experiment_args", "add_management_args"),
     "utils.conf": ("get_checkpoint_path", "get_device"),
 }
-DOWNLOADS = "datasets.seq_8vision"  # fetches 600 MB of weights when it is imported
+DOWNLOADS = "datasets.seq_8vision"  # downloads 600 MB of weights when it is imported
+DOWNLOADERS = {"seq-8vision", "tak"}  # the names on the command line that need it
 
 
 @dataclass(frozen=True)
 class Mammoth:
-    """An imported checkout.
+    """Hold an imported checkout.
 
     Attributes:
         folder: its root.
-        names: what Mammoth itself has, by kind ("model", "dataset", "backbone"), in its spelling.
+        names: the names that Mammoth itself has, by kind ("model", "dataset", "backbone").
         flags: the names of Mammoth's own flags.
     """
 
@@ -54,19 +57,19 @@ class Mammoth:
     flags: frozenset[str]
 
     def __getattr__(self, module: str) -> Any:
-        """Mammoth's module of that name, such as ``mammoth.models``."""
-        if module not in ("models", "datasets", "backbone", "utils"):
+        """Return Mammoth's package of that name, such as ``mammoth.models``."""
+        if module not in PACKAGES:
             raise AttributeError(module)
         return sys.modules[module]
 
 
-def spelled(name: str) -> str:
-    """A name as Mammoth compares it."""
+def canonical_name(name: str) -> str:
+    """Return a name in the form in which Mammoth compares names."""
     return name.replace("_", "-").lower()
 
 
 def find_mammoth(path: str | Path) -> Path:
-    """The checkout's root. Raises UserError for a folder that is not one."""
+    """Return the root of the checkout at a path. Raise UserError if the folder is not one."""
     folder = Path(path).expanduser().resolve()
     missing = [name for name in FILES if not (folder / name).is_file()]
     if missing:
@@ -76,33 +79,55 @@ def find_mammoth(path: str | Path) -> Path:
     return folder
 
 
-def enter_mammoth(folder: Path, wanted: Iterable[str] = ()) -> Mammoth:
-    """Import the checkout's packages under their own names, as its ``main.py`` does; nothing is written into it.
-
-    Args:
-        wanted: words of the command line; the data set that downloads while it is imported is imported only if one of them asks for it.
+def importable_checkout() -> str:
+    """Return the checkout that is imported, on ``sys.path`` or in MAMMOTH_PATH.
 
     Raises:
-        UserError: a package that is not at hand, a name that something else has, a contract that differs.
+        UserError: there is none.
     """
-    _refuse_strangers(folder)
-    if not {"seq-8vision", "tak"} & {spelled(word.rpartition("=")[2]) for word in wanted}:
+    loaded = getattr(sys.modules.get("models"), "__file__", None)
+    if loaded:
+        return str(Path(loaded).parent.parent)
+    for folder in filter(None, [*sys.path, os.environ.get("MAMMOTH_PATH", "")]):
+        if (Path(folder) / "models/utils/continual_model.py").is_file() and (Path(folder) / "backbone").is_dir():
+            return folder
+    raise UserError(
+        "no Mammoth is imported or on sys.path: register(mammoth_path=DIR) with the folder that holds its main.py"
+    )
+
+
+def import_mammoth(folder: Path, words: Iterable[str] = ()) -> Mammoth:
+    """Import the packages of a checkout under their own names, as its ``main.py`` does.
+
+    Nothing is written into the checkout.
+
+    Args:
+        words: the command line. The data set that downloads while it is imported is imported only
+            if a word names it.
+
+    Raises:
+        UserError: a requirement is missing, another package has the same name, or the checkout
+            lacks something that the bridge builds on.
+    """
+    _refuse_foreign_packages(folder)
+    if not DOWNLOADERS & {canonical_name(word.rpartition("=")[2]) for word in words}:
         sys.modules.setdefault(DOWNLOADS, types.ModuleType(DOWNLOADS))
     if str(folder) != sys.path[0]:
         sys.path.insert(0, str(folder))
     with _no_bytecode():
         for module, attributes in CONTRACT.items():
-            _check(folder, _import(folder, module), attributes)
-    return Mammoth(folder, {kind: _names(folder, kind) for kind in ("model", "dataset", "backbone")}, _flags())
+            _check_contract(folder, _import(folder, module), attributes)
+    names = {kind: _names(folder, kind) for kind in ("model", "dataset", "backbone")}
+    return Mammoth(folder, names, _flags())
 
 
-def _refuse_strangers(folder: Path) -> None:
-    for name in ("models", "datasets", "backbone", "utils"):
+def _refuse_foreign_packages(folder: Path) -> None:
+    """Raise UserError if one of Mammoth's package names is already imported from elsewhere."""
+    for name in PACKAGES:
         file = getattr(sys.modules.get(name), "__file__", None)
         if file and folder not in Path(file).resolve().parents:
-            raise UserError(
-                f"'{name}' is already imported from {file}: use a Python process that has imported Mammoth's '{name}' or none"
-            )
+            advice = f"use a Python process that has imported Mammoth's '{name}' or none"
+            raise UserError(f"'{name}' is already imported from {file}: {advice}")
 
 
 def _import(folder: Path, module: str) -> types.ModuleType:
@@ -113,37 +138,39 @@ def _import(folder: Path, module: str) -> types.ModuleType:
         raise UserError(f"Mammoth in {folder} cannot be imported ({module}: {error}): {hint}") from error
 
 
-def _check(folder: Path, module: types.ModuleType, attributes: Iterable[str]) -> None:
+def _check_contract(folder: Path, module: types.ModuleType, attributes: Iterable[str]) -> None:
+    """Raise UserError if the module lacks one of the attributes, such as "Class.method"."""
     for attribute in attributes:
         value: Any = module
         for part in attribute.split("."):
             if not hasattr(value, part):
-                raise UserError(
-                    f"Mammoth in {folder} has no {module.__name__}.{attribute}: its contract differs from {KNOWN}"
-                )
+                missing = f"{module.__name__}.{attribute}"
+                raise UserError(f"Mammoth in {folder} has no {missing}: its contract differs from {KNOWN_SNAPSHOT}")
             value = getattr(value, part)
 
 
 def _names(folder: Path, kind: str) -> frozenset[str]:
-    """The registered names, those of the files that Mammoth searches, and what these files call themselves."""
+    """Return the names that are registered, and those of the files that Mammoth searches."""
     package = sys.modules["backbone" if kind == "backbone" else f"{kind}s"]
     names = list(getattr(package, f"REGISTERED_{kind.upper()}S"))
     for file in () if kind == "backbone" else (folder / f"{kind}s").glob("[!_]*.py"):
         text = file.read_text(encoding="utf-8", errors="replace")
         names += [file.stem, *re.findall(r"^    NAME\s*=\s*['\"]([\w-]+)", text, re.MULTILINE)]
-    return frozenset(map(spelled, names))
+    return frozenset(map(canonical_name, names))
 
 
 def _flags() -> frozenset[str]:
-    """The destinations of all flags that Mammoth adds by itself."""
+    """Return the destinations of all flags that Mammoth adds by itself."""
     import argparse
 
     parser, own = argparse.ArgumentParser(add_help=False), sys.modules["utils.args"]
     for add in ("add_experiment_args", "add_management_args"):
         getattr(own, add)(parser)
-    # Of the first stage, and what Mammoth puts into the same namespace by itself; adding the former would import every method.
+    # Flags that Mammoth parses first. To add them here would import every method.
     first = {"model", "dataset", "backbone", "load_best_args", "loadcheck", "dataset_config", "model_config"}
-    return frozenset({action.dest for action in parser._actions} | first | {"class_order", "num_classes", "nowand"})
+    # Values that Mammoth itself puts into the same namespace.
+    computed = {"class_order", "num_classes", "nowand"}
+    return frozenset({action.dest for action in parser._actions} | first | computed)
 
 
 @contextlib.contextmanager
@@ -155,6 +182,6 @@ def _no_bytecode() -> Iterator[None]:
         sys.dont_write_bytecode = before
 
 
-def quietly() -> contextlib.AbstractContextManager[Any]:
-    """Mammoth prints a line for every data set that is registered."""
+def without_output() -> contextlib.AbstractContextManager[Any]:
+    """Discard stdout in the body: Mammoth prints a line for every data set that is registered."""
     return contextlib.redirect_stdout(io.StringIO())

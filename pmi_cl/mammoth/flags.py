@@ -1,4 +1,4 @@
-"""How the options of a method, data set or backbone appear among Mammoth's flags, and what its presets say there."""
+"""Turn our options into flags of Mammoth, and our presets into their values."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ OF_DATASETS = (
     "train_per_class",
     "offline",
 )  # and those that reach the data set
-# Mammoth's flags that a method of ours would ignore, what they must then be, and what to use.
+# Mammoth's flags that our methods ignore: the neutral value, and what to do instead.
 UNUSED: dict[str, tuple[Any, str]] = {
     "fitting_mode": ("epochs", "its schedule counts epochs"),
     "lr_scheduler": (None, f"it has a schedule of its own, --{PREFIX}lr_milestones"),
@@ -50,11 +50,15 @@ UNUSED: dict[str, tuple[Any, str]] = {
 
 
 class Flags:
-    """The flags of one entry.
+    """Hold the flags of one entry.
 
     Attributes:
+        entry: the method, data set or backbone.
         specs: its options.
-        names: the flag of each option; ``pmi_`` stands before a name that Mammoth has with another meaning.
+        names: the flag of each option. ``pmi_`` precedes a name that means something else in
+            Mammoth.
+        own: the options whose flags Mammoth does not have.
+        set_by_preset: the options that a preset sets in Mammoth.
     """
 
     def __init__(self, entry: Entry, mammoth_flags: Collection[str]) -> None:
@@ -66,50 +70,60 @@ class Flags:
             for spec in self.specs
         }
         self.own = tuple(spec for spec in self.specs if self.names[spec.name] not in mammoth_flags)
-        self.given = self.specs if entry.kind == "model" else self.own
+        self.set_by_preset = self.specs if entry.kind == "model" else self.own
 
     def add_to(self, parser: Any) -> None:
-        """Add those flags that Mammoth does not have."""
+        """Add the flags that Mammoth does not have."""
         for spec in self.own:
-            many = {"nargs": "+", "action": _Many, "spec": spec} if spec.many else {"type": reader(spec)}
-            parser.add_argument(f"--{self.names[spec.name]}", default=spec.default, help=explained(spec), **many)
+            many = {"nargs": "+", "action": _Many, "spec": spec} if spec.many else {"type": value_reader(spec)}
+            parser.add_argument(f"--{self.names[spec.name]}", default=spec.default, help=help_of(spec), **many)
 
-    def described(self) -> dict[str, dict[str, Any]]:
-        """The same for Mammoth's registers of data sets and backbones, which take one word for each flag."""
+    def parsable_arguments(self) -> dict[str, dict[str, Any]]:
+        """Return these flags as Mammoth's registers of data sets and backbones hold them.
+
+        These take one word for each flag.
+        """
         return {
             self.names[spec.name]: {
-                "type": reader(spec),
+                "type": value_reader(spec),
                 "default": spec.default,
                 "required": False,
-                "help": explained(spec),
+                "help": help_of(spec),
             }
             for spec in self.own
         }
 
     def values(self, given: Mapping[str, Any]) -> dict[str, Any]:
-        """The option values in Mammoth's arguments, by option. Raises UserError for one that is not allowed."""
-        named = {spec: self.names[spec.name] for spec in self.specs}
-        return {
-            spec.name: convert(spec, _value(given[flag]), f"--{flag} {given[flag]}")
-            for spec, flag in named.items()
-            if flag in given
-        }
+        """Return the option values in Mammoth's arguments, by option.
+
+        Raises:
+            UserError: a value is not allowed.
+        """
+        found = {}
+        for spec in self.specs:
+            flag = self.names[spec.name]
+            if flag in given:
+                found[spec.name] = convert(spec, _literal(given[flag]), f"--{flag} {given[flag]}")
+        return found
 
 
-def reader(spec: OptionSpec) -> Callable[[Any], Any]:
-    """What turns a word, or a default, into the option's value."""
+def value_reader(spec: OptionSpec) -> Callable[[Any], Any]:
+    """Return the function that turns a word, or a default, into the option's value."""
 
     def read(word: Any) -> Any:
         try:
-            return convert(spec, _value(word), f"'{word}'")
+            return convert(spec, _literal(word), f"'{word}'")
         except UserError as error:
             raise argparse.ArgumentTypeError(str(error)) from error
 
     return read
 
 
-def _value(word: Any) -> Any:
-    """What was typed; Mammoth's checkpoints have a tuple as its text, "(0.6, 0.75)"."""
+def _literal(word: Any) -> Any:
+    """Return the tuple that a text such as "(0.6, 0.75)" means, and any other word as it is.
+
+    Mammoth's checkpoints hold tuples as texts.
+    """
     if not (isinstance(word, str) and word.startswith("(")):
         return word
     try:
@@ -119,11 +133,11 @@ def _value(word: Any) -> Any:
 
 
 class _Many(argparse.Action):
-    """``--name 0.2 0.4`` and ``--name 0.2,0.4`` are the same."""
+    """Accept ``--name 0.2 0.4`` and ``--name 0.2,0.4`` for the same values."""
 
     def __init__(self, *args: Any, spec: OptionSpec, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
-        self.read = reader(spec)
+        self.read = value_reader(spec)
 
     def __call__(self, parser: Any, namespace: Any, values: Any, option_string: str | None = None) -> None:
         try:
@@ -132,75 +146,76 @@ class _Many(argparse.Action):
             parser.error(f"{option_string}: {error}")
 
 
-def explained(spec: OptionSpec) -> str:
-    """The help text in argparse's format: what the option is, its choices, unit, default (the one that counts) and source."""
+def help_of(spec: OptionSpec) -> str:
+    """Return the help text of an option in argparse's format.
+
+    It says what the option is, its choices, unit, bounds, default and source.
+    """
     choices = f"one of {', '.join(spec.choices)}" if spec.choices else ""
-    facts = [fact.replace("%", "%%") for fact in (choices, spec.unit, bounds(spec)) if fact]
-    source = f"source: {spec.source}".replace("%", "%%") if spec.source else ""
-    return (
-        f"{spec.help.replace('%', '%%')} ({'; '.join([*facts, 'default: %(default)s', *([source] if source else [])])})"
-    )
+    facts = [fact for fact in (choices, spec.unit, bounds(spec)) if fact]
+    source = [f"source: {spec.source}"] if spec.source else []
+    before, after = (_escaped("; ".join(part)) for part in (facts, source))
+    details = "; ".join(filter(None, [before, "default: %(default)s", after]))
+    return f"{_escaped(spec.help)} ({details})"
 
 
-def settings(
+def _escaped(text: str) -> str:
+    return text.replace("%", "%%")
+
+
+def options_from_preset(
     model: Entry, dataset: str, ours: Entry | None, preset: str | None, backbone: str | None = None
 ) -> dict[str, Any]:
-    """Every option as the method's preset for the data set has it, and the name of the backbone.
+    """Return every option at the value of the method's preset for the data set, and the backbone.
 
     Args:
         dataset: the name of the data set in Mammoth.
         ours: the data set's entry, if it is one of ours.
-        preset: what was asked for; None, "default" and "base": the method's choice for the data set.
-        backbone: the one that was typed, by our name; None: the method's, or the data set's.
+        preset: the preset's name. None, "default" and "base" mean the method's choice for the data
+            set.
+        backbone: our name of the backbone that was typed. None means the backbone of the method, or
+            of the data set.
 
     Raises:
         UserError: an unknown preset.
     """
     presets = presets_of(model.name, INSTALLED, preset)
-    entry = ours or Entry(
-        "dataset", _section(presets, dataset), "Mammoth", "", "", (), {"DEFAULTS": {"backbone": "resnet32"}}
-    )
+    entry = ours or _foreign_dataset(presets, dataset)
     flags = {} if preset in (None, "default", "base") else {"model_config": str(preset)}
     flags |= {"backbone": backbone} if backbone else {}
     network = INSTALLED.find("backbone", str(chosen_backbone(flags, presets, model, entry)))
     specs = all_specs(model, entry, network)
-    of_ours = (
-        () if ours else _data_options({spec.name for spec in specs})
-    )  # a preset may speak of them; Mammoth's data set has none
-    values, sources = decide((*specs, *of_ours), flags, presets, model, entry)
-    moved = [
-        name
-        for name in (*OF_DATASETS, *(spec.name for spec in of_ours))
-        if ours is None and sources[name].startswith("preset")
-    ]
-    for name in moved:
-        logging.warning(
-            "pmi-cl: the preset's %s %s does not count: %s is Mammoth's data set", name, values[name], dataset
-        )
+    # A preset may set options of our data sets, which a data set of Mammoth does not have.
+    absent = () if ours else _data_options({spec.name for spec in specs})
+    values, sources = decide((*specs, *absent), flags, presets, model, entry)
+    if ours is None:
+        for name in (*OF_DATASETS, *(spec.name for spec in absent)):
+            if sources[name].startswith("preset"):
+                ignored = "pmi-cl: the preset's %s %s does not count: %s is Mammoth's data set"
+                logging.warning(ignored, name, values[name], dataset)
     return {**values, "backbone": network.name}
 
 
-def _data_options(known: Collection[str]) -> tuple[OptionSpec, ...]:
-    """The options of all data sets of ours, by name, but for those that are known otherwise."""
-    found = {
-        spec.name: spec for entry in INSTALLED.entries("dataset") for spec in entry.options if spec.name not in known
-    }
-    return tuple(found.values())
-
-
-def _section(presets: PresetFile, dataset: str) -> str:
-    """The spelling that the presets use for the data set."""
+def _foreign_dataset(presets: PresetFile, dataset: str) -> Entry:
+    """Return an entry for a data set of Mammoth, named as the presets name it."""
     names = {canonical(name): name for preset in presets.presets.values() for name in preset.sections}
-    return names.get(canonical(dataset), dataset)
+    name = names.get(canonical(dataset), dataset)
+    return Entry("dataset", name, "Mammoth", "", "", (), {"DEFAULTS": {"backbone": "resnet32"}})
+
+
+def _data_options(known: Collection[str]) -> tuple[OptionSpec, ...]:
+    """Return the options of all our data sets except those with a known name."""
+    specs = (spec for entry in INSTALLED.entries("dataset") for spec in entry.options)
+    return tuple({spec.name: spec for spec in specs if spec.name not in known}.values())
 
 
 def preset_names(model: Entry) -> Sequence[str]:
-    """What ``--model_config`` may be."""
+    """Return the values that ``--model_config`` takes."""
     return ("default", *presets_of(model.name, INSTALLED).presets, "none")
 
 
 def refuse_unused(flags: Flags, args: Any) -> None:
-    """Raises UserError for a flag of Mammoth's that the method would ignore."""
+    """Raise UserError if a flag of Mammoth is set that the method ignores."""
     known = set(flags.names.values())
     for name, (neutral, instead) in UNUSED.items():
         if name not in known and getattr(args, name, neutral) not in (neutral, None):
@@ -208,5 +223,5 @@ def refuse_unused(flags: Flags, args: Any) -> None:
 
 
 def run_arguments(given: Mapping[str, Any]) -> SimpleNamespace:
-    """The options of a run at their defaults, and ``given`` over them."""
+    """Return the options of a run: ``given``, and the defaults of all others."""
     return SimpleNamespace(**{**{spec.name: spec.default for spec in run_specs()}, **given})

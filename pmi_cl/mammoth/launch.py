@@ -1,4 +1,4 @@
-"""``pmi-cl mammoth``: start a checkout's ``main.py`` with our methods, data sets and backbones in it."""
+"""Run a checkout's ``main.py`` with our methods, data sets and backbones: ``pmi-cl mammoth``."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ from pathlib import Path
 
 from pmi_cl.errors import UserError
 from pmi_cl.machine.terminal import show
-from pmi_cl.mammoth.bridge import register
-from pmi_cl.mammoth.checkout import find_mammoth, spelled
+from pmi_cl.mammoth.bridge import Bridge, register
+from pmi_cl.mammoth.checkout import canonical_name, find_mammoth
 from pmi_cl.mammoth.flags import PREFIX
 from pmi_cl.utils.arguments.presets import OWN_FILES
 
@@ -22,16 +22,24 @@ usage: pmi-cl mammoth --mammoth_path DIR --model MODEL --dataset DATASET [Mammot
 
   --mammoth_path DIR   a checkout of aimagelab/mammoth, which is not changed (or MAMMOTH_PATH in the environment)
 
-Runs that checkout's main.py with pmi-cl's methods, data sets and backbones beside its own, under their own names; a name or a
-flag that Mammoth has, too, gets '{PREFIX.rstrip("_")}' in front: pmi-resnet32, --{PREFIX}lr_milestones. Our presets: --model_config.
-With --model and --dataset, --help lists every flag. Paths that are typed, results and checkpoints are relative to the current
-folder; data sets are looked for in the checkout's data/, if there is one, else in ./data.
+Runs the main.py of that checkout with pmi-cl's methods, data sets and backbones beside its own. They keep their names.
+A name or flag that Mammoth has, too, gets '{PREFIX.rstrip("_")}' in front: pmi-resnet32, --{PREFIX}lr_milestones.
+--model_config takes our presets. With --model and --dataset, --help lists every flag.
+Paths that you type, results and checkpoints are relative to the current folder. Data sets are read from the checkout's
+data/ if it exists, else from ./data.
 """
-PATHS = ("base_path", "results_path", "checkpoint_path", "loadcheck", "data_dir")
+PATH_FLAGS = ("base_path", "results_path", "checkpoint_path", "loadcheck", "data_dir")
 
 
 def launch(argv: Sequence[str]) -> int:
-    """``pmi-cl mammoth``: Mammoth's ``main.py``, as if started by itself, with ours in it. Raises UserError."""
+    """Run Mammoth's ``main.py`` with our entries in it, and return the exit code.
+
+    Args:
+        argv: the words behind ``pmi-cl mammoth``.
+
+    Raises:
+        UserError: no checkout, an unknown name, or a flag that Mammoth does not take.
+    """
     path, words = _mammoth_path(argv)
     named = any(word.partition("=")[0] in ("--model", "--loadcheck") for word in words)
     if not named and (not words or set(words) & {"-h", "--help"}):
@@ -41,33 +49,37 @@ def launch(argv: Sequence[str]) -> int:
         raise UserError("--mammoth_path is missing: give the folder of a Mammoth checkout")
     folder = find_mammoth(path)
     bridge = register(folder, words)
-    bridge.check_names(words)
+    bridge.names.check(words)
     _check_flags(words)
-    words = _anchored(bridge.as_registered(words), bridge.here, bridge.folders)
-    sys.modules["utils.conf"].get_checkpoint_path(
-        words[words.index("--checkpoint_path") + 1]
-    )  # before a module makes Mammoth's default
-    sys.argv = [str(bridge.mammoth.folder / "main.py"), *words]
-    sys.dont_write_bytecode = True
-    made = folder / "checkpoints"
-    there_before = made.exists()
-    try:
-        runpy.run_path(sys.argv[0], run_name="__main__")
-    finally:
-        if not there_before:
-            with contextlib.suppress(OSError):  # with --savecheck Mammoth makes it and puts nothing there
-                made.rmdir()
+    _run_main(bridge, _with_folders(bridge.names.as_registered(words), bridge.start_folder, bridge.folders))
     return 0
 
 
+def _run_main(bridge: Bridge, words: list[str]) -> None:
+    """Run ``main.py`` without leaving anything in the checkout."""
+    folder = words[words.index("--checkpoint_path") + 1]
+    # Mammoth keeps the first folder that it is told. This must come before a module asks for it.
+    sys.modules["utils.conf"].get_checkpoint_path(folder)
+    sys.argv = [str(bridge.mammoth.folder / "main.py"), *words]
+    sys.dont_write_bytecode = True
+    default = bridge.mammoth.folder / "checkpoints"
+    existed = default.exists()
+    try:
+        runpy.run_path(sys.argv[0], run_name="__main__")
+    finally:
+        if not existed:
+            with contextlib.suppress(OSError):  # with --savecheck Mammoth creates it and leaves it empty
+                default.rmdir()
+
+
 def _mammoth_path(argv: Sequence[str]) -> tuple[str, list[str]]:
-    """The value of ``--mammoth_path``, or of MAMMOTH_PATH; empty where there is none. And the other words."""
+    """Return the value of ``--mammoth_path`` or MAMMOTH_PATH, or "", and the other words."""
     words, path = [], os.environ.get("MAMMOTH_PATH", "")
     rest = list(argv)
     while rest:
         word = rest.pop(0)
         name, equals, value = word.partition("=")
-        if spelled(name) != "--mammoth-path":
+        if canonical_name(name) != "--mammoth-path":
             words.append(word)
         elif equals:
             path = value
@@ -77,7 +89,10 @@ def _mammoth_path(argv: Sequence[str]) -> tuple[str, list[str]]:
 
 
 def _check_flags(words: Sequence[str]) -> None:
-    """Raises UserError for a flag that is typed twice, which Mammoth answers with a traceback, and for ours that has another name here."""
+    """Raise UserError for a flag that is typed twice, and for ``--class_order``.
+
+    Mammoth answers the former with a traceback. The latter has another name inside Mammoth.
+    """
     flags = [word.partition("=")[0] for word in words if word.startswith("--")]
     twice = next((flag for place, flag in enumerate(flags) if flag in flags[:place]), None)
     if twice:
@@ -88,19 +103,25 @@ def _check_flags(words: Sequence[str]) -> None:
         )
 
 
-def _anchored(words: Sequence[str], here: Path, folders: dict[str, str]) -> list[str]:
-    """The words with absolute paths, and with Mammoth's default folders where none are typed: Mammoth works inside its checkout."""
+def _with_folders(words: Sequence[str], start_folder: Path, folders: dict[str, str]) -> list[str]:
+    """Return the words with absolute paths, and with default folders where none are typed.
+
+    Mammoth works inside its checkout, so a relative path would mean another place there.
+    """
     flags: list[str] = []
     for word in words:
         name, equals, value = word.partition("=")
         flags += [name, value] if equals and _is_path(name, value) else [word]
     for place, (flag, value) in enumerate(itertools.pairwise(flags)):
         if _is_path(flag, value):
-            flags[place + 1] = str(here / Path(value).expanduser())
-    # typed, they count more than those of a checkpoint
-    return [*flags, *(word for name, at in folders.items() if f"--{name}" not in flags for word in (f"--{name}", at))]
+            flags[place + 1] = str(start_folder / Path(value).expanduser())
+    # Flags that are typed win over the folders of a checkpoint.
+    for name, folder in folders.items():
+        flags += [] if f"--{name}" in flags else [f"--{name}", folder]
+    return flags
 
 
 def _is_path(flag: str, value: str) -> bool:
+    """Return whether the value of a flag is a path of the user."""
     own_preset = flag == "--model_config" and value.lower().endswith(OWN_FILES)
-    return own_preset or (flag.startswith("--") and flag[2:] in PATHS and "://" not in value)
+    return own_preset or (flag.startswith("--") and flag[2:] in PATH_FLAGS and "://" not in value)

@@ -1,1 +1,4 @@
-"""Find methods, data sets and backbones by reading source text, so that ``--help`` and ``--list`` need no torch."""
+"""Find methods, data sets and backbones without importing them. Read ``catalogue.py`` first.
+
+Their source text is read, so that ``--help`` and ``--list`` need no torch.
+"""

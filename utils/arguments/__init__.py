@@ -1,1 +1,4 @@
-"""From what was typed to resolved values: options, presets, resumed arguments."""
+"""Resolve the values of a run from the command line, presets and earlier records.
+
+Read ``command_line.py`` first.
+"""

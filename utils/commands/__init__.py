@@ -1,1 +1,1 @@
-"""The commands beside a run, one file or folder each, and the index that names them."""
+"""Define the commands beside a run, one file or folder each."""

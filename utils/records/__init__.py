@@ -1,1 +1,4 @@
-"""What a run leaves on the disk: record, checkpoints, TensorBoard events; and the metrics in them."""
+"""Write what a run leaves on the disk: record, checkpoints, TensorBoard events.
+
+Read ``run_record.py`` first.
+"""

@@ -1,4 +1,4 @@
-"""Writes a file so that a reader sees the old one or the new one, whole, whatever stops the program."""
+"""Write files atomically: a reader finds the old file or the new file, never a part of it."""
 
 from __future__ import annotations
 
@@ -14,15 +14,17 @@ from pmi_cl.errors import UserError
 
 
 def write_atomically(path: Path, write: Callable[[IO[bytes]], object], flag: str = "--results_path") -> None:
-    """Calls ``write(file)`` on a temporary file in the same folder, forces it to the disk, then renames it to ``path``.
+    """Write a temporary file in the same folder, sync it to the disk, then rename it to ``path``.
 
-    The temporary name is always the same one, so what a killed process left is overwritten by the next write.
+    The temporary name is always the same, so that the next write overwrites what a killed process
+    has left.
 
     Args:
-        flag: what decides where ``path`` lies: the error names it.
+        write: called with the temporary file, open for bytes.
+        flag: the flag that decides where ``path`` lies, for the error message.
 
     Raises:
-        UserError: the disk is full, or the folder cannot be written to. ``path`` is as it was.
+        UserError: the disk is full, or the folder cannot be written to. ``path`` is unchanged.
     """
     temporary = path.with_name(path.name + ".tmp")
     try:
@@ -42,12 +44,13 @@ def write_atomically(path: Path, write: Callable[[IO[bytes]], object], flag: str
 
 
 def write_json(path: Path, content: Mapping[str, Any], flag: str = "--results_path") -> None:
-    """Writes ``content`` as indented JSON, atomically; NaN and infinity, which JSON lacks, become null."""
+    """Write ``content`` as indented JSON, atomically. NaN and infinity become null."""
     text = json.dumps(_jsonable(content), indent=2, allow_nan=False, ensure_ascii=False) + "\n"
     write_atomically(path, lambda file: file.write(text.encode()), flag)
 
 
 def _jsonable(value: Any) -> Any:
+    """Return the value in types that JSON has."""
     if isinstance(value, Mapping):
         return {str(key): _jsonable(item) for key, item in value.items()}
     if isinstance(value, list | tuple):
@@ -58,7 +61,7 @@ def _jsonable(value: Any) -> Any:
 
 
 def _sync_folder(folder: Path) -> None:
-    """Forces the rename itself to the disk; some network file systems cannot, and the file is whole without it."""
+    """Sync the rename to the disk where the file system can. The file is complete anyway."""
     with contextlib.suppress(OSError):
         handle = os.open(folder, os.O_RDONLY)
         try:

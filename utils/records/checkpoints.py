@@ -1,4 +1,4 @@
-"""Saves and loads checkpoints: tensors and plain data only, written atomically, refused with a reason when they do not fit."""
+"""Save and load checkpoints: tensors and plain data only, written atomically."""
 
 from __future__ import annotations
 
@@ -15,38 +15,41 @@ _NOT_OURS = "is not a checkpoint of pmi-cl: give the checkpoint.pt that a run wi
 
 
 def save(path: Path, state: Mapping[str, Any]) -> None:
-    """Writes ``state`` under the present format; the old file stays until the new one is whole.
+    """Write ``state`` in the current format. The old file stays until the new file is complete.
 
     Args:
         path: the file, in a folder that exists.
-        state: dicts, lists and tuples, nested, of tensors (any device), ``int``, ``float``, ``str``, ``bool`` and ``None``; keys are
-            strings or integers. What is to be compared on loading ("model", "dataset", ...) stands on the top level.
+        state: nested dicts, lists and tuples of tensors (on any device), ``int``, ``float``,
+            ``str``, ``bool`` and ``None``. Keys are strings or integers. The top level holds what
+            :func:`load` compares ("model", "dataset", ...).
 
     Raises:
-        TypeError: a value is of another type; says where it is.
-        UserError: the disk is full or the folder not writable.
+        TypeError: a value is of another type. The message says where it is.
+        UserError: the disk is full, or the folder cannot be written to.
     """
     import torch
 
     plain = _plain({"format": FORMAT, **state}, "state")
     try:
         write_atomically(path, lambda file: torch.save(plain, file))
-    except RuntimeError as error:  # torch's own writer turns the system's error into this one
+    except RuntimeError as error:  # torch's writer raises it instead of OSError
         raise UserError(f"cannot write {path} (is the disk full?): make room, then continue with --resume") from error
 
 
 def load(path: Path, expected: Mapping[str, Any]) -> dict[str, Any]:
-    """Reads what :func:`save` wrote, bit for bit, to the CPU: who takes a tensor up moves it.
+    """Read a checkpoint of :func:`save`, bit for bit. All tensors are on the CPU.
 
-    Some tensors belong there. Adam's step counts, restored to a GPU, would make the host wait for it at every step and parameter.
+    The caller moves them to its device. Some tensors must stay on the CPU: with Adam's step counts
+    on a GPU, every step would wait for the GPU once per parameter.
 
     Args:
         path: the file.
-        expected: values that the top level must hold, such as {"model": ..., "dataset": ..., "n_tasks": ..., "class_order": ...}.
+        expected: values that the top level must hold, such as {"model": ..., "dataset": ...}.
 
     Raises:
-        UserError: the file is missing, damaged, not a checkpoint, of another format, model, data set ..., or holds Python objects (whose
-            loading could run code: they are refused, and nothing in the file is run).
+        UserError: the file is missing, damaged or no checkpoint, has another format or other
+            values than ``expected``, or holds Python objects. Their loading could run code, so that
+            they are refused, and nothing in the file is run.
     """
     check_file(path)
     try:
@@ -58,13 +61,14 @@ def load(path: Path, expected: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def load_start(path: Path, expected: Mapping[str, Any], tasks: int) -> dict[str, Any]:
-    """As :func:`load`, of a checkpoint that another run may begin with: one that was written between two tasks.
+    """Load a checkpoint that a new run may begin with: one that was written between two tasks.
 
     Args:
-        tasks: how many that run trains.
+        tasks: the number of tasks that the new run trains.
 
     Raises:
-        UserError: as :func:`load` does, and where it holds no run, one within a task, or one that has trained all the tasks.
+        UserError: as in :func:`load`, or the checkpoint holds no run, was written within a task, or
+            has trained all tasks.
     """
     state = load(path, expected)
     try:
@@ -75,18 +79,16 @@ def load_start(path: Path, expected: Mapping[str, Any], tasks: int) -> dict[str,
     if not between:
         raise UserError(f"{path} was written within a task: go on with that run itself, --resume RUN")
     if position["task"] == tasks:
-        earlier = "give the checkpoint of an earlier task (--savecheck task keeps them)"
-        raise UserError(
-            f"{path}: nothing is left to train, it holds the last of {tasks} tasks: {earlier}, or leave --loadcheck out"
-        )
+        advice = "give the checkpoint of an earlier task (--savecheck task keeps them), or leave --loadcheck out"
+        raise UserError(f"{path}: nothing is left to train, it holds the last of {tasks} tasks: {advice}")
     return state
 
 
 def check_file(path: Path) -> None:
-    """Refuses what is missing, damaged or no checkpoint at all, without torch and without interpreting the contents.
+    """Check a checkpoint file without torch and without interpreting its content.
 
     Raises:
-        UserError: says which of these it is.
+        UserError: the file is missing, damaged, or no checkpoint.
     """
     if not path.is_file():
         raise UserError(f"no checkpoint at {path}: give the path of a checkpoint.pt, or --resume with a run's folder")
@@ -105,6 +107,7 @@ def check_file(path: Path) -> None:
 
 
 def _check_contents(path: Path, state: Any, expected: Mapping[str, Any]) -> None:
+    """Raise UserError unless the state has our format and the expected values."""
     written = state.get("format") if isinstance(state, dict) else None
     if not isinstance(written, str) or not written.startswith("pmi-cl checkpoint"):
         raise UserError(f"{path} {_NOT_OURS}")
@@ -128,12 +131,19 @@ def _with_task_sizes(state: Mapping[str, Any]) -> Mapping[str, Any]:
 
 
 def _named(name: str, value: Any) -> str:
+    """Return name and value, shortened, for an error message."""
     text = str(int(value) if isinstance(value, bool) else value)
     return f"{name} {text if len(text) <= 40 else text[:37] + '...'}"
 
 
 def _plain(value: Any, where: str) -> Any:
-    """``value`` in types that a loader without code can restore; views are copied so as not to save all that they look into."""
+    """Return the value in types that can be loaded without running code.
+
+    Views are copied, because torch would save the whole tensor behind them.
+
+    Args:
+        where: the place of the value in the state, for the error message.
+    """
     import torch
 
     if isinstance(value, torch.Tensor):
@@ -149,9 +159,8 @@ def _plain(value: Any, where: str) -> Any:
         return items if isinstance(value, list) else tuple(items)
     if value is None or isinstance(value, bool):
         return value
-    for kind in (int, float, str):  # also turns numpy's and torch's subclasses, which would not load, into Python's own
+    for kind in (int, float, str):  # also converts subclasses of numpy and torch, which would not load
         if isinstance(value, kind):
             return kind(value)
-    raise TypeError(
-        f"{where} is a {type(value).__name__}: a checkpoint holds tensors, numbers, strings, lists, tuples, dicts and None"
-    )
+    allowed = "tensors, numbers, strings, lists, tuples, dicts and None"
+    raise TypeError(f"{where} is a {type(value).__name__}: a checkpoint holds {allowed}")

@@ -1,7 +1,7 @@
-"""Continual-learning figures computed from a matrix of accuracies.
+"""Compute continual-learning figures from a matrix of accuracies.
 
-The matrix is a list of rows: row i holds the accuracies in % on tasks 0..i after learning task i. Joint training, which learns all tasks
-at once, has one row with all of them. Every function is pure.
+The matrix is a list of rows. Row i holds the accuracies in % on tasks 0..i after learning task i.
+Joint training learns all tasks at once, so its matrix has a single row with all tasks.
 """
 
 from __future__ import annotations
@@ -12,21 +12,25 @@ Matrix = Sequence[Sequence[float]]
 
 
 def last(matrix: Matrix) -> float:
-    """Mean over all tasks of the accuracy after the last one, in %."""
+    """Return the mean over all tasks of the accuracy after the last task, in %."""
     _require_triangle(matrix)
     return _mean(matrix[-1])
 
 
 def average(matrix: Matrix) -> float:
-    """Average incremental accuracy in %: the mean, over the moments after each task, of the mean accuracy on the tasks seen by then."""
+    """Return the average incremental accuracy in %.
+
+    It is the mean over all rows of the mean accuracy on the tasks seen by then.
+    """
     _require_triangle(matrix)
     return _mean([_mean(row) for row in matrix])
 
 
 def forgetting(matrix: Matrix) -> float:
-    """Mean drop from the best accuracy a task ever had to its last one, in points (Chaudhry et al. 2018, eq. 3).
+    """Return the mean drop from a task's best accuracy to its last one, in percentage points.
 
-    The maximum runs over the rows before the last, so the figure is negative where the last task helped. One task: 0.
+    This is eq. 3 of Chaudhry et al. (2018). The best accuracy is over all rows but the last, so
+    that the figure is negative if the last task helped. It is 0 for one task.
     """
     _require_triangle(matrix)
     final = matrix[-1]
@@ -34,18 +38,22 @@ def forgetting(matrix: Matrix) -> float:
 
 
 def bwt(matrix: Matrix) -> float:
-    """Backward transfer in points: mean of the last accuracy less the one just after learning (Lopez-Paz & Ranzato 2017). One task: 0."""
+    """Return the backward transfer in percentage points (Lopez-Paz & Ranzato 2017).
+
+    It is the mean of a task's last accuracy minus its accuracy just after learning. It is 0 for one
+    task.
+    """
     _require_triangle(matrix)
     final = matrix[-1]
     return _mean([final[task] - matrix[task][task] for task in range(len(matrix) - 1)])
 
 
 def micro(correct: Sequence[int], total: Sequence[int]) -> float:
-    """Accuracy in % over all images together: every image counts the same, whatever its task.
+    """Return the accuracy in % over all images of all tasks, each with the same weight.
 
     Args:
-        correct: (T,), images classified rightly, by task.
-        total: (T,), images, by task.
+        correct: (T,), the correctly classified images of each task.
+        total: (T,), the images of each task.
 
     Raises:
         ValueError: there is no image.
@@ -56,20 +64,20 @@ def micro(correct: Sequence[int], total: Sequence[int]) -> float:
 
 
 def transfer(square: Matrix) -> float:
-    """Return Transfer in %: how well tasks are known before they are learned (ZSCL; GIFT, section 4.1).
+    """Return Transfer in %: the accuracy on tasks before they are learned (ZSCL; GIFT, sec. 4.1).
 
-    For each task but the first, the mean of its accuracies after each task before it; then the
-    mean over those tasks. One task: 0.
+    It is the mean over all tasks but the first. The figure of a task is the mean of its accuracies
+    after each task before it. Transfer is 0 for one task.
 
     Args:
-        square: (T, T), row i after task i, on every task.
+        square: (T, T). Row i holds the accuracies in % after task i, on every task.
     """
     tasks = range(1, len(square))
     return _mean([_mean([square[i][task] for i in range(task)]) for task in tasks])
 
 
 def square_summary(rows: Matrix) -> dict[str, object]:
-    """Return the figures of accuracies on all tasks, learned or not, as ``results.json`` holds them.
+    """Return the figures of accuracies on all tasks, learned or not, for ``results.json``.
 
     Args:
         rows: (t + 1, T): before the first task, then after each of t tasks.
@@ -89,11 +97,14 @@ def square_summary(rows: Matrix) -> dict[str, object]:
 
 
 def summary(matrix: Matrix, micros: Sequence[float]) -> dict[str, object]:
-    """The figures of one setting as ``results.json`` holds them; all ``None`` while no task has ended.
+    """Return the figures of one setting as ``results.json`` holds them.
+
+    All figures are None before the end of the first task.
 
     Args:
-        matrix: see the module; may be empty.
-        micros: :func:`micro` after each task. PROOF's tables average these; ours and Mammoth's average the rows of the matrix.
+        matrix: the accuracies, see the module. It may be empty.
+        micros: :func:`micro` after each task. PROOF's tables average these. Our tables and
+            Mammoth's average the rows of the matrix.
     """
     rows = [[float(value) for value in row] for row in matrix]
     figures = {name: measure(rows) if rows else None for name, measure in _MEASURES.items()}

@@ -1,4 +1,4 @@
-"""Books the seconds and the peak memory of a run to its phases."""
+"""Measure the seconds and the peak memory of each phase of a run."""
 
 from __future__ import annotations
 
@@ -14,14 +14,18 @@ if TYPE_CHECKING:
 
 
 class Phases:
-    """A clock and a memory gauge for phases, which may nest; an outer phase is not charged for the inner one.
+    """Measure phases, which may be nested. An inner phase does not count for its outer phase.
 
-    So the seconds of all phases add up to the time spent in any of them, and a peak
+    So the seconds of all phases add up to the time in any phase, and a memory peak
     (:class:`pmi_cl.machine.memory.MemoryGauge`) belongs to the phase that caused it.
     """
 
     def __init__(self, device: torch.device | None = None) -> None:
-        """Args: device: the one that is waited for at each border and whose memory is measured; ``None``: the CPU."""
+        """
+        Args:
+            device: the device whose memory is measured. At the start and the end of a phase, the
+                program waits for it. None means the CPU.
+        """
         self._cuda = device if device is not None and device.type == "cuda" else None
         self._gauge = MemoryGauge(device)
         self._seconds: dict[str, float] = {}
@@ -31,40 +35,40 @@ class Phases:
 
     @contextlib.contextmanager
     def phase(self, name: str) -> Iterator[None]:
-        """Charges the body to ``name``; entering one name repeatedly adds up."""
-        self._book()
+        """Count the body for the phase ``name``. Repeated phases add up."""
+        self._measure()
         self._open.append(name)
         try:
             yield
         finally:
-            self._book()
+            self._measure()
             self._open.pop()
 
     def seconds(self) -> dict[str, float]:
-        """Seconds by phase so far, the open ones included."""
-        self._book()
+        """Return the seconds of each phase so far, with the open phases."""
+        self._measure()
         return dict(self._seconds)
 
     def peak_memory_mib(self) -> dict[str, float]:
-        """Peak memory in MiB by phase so far, the open ones included."""
-        self._book()
+        """Return the peak memory of each phase so far in MiB, with the open phases."""
+        self._measure()
         return dict(self._peak)
 
     def state_dict(self) -> dict[str, Any]:
-        """What a checkpoint keeps, so that a resumed run reports the whole of its cost."""
+        """Return the state for a checkpoint, so that a resumed run reports its whole cost."""
         return {"seconds": self.seconds(), "peak_memory_mib": self.peak_memory_mib()}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Goes on from :meth:`state_dict`."""
+        """Continue from the state of :meth:`state_dict`."""
         self._seconds = dict(state["seconds"])
         self._peak = dict(state["peak_memory_mib"])
 
-    def _book(self) -> None:
-        """Charges time and memory since the last border to the innermost open phase, and starts anew."""
+    def _measure(self) -> None:
+        """Add time and memory since the last call to the innermost open phase."""
         if self._cuda is not None:
             import torch
 
-            torch.cuda.synchronize(self._cuda)  # else work that was only queued would be charged to the next phase
+            torch.cuda.synchronize(self._cuda)  # or queued work would count for the next phase
         now = time.perf_counter()
         if self._open:
             name = self._open[-1]

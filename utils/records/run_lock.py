@@ -1,4 +1,4 @@
-"""One process at a time in a run's folder."""
+"""Keep two processes from running in the same folder."""
 
 from __future__ import annotations
 
@@ -12,29 +12,28 @@ from pmi_cl.errors import UserError
 fcntl: ModuleType | None
 try:
     import fcntl
-except ImportError:  # Windows: there two processes are not kept apart
+except ImportError:  # Windows has no such lock
     fcntl = None
 
 
 @contextlib.contextmanager
 def run_lock(folder: Path) -> Iterator[None]:
-    """The run in ``folder`` is this process's while the body lasts; the system lets go of it however the process ends.
+    """Lock the run in ``folder`` for the body. The system frees the lock if the process dies.
 
-    What is locked is ``args.json``, which is written once: there is no file to leave behind.
+    The locked file is ``args.json``, which is written only once. So no lock file is left behind.
 
     Raises:
-        UserError: another process has it.
+        UserError: another process has the lock.
     """
-    with contextlib.ExitStack() as opened:
+    with contextlib.ExitStack() as files:
         if fcntl is not None:
-            with contextlib.suppress(
-                OSError
-            ):  # a record that may only be read, a file system without locks: others tell what is wrong
-                _take(opened.enter_context((folder / "args.json").open("rb+")).fileno(), folder)
+            # A read-only record, or a file system without locks. Other checks report what is wrong.
+            with contextlib.suppress(OSError):
+                _lock(files.enter_context((folder / "args.json").open("rb+")).fileno(), folder)
         yield
 
 
-def _take(file: int, folder: Path) -> None:
+def _lock(file: int, folder: Path) -> None:
     assert fcntl is not None
     try:
         fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)

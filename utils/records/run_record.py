@@ -1,4 +1,4 @@
-"""The folder that a run leaves: its arguments, its results, and where its checkpoint, pictures and events lie."""
+"""Write and find the folder of a run, with its arguments and results."""
 
 from __future__ import annotations
 
@@ -20,19 +20,22 @@ from pmi_cl.errors import UserError, unknown_name
 from pmi_cl.utils.records.atomic import write_json
 
 SCHEMA = 1
-_FEW = 3  # runs that an error names
-# Synthetic images kept; steps of any kind over all batches; the same in full forward plus backward passes to the input; the passes, one
-# each a step, through whatever part of the network was optimised.
+_FEW = 3  # runs in an error message
+# The cost of inversion:
+# - images: synthetic images that were kept;
+# - steps: steps of any kind over all batches;
+# - step_equivalents: the same, counted in full forward plus backward passes to the input;
+# - forward_passes, backward_passes: one each a step, through the part that was optimised.
 _INVERSION = {"images": 0, "steps": 0, "step_equivalents": 0.0, "forward_passes": 0, "backward_passes": 0}
 
 
 class RunRecord:
-    """One run's folder, ``<results_path>/<model>/<dataset>/<name>``.
+    """Name the files of a run's folder, ``<results_path>/<model>/<dataset>/<name>``.
 
     Attributes:
-        folder: the folder itself; TensorBoard's events go here.
-        checkpoint: where its checkpoint is or will be.
-        pictures: the folder of its PNGs; made by whoever saves the first.
+        folder: the folder itself, also of TensorBoard's events.
+        checkpoint: the path of its checkpoint.
+        pictures: the folder of its PNGs. The first picture creates it.
     """
 
     def __init__(self, folder: Path) -> None:
@@ -45,19 +48,16 @@ class RunRecord:
     def create(
         cls, results_path: str | Path, model: str, dataset: str, seed: int, run_name: str | None = None
     ) -> RunRecord:
-        """Makes a new folder; a name that is taken gets -2, -3 ... so that nothing is ever overwritten.
+        """Create a new folder. A name that exists gets -2, -3 ..., so that nothing is overwritten.
 
         Args:
-            run_name: the folder's name; ``None``: the local time and the seed.
+            run_name: the folder's name. None means the local time and the seed.
 
         Raises:
-            UserError: the name is not one of a folder, or the folder cannot be made.
+            UserError: the name is no folder name, or the folder cannot be created.
         """
         name = time.strftime("%Y%m%d-%H%M%S") + f"-seed{seed}" if run_name is None else run_name
-        if not name or name in {".", ".."} or any(mark in name for mark in "/\\\0\n"):
-            raise UserError(
-                f"--run_name {name!r} is not the name of a folder: use letters, digits, blanks and . - _ + = @"
-            )
+        _check_name(name)
         parent = Path(results_path).expanduser() / model / dataset
         missing = tuple(path for path in (parent, *parent.parents) if not path.exists())
         try:
@@ -71,7 +71,7 @@ class RunRecord:
         return record
 
     def discard(self) -> None:
-        """Takes back what :meth:`create` made, as far as nothing has been put there since."""
+        """Remove the folders that :meth:`create` made, as far as they are empty."""
         for folder in self._made:
             with contextlib.suppress(OSError):
                 folder.rmdir()
@@ -79,27 +79,33 @@ class RunRecord:
     def write_args(
         self, values: Mapping[str, Any], sources: Mapping[str, str], weights: Mapping[str, Any] | None = None
     ) -> None:
-        """Writes ``args.json``: every value with where it came from, the weights that the backbone brought, the command line, versions,
-        commit and hardware."""
+        """Write ``args.json``.
+
+        It holds each value with its source, the weights of the backbone, the command line,
+        versions, commit and hardware.
+        """
         args = {name: {"value": value, "source": sources[name]} for name, value in values.items()}
-        told = {"args": args, "backbone_weights": weights, "command": sys.argv}
-        write_json(self.folder / "args.json", {"schema": SCHEMA, **told, **surroundings()})
+        content = {"schema": SCHEMA, "args": args, "backbone_weights": weights, "command": sys.argv}
+        write_json(self.folder / "args.json", {**content, **surroundings()})
 
     def write_results(self, results: Mapping[str, Any]) -> None:
-        """Writes ``results.json`` (made by :func:`build_results`) so that a reader never sees half of it."""
+        """Write ``results.json`` (see :func:`build_results`) atomically."""
         write_json(self.folder / "results.json", results)
 
     def read_results(self) -> dict[str, Any]:
-        """The run's ``results.json``."""
+        """Return the content of ``results.json``."""
         results: dict[str, Any] = json.loads((self.folder / "results.json").read_text(encoding="utf-8"))
         return results
 
 
 def find_run(results_path: str | Path, run: str) -> RunRecord:
-    """The record that ``--resume RUN`` means: a folder below ``results_path``, at any depth, or a path to one.
+    """Return the run that ``--resume RUN`` names.
+
+    Args:
+        run: the name of a folder below ``results_path``, its path from there, or any path.
 
     Raises:
-        UserError: there is none, or several have that name.
+        UserError: there is no such run, or several have the name.
     """
     root = Path(results_path).expanduser()
     for folder in (root / run, Path(run).expanduser()):
@@ -108,20 +114,22 @@ def find_run(results_path: str | Path, run: str) -> RunRecord:
     folders = [file.parent for file in root.glob("*/*/*/args.json")]
     named = [folder for folder in folders if folder.name == run]
     if len(named) > 1:
-        raise UserError(
-            f"several runs are called '{run}': say --resume {' or '.join(str(f.relative_to(root)) for f in sorted(named))}"
-        )
+        places = " or ".join(str(folder.relative_to(root)) for folder in sorted(named))
+        raise UserError(f"several runs are called '{run}': say --resume {places}")
     if not folders:
-        raise UserError(
-            f"there is no run below {root}: say where it is with --results_path, or give --resume the path of its folder"
-        )
+        advice = "say where it is with --results_path, or give --resume the path of its folder"
+        raise UserError(f"there is no run below {root}: {advice}")
     if not named:
         raise _unknown_run(run, root, folders)
     return RunRecord(named[0])
 
 
 def _unknown_run(run: str, root: Path, folders: Sequence[Path]) -> UserError:
-    """The nearest runs, by their place or their name alone; else the newest few, as there may be hundreds."""
+    """Return the error for an unknown run.
+
+    It names the runs with the nearest paths or names, or else the newest ones: there may be
+        hundreds.
+    """
     places = {str(folder.relative_to(root)): folder for folder in folders}
     named = {folder.name: place for place, folder in places.items()}
     near = difflib.get_close_matches(run, named, n=_FEW, cutoff=0.5)
@@ -150,18 +158,20 @@ def build_results(
     backbone_weights: Mapping[str, Any] | None = None,
     everywhere: Mapping[str, Any] | None = None,
 ) -> dict[str, Any]:
-    """Everything that ``results.json`` holds.
+    """Return the content of ``results.json``.
 
     Args:
         status: "running", "finished", "interrupted" or "failed".
-        precision: of the inversion's network, "float32" or "bfloat16".
-        class_il, task_il: made by :func:`pmi_cl.utils.records.metrics.summary`.
-        seconds, peak_memory_mib: by phase, see :class:`pmi_cl.utils.records.resources.Phases`.
-        inversion: made by :func:`inversion_figures`.
+        precision: the precision of inversion, "float32" or "bfloat16".
+        class_il: the class-incremental figures of :func:`pmi_cl.utils.records.metrics.summary`.
+        task_il: the task-incremental ones.
+        seconds: by phase, see :class:`pmi_cl.utils.records.resources.Phases`.
+        peak_memory_mib: by phase.
+        inversion: the figures of :func:`inversion_figures`.
         classes_per_task: the number of classes of each task.
-        everywhere: figures on all tasks, learned or not, by setting, made by
-            :func:`pmi_cl.utils.records.metrics.square_summary`; None: they were not asked for.
-        backbone_weights: where a pre-trained backbone's weights came from: name, model, tag, file, sha256.
+        backbone_weights: the origin of a pre-trained backbone: name, model, tag, file, sha256.
+        everywhere: the figures on all tasks, learned or not, by setting, of
+            :func:`pmi_cl.utils.records.metrics.square_summary`. None if they were not asked for.
     """
     named = {"model": model, "dataset": dataset, "seed": seed, "backbone_weights": backbone_weights}
     named |= {"status": status, "precision": precision, "classes_per_task": list(classes_per_task)}
@@ -170,26 +180,39 @@ def build_results(
     return {"schema": SCHEMA, **named, **figures, **costs, **surroundings()}
 
 
-def inversion_figures(bill: Mapping[str, Any]) -> dict[str, Any]:
-    """What inversion cost over a whole run, of a method's bill (:meth:`pmi_cl.models.continual_model.ContinualModel.inversion_figures`).
+def inversion_figures(costs: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the cost of inversion over a whole run.
 
-    What the bill does not name is nothing; ``seconds_per_image`` is ``None`` without images.
+    Args:
+        costs: the figures of a method, as its own ``inversion_figures`` returns them. Figures that
+            it lacks are zero.
+
+    Returns:
+        The figures for ``results.json``. ``seconds_per_image`` is None without images.
     """
-    figures = {name: bill.get(name, nothing) for name, nothing in _INVERSION.items()}
-    return {**figures, "seconds_per_image": bill.get("seconds", 0.0) / figures["images"] if figures["images"] else None}
+    figures = {name: costs.get(name, zero) for name, zero in _INVERSION.items()}
+    images = figures["images"]
+    return {**figures, "seconds_per_image": costs.get("seconds", 0.0) / images if images else None}
 
 
 def surroundings() -> dict[str, Any]:
-    """Versions, commit and hardware of this run, as both JSON files hold them."""
+    """Return versions, commit and hardware of this run, which both JSON files hold."""
     return {"versions": _versions(), "commit": _commit(), "hardware": _hardware()}
 
 
+def _check_name(name: str) -> None:
+    """Raise UserError unless the name is that of a folder."""
+    if not name or name in {".", ".."} or any(mark in name for mark in "/\\\0\n"):
+        raise UserError(f"--run_name {name!r} is not the name of a folder: use letters, digits, blanks and . - _ + = @")
+
+
 def _make_new_folder(parent: Path, name: str) -> Path:
+    """Create ``name``, or ``name-2``, ``name-3`` ... where it exists."""
     attempt = 1
     while True:
         folder = parent / (name if attempt == 1 else f"{name}-{attempt}")
         try:
-            folder.mkdir()  # not exist_ok: two runs started in one second must not share a folder
+            folder.mkdir()  # no exist_ok: two runs of the same second must not share a folder
             return folder
         except FileExistsError:
             attempt += 1
@@ -197,7 +220,7 @@ def _make_new_folder(parent: Path, name: str) -> Path:
 
 def _versions() -> dict[str, str | None]:
     import numpy
-    import torch  # says more than its package's metadata: which build it is ("+cpu")
+    import torch  # its own version names the build ("+cpu"), which the package's metadata do not
 
     libraries = {"torch": str(torch.__version__), "numpy": numpy.__version__}
     try:
@@ -208,20 +231,19 @@ def _versions() -> dict[str, str | None]:
 
 
 def _commit() -> dict[str, Any] | None:
-    """The checkout's commit and whether tracked files differ from it; ``None`` when the code is not a checkout."""
+    """Return the commit and whether tracked files differ from it. None outside a checkout."""
     root = Path(pmi_cl.__file__).resolve().parent.parent
     if not (root / ".git").exists():
         return None
     commit = _git(root, "rev-parse", "HEAD")
-    return (
-        None
-        if commit is None
-        else {"hash": commit, "dirty": bool(_git(root, "status", "--porcelain", "--untracked-files=no"))}
-    )
+    if commit is None:
+        return None
+    return {"hash": commit, "dirty": bool(_git(root, "status", "--porcelain", "--untracked-files=no"))}
 
 
 def _git(root: Path, *arguments: str) -> str | None:
-    # GIT_DIR and its like, set inside a git hook, would speak of another repository
+    """Return the output of a git command, or None if it fails."""
+    # Inside a git hook, variables such as GIT_DIR name another repository.
     environment = {name: value for name, value in os.environ.items() if not name.startswith("GIT_")}
     command = ["git", "-C", str(root), *arguments]
     try:

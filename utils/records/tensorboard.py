@@ -1,4 +1,4 @@
-"""Writes TensorBoard events into a run's folder without making the device wait."""
+"""Write TensorBoard events into a run's folder without making the device wait."""
 
 from __future__ import annotations
 
@@ -16,16 +16,17 @@ if TYPE_CHECKING:
     import numpy as np
     import torch
 
-HEADLINES = ("class-il/last", "class-il/average", "task-il/last")  # scalars that HPARAMS shows beside the settings
-_FINE_STEPS = 500  # a curve keeps at least this resolution: all of its points up to here, then about one in step / 500
+HEADLINES = ("class-il/last", "class-il/average", "task-il/last")  # scalars in the tab HPARAMS
+_FINE_STEPS = 500  # a curve keeps every point up to this step, then about one in step / 500
 
 
 class EventWriter:
-    """Writes the summaries of ``torch.utils.tensorboard``, imported when the first event is written; switched off it does nothing.
+    """Write scalars and pictures with the summaries of ``torch.utils.tensorboard``.
 
-    Scalars are kept as they come, tensors on the device included, and turned into numbers many at a time. Where the disk takes no more
-    events, that is told once and the rest is left out: a run does not end over them. (torch's own writer has a thread for the disk, which
-    prints a traceback then and fails whoever writes next.)
+    The library is imported when the first event is written. Scalars are buffered, also tensors on
+    the device, and turned into numbers many at a time. If the disk takes no more events, one line
+    says so, and the run goes on without them. (torch's own writer uses a thread for the disk. It
+    prints a traceback in that case, and the next write fails.)
     """
 
     def __init__(
@@ -33,9 +34,11 @@ class EventWriter:
     ) -> None:
         """
         Args:
-            folder: where the events file goes.
-            buffered: calls of :meth:`scalars` that are gathered before the device is waited for, once.
-            settings: what tells this run from others, by option: a table under TEXT, and a row under HPARAMS.
+            folder: the folder of the events file.
+            enabled: False writes nothing.
+            buffered: calls of :meth:`scalars` between two transfers from the device.
+            settings: options that distinguish this run, for a table under TEXT and a row under
+                HPARAMS.
         """
         self._folder = folder
         self._enabled = enabled
@@ -46,46 +49,49 @@ class EventWriter:
         self._file: IO[bytes] | None = None
 
     def scalars(self, values: Mapping[str, float | torch.Tensor], step: int) -> None:
-        """Keeps numbers or 0-dimensional tensors, by tag, at ``step``; long curves are thinned to a resolution of 0.2 % of their length."""
-        kept = (
-            {tag: _detached(value) for tag, value in values.items() if self._is_due(tag, step)} if self._enabled else {}
-        )
-        if kept:
-            self._rows.append((step, time.time(), kept))
+        """Buffer numbers or 0-dimensional tensors, by tag, at ``step``.
+
+        Long curves are thinned to a resolution of 0.2 % of their length.
+        """
+        if self._enabled:
+            kept = {tag: _detached(value) for tag, value in values.items() if self._is_due(tag, step)}
+            if kept:
+                self._rows.append((step, time.time(), kept))
         if len(self._rows) >= self._buffered:
             self.flush()
 
     def image(self, tag: str, pixels: np.ndarray, step: int) -> None:
-        """Writes a picture: (h, w, 3) uint8."""
+        """Write a picture: uint8 (h, w, 3)."""
         if self._enabled:
             from torch.utils.tensorboard import summary
 
-            with self._given_up_where_it_fails():
+            with self._stopping_on_errors():
                 self._write(summary.image(tag, pixels, dataformats="HWC"), step)
 
     def flush(self) -> None:
-        """Writes what is buffered and hands it to the disk."""
+        """Write the buffered scalars to the disk."""
         rows, self._rows = self._rows, []
         if not rows or not self._enabled:
             return
         from torch.utils.tensorboard import summary
 
         numbers = iter(_numbers([value for _, _, values in rows for value in values.values()]))
-        with self._given_up_where_it_fails():
+        with self._stopping_on_errors():
             for step, moment, values in rows:
                 for tag in values:
                     self._write(summary.scalar(tag, next(numbers)), step, moment)
             self._open().flush()
 
     def close(self) -> None:
-        """Writes the rest and closes the file."""
+        """Write the buffered scalars and close the file."""
         self.flush()
-        with self._given_up_where_it_fails():
+        with self._stopping_on_errors():
             if self._file is not None:
                 self._file.close()
         self._file = None
 
     def _is_due(self, tag: str, step: int) -> bool:
+        """Return whether the curve ``tag`` keeps this step."""
         last = self._last.get(tag)
         due = last is None or step < last or step - last >= max(1, step // _FINE_STEPS)
         if due:
@@ -93,17 +99,19 @@ class EventWriter:
         return due
 
     @contextlib.contextmanager
-    def _given_up_where_it_fails(self) -> Iterator[None]:
-        """A full disk, or a folder that may no longer be written to, ends the events, not the run: what that needs itself, it refuses."""
+    def _stopping_on_errors(self) -> Iterator[None]:
+        """Stop writing events after an OSError in the body, without stopping the run.
+
+        The run itself reports a disk that it cannot write to.
+        """
         try:
             yield
         except OSError as error:
             self._enabled = False
-            tell(
-                f"cannot write TensorBoard's events into {self._folder} ({error.strerror or error}): the run goes on without them"
-            )
+            fault = f"cannot write TensorBoard's events into {self._folder} ({error.strerror or error})"
+            tell(f"{fault}: the run goes on without them")
             if self._file is not None:
-                with contextlib.suppress(OSError):  # it tries once more to write what is buffered
+                with contextlib.suppress(OSError):  # close() tries again to write what is buffered
                     self._file.close()
 
     def _write(self, summary: Any, step: int, moment: float | None = None) -> None:
@@ -117,22 +125,22 @@ class EventWriter:
         RecordWriter(self._open()).write(event.SerializeToString())
 
     def _open(self) -> IO[bytes]:
-        """The events file; made, with its version and the settings, when the first event comes, as TensorBoard takes a second to import."""
+        """Return the events file. The first call creates it: TensorBoard's import takes 1 s."""
         if self._file is None:
             from tensorboard.compat.proto.event_pb2 import Event
 
             self._folder.mkdir(parents=True, exist_ok=True)
-            moment = (
-                time.time_ns()
-            )  # a run that goes on has a file for each sitting; TensorBoard reads them in the order of their names
+            # A resumed run has several files, which TensorBoard reads in the order of their names.
+            moment = time.time_ns()
             name = f"events.out.tfevents.{moment // 10**9:010d}.{socket.gethostname()}.{os.getpid()}.{moment % 10**9}"
             self._file = (self._folder / name).open("xb")
             self._record(Event(wall_time=moment / 1e9, file_version="brain.Event:2"))
             if self._settings:
-                self._tell_settings()
+                self._write_settings()
         return self._file
 
-    def _tell_settings(self) -> None:
+    def _write_settings(self) -> None:
+        """Write the settings as a table and as hyper-parameters."""
         from torch.utils.tensorboard import summary
 
         rows = "\n".join(f"| {name} | {value} |" for name, value in self._settings.items())
@@ -141,21 +149,21 @@ class EventWriter:
             name: value if isinstance(value, bool | int | float | str) else str(value)
             for name, value in self._settings.items()
         }
-        for told in summary.hparams(plain, dict.fromkeys(HEADLINES, 0.0))[:2]:  # the third says how the session ended
-            self._write(told, 0)
+        for each in summary.hparams(plain, dict.fromkeys(HEADLINES, 0.0))[:2]:  # the third is the session's end
+            self._write(each, 0)
 
 
 def _detached(value: float | torch.Tensor) -> float | torch.Tensor:
-    """A loop may overwrite its tensor in place before it is read, so the value as it is now is kept."""
+    """Return a copy of the value: a loop may overwrite its tensor before it is written."""
     import torch
 
     return value.detach().clone() if isinstance(value, torch.Tensor) else value
 
 
 def _numbers(values: list[float | torch.Tensor]) -> list[float]:
-    """All values as numbers, with one transfer for all that are on a device."""
+    """Return all values as numbers, with one transfer for all that are on a device."""
     import torch
 
-    away = [value.float().reshape(()) for value in values if isinstance(value, torch.Tensor) and not value.is_cpu]
-    fetched = iter(torch.stack(away).tolist() if away else [])
+    on_device = [value.float().reshape(()) for value in values if isinstance(value, torch.Tensor) and not value.is_cpu]
+    fetched = iter(torch.stack(on_device).tolist() if on_device else [])
     return [next(fetched) if isinstance(value, torch.Tensor) and not value.is_cpu else float(value) for value in values]

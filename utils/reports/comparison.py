@@ -1,4 +1,4 @@
-"""Reads the records of runs and groups them: runs that differ in their seed alone share a row, rows of one protocol a table."""
+"""Read the records of runs and group them: seeds into rows, rows of one protocol into tables."""
 
 from __future__ import annotations
 
@@ -26,12 +26,13 @@ OVER_IMAGES = {"last": "micro_last", "average": "micro_average"}  # what stands 
 
 @dataclass(frozen=True)
 class Run:
-    """A finished run.
+    """Hold the record of a finished run.
 
     Attributes:
         path: its folder.
-        args: the value of every option. sources: where each came from.
-        results: its ``results.json``.
+        args: the value of every option.
+        sources: the source of every value (flag, preset, default).
+        results: the content of its ``results.json``.
     """
 
     path: Path
@@ -41,7 +42,10 @@ class Run:
 
     @property
     def protocol(self) -> str:
-        """What runs must share to be compared: data set, number of tasks, and how the classes and images were chosen, for people."""
+        """The title of the table: data set, tasks, and selection of classes and images.
+
+        Only runs of one protocol can be compared.
+        """
         tasks = f"{max(len(row) for row in self.results['class_il']['matrix'])} tasks"
         if not self.equal_tasks:
             tasks = f"{TaskSplit(tuple(self.results['classes_per_task']))} (accuracies over all images)"
@@ -55,24 +59,25 @@ class Run:
 
     @property
     def typed(self) -> tuple[str, ...]:
-        """The flags that were typed, but for those of the protocol and those that change no figure, as "name=value"."""
+        """The typed flags as "name=value", without those of the protocol or without effect."""
         hidden = (*QUIET, *PROTOCOL, *TASKS)
         names = sorted(name for name, source in self.sources.items() if source == "flag" and name not in hidden)
         return tuple(f"{name}={_text(self.args[name])}" for name in names)
 
     def settings(self, shared: Collection[str] = ()) -> str:
-        """The preset and the flags that were typed, for people, without those that are ``shared`` with the other rows."""
+        """Return the preset and the typed flags, without those that all rows share."""
         return " ".join(filter(None, [self.args["model_config"], *(word for word in self.typed if word not in shared)]))
 
 
 @dataclass(frozen=True)
 class Row:
-    """Runs that differ in their seed alone.
+    """Hold runs that differ in their seed alone.
 
     Attributes:
-        method, settings: what they ran, for people.
-        runs: one for each seed, by seed.
-        repeats: folders of runs with a seed that another, later run of the row has.
+        method: the method's name.
+        settings: the preset and the flags that distinguish the row.
+        runs: the run of each seed.
+        repeats: folders of runs whose seed a later run of the row has, too.
     """
 
     method: str
@@ -82,7 +87,7 @@ class Row:
 
     @property
     def name(self) -> str:
-        """Method and settings."""
+        """The method and its settings."""
         return f"{self.method} {self.settings}".strip()
 
     @property
@@ -91,78 +96,85 @@ class Row:
         return next(iter(self.runs.values())).equal_tasks
 
     def figure(self, part: str, name: str) -> dict[int, float]:
-        """One figure of ``results.json`` by seed, of the runs that have it."""
+        """Return a figure of ``results.json`` by seed, for the runs that have it."""
         name = name if self.equal_tasks or part == "inversion" else OVER_IMAGES.get(name, name)
-        found = {seed: run.results[part].get(name) for seed, run in self.runs.items()}
-        return {seed: float(value) for seed, value in found.items() if value is not None}
+        values = {seed: run.results[part].get(name) for seed, run in self.runs.items()}
+        return {seed: float(value) for seed, value in values.items() if value is not None}
 
     def minutes(self) -> dict[int, float]:
-        """What each seed's run took, all phases together."""
+        """Return the minutes of the run of each seed, over all phases."""
         return {seed: sum(run.results["seconds"].values()) / 60 for seed, run in self.runs.items()}
 
     def curve(self) -> list[list[float]]:
-        """Return for each seed the accuracy in % after each task; joint training has one value.
+        """Return for each seed the accuracy in % after each task.
 
-        It is the mean over the tasks seen, or over all images where tasks differ in size.
+        It is the mean over the tasks seen, or over all images if tasks differ in size. Joint
+        training has a single value.
         """
-        found = [run.results["class_il"] for run in self.runs.values()]
+        results = [run.results["class_il"] for run in self.runs.values()]
         if not self.equal_tasks:
-            return [list(figures["micro"]) for figures in found]
-        return [[statistics.mean(row) for row in figures["matrix"]] for figures in found]
+            return [list(figures["micro"]) for figures in results]
+        return [[statistics.mean(row) for row in figures["matrix"]] for figures in results]
 
 
 def read_runs(folders: Iterable[Path]) -> tuple[list[Run], list[str]]:
-    """Every finished run below the folders, in the order of their paths; and what was passed over, a line each."""
-    runs, passed_over = [], []
+    """Return all finished runs below the folders, by path, and a line for each skipped record."""
+    runs, skipped = [], []
     for path in sorted({file for folder in folders for file in folder.rglob("results.json")}):
         try:
-            found = _read(path)
+            run = _read(path)
         except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
-            passed_over.append(f"{path.parent}: no readable record ({type(error).__name__}: {error})")
+            skipped.append(f"{path.parent}: no readable record ({type(error).__name__}: {error})")
             continue
-        if isinstance(found, Run):
-            runs.append(found)
+        if isinstance(run, Run):
+            runs.append(run)
         else:
-            passed_over.append(f"{path.parent}: {found}")
-    return runs, passed_over
+            skipped.append(f"{path.parent}: {run}")
+    return runs, skipped
 
 
 def _read(path: Path) -> Run | str:
-    """The run, or the status of one that has not finished."""
+    """Return the run, or the status of an unfinished run."""
     results = json.loads(path.read_text(encoding="utf-8"))
     if results["status"] != "finished":
         return str(results["status"])
     args = json.loads(path.with_name("args.json").read_text(encoding="utf-8"))["args"]
     run = Run(path.parent, {k: v["value"] for k, v in args.items()}, {k: v["source"] for k, v in args.items()}, results)
+    _check_complete(run)
+    return run
+
+
+def _check_complete(run: Run) -> None:
+    """Raise the error of the first value that a table needs and the record lacks."""
     row = _row(run.args["model"], run.settings(), [run])
-    _ = (
-        run.protocol,
-        row.curve(),
-        row.minutes(),
-        [row.figure(part, "last") for part in ("class_il", "task_il", "inversion")],
-    )
-    return run  # all that a table takes is there
+    _ = (run.protocol, row.curve(), row.minutes())
+    for part in ("class_il", "task_il", "inversion"):
+        row.figure(part, "last")
 
 
 def comparisons(runs: Sequence[Run]) -> dict[str, list[Row]]:
-    """The rows of each protocol. What all its runs were told by flags stands in its name, not in every row."""
+    """Return the rows of each protocol, by title.
+
+    Flags that all runs of a protocol share stand in the title instead of every row.
+    """
     members: dict[str, list[Run]] = defaultdict(list)
     for run in runs:
         members[run.protocol].append(run)
     tables = {}
     for protocol, alike in sorted(members.items()):
-        shared = (
-            set.intersection(*(set(run.typed) for run in alike))
-            if len({run.settings() for run in alike}) > 1
-            else set()
-        )
-        tables["; all with ".join(filter(None, [protocol, " ".join(sorted(shared))]))] = _rows(alike, shared)
+        settings = {run.settings() for run in alike}
+        shared = set.intersection(*(set(run.typed) for run in alike)) if len(settings) > 1 else set()
+        title = "; all with ".join(filter(None, [protocol, " ".join(sorted(shared))]))
+        tables[title] = _rows(alike, shared)
     return tables
 
 
 def _rows(runs: Sequence[Run], shared: Collection[str]) -> list[Row]:
-    """The rows of one protocol. Settings of the same words may hide different values, of a preset that was changed say: then
-    they are named too, so that only runs that differ in their seed alone share a row."""
+    """Return the rows of one protocol.
+
+    Runs of the same settings may still differ in other values, for example because a preset was
+    changed. These values are then named, so that only runs that differ in their seed share a row.
+    """
     alike: dict[tuple[str, str], list[Run]] = defaultdict(list)
     for run in runs:
         alike[run.args["model"], run.settings(shared)].append(run)
@@ -178,17 +190,19 @@ def _rows(runs: Sequence[Run], shared: Collection[str]) -> list[Row]:
 
 
 def _row(method: str, settings: str, runs: Sequence[Run]) -> Row:
-    """Of two runs with one seed the later one counts, by the time at which its results were written."""
+    """Make a row. Of two runs with one seed, the one with the later results counts."""
     ordered = sorted(runs, key=lambda run: (run.path / "results.json").stat().st_mtime)
     by_seed = {int(run.args["seed"]): run for run in ordered}
     kept = {run.path for run in by_seed.values()}
-    return Row(
-        method, settings, dict(sorted(by_seed.items())), tuple(run.path for run in ordered if run.path not in kept)
-    )
+    repeats = tuple(run.path for run in ordered if run.path not in kept)
+    return Row(method, settings, dict(sorted(by_seed.items())), repeats)
 
 
 def _value(run: Run, name: str, runs: Sequence[Run]) -> Any:
-    """The option's value in the run. A record older than the option lacks it: it then has what is the default in the others."""
+    """Return an option's value in a run.
+
+    A record that is older than the option lacks it. Its value is then the default of the others.
+    """
     defaults = (other.args[name] for other in runs if other.sources.get(name) == "default")
     return run.args[name] if name in run.args else next(defaults, None)
 

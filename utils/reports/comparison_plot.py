@@ -1,4 +1,4 @@
-"""Draws accuracy over the tasks for methods side by side: a panel for each protocol, a line for each row, its seeds as a band."""
+"""Draw accuracy over the tasks: a panel for each protocol, a line and a band for each row."""
 
 from __future__ import annotations
 
@@ -16,24 +16,26 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-LONGEST = 50  # letters of a line of a label
-LINE = 0.16  # height in inches of a line of the legend
-PANEL = 4.2  # height in inches of a protocol without many labels
+LABEL_WIDTH = 50  # characters of a line of a label
+LINE_HEIGHT = 0.16  # of a line of the legend, in inches
+PANEL_HEIGHT = 4.2  # of a panel with few labels, in inches
 
 
 def accuracy_over_tasks(tables: Mapping[str, Sequence[Row]]) -> Figure:
-    """Mean class-IL accuracy over the tasks seen, after each task; the band is one standard deviation over the seeds to each side.
+    """Draw the mean class-IL accuracy on the tasks seen, after each task.
 
-    Joint training, which sees all tasks at once, is a dashed line.
+    The band is one standard deviation over the seeds to each side. Joint training, which sees all
+    tasks at once, is a dashed line.
     """
     from matplotlib.figure import Figure
 
     named = [labels(rows) for rows in tables.values()]
-    heights = [max(PANEL, LINE * sum(label.count("\n") + 1 for label in labels_here) + 1) for labels_here in named]
+    lines = [sum(label.count("\n") + 1 for label in names) for names in named]
+    heights = [max(PANEL_HEIGHT, LINE_HEIGHT * count + 1) for count in lines]
     figure = Figure(figsize=(10, sum(heights)), dpi=120, layout="constrained")
     panels = figure.subplots(len(tables), 1, squeeze=False, height_ratios=heights)
-    for axes, (protocol, rows), labels_here in zip(panels[:, 0], tables.items(), named, strict=True):
-        for place, (row, label) in enumerate(zip(rows, labels_here, strict=True)):
+    for axes, (protocol, rows), names in zip(panels[:, 0], tables.items(), named, strict=True):
+        for place, (row, label) in enumerate(zip(rows, names, strict=True)):
             _draw(axes, row, label, f"C{place % 10}", ("o", "s", "^", "D")[place // 10 % 4])
         axes.set_title(textwrap.fill(protocol, 110), fontsize=9, loc="left")
         axes.set(xlabel="after task", ylabel="accuracy on the tasks seen, %")
@@ -44,21 +46,24 @@ def accuracy_over_tasks(tables: Mapping[str, Sequence[Row]]) -> Figure:
 
 
 def labels(rows: Sequence[Row]) -> list[str]:
-    """Each row's method and those of its settings that another row of the method has not, in as many lines as they need."""
-    words = [row.settings.split() for row in rows]
-    alike = {
-        method: [told for row, told in zip(rows, words, strict=True) if row.method == method]
-        for method in {r.method for r in rows}
-    }
-    shared = {method: set.intersection(*map(set, told)) for method, told in alike.items()}
-    named = [
-        " ".join([row.method, *(w for w in told if w not in shared[row.method])])
-        for row, told in zip(rows, words, strict=True)
-    ]
-    return ["\n".join(textwrap.wrap(name, LONGEST, subsequent_indent="  ", break_on_hyphens=False)) for name in named]
+    """Return each row's method, and its settings without those that all rows of the method share.
+
+    Long labels have several lines.
+    """
+    settings: dict[str, list[set[str]]] = {}
+    for row in rows:
+        settings.setdefault(row.method, []).append(set(row.settings.split()))
+    shared = {method: set.intersection(*words) for method, words in settings.items()}
+    names = [[row.method, *(w for w in row.settings.split() if w not in shared[row.method])] for row in rows]
+    return [_wrapped(" ".join(words)) for words in names]
+
+
+def _wrapped(name: str) -> str:
+    return "\n".join(textwrap.wrap(name, LABEL_WIDTH, subsequent_indent="  ", break_on_hyphens=False))
 
 
 def _draw(axes: Axes, row: Row, label: str, colour: str, marker: str) -> None:
+    """Draw one row."""
     curves = row.curve()
     means = [statistics.mean(values) for values in zip(*curves, strict=True)]
     if len(means) == 1:
@@ -73,7 +78,7 @@ def _draw(axes: Axes, row: Row, label: str, colour: str, marker: str) -> None:
 
 
 def save_figure(figure: Figure, path: Path) -> None:
-    """Writes the figure in the format of the path's ending, atomically. Raises UserError where that cannot be."""
+    """Write the figure in the format of the path's ending. Raise UserError if that fails."""
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
     except OSError as error:

@@ -1,4 +1,4 @@
-"""Tables of runs side by side as Markdown, LaTeX or CSV: mean and standard deviation over seeds, and differences paired by seed."""
+"""Write tables of runs as Markdown, LaTeX or CSV, with differences paired by seed."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ FIGURES = {
 
 
 def figures(row: Row) -> dict[str, dict[int, float]]:
-    """Every figure of a row by seed, by the title of its column."""
+    """Return every figure of a row by seed, by the title of its column."""
     return {**{title: row.figure(*where) for title, where in FIGURES.items()}, "minutes": row.minutes()}
 
 
@@ -27,12 +27,15 @@ PAIRED = ("last, %", "average, %")  # the figures whose differences are shown
 
 
 def titles_of_differences(name: str) -> list[str]:
-    """Of the columns with the differences to the row of that name."""
+    """Return the titles of the columns with the differences to the row of that name."""
     return [f"{title.rstrip(', %')} - {name}" for title in PAIRED]
 
 
 def differences(row: Row, other: Row) -> dict[str, dict[int, float]]:
-    """Accuracies of ``row`` minus those of ``other`` by seed, for each that both have, by the title of the column."""
+    """Return the accuracies of ``row`` minus those of ``other``, for seeds that both have.
+
+    They are by the title of the column, then by seed.
+    """
     found = {}
     for title in PAIRED:
         mine, theirs = (each.figure(*FIGURES[title]) for each in (row, other))
@@ -41,7 +44,7 @@ def differences(row: Row, other: Row) -> dict[str, dict[int, float]]:
 
 
 def spread(values: Sequence[float], sign: str = "") -> str:
-    """Mean and standard deviation (ddof 1); without a deviation of one value, empty of none."""
+    """Return "mean ± standard deviation" (ddof 1), the mean of a single value, or ""."""
     if not values:
         return ""
     mean = format(statistics.mean(values), f"{sign}.2f")
@@ -49,10 +52,10 @@ def spread(values: Sequence[float], sign: str = "") -> str:
 
 
 def cells(rows: Sequence[Row], against: Row | None = None) -> list[list[str]]:
-    """The table of one protocol: the titles, then a line of text for each row.
+    """Return the table of one protocol: the titles, then the cells of each row.
 
     Args:
-        against: the row that the others are compared with, seed by seed; None: no such columns.
+        against: the row that the others are compared with, seed by seed. None adds no such columns.
     """
     titles = ["method", "settings", "seeds", *FIGURES, "minutes"]
     lines = [titles + (titles_of_differences(against.name) if against else [])]
@@ -70,22 +73,20 @@ def _without_empty_columns(lines: list[list[str]]) -> list[list[str]]:
 
 
 def markdown(tables: Mapping[str, list[list[str]]]) -> str:
-    """A heading and a table for each protocol, its columns aligned."""
+    """Return a heading and an aligned table for each protocol."""
     parts = []
     for protocol, lines in tables.items():
         lines = [lines[0], *([f"`{line[0]}`", *(word.replace("|", "\\|") for word in line[1:])] for line in lines[1:])]
         widths = [max(3, *(len(line[column]) for line in lines)) for column in range(len(lines[0]))]
-        text = [
-            "| " + " | ".join(word.ljust(width) for word, width in zip(line, widths, strict=True)) + " |"
-            for line in lines
-        ]
+        padded = [[word.ljust(width) for word, width in zip(line, widths, strict=True)] for line in lines]
+        text = [f"| {' | '.join(line)} |" for line in padded]
         text.insert(1, "|" + "|".join("-" * (width + 2) for width in widths) + "|")
         parts.append("\n".join([f"### {protocol}", "", *text]))
     return "\n\n".join(parts)
 
 
 def latex(tables: Mapping[str, list[list[str]]]) -> str:
-    """A ``tabular`` of the booktabs package for each protocol, which stands in a comment above it."""
+    """Return a ``tabular`` (booktabs) for each protocol, below a comment with its title."""
     parts = []
     for protocol, lines in tables.items():
         head, *body = [" & ".join(map(_escaped, line)) + r" \\" for line in lines]
@@ -102,10 +103,11 @@ def _escaped(text: str) -> str:
 
 
 def comma_separated(tables: Mapping[str, list[Row]], against: Mapping[str, Row | None] | None = None) -> str:
-    """A line for each protocol, row and seed, with every figure as a number: for a spreadsheet or pandas.
+    """Return CSV with a line for each protocol, row and seed, and every figure as a number.
 
     Args:
-        against: for each protocol the row that the others are compared with, if it has one; None: no such columns.
+        against: for each protocol, the row that the others are compared with, if there is one. None
+            adds no such columns.
     """
     buffer = io.StringIO()
     writer = csv.writer(buffer, lineterminator="\n")
@@ -118,14 +120,6 @@ def comma_separated(tables: Mapping[str, list[Row]], against: Mapping[str, Row |
             gaps = differences(row, other) if other is not None and row is not other else {}
             columns = [*figures(row).values(), *(gaps.get(title, {}) for title in PAIRED if against)]
             for seed, run in row.runs.items():
-                writer.writerow(
-                    [
-                        protocol,
-                        row.method,
-                        row.settings,
-                        seed,
-                        *(by_seed.get(seed, "") for by_seed in columns),
-                        run.path,
-                    ]
-                )
+                values = [by_seed.get(seed, "") for by_seed in columns]
+                writer.writerow([protocol, row.method, row.settings, seed, *values, run.path])
     return buffer.getvalue().rstrip("\n")

@@ -1,7 +1,7 @@
-"""Draws what a run leaves to look at: synthetic images by class, the accuracy matrix, inversion losses by layer.
+"""Draw the pictures of a run: synthetic images by class, accuracy matrix, inversion losses.
 
-Every drawing is a matplotlib ``Figure`` of no window and no global state; :func:`pixels` makes an array of it, for TensorBoard or
-:func:`save_png`.
+Each function returns a matplotlib ``Figure`` without a window or global state. :func:`pixels` turns
+it into an array for TensorBoard or :func:`save_png`.
 """
 
 from __future__ import annotations
@@ -24,23 +24,24 @@ if TYPE_CHECKING:
 
 _DPI = 100
 _FONT_POINTS = 9
-_LETTER = 7.5  # width in pixels of a letter of that size
-_HEADING = 24  # height in pixels of a line "task 2"
+_LETTER = 7.5  # width of a letter of that size, in pixels
+_HEADING = 24  # height of a line "task 2", in pixels
 _GAP = 2  # pixels between two images
-_MARGIN = 14  # pixels around everything and between blocks
-_SMALLEST, _LARGEST = 48, 96  # pixels that an image is enlarged to at least, reduced to at most
-_LONGEST_NAME = 22  # letters
+_MARGIN = 14  # pixels around the picture and between blocks
+_SMALLEST, _LARGEST = 48, 96  # smaller images are enlarged, larger ones reduced, in pixels
+_LONGEST_NAME = 22  # letters of a class name
 
 
 def sample_grid(
     images: torch.Tensor, labels: torch.Tensor, class_names: Sequence[str], tasks: TaskSplit, per_class: int = 10
 ) -> Figure:
-    """Images in rows by class, each row with its class's name, under a heading for each task; blocks of rows side by side.
+    """Draw a row of images for each class, under a heading for each task.
 
     Args:
-        images: (n, 3, h, w) or (n, 1, h, w) in [0, 1]; whole pixels are repeated or averaged, nothing is smoothed.
-        labels: (n,) indices into ``class_names``; classes without images have no row.
-        per_class: images shown of a class, the first ones.
+        images: (n, 3, h, w) or (n, 1, h, w) in [0, 1]. Whole pixels are repeated or averaged, so
+            that nothing is smoothed.
+        labels: (n,), indices into ``class_names``. A class without images has no row.
+        per_class: the most images of a class. The first ones are drawn.
     """
     tiles = _tiles(images)
     shown = {int(label): tiles[(labels == label).cpu().numpy()][:per_class] for label in labels.unique().tolist()}
@@ -54,11 +55,11 @@ def sample_grid(
 
 
 def accuracy_matrix(matrix: Sequence[Sequence[float]], title: str, from_start: bool = False) -> Figure:
-    """Draw a heat map of accuracies with its numbers.
+    """Draw a heat map of accuracies with the numbers.
 
     Args:
-        matrix: row i holds the accuracies in % after task i, on tasks 0..i or on all; at least one
-            row. A single longer row: joint training.
+        matrix: row i holds the accuracies in % after task i, on tasks 0..i or on all tasks. There
+            is at least one row. A single row with several tasks is joint training.
         from_start: the first row holds the accuracies before the first task.
     """
     import numpy as np
@@ -88,10 +89,10 @@ def accuracy_matrix(matrix: Sequence[Sequence[float]], title: str, from_start: b
 
 
 def loss_curves(losses: Mapping[str, Sequence[float]], title: str) -> Figure:
-    """Loss against step, a line for each layer, coloured by depth.
+    """Draw loss against step, a line for each layer, coloured by depth.
 
     Args:
-        losses: the losses of each layer, by its name, in the order in which the colours run.
+        losses: the losses of each layer by its name, in the order of the colours.
     """
     from matplotlib import colormaps
     from matplotlib.figure import Figure
@@ -124,7 +125,7 @@ def loss_curves(losses: Mapping[str, Sequence[float]], title: str) -> Figure:
 
 
 def pixels(figure: Figure) -> np.ndarray:
-    """The figure as (h, w, 3) uint8."""
+    """Return the figure as uint8 (h, w, 3)."""
     import numpy as np
     from matplotlib.backends.backend_agg import FigureCanvasAgg
 
@@ -134,20 +135,23 @@ def pixels(figure: Figure) -> np.ndarray:
 
 
 def save_png(picture: np.ndarray, path: Path, flag: str = "--results_path") -> None:
-    """Writes (h, w, 3) uint8 as a PNG, atomically, making the folder where it lacks. Raises UserError if the disk does not let it."""
+    """Write a picture (h, w, 3), uint8, as a PNG, atomically. Create the folder if needed.
+
+    Raises:
+        UserError: the disk is full, or the folder cannot be written to.
+    """
     from PIL import Image
 
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise UserError(
-            f"cannot make the folder {path.parent} ({error.strerror}): make room or choose another {flag}"
-        ) from error
+        fault = f"cannot make the folder {path.parent} ({error.strerror})"
+        raise UserError(f"{fault}: make room or choose another {flag}") from error
     write_atomically(path, lambda file: Image.fromarray(picture).save(file, format="png"), flag)
 
 
 def _tiles(images: torch.Tensor) -> np.ndarray:
-    """(n, c, h, w) in [0, 1] as (n, H, W, 3) uint8 of a size that can be seen."""
+    """Return images (n, c, h, w) in [0, 1] as uint8 (n, H, W, 3), enlarged or reduced."""
     import torch.nn.functional as functional
 
     pictures = images.detach().float().cpu().clamp(0, 1)
@@ -160,7 +164,7 @@ def _tiles(images: torch.Tensor) -> np.ndarray:
 
 
 def _blocks(rows: list[tuple[int, int]], height: int, width: int) -> list[list[tuple[int, int]]]:
-    """Cuts the (task, class) rows into blocks to stand side by side, so that the whole is about 4:3."""
+    """Divide the (task, class) rows into blocks side by side, so that the picture is about 4:3."""
     tasks = len({task for task, _ in rows})
     tall = len(rows) * height + tasks * _HEADING
     count = min(range(1, len(rows) + 1), key=lambda n: abs(math.log(n * width / (tall / n) / (4 / 3))))
@@ -174,7 +178,7 @@ def _paste(
     class_names: Sequence[str],
     geometry: tuple[int, int, int],
 ) -> Figure:
-    """Pastes the rows, whole pixel on whole pixel, and writes the names beside them."""
+    """Paste the rows without resampling, and write the names beside them."""
     import numpy as np
     from matplotlib.figure import Figure
 
@@ -205,12 +209,13 @@ def _paste(
 
 
 def _short(name: str) -> str:
+    """Return a class name of at most :data:`_LONGEST_NAME` letters."""
     words = name.replace("_", " ")
     return words if len(words) <= _LONGEST_NAME else words[: _LONGEST_NAME - 1] + "…"
 
 
 def _write_cells(axes: Axes, table: np.ndarray) -> None:
-    """Writes each accuracy into its cell, dark on light and light on dark; beyond 25 tasks the colour has to do."""
+    """Write each accuracy into its cell. Beyond 25 tasks there is no room for numbers."""
     import numpy as np
 
     tasks = table.shape[1]

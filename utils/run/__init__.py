@@ -1,1 +1,1 @@
-"""One run from preflight to its last line."""
+"""Carry out one run, from the first checks to the last line. Read ``runner.py`` first."""

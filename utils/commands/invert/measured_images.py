@@ -7,7 +7,7 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import TYPE_CHECKING
 
-from pmi_cl.datasets.files.decoding import bicubic_square, in_order
+from pmi_cl.datasets.files.decoding import bicubic_square, map_in_order
 from pmi_cl.datasets.files.image_files import images_below
 from pmi_cl.datasets.input_form import InputForm
 from pmi_cl.datasets.selection import evenly_spread
@@ -70,7 +70,7 @@ def _of_folder(
     found = _listed(folder)
     paths = [found[place] for place in evenly_spread(len(found), min(1.0, most / len(found)))][:most]
     squares = []
-    for number, square in enumerate(in_order(paths, lambda path: bicubic_square(path, form.size, "crop")), 1):
+    for number, square in enumerate(map_in_order(paths, lambda path: bicubic_square(path, form.size, "crop")), 1):
         squares.append(square)
         report("reading images", number, len(paths))
     mean, std = (torch.tensor(values, device=device).view(3, 1, 1) for values in (form.mean, form.std))
