@@ -79,10 +79,10 @@ def evaluate(
 
 
 def before_training(
-    model: ContinualModel, dataset: ContinualDataset, every_task: int, most_batches: int | None = None
+    model: ContinualModel, dataset: ContinualDataset, most_batches: int | None = None
 ) -> dict[str, list[float]]:
     """Return ``Accuracies.everywhere`` of a method that has not learned a task yet."""
-    return _everywhere(_counts(model, dataset, every_task, 0, most_batches, True))
+    return _everywhere(_counts(model, dataset, dataset.N_TASKS, 0, most_batches, True))
 
 
 def _everywhere(counts: list[Counts]) -> dict[str, list[float]]:

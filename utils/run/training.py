@@ -99,7 +99,7 @@ class Training:
     def _begin(self) -> None:
         if self.args.evaluate_unseen and not self.everywhere["task_il"]:
             with self.host.phase("evaluation"):
-                self._keep_everywhere(before_training(self.model, self.dataset, self.tasks, self._most_batches))
+                self._keep_everywhere(before_training(self.model, self.dataset, self._most_batches))
         self.model.grow()
         self.position.phase = "prepare"
 
@@ -168,7 +168,7 @@ class Training:
         task = self.position.task
         with self.host.phase("evaluation"):
             seen = self.tasks if self.model.JOINT else task + 1
-            every = self.tasks if self.args.evaluate_unseen else None
+            every = self.dataset.N_TASKS if self.args.evaluate_unseen else None
             found = evaluate(self.model, self.dataset, seen, self._most_batches, every)
         if found.everywhere is not None:
             self._keep_everywhere(found.everywhere)
