@@ -14,6 +14,7 @@ from pmi_cl.utils.records import metrics
 from pmi_cl.utils.records import run_record as records
 from pmi_cl.utils.records.atomic import write_atomically
 from pmi_cl.utils.records.run_record import RunRecord, find_run
+from pmi_cl.utils.records.surroundings import surroundings
 from tests.support.run_figures import figures, same_figures
 
 INVERSION = {"images": 20, "steps": 300, "step_equivalents": 120.5, "forward_passes": 121.0, "backward_passes": 120.0}
@@ -169,10 +170,10 @@ def test_a_results_path_that_is_a_file_is_refused(tmp_path):
 
 
 def test_the_commit_is_the_checkouts_own_even_inside_a_git_hook(tmp_path, monkeypatch):
-    before = records.surroundings()["commit"]
+    before = surroundings()["commit"]
     subprocess.run(["git", "init", "--quiet", str(tmp_path)], check=True)
     monkeypatch.setenv("GIT_DIR", str(tmp_path / ".git"))
-    assert records.surroundings()["commit"] == before
+    assert surroundings()["commit"] == before
 
 
 def test_records_are_read_without_torch():
