@@ -32,6 +32,7 @@ def make_results(**changes):
         "seconds": {"training": 1.5},
         "peak_memory_mib": {"training": 300.0},
         "inversion": records.inversion_figures({**INVERSION, "seconds": 10.0}),
+        "classes_per_task": [5, 5],
     }
     return records.build_results(**{**known, **changes})
 
@@ -41,11 +42,14 @@ def test_results_hold_exactly_the_agreed_keys(tmp_path):
     record.write_results(make_results())
     results = record.read_results()
     head = {"schema", "model", "dataset", "seed", "backbone_weights", "status", "precision", "class_il", "task_il"}
-    assert set(results) == head | {"seconds", "peak_memory_mib", "inversion", "versions", "commit", "hardware"}
+    costs = {"seconds", "peak_memory_mib", "inversion"}
+    assert set(results) == head | costs | {"classes_per_task", "versions", "commit", "hardware"}
+    assert results["classes_per_task"] == [5, 5]
     assert results["schema"] == 1
     for setting in ("class_il", "task_il"):
         assert set(results[setting]) == {
             "matrix",
+            "micro",
             "last",
             "average",
             "forgetting",
