@@ -76,7 +76,7 @@ def run(args: argparse.Namespace) -> dict[str, Any]:
 
     from pmi_cl.benchmarks import clip_steps
     from pmi_cl.machine.device import pick_device
-    from pmi_cl.utils.records.run_record import surroundings
+    from pmi_cl.utils.records.surroundings import surroundings
 
     torch.set_num_threads(args.threads)
     device = pick_device(args.device)

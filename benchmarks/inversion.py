@@ -84,7 +84,7 @@ def run(args: argparse.Namespace) -> dict[str, Any]:
     from pmi_cl.benchmarks import equal_loss, start_quality, step_time
     from pmi_cl.benchmarks.running import ways_of_running
     from pmi_cl.benchmarks.workbench import ALPHA, PRINTED_ALPHA, QUICK, Size, prepare
-    from pmi_cl.utils.records.run_record import surroundings
+    from pmi_cl.utils.records.surroundings import surroundings
 
     torch.set_num_threads(args.threads)
     size = QUICK if args.quick else Size()

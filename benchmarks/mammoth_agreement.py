@@ -62,7 +62,7 @@ def main() -> int:
             "--mammoth_path and --data are needed: a Mammoth checkout, and the folder that holds cifar-100-python/"
         )
     sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
-    from pmi_cl.utils.records.run_record import surroundings
+    from pmi_cl.utils.records.surroundings import surroundings
 
     report: dict[str, Any] = {
         **surroundings(),

@@ -52,7 +52,7 @@ def main() -> int:
     if not args.mammoth_path:
         parser.error("--mammoth_path is missing: give the folder of a Mammoth checkout")
     sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
-    from pmi_cl.utils.records.run_record import surroundings
+    from pmi_cl.utils.records.surroundings import surroundings
 
     with tempfile.TemporaryDirectory() as folder:
         fabricate(Path(folder))

@@ -77,7 +77,7 @@ def inversion_speed(args: argparse.Namespace) -> dict[str, object]:
     from pmi_cl.inversion.networks.pieces import measure_input_moments
     from pmi_cl.machine.device import pick_device
     from pmi_cl.seeding import global_seed, seeded
-    from pmi_cl.utils.records.run_record import surroundings
+    from pmi_cl.utils.records.surroundings import surroundings
 
     device = pick_device(args.device)
     with global_seed(args.seed, "protocol"):

@@ -25,7 +25,8 @@ from typing import Any
 
 from pmi_cl.errors import UserError
 from pmi_cl.utils.records.atomic import write_json
-from pmi_cl.utils.records.run_record import RunRecord, surroundings
+from pmi_cl.utils.records.run_record import RunRecord
+from pmi_cl.utils.records.surroundings import surroundings
 from pmi_cl.utils.reports.comparison import read_runs
 
 

@@ -37,7 +37,7 @@ def main() -> int:
     sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
     import torch
 
-    from pmi_cl.utils.records.run_record import surroundings
+    from pmi_cl.utils.records.surroundings import surroundings
 
     torch.set_num_threads(args.threads)
     step = training_step(args.backbone, args.batch)

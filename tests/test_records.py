@@ -14,6 +14,7 @@ from pmi_cl.utils.records import metrics
 from pmi_cl.utils.records import run_record as records
 from pmi_cl.utils.records.atomic import write_atomically
 from pmi_cl.utils.records.run_record import RunRecord, find_run
+from pmi_cl.utils.records.surroundings import surroundings
 from tests.support.run_figures import figures, same_figures
 
 INVERSION = {"images": 20, "steps": 300, "step_equivalents": 120.5, "forward_passes": 121.0, "backward_passes": 120.0}
@@ -31,6 +32,7 @@ def make_results(**changes):
         "seconds": {"training": 1.5},
         "peak_memory_mib": {"training": 300.0},
         "inversion": records.inversion_figures({**INVERSION, "seconds": 10.0}),
+        "classes_per_task": [5, 5],
     }
     return records.build_results(**{**known, **changes})
 
@@ -40,11 +42,14 @@ def test_results_hold_exactly_the_agreed_keys(tmp_path):
     record.write_results(make_results())
     results = record.read_results()
     head = {"schema", "model", "dataset", "seed", "backbone_weights", "status", "precision", "class_il", "task_il"}
-    assert set(results) == head | {"seconds", "peak_memory_mib", "inversion", "versions", "commit", "hardware"}
+    costs = {"seconds", "peak_memory_mib", "inversion"}
+    assert set(results) == head | costs | {"classes_per_task", "versions", "commit", "hardware"}
+    assert results["classes_per_task"] == [5, 5]
     assert results["schema"] == 1
     for setting in ("class_il", "task_il"):
         assert set(results[setting]) == {
             "matrix",
+            "micro",
             "last",
             "average",
             "forgetting",
@@ -169,10 +174,10 @@ def test_a_results_path_that_is_a_file_is_refused(tmp_path):
 
 
 def test_the_commit_is_the_checkouts_own_even_inside_a_git_hook(tmp_path, monkeypatch):
-    before = records.surroundings()["commit"]
+    before = surroundings()["commit"]
     subprocess.run(["git", "init", "--quiet", str(tmp_path)], check=True)
     monkeypatch.setenv("GIT_DIR", str(tmp_path / ".git"))
-    assert records.surroundings()["commit"] == before
+    assert surroundings()["commit"] == before
 
 
 def test_records_are_read_without_torch():

@@ -32,7 +32,7 @@ from pmi_cl.utils.commands.invert import step_pictures
 from pmi_cl.utils.commands.invert.measured_images import check_images, measured_images
 from pmi_cl.utils.commands.invert.options import MOST_ROWS, RECORD
 from pmi_cl.utils.records.atomic import write_json
-from pmi_cl.utils.records.run_record import surroundings
+from pmi_cl.utils.records.surroundings import surroundings
 from pmi_cl.utils.run.preflight import check_backbone
 from pmi_cl.utils.run.progress import Progress
 
