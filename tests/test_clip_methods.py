@@ -118,9 +118,9 @@ def test_texts_are_encoded_no_more_often_than_they_change(method: str) -> None:
     tower = model.net.text_tower = CountingTower(model.net.text_tower)
     training.run()
     steps = training.steps
-    if (
-        method == "pmi_moe"
-    ):  # the seen classes at each step and each evaluation, the old ones twice before each task: HKD's and TKD's
+    # The seen classes at each step and each evaluation, the old ones twice before each task:
+    # HKD's and TKD's.
+    if method == "pmi_moe":
         assert (tower.with_gradient, tower.without) == ((2 + 4 + 6) * steps // 3, (2 + 4 + 6) + 2 * (2 + 4))
     elif model.TRAINS_TEXT:  # the task's two classes at each step, the seen ones at each evaluation
         assert (tower.with_gradient, tower.without) == (2 * steps, 2 + 4 + 6)
