@@ -110,7 +110,8 @@ def test_types_alone_may_come_from_elsewhere_and_only_from_what_exists(module: s
         assert name.split(".")[0] != "pmi_cl" or name in MODULES
 
 
-# The rooms of inversion/, bottom to top: each row may import itself and the rows before it, for types too.
+# The rooms of inversion/, bottom to top. Each row may import itself and the rows before it, for
+# types, too.
 ROOMS = (
     ("objectives", "transforms", "parts"),
     ("features",),

@@ -1,4 +1,4 @@
-"""Accuracies on tasks that are not learned yet: the square matrix, Transfer, and who can give them."""
+"""Test accuracies on tasks not learned yet: the square matrix, Transfer, who can give them."""
 
 from __future__ import annotations
 
