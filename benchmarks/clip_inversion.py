@@ -51,9 +51,8 @@ def parse(argv: Sequence[str] | None = None) -> argparse.Namespace:
         "--whole", action="store_true", help="also run the three recipes to the end on --images images (hours on a CPU)"
     )
     parser.add_argument("--quick", action="store_true", help="clip-tiny and few rounds: only to see that it runs")
-    parser.add_argument(
-        "--memory-only", action="store_true", help=argparse.SUPPRESS
-    )  # what a fresh process is asked for
+    # What a fresh process is asked for.
+    parser.add_argument("--memory-only", action="store_true", help=argparse.SUPPRESS)
     args = parser.parse_args(argv)
     if args.images < 1 or args.threads < 1 or args.rounds < 1:
         raise UserError("--images, --threads and --rounds: give at least 1")

@@ -96,8 +96,8 @@ def inversion_speed(args: argparse.Namespace) -> dict[str, object]:
     if device.type == "cuda":
         torch.cuda.synchronize(device)
     seconds = time.perf_counter() - started
-    bill = {**inversion.report.summary(), "wall_seconds": seconds, "images_per_second": args.images / seconds}
-    return {"device": str(device), "precision": str(config.precision), **bill, **surroundings()}
+    cost = {**inversion.report.summary(), "wall_seconds": seconds, "images_per_second": args.images / seconds}
+    return {"device": str(device), "precision": str(config.precision), **cost, **surroundings()}
 
 
 def continue_run(method: str, args: argparse.Namespace, deadline: float) -> bool:

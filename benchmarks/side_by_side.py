@@ -65,15 +65,13 @@ def one_run(words: Sequence[str], runs: Path, seed: int) -> RunRecord:
     Raises:
         UserError: the run ended with an error, which it has printed.
     """
-    told = hashlib.sha256("\0".join([str(surroundings()["commit"]), *words]).encode()).hexdigest()[
-        :8
-    ]  # other code makes other runs
+    # Other code makes other runs.
+    told = hashlib.sha256("\0".join([str(surroundings()["commit"]), *words]).encode()).hexdigest()[:8]
     name = f"{told}-seed{seed}"
     record = next((RunRecord(path) for path in runs.glob(f"*/*/{name}")), None)
     if record is not None and not record.checkpoint.exists() and not finished(record):
-        record.folder.rename(
-            record.folder.with_name(f"{name}-stopped-{time.time_ns()}")
-        )  # it ended before its first checkpoint
+        # It ended before its first checkpoint.
+        record.folder.rename(record.folder.with_name(f"{name}-stopped-{time.time_ns()}"))
         record = None
     if record is None or not finished(record):
         new = [*words, "--seed", str(seed), "--run_name", name, "--results_path", str(runs)]
@@ -103,8 +101,8 @@ def figures(results: Sequence[dict[str, Any]]) -> dict[str, Any]:
         "forgetting": [run["class_il"]["forgetting"] for run in results],
         "minutes": [sum(run["seconds"].values()) / 60 for run in results],
         "synthetic": inverted[0]["images"],
-        "seconds_per_image": [bill["seconds_per_image"] for bill in inverted],
-        "step_equivalents": [bill["step_equivalents"] for bill in inverted],
+        "seconds_per_image": [inversion["seconds_per_image"] for inversion in inverted],
+        "step_equivalents": [inversion["step_equivalents"] for inversion in inverted],
     }
 
 

@@ -60,9 +60,8 @@ def load_weights(model: nn.Module, path: Path) -> None:
     """
     saved = torch.load(path, map_location="cpu", weights_only=True)
     saved = saved.get("state_dict", saved)
-    counters = {
-        k: v for k, v in model.state_dict().items() if k.endswith("num_batches_tracked")
-    }  # older files lack them
+    # Older files lack them.
+    counters = {k: v for k, v in model.state_dict().items() if k.endswith("num_batches_tracked")}
     model.load_state_dict({**counters, **{k.removeprefix("module."): v for k, v in saved.items()}})
 
 

@@ -116,9 +116,8 @@ def train_alone(
 @pytest.mark.parametrize("optimizer", ["sgd", "adam"])
 def test_batched_training_equals_networks_trained_one_by_one(optimizer: Any, keep_best: bool) -> None:
     config = replace(FAST, optimizer=optimizer, keep_best=keep_best, temperature=0.7)
-    features, labels = class_features(
-        [20, 20, 21, 5]
-    )  # three share a group, drop an incomplete batch; the last is one small batch
+    # Three share a group, drop an incomplete batch; the last is one small batch.
+    features, labels = class_features([20, 20, 21, 5])
     bank = train_contrastive(features, labels, 4, config, seed=7)
     assert sorted(classes for classes, _ in bank.groups) == [[0, 1, 2], [3]]
     unseen = class_features([8])[0]
@@ -135,9 +134,9 @@ def test_batched_training_equals_networks_trained_one_by_one(optimizer: Any, kee
                 torch.testing.assert_close(
                     models.norms[layer].state_dict()["weight"][part], norm.weight, rtol=1e-3, atol=1e-4
                 )
-            if (
-                optimizer == "sgd"
-            ):  # Adam turns the rounding noise of the biases' zero gradient (BatchNorm follows) into steps
+            # Adam turns the rounding noise of the biases' zero gradient (BatchNorm
+            # follows) into steps.
+            if optimizer == "sgd":
                 torch.testing.assert_close(
                     bank.embed(label, unseen), alone.eval()(unseen).detach(), rtol=1e-3, atol=1e-4
                 )

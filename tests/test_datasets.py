@@ -29,9 +29,8 @@ def registered() -> list[type[ContinualDataset]]:
     modules = [
         importlib.import_module(f"pmi_cl.datasets.{m.name}") for m in pkgutil.iter_modules(pmi_cl.datasets.__path__)
     ]
-    classes = {
-        c for m in modules for c in vars(m).values() if isinstance(c, type) and not get_args(c)
-    }  # list[int] is no class
+    # list[int] is no class.
+    classes = {c for m in modules for c in vars(m).values() if isinstance(c, type) and not get_args(c)}
     found = {c for c in classes if issubclass(c, ContinualDataset) and "NAME" in vars(c)}
     return sorted(found, key=lambda c: c.NAME)
 

@@ -66,9 +66,8 @@ def test_the_first_opening_decodes_and_the_next_does_not(images: DecodedImages, 
     )
     decodes.clear()
     assert torch.equal(images.open(told.append), first)
-    assert len(told) == 10 and decodes == [
-        images.paths[k] for k in (0, 4, 9)
-    ]  # looked at, to see that they are the same
+    # Looked at, to see that they are the same.
+    assert len(told) == 10 and decodes == [images.paths[k] for k in (0, 4, 9)]
     assert list(images.folder.iterdir()) == [images.path]
     assert images.path.name.startswith("some-set-train-12-squash-")
     assert images.path.stat().st_size == 128 + first.numel()
@@ -268,6 +267,5 @@ def test_batches_come_out_on_the_device_wherever_the_images_are(
         dataset.present_as(form)
     batches = [next(dataset.train_batches(0, 0, 8))[0] for dataset in (here, near, far)]
     assert torch.equal(batches[1], batches[2])
-    torch.testing.assert_close(
-        batches[0], batches[1].cpu(), atol=3 / 255 / 0.25, rtol=0
-    )  # TF32 where it is on, and three grey levels
+    # TF32 where it is on, and three grey levels.
+    torch.testing.assert_close(batches[0], batches[1].cpu(), atol=3 / 255 / 0.25, rtol=0)

@@ -55,9 +55,8 @@ def test_batches_are_those_of_the_cpu(monkeypatch: pytest.MonkeyPatch, share: fl
         before = gpu.waits.copy()
         next(batches)
         assert gpu.waits == before
-    grey = (
-        0.0 if form is None else 4 / 255 / 0.3
-    )  # a GPU resizes floats, the CPU bytes: within two grey levels of the right one each
+    # A GPU resizes floats, the CPU bytes: within two grey levels of the right one each.
+    grey = 0.0 if form is None else 4 / 255 / 0.3
     torch.testing.assert_close(on_cpu(found), expected, rtol=0, atol=grey)
 
 

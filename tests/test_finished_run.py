@@ -150,9 +150,8 @@ def test_tensorboard_shows_what_was_promised(finished_run: tuple[Path, str, str]
     assert {"accuracy-class-il", "accuracy-task-il", "synthetic/task 2", "inversion/task 2"} <= set(tags["images"])
     settings = events.Tensors("settings/text_summary")[0].tensor_proto.string_val[0]
     assert b"| seed | 0 |" in settings and b"| inv_steps | 40 |" in settings and b"| tensorboard |" not in settings
-    assert [event.step for event in events.Scalars("loss/loss")] == list(
-        range(1, 121)
-    )  # 30 steps, two epochs, two tasks
+    # 30 steps, two epochs, two tasks.
+    assert [event.step for event in events.Scalars("loss/loss")] == list(range(1, 121))
     pace = {event.step: event.value for event in events.Scalars("training/images per second")}
     assert {60, 120} <= pace.keys() and 1 < min(pace.values()) <= max(pace.values()) < 1e6  # the last step of each task
     assert [event.value for event in events.Scalars("class-il/average")][-1] == pytest.approx(

@@ -69,9 +69,8 @@ def test_both_arms_do_the_same_work_on_the_same_text(tmp_path: Path) -> None:
     pmi, full = record["arms"]
     assert pmi["inversion"]["step_equivalents"] == pytest.approx(8, rel=1e-3)
     assert full["inversion"]["step_equivalents"] == pytest.approx(8, rel=1e-3)
-    assert (
-        len(pmi["pmi_losses"]) == 7 and full["pmi_losses"] == {}
-    )  # clip-tiny: convolution, embedding, four blocks, projection
+    # clip-tiny: convolution, embedding, four blocks, projection.
+    assert len(pmi["pmi_losses"]) == 7 and full["pmi_losses"] == {}
     assert pmi["shown_steps"] == [0, 3, 6] and full["shown_steps"] == [0, 4, 8]
     assert (
         len(pmi["losses"]) == 6

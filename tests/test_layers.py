@@ -110,7 +110,8 @@ def test_types_alone_may_come_from_elsewhere_and_only_from_what_exists(module: s
         assert name.split(".")[0] != "pmi_cl" or name in MODULES
 
 
-# The rooms of inversion/, bottom to top: each row may import itself and the rows before it, for types too.
+# The rooms of inversion/, bottom to top. Each row may import itself and the rows before it, for
+# types, too.
 ROOMS = (
     ("objectives", "transforms", "parts"),
     ("features",),
@@ -279,10 +280,11 @@ def test_a_module_runs_no_text_and_trusts_no_pickle(path: Path) -> None:
     for node in ast.walk(tree_of(path)):
         if isinstance(node, ast.Call):
             assert not (isinstance(node.func, ast.Name) and node.func.id in ("eval", "exec"))
+            # Benchmarks read what they wrote.
             assert path not in FILES or ast.unparse(node.func) not in (
                 "pickle.load",
                 "pickle.loads",
-            )  # benchmarks read what they wrote
+            )
             refused = {"allow_pickle": True, "weights_only": False, "shell": True}
             given = {word.arg: word.value.value for word in node.keywords if isinstance(word.value, ast.Constant)}
             assert not [name for name, value in refused.items() if given.get(name) is value]

@@ -51,9 +51,8 @@ def test_stop_after_leaves_the_rest_of_the_tasks_out(method: str) -> None:
 
 @pytest.mark.parametrize("method", RESNET_METHODS)
 def test_learns_its_first_task(method: str) -> None:
-    assert np.mean(long_run(method).class_il[0]) > (
-        50 if method in JOINT else 90
-    )  # joint: four classes in as many epochs
+    # Joint: four classes in as many epochs.
+    assert np.mean(long_run(method).class_il[0]) > (50 if method in JOINT else 90)
 
 
 @pytest.mark.parametrize("method", METHODS)

@@ -110,9 +110,10 @@ def test_whatever_stops_a_run_is_recorded_and_its_events_are_written(
     assert results["status"] == "failed" and len(results["class_il"]["matrix"]) == 1
     events = EventAccumulator(str(folder))
     events.Reload()
+    # All of the first task: two steps in two epochs.
     assert [event.step for event in events.Scalars("loss/loss")] == [
         1,
         2,
         3,
         4,
-    ]  # all of the first task: two steps in two epochs
+    ]

@@ -53,9 +53,8 @@ def test_peak_memory_belongs_to_the_phase_that_used_it():
         pass
     peak = phases.peak_memory_mib()
     assert peak["large"] - peak["small"] > 180  # the system counts pages in batches
-    assert peak["after"] - peak["small"] < 20 or peak["after"] == pytest.approx(
-        peak["large"], rel=0.05
-    )  # no mark to reset here
+    # No mark to reset here.
+    assert peak["after"] - peak["small"] < 20 or peak["after"] == pytest.approx(peak["large"], rel=0.05)
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="there is no GPU")

@@ -100,8 +100,7 @@ def test_what_a_coarse_grid_shows_is_what_is_handed_down() -> None:
     _, model = before_second_task("pmi_vpt", pmi_grids="2", pmi_steps=3, inv_steps=1, inv_lr=1e-30)
     model.current_task = 1
     model.prepare()
-    corners = model.buffer.images[:, :, [0, 0, 3, 3], [0, 3, 0, 3]].unflatten(
-        2, (2, 2)
-    )  # bilinear: the corners are the four cells
+    # Bilinear: the corners are the four cells.
+    corners = model.buffer.images[:, :, [0, 0, 3, 3], [0, 3, 0, 3]].unflatten(2, (2, 2))
     shown = F.interpolate(corners, size=(4, 4), mode="bilinear", align_corners=False)
     torch.testing.assert_close(model.buffer.images, shown, rtol=1e-4, atol=1e-5)

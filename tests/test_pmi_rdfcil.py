@@ -71,14 +71,14 @@ def test_pmi_without_cfs_samples_the_plain_gaussians() -> None:
 
 
 def test_pmi_counts_its_inversions_over_the_run() -> None:
-    bill = uninterrupted("pmi_rdfcil", "plain").model.inversion_figures()
-    steps = (
-        2 * 2 * (5 * 2 + 3)
-    )  # two tasks, two batches, two steps for each of five pieces and three of the whole network
-    assert (bill["images"], bill["steps"], bill["forward_passes"], bill["backward_passes"]) == (48, steps, steps, steps)
-    assert bill["step_equivalents"] == pytest.approx(
-        2 * (2 + 3)
-    )  # a sweep over the pieces costs what a full step costs
+    figures = uninterrupted("pmi_rdfcil", "plain").model.inversion_figures()
+    # Two tasks, two batches, two steps for each of five pieces and three of the whole
+    # network.
+    steps = 2 * 2 * (5 * 2 + 3)
+    assert figures["images"] == 48
+    assert figures["steps"] == figures["forward_passes"] == figures["backward_passes"] == steps
+    # A sweep over the pieces costs what a full step costs.
+    assert figures["step_equivalents"] == pytest.approx(2 * (2 + 3))
 
 
 def test_pmi_refuses_a_buffer_that_is_too_small(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -113,8 +113,8 @@ def test_pmi_refuses_to_match_statistics_that_the_network_does_not_keep() -> Non
 
 
 def test_rdfcil_counts_the_steps_of_all_its_generators() -> None:
-    bill = uninterrupted("rdfcil", "plain").model.inversion_figures()
-    assert bill["steps"] == bill["step_equivalents"] == 2 * 5 and bill.get("images", 0) == 0
+    figures = uninterrupted("rdfcil", "plain").model.inversion_figures()
+    assert figures["steps"] == figures["step_equivalents"] == 2 * 5 and figures.get("images", 0) == 0
 
 
 def test_rdfcil_samples_its_generator_in_evaluation_mode() -> None:

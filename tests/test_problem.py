@@ -1,4 +1,7 @@
-"""A problem is checked when it is made; any network that follows the protocol is inverted, whatever its class."""
+"""Test that a problem is checked when it is made, and that any network of the protocol is inverted.
+
+Its class does not matter.
+"""
 
 from __future__ import annotations
 
@@ -25,7 +28,7 @@ FEATURES_ALONE = InversionConfig(steps=3, terms=(FeatureMatch(),))
 
 
 class Linear:
-    """One matrix on the pixels: a network that is neither of the project's, not even a module."""
+    """One matrix on the pixels: a network that is no class of the project, not even a module."""
 
     head = None
     dtype = torch.float32
@@ -117,7 +120,7 @@ def test_it_counts_its_samples_by_targets_or_labels() -> None:
 
 
 def test_tokens_without_statistics_are_a_choice_and_batchnorms_without_them_are_not() -> None:
-    """StatisticsMatch would be 0 of both; only the second is a mistake."""
+    """StatisticsMatch would be 0 for both. Only the second is a mistake."""
 
     class Piece(nn.Linear):
         def forward(self, x: Tensor, context: Tensor | None = None, tap: object = None) -> Tensor:  # type: ignore[override]

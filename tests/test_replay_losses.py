@@ -72,10 +72,11 @@ def test_a_step_minimises_equation_23_as_a_sum(method: str, way: str, hkd_scale:
     inputs, labels, raw = next(training.shown.train_batches(2, 0, 16))
     images, old_labels, teacher_logits = model.draw_replay(16, 0, 0)
     net, first, second = copy.deepcopy(model.net), *map(copy.deepcopy, model.projections)
+    # Real first, synthetic last.
     (new, features), (old, old_features) = (
         net(inputs, returnt="both"),
         net(images, returnt="both"),
-    )  # real first, synthetic last
+    )
     both = net.head(torch.cat([features, old_features]))
     expected = {
         "ce": 0.6 * PLASTIC * local_cross_entropy(new, labels, 6),

@@ -13,13 +13,14 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).resolve().parent.parent
+# Tools for developing, never needed to run anything.
 NOT_TESTED_OLD = {
     "build",
     "ruff",
     "mypy",
     "types-pyyaml",
     "types-tqdm",
-}  # tools for developing, never needed to run anything
+}
 
 
 def bounds() -> dict[str, str]:
@@ -74,12 +75,13 @@ def test_the_source_archive_holds_everything_but_what_serves_the_checkout() -> N
         if not line.startswith("#")
     ]
     held = {name for word, *names in lines if word in ("include", "graft") for name in names}
+    # setuptools takes these, and the packages, by itself.
     held |= {
         "README.md",
         "LICENSE",
         "pyproject.toml",
         "setup.cfg",
-    }  # setuptools takes these, and the packages, by itself
+    }
     held |= {"pmi_cl", "backbones", "datasets", "inversion", "models", "utils"}
     assert {path.split("/")[0] for path in listed} - held == {".ci", ".gitignore"}
     assert all((ROOT / name).exists() for name in held)

@@ -18,8 +18,8 @@ from pmi_cl.benchmarks import side_by_side
 def results(last: float, images: int = 40) -> dict[str, Any]:
     """Return a record with what is compared."""
     class_il = {"last": last, "average": last + 5, "forgetting": 1.0, "matrix": [[99.0], [90.0, last - 3]]}
-    bill = {"images": images, "seconds_per_image": 0.5 if images else 0.0, "step_equivalents": 100.0}
-    return {"class_il": class_il, "seconds": {"training": 30.0, "inversion": 60.0}, "inversion": bill}
+    inversion = {"images": images, "seconds_per_image": 0.5 if images else 0.0, "step_equivalents": 100.0}
+    return {"class_il": class_il, "seconds": {"training": 30.0, "inversion": 60.0}, "inversion": inversion}
 
 
 def test_the_table_has_means_deviations_and_paired_differences() -> None:

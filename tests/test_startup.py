@@ -110,9 +110,8 @@ def test_the_first_step_comes_soon_after_torch(cifar100_dir: Path, tmp_path: Pat
         "1",
     ]
     found: list[float] = []
-    while (
-        len(found) < ATTEMPTS and min(found, default=math.inf) >= TORCH_TIMES
-    ):  # other jobs on the machine only make it slower
+    # Other jobs on the machine only make it slower.
+    while len(found) < ATTEMPTS and min(found, default=math.inf) >= TORCH_TIMES:
         found.append(times_torch(argv))
     assert min(found) < TORCH_TIMES, found
 

@@ -1,4 +1,4 @@
-"""Every method on tasks of different sizes: it learns them, and a stopped run goes on bit for bit."""
+"""Test every method on tasks of different sizes: it learns, and resumes bit for bit."""
 
 from __future__ import annotations
 

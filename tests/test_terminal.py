@@ -121,6 +121,5 @@ def test_progress_goes_on_when_its_terminal_has_gone() -> None:
         for done in range(1, 4):
             progress.update("training", done, 3)
         progress.close()
-        assert (
-            terminal.tried == 1 if mode == "auto" else terminal.tried > 0
-        )  # lines give up; tqdm tries again at the phase's end
+        # Lines give up; tqdm tries again at the phase's end.
+        assert terminal.tried == 1 if mode == "auto" else terminal.tried > 0

@@ -170,9 +170,8 @@ def test_a_coarse_grid_shows_cells_and_the_own_grid_shows_all() -> None:
     assert seen_at(value, None) is value and seen_at(value, 4) is value
     coarse = seen_at(value, 2)
     assert coarse.shape == value.shape
-    torch.testing.assert_close(
-        coarse[..., 0, 0], value[..., :2, :2].mean((2, 3))
-    )  # a corner lies outside the cells' centres
+    # A corner lies outside the cells' centres.
+    torch.testing.assert_close(coarse[..., 0, 0], value[..., :2, :2].mean((2, 3)))
 
 
 def test_grids_take_equal_parts_of_the_lowest_layers_steps() -> None:

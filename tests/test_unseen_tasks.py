@@ -1,4 +1,4 @@
-"""Accuracies on tasks that are not learned yet: the square matrix, Transfer, and who can give them."""
+"""Test accuracies on tasks not learned yet: the square matrix, Transfer, who can give them."""
 
 from __future__ import annotations
 
@@ -22,9 +22,8 @@ ASKED = {"evaluate_unseen": 1}
 def test_transfer_is_the_double_sum_of_the_paper() -> None:
     a = np.random.default_rng(0).uniform(0, 100, (4, 4))
     n = len(a)
-    expected = sum(sum(a[i, j] for i in range(j)) / j for j in range(1, n)) / (
-        n - 1
-    )  # j from 0: task j + 1 of the paper
+    # j is from 0: task j + 1 of the paper.
+    expected = sum(sum(a[i, j] for i in range(j)) / j for j in range(1, n)) / (n - 1)
     assert transfer(a.tolist()) == pytest.approx(expected)
     figures = square_summary([[1.0] * 4, *a.tolist()])
     assert figures["average"] == pytest.approx(a.mean()) and figures["last"] == pytest.approx(a[-1].mean())

@@ -111,7 +111,7 @@ def test_the_weights_of_the_losses(name: str, preset: str, factors: tuple[float,
     assert (found.ce, found.hkd, found.rkd, found.ft) == pytest.approx(factors)
 
 
-@pytest.mark.parametrize(("preset", "images"), [("code", (5000, 7000, 21000)), ("paper", (20000, 20000, 20000))])
+@pytest.mark.parametrize(("preset", "images"), [("code", (5000, 7000, 11000)), ("paper", (20000, 20000, 20000))])
 def test_the_released_buffer_grows_with_the_tasks(
     preset: str, images: tuple[int, ...], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -120,7 +120,7 @@ def test_the_released_buffer_grows_with_the_tasks(
     The appendix has 20,000 before each.
     """
     inversions = recorded_inversions(monkeypatch)
-    for task in (1, 2, 9):
+    for task in (1, 2, 4):
         model = method("pmi_rdfcil", preset)
         old = digits().N_CLASSES_PER_TASK * task
         model.current_task, model.teacher = task, model.net

@@ -22,13 +22,13 @@ from torch.nn import functional as F
 if TYPE_CHECKING:
     from PIL.ImageFont import FreeTypeFont
 
-CONCEPTS = (
-    string.digits + string.ascii_lowercase
-)  # of a letter, both its forms are one concept: at 8x8 pixels most look alike
+# Of a letter, both its forms are one concept: at 8x8 pixels most look alike.
+CONCEPTS = string.digits + string.ascii_lowercase
 CANVAS = 48  # pixels of a rendered glyph
 GLYPH = 36  # its longer side; the rest is room for bending
 FORMS = {"|": "1"}  # how most people write a one, which no font has
 BITMAP, BLOCK = 32, 4  # pixels of the bitmap and of the blocks that are counted
+# Placeholders, brackets, mathematical symbols.
 NOT_TEXT = (
     "LastResort",
     "STIXSiz",
@@ -36,7 +36,7 @@ NOT_TEXT = (
     "cmsy10",
     "cmmi10",
     "STIXNonUni",
-)  # placeholders, brackets, mathematical symbols
+)
 
 
 @dataclass(frozen=True)
@@ -99,9 +99,8 @@ def _code_points(path: Path) -> list[tuple[int, int]]:
         hollow = "DOUBLE-STRUCK" in unicodedata.name(chr(code), "") or "<circle>" in unicodedata.decomposition(
             chr(code)
         )
-        mapped = chr(code) in CONCEPTS + string.ascii_uppercase or not path.name.startswith(
-            "cm"
-        )  # which has an order of its own
+        # Which has an order of its own.
+        mapped = chr(code) in CONCEPTS + string.ascii_uppercase or not path.name.startswith("cm")
         if len(plain) == 1 and plain in CONCEPTS and mapped and not hollow:
             found.append((code, CONCEPTS.index(plain)))
     return found

@@ -23,9 +23,8 @@ from tests.support.pretend_driver import RandomState, answering, driver
 from tests.support.pretend_rules import operator, refuse, wait_of
 
 GPU = torch.device("cuda", 0)
-_INSIDE = torch.device(
-    "meta"
-)  # what torch's own C++ takes the tensors for: it has all that autograd needs, and runs nothing
+# What torch's own C++ takes the tensors for: it has all that autograd needs, and runs nothing.
+_INSIDE = torch.device("meta")
 _CPU = torch.device("cpu")
 
 
@@ -129,9 +128,9 @@ class PretendGpu(TorchDispatchMode):
         if hasattr(torch, "accelerator"):  # since torch 2.6; optimisers ask it whether CUDA is recording a graph
             self._patches.enter_context(mock.patch.object(torch.accelerator, "current_accelerator", answering(None)))
         self._patches.callback(torch._C._set_only_lift_cpu_tensors, torch._C._only_lift_cpu_tensors())
-        torch._C._set_only_lift_cpu_tensors(
-            True
-        )  # torch.tensor(..., device=GPU) is made on the CPU, then sent, and the sending seen
+        # torch.tensor(..., device=GPU) is made on the CPU, then sent, and the sending
+        # seen.
+        torch._C._set_only_lift_cpu_tensors(True)
         self._patches.enter_context(mock.patch.object(torch.nn.Module, "_apply", _swapping(torch.nn.Module._apply)))
         super().__enter__()
         return self

@@ -13,13 +13,14 @@ import torch
 from torch import Generator, Tensor
 
 COPIES = {"copy_", "copy", "_to_copy"}
+# (values, indices, new values ...).
 INDEXING = {
     "index",
     "_unsafe_index",
     "index_put",
     "index_put_",
     "_index_put_impl_",
-}  # (values, indices, new values ...)
+}
 TAKE_A_SCALAR = {"fill", "fill_", "masked_fill", "masked_fill_", "where"}  # of the CPU, beside what is elementwise
 MASKS = (torch.bool, torch.uint8)
 

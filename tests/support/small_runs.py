@@ -27,9 +27,8 @@ from tests.support.small_clips import small_clip
 METHODS = [entry.name for entry in catalogue.entries("model")]
 CLIP_METHODS = [entry.name for entry in catalogue.entries("model") if entry.constants.get("BACKBONE_KIND") == "clip"]
 RESNET_METHODS = [name for name in METHODS if name not in CLIP_METHODS]
-BACKBONE = {
-    method: "clip-tiny" if method in CLIP_METHODS else "resnet20" for method in METHODS
-}  # the smallest that users can name
+# The smallest that users can name.
+BACKBONE = {method: "clip-tiny" if method in CLIP_METHODS else "resnet20" for method in METHODS}
 
 DATA = {"n_classes": 6, "n_tasks": 3, "train_per_class": 24}
 # Whatever pmi_rdfcil can do besides.
