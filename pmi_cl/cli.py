@@ -6,22 +6,23 @@ import sys
 from collections.abc import Mapping, Sequence
 
 import pmi_cl
-from pmi_cl.errors import RunFailed, UserError, unknown_name
-from pmi_cl.help_text import listing, overview, own_flags, section, table
+from pmi_cl.errors import RunFailed, UserError
+from pmi_cl.help_text import listing, overview, own_flags
 from pmi_cl.machine.process_settings import before_torch
 from pmi_cl.machine.terminal import give_up_stdout, open_closed_streams, show, tell
 from pmi_cl.registry.catalogue import INSTALLED, KINDS, Catalogue, Entry
-from pmi_cl.utils.arguments.command_line import CONTROLS, LONG_DASHES, all_specs, resolve, run_specs, scan
+from pmi_cl.utils.arguments.command_line import CONTROLS, LONG_DASHES, all_specs, resolve, scan
+from pmi_cl.utils.arguments.known_options import run_specs
+from pmi_cl.utils.arguments.option_texts import table
 from pmi_cl.utils.arguments.presets import chosen_backbone, decide, presets_of
-from pmi_cl.utils.commands import compare
-from pmi_cl.utils.commands.invert import command as invert
+from pmi_cl.utils.commands.index import COMMANDS, checker, find_command
 
 INTERRUPTED = 130
 PIPE_CLOSED = 141
 
 
 def main(argv: Sequence[str] | None = None, catalogue: Catalogue = INSTALLED) -> int:
-    """Runs the command.
+    """Run the command and return the exit code.
 
     Args:
         argv: the words after the program's name; None: those of this process.
@@ -49,10 +50,8 @@ def main(argv: Sequence[str] | None = None, catalogue: Catalogue = INSTALLED) ->
 
 
 def _command(argv: Sequence[str], catalogue: Catalogue, ends_process: bool = False) -> int:
-    if argv and argv[0] == "mammoth":
-        from pmi_cl.mammoth.launch import launch
-
-        return launch(argv[1:])
+    if argv and argv[0] in {command.word for command in COMMANDS if command.takes_all_words}:
+        return int(find_command(argv[0]).load().run_command(argv[1:], catalogue))
     words = ["--help" if word == "-h" else word for word in argv]
     asked = {word for word in words if word in CONTROLS}
     rest = [word for word in words if word not in CONTROLS]
@@ -62,16 +61,18 @@ def _command(argv: Sequence[str], catalogue: Catalogue, ends_process: bool = Fal
         show(_help(rest, catalogue))
     elif "--list" in asked:
         show(listing(catalogue))
-    elif rest[:1] == [invert.WORD] and "--check" in asked:
-        show(table(*invert.check_invert(rest[1:], catalogue)))
-    elif rest and rest[0][:1] not in f"-{LONG_DASHES}":
-        commands = {invert.WORD: invert.invert_command, compare.WORD: compare.compare_command}
-        if rest[0] not in commands:
-            raise unknown_name("command", rest[0], [*commands, "mammoth"])
-        return commands[rest[0]](rest[1:], catalogue)
-    else:
+    elif not (rest and _is_command(rest[0])):
         return _start(rest, "--check" in asked, catalogue, ends_process)
+    elif "--check" in asked:
+        show(checker(find_command(rest[0]))(rest[1:], catalogue))
+    else:
+        return int(find_command(rest[0]).load().run_command(rest[1:], catalogue))
     return 0
+
+
+def _is_command(word: str) -> bool:
+    """Whether a first word is meant as a command: it is no flag."""
+    return word[:1] not in f"-{LONG_DASHES}"
 
 
 def _not_installed(error: ModuleNotFoundError) -> int:
@@ -102,14 +103,12 @@ def _start(argv: Sequence[str], check_only: bool, catalogue: Catalogue, ends_pro
 
 
 def _help(argv: Sequence[str], catalogue: Catalogue) -> str:
-    if argv[:1] == [invert.WORD]:
-        return section(invert.TITLE, invert.invert_specs(argv[1:], catalogue)[1])
-    if argv[:1] == [compare.WORD]:
-        return section(compare.TITLE, compare.compare_specs(catalogue))
+    if argv and _is_command(argv[0]):
+        return str(find_command(argv[0]).load().help_text(argv[1:], catalogue))
     typed, _ = scan(argv, run_specs())
     found = {kind: catalogue.find(kind, typed[kind]) for kind in KINDS if kind in typed}
     if not found:
-        return overview(run_specs())
+        return overview()
     chosen = {name: text for name, text in typed.items() if name in ("model_config", "backbone")}
     backbone = _backbone_of(found, chosen, catalogue)
     if backbone is not None and backbone.options:

@@ -12,7 +12,9 @@ from typing import Any
 
 from pmi_cl.datasets.task_split import split_classes
 from pmi_cl.errors import UserError
-from pmi_cl.registry.catalogue import INSTALLED, KINDS, Catalogue, Entry, OptionSpec
+from pmi_cl.options import OptionSpec
+from pmi_cl.registry.catalogue import INSTALLED, KINDS, Catalogue, Entry
+from pmi_cl.utils.arguments.known_options import known_specs, run_specs
 from pmi_cl.utils.arguments.presets import chosen_backbone, decide, presets_of
 from pmi_cl.utils.arguments.run_options import DEVICES, RunOptions
 
@@ -37,11 +39,6 @@ class Resolved:
     model: Entry
     dataset: Entry
     backbone: Entry
-
-
-def run_specs() -> tuple[OptionSpec, ...]:
-    """The flags of every run."""
-    return INSTALLED.options("pmi_cl.utils.arguments.run_options", "RunOptions")
 
 
 def all_specs(*entries: Entry) -> tuple[OptionSpec, ...]:
@@ -163,9 +160,9 @@ def _names(entry: Entry) -> set[str]:
 
 
 def _any_specs(catalogue: Catalogue) -> list[OptionSpec]:
-    """Every flag that some run has; of those with one name, one that takes many values."""
-    found = {spec.name: spec for spec in run_specs()}
-    for spec in (spec for kind in KINDS for entry in catalogue.entries(kind) for spec in entry.options):
+    """Return every option that some run has; of those with one name, one that takes many values."""
+    found: dict[str, OptionSpec] = {}
+    for spec in known_specs(catalogue):
         if spec.many or spec.name not in found:
             found[spec.name] = spec
     return list(found.values())

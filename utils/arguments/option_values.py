@@ -7,7 +7,7 @@ from collections.abc import Callable
 from typing import Any
 
 from pmi_cl.errors import UserError
-from pmi_cl.registry.catalogue import OptionSpec
+from pmi_cl.options import OptionSpec
 
 
 def convert(spec: OptionSpec, raw: Any, where: str) -> Any:

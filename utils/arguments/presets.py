@@ -9,7 +9,8 @@ from pathlib import Path
 from typing import Any
 
 from pmi_cl.errors import UserError, unknown_name
-from pmi_cl.registry.catalogue import Catalogue, Entry, OptionSpec, canonical
+from pmi_cl.options import OptionSpec
+from pmi_cl.registry.catalogue import Catalogue, Entry, canonical
 from pmi_cl.utils.arguments.option_values import convert
 
 KINDS_OF_DEFAULTS = {
@@ -17,7 +18,6 @@ KINDS_OF_DEFAULTS = {
     "model": "method",
 }  # kind of an entry with DEFAULTS -> the source of such a value
 OWN_FILES = (".yaml", ".yml")  # what --model_config ends with where it is a file of the user's
-NOT_IN_PRESETS = ("model", "dataset", "model_config", "resume")
 
 
 @dataclass(frozen=True)
@@ -237,9 +237,10 @@ def _preset_layers(presets: PresetFile, preset: Preset | None, dataset: str) -> 
     return [Layer(label, where, preset.sections.get(section, {})) for section, label in labels.items()]
 
 
-def _refuse_unknown_keys(layer: Layer, known: Collection[str]) -> None:
+def _refuse_unknown_keys(layer: Layer, known: Mapping[str, OptionSpec]) -> None:
+    """Refuse a key of a preset that is no option, or one that chooses what runs."""
     if layer.source.startswith("preset"):
-        allowed = [name for name in known if name not in NOT_IN_PRESETS]
+        allowed = [name for name, spec in known.items() if spec.role != "choice"]
         for key in layer.settings:
             if key not in allowed:
                 raise UserError(f"{layer.where}{unknown_name('key', key, allowed)}")

@@ -8,23 +8,10 @@ from pathlib import Path
 from typing import Any
 
 from pmi_cl.errors import UserError
-from pmi_cl.registry.catalogue import OptionSpec, canonical
+from pmi_cl.options import OptionSpec
+from pmi_cl.registry.catalogue import canonical
 from pmi_cl.utils.arguments.option_values import convert
 
-# where, how long and how visibly a run computes, not what
-MAY_CHANGE = (
-    "device",
-    "num_threads",
-    "progress",
-    "non_verbose",
-    "base_path",
-    "offline",
-    "results_path",
-    "clip_weights",  # where the file lies; the checkpoint knows which weights it has to be
-    "tensorboard",
-    "checkpoint_minutes",
-    "stop_after",
-)
 NAMES = ("model", "dataset", "backbone", "model_config")  # compared without case, and _ as -
 
 
@@ -69,9 +56,9 @@ def changes(values: Mapping[str, Any], typed: Mapping[str, str], specs: Sequence
     wanted = {name: convert(by_name[name], raw, f"--{name} {raw}") for name, raw in typed.items() if name != "resume"}
     for name, value in wanted.items():
         same = canonical(str(value)) == canonical(str(values[name])) if name in NAMES else value == values[name]
-        if name not in MAY_CHANGE and not same:
+        if by_name[name].binds != "nothing" and not same:
             recorded = f"no --{name}" if values[name] is None else values[name]
             raise UserError(
                 f"--{name} {typed[name]}: the run that goes on has {recorded}; leave --{name} out, or start a new run"
             )
-    return {name: value for name, value in wanted.items() if name in MAY_CHANGE}
+    return {name: value for name, value in wanted.items() if by_name[name].binds == "nothing"}
