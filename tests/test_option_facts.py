@@ -9,7 +9,7 @@ from pmi_cl.registry.catalogue import INSTALLED
 from pmi_cl.utils.arguments.known_options import as_in_mammoth, groups, known_specs, named_by_memory, roles, run_specs
 from pmi_cl.utils.arguments.run_options import RunOptions
 
-# The lists that were kept by hand. Since then: evaluate_unseen is not a setting of the method but output.
+# The lists that were kept by hand. New since then: evaluate_unseen, domains and the sizes of tasks.
 QUIET = {
     *("model", "dataset", "model_config", "seed", "results_path", "run_name", "base_path", "device", "num_threads"),
     *("progress", "non_verbose", "tensorboard", "savecheck", "checkpoint_minutes", "offline", "resume"),
@@ -19,6 +19,7 @@ TASKS = {"n_tasks", "base_classes", "classes_per_task"}
 PROTOCOL = {
     *("n_classes", "class_order", "split", "class_ids", "train_per_class", "validation", "stop_after"),
     *("data_dir", "test_fraction", "image_size"),
+    "domains",
 }
 MAY_CHANGE = {
     *("device", "num_threads", "progress", "non_verbose", "base_path", "offline", "results_path", "clip_weights"),
