@@ -1,4 +1,4 @@
-"""The command ``pmi-cl``: looks up, checks, explains, and starts a run once everything that was typed is known to be right."""
+"""The command ``pmi-cl``: it explains, checks what was typed, and starts a run or another command."""
 
 from __future__ import annotations
 
@@ -29,7 +29,8 @@ def main(argv: Sequence[str] | None = None, catalogue: Catalogue = INSTALLED) ->
         catalogue: where models, data sets, backbones and presets are looked up.
 
     Returns:
-        The exit code: 0; 2 after a user's mistake, with one line on stderr; 130 after Ctrl-C; else the run's own.
+        The exit code: 0; 2 after a user's mistake, with one line on stderr; 130 after Ctrl-C; else
+        the exit code of the run.
     """
     open_closed_streams()
     before_torch()
@@ -42,10 +43,8 @@ def main(argv: Sequence[str] | None = None, catalogue: Catalogue = INSTALLED) ->
         return _not_installed(error)
     except KeyboardInterrupt:
         return INTERRUPTED
-    except (
-        BrokenPipeError
-    ):  # `pmi-cl --list | head`: the interpreter must not flush into the closed pipe on its way out
-        give_up_stdout()
+    except BrokenPipeError:
+        give_up_stdout()  # after `pmi-cl --list | head` Python must not flush into the closed pipe
         return PIPE_CLOSED
 
 
@@ -76,11 +75,16 @@ def _is_command(word: str) -> bool:
 
 
 def _not_installed(error: ModuleNotFoundError) -> int:
-    """Most often the environment that the package was installed into is not activated. A missing module of our own is a fault: raised."""
+    """Say what to type for a library that is missing, and return the exit code.
+
+    The most frequent cause is an environment that is not activated. A missing module of our own is
+    a fault of the program: the error is raised again.
+    """
     package = (error.name or "").partition(".")[0]
     if package in ("", "pmi_cl"):
         raise error
-    advice = f"activate the environment that you set up (. .venv/bin/activate), or type: {sys.executable} -m pip install {package}"
+    install = f"{sys.executable} -m pip install {package}"
+    advice = f"activate the environment that you set up (. .venv/bin/activate), or type: {install}"
     tell(f"pmi-cl: error: '{package}' is not installed for {sys.executable}: {advice}")
     return UserError.exit_code
 
@@ -121,7 +125,7 @@ def _help(argv: Sequence[str], catalogue: Catalogue) -> str:
 
 
 def _backbone_of(found: Mapping[str, Entry], chosen: Mapping[str, str], catalogue: Catalogue) -> Entry | None:
-    """The backbone of a run with the model and the data set that were typed, as far as they say."""
+    """Return the backbone of a run with the model and data set that were typed; None if it is open."""
     if "model" not in found:
         return found.get("backbone")
     if "dataset" in found:

@@ -33,7 +33,7 @@ look next
 
 
 def overview() -> str:
-    """Return the text of ``--help`` alone: how to start, where to look next, the flags of every run by group."""
+    """Return the text of ``--help`` alone: how to start, the commands, the flags of every run."""
     commands = [
         f"  {f'{command.word} --help':<{FLAG_COLUMN - 2}}  another command: {command.about}\n" for command in COMMANDS
     ]
@@ -81,7 +81,7 @@ def listing(catalogue: Catalogue) -> str:
 
 
 def _readable_presets(model: str, catalogue: Catalogue) -> list[tuple[str, str]]:
-    """Return a row for each preset. A file that cannot be used has one row, which says why: it must not stop the rest."""
+    """Return a row for each preset, or one row that says why the file of presets cannot be used."""
     try:
         return _preset_rows(presets_of(model, catalogue))
     except UserError as error:

@@ -1,8 +1,11 @@
-"""Declares options: what a method, data set, backbone, run or command may be told, with every fact about each value.
+"""Declares options: what a method, data set, backbone, run or command can be told.
 
-An ``Options`` class is a frozen dataclass whose fields are made by :func:`option` with literal arguments. They are literal because
-the command reads them from the source text (:mod:`pmi_cl.registry.source_reader`), so that ``--help`` need not import torch.
-An :class:`OptionSpec` is one declaration. :func:`specs_of` takes it from an imported class, the source reader from its text.
+An ``Options`` class is a frozen dataclass whose fields are made by :func:`option`, with literal
+arguments. They are literal because the command reads them from the source text
+(:mod:`pmi_cl.registry.source_reader`): ``--help`` imports no torch.
+
+An :class:`OptionSpec` holds all facts of one declaration. :func:`specs_of` takes it from an
+imported class, and the source reader takes the same object from the text.
 """
 
 from __future__ import annotations
@@ -47,19 +50,22 @@ class OptionSpec:
     """All facts of one option.
 
     Attributes:
-        name, type: those of the field; the type is one of ``TYPES``. Empty in a declaration that stands in no class yet.
-        default: the value without a flag or a preset. None: decided later (the help text says by what).
+        name: the name of the field; empty as long as the declaration stands in no class.
+        type: the type of the field, one of ``TYPES``; empty like the name.
+        default: the value without a flag or a preset. None: decided later, as the help text says.
         help: one sentence.
         unit: "epochs", "images", "steps" ... empty for a pure number.
-        source: where the default comes from: a paper's section or table, ``[INF]`` (our inference) or ``ours``.
+        source: where the default comes from: a paper's section or table, ``[INF]`` (our inference)
+            or ``ours``.
         choices: the words allowed, for a string.
         low, high: inclusive bounds of a number.
         above: exclusive lower bound of a number.
         role: what the value decides, a key of ``ROLES``.
         binds: how long the value has to stay the same, a key of ``BINDS``.
-        memory: what takes memory in proportion to the value, a key of ``MEMORY``; empty: nothing that matters.
+        memory: what takes memory in proportion to the value, a key of ``MEMORY``; empty: nothing.
         group: heading of the option in ``--help``, for the options of every run.
-        read_by: "model" or "dataset": the part that reads an option of every run. Inside Mammoth that part brings the flag.
+        read_by: "model" or "dataset": the part whose code reads an option of every run. Inside
+            Mammoth that part brings the flag.
         as_in_mammoth: whether Mammoth has a flag of this name with the same meaning.
     """
 
@@ -82,7 +88,7 @@ class OptionSpec:
     as_in_mammoth: bool = False
 
     def __post_init__(self) -> None:
-        """Raise ValueError for a fact outside its vocabulary, a type that no flag can have, or a default of another type."""
+        """Raise ValueError for a fact outside its vocabulary, or a type or default that no flag has."""
         words = {"role": tuple(ROLES), "binds": tuple(BINDS), "memory": ("", *MEMORY), "read_by": ("", *READERS)}
         for fact, allowed in words.items():
             if getattr(self, fact) not in allowed:
@@ -123,7 +129,7 @@ def option(default: Any, help: str, **facts: Any) -> Any:
     Args:
         default: the value without a flag or a preset.
         help: one sentence.
-        facts: any of the other facts of :class:`OptionSpec`, by name: ``unit="epochs"``, ``low=1``, ``role="protocol"``.
+        facts: other facts of :class:`OptionSpec` by name, such as ``unit="epochs"``, ``low=1``.
 
     Raises:
         TypeError, ValueError: a fact that there is not, or a value that it does not take.
@@ -132,7 +138,7 @@ def option(default: Any, help: str, **facts: Any) -> Any:
 
 
 def specs_of(options_class: type) -> tuple[OptionSpec, ...]:
-    """Return the options of a dataclass whose fields :func:`option` made, in their order. Raises ValueError for a type without a flag."""
+    """Return the options of a dataclass whose fields :func:`option` made. Raise ValueError for a wrong type."""
     hints = typing.get_type_hints(options_class)
     fields = dataclasses.fields(options_class)
     return tuple(
@@ -146,6 +152,6 @@ def _type_name(hint: Any) -> str:
 
 
 def select(options_class: type[T], values: Mapping[str, Any]) -> T:
-    """Return an ``Options`` instance with the values of its own fields; what ``values`` lacks keeps its default."""
+    """Return an ``Options`` instance filled from ``values``. A field without a value keeps its default."""
     names = {field.name for field in dataclasses.fields(options_class)}  # type: ignore[arg-type]
     return options_class(**{name: value for name, value in values.items() if name in names})

@@ -1,4 +1,4 @@
-"""Lists the methods, data sets and backbones with their options by reading source text, so that ``--help`` never imports torch."""
+"""Lists methods, data sets and backbones with their options, read from source text without torch."""
 
 from __future__ import annotations
 
@@ -20,11 +20,11 @@ FAMILY = ":NAME"  # what a backbone ends with that stands for many: the file's N
 
 
 class Catalogue:
-    """What the folders ``models``, ``datasets`` and ``backbones`` below the given folders hold, and what other packages add.
+    """The methods, data sets and backbones below the given folders, and those of other packages.
 
     Attributes:
         outside: a kind to the entry points of other packages.
-        broken: by kind and name, what is wrong with a file, or with an entry of another package, that cannot be used.
+        broken: by kind and name, what is wrong with a file or an entry point that cannot be used.
     """
 
     def __init__(
@@ -36,7 +36,10 @@ class Catalogue:
         self._entries: dict[str, tuple[Entry, ...]] = {}
 
     def entries(self, kind: str) -> tuple[Entry, ...]:
-        """Return all entries of a kind that can be used, by name. What is wrong with others is in ``broken``: it stops nothing else."""
+        """Return the entries of a kind that can be used, by name.
+
+        An entry that cannot be used stops nothing else: ``broken`` says what is wrong with it.
+        """
         if kind not in self._entries:
             found: dict[str, Entry] = {}
             files = files_below(self.reader.folders, kind)
@@ -56,7 +59,7 @@ class Catalogue:
         return self._entries[kind]
 
     def _add(self, entry: Entry, path: Path, found: dict[str, Entry]) -> None:
-        """Add an entry. Of two files with one name nobody can say which was meant: both are broken."""
+        """Add an entry. Two entries of the same name are both broken: which is meant is unknown."""
         name = canonical(entry.name)
         if name in found:
             theirs = self.reader.source(found[name].module)
@@ -67,7 +70,7 @@ class Catalogue:
             found[name] = entry
 
     def _break_file(self, kind: str, stem: str, path: Path | None, error: UserError, found: dict[str, Entry]) -> None:
-        """Note what is wrong with a file under every name that it seems to define; where none is seen, under the file's own."""
+        """Note what is wrong with a file, under the names that it seems to define, else under its own."""
         for name in (names_in(path, kind) if path else []) or [stem]:
             self._break(kind, name, UserError(f"the {KINDS[kind]} '{name}' cannot be used: {error}"), found)
 
@@ -76,7 +79,7 @@ class Catalogue:
         self.broken[kind].setdefault(canonical(name), error)
 
     def _add_extension(self, extension: Extension, found: dict[str, Entry]) -> None:
-        """Add an entry of another package, or note what is wrong with it: one bad package must not stop the rest."""
+        """Add an entry of another package, or note what is wrong with it."""
         name = canonical(extension.name)
         try:
             if name in found:
@@ -90,7 +93,8 @@ class Catalogue:
         """Return the entry of that name; case, ``_`` and ``-`` make no difference.
 
         Raises:
-            UserError: there is none, with the nearest names, or its file cannot be read, with the file and the line.
+            UserError: there is none (it gives the nearest names), or its file cannot be read (it
+                gives the file and the line).
         """
         known = {canonical(entry.name): entry for entry in self.entries(kind)}
         prefix, colon, member = name.partition(":")
@@ -104,7 +108,7 @@ class Catalogue:
         return known[canonical(name)]
 
     def _unknown(self, kind: str, name: str, known: Sequence[str]) -> UserError:
-        """Return the error for a name that is not there; a file that cannot be read may be the one that was meant."""
+        """Return the error for an unknown name. It mentions unreadable files: one may be meant."""
         error = unknown_name(KINDS[kind], name, known)
         broken = ", ".join(self.broken[kind])
         return UserError(f"{error} ({broken} cannot be used: --list says why)") if broken else error
@@ -114,7 +118,7 @@ class Catalogue:
         return self.find(kind, name).load()
 
     def preset_path(self, model: str) -> Path | None:
-        """Return the file with the presets of a method, where it has one: in ``models/config``, else beside the method's own file."""
+        """Return the presets of a method: a file in ``models/config``, else one beside the method, or None."""
         paths = [folder / "models" / "config" / f"{model}.yaml" for folder in self.reader.folders]
         entry = next((entry for entry in self.entries("model") if canonical(entry.name) == canonical(model)), None)
         source = self.reader.source(entry.module) if entry else None
@@ -123,7 +127,7 @@ class Catalogue:
 
 
 def _member(family: Entry, name: str) -> Entry:
-    """Return the backbone of a family that ``name`` means: "clip:NAME" and "vit-b-16" give "clip:ViT-B-16"."""
+    """Return the member of a family: "clip:NAME" and the name "vit-b-16" give "clip:ViT-B-16"."""
     prefix = family.name.removesuffix(FAMILY[1:])
     names = {canonical(member): prefix + member for member in family.constants.get("NAMES", ())}
     if canonical(name) not in names:

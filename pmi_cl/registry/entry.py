@@ -1,4 +1,4 @@
-"""One entry of the catalogue: what is known of a method, a data set or a backbone before it is imported."""
+"""An entry of the catalogue: what is known of a method, data set or backbone before its import."""
 
 from __future__ import annotations
 
@@ -26,8 +26,8 @@ class Entry:
         module, attribute: where its class or function is, for :meth:`load`.
         summary: first line of its docstring.
         options: its flags.
-        constants: its class attributes in capitals that are literals (``N_CLASSES``, ``N_TASKS``, ``DEFAULTS``), inherited ones
-            included; of a backbone, those of its file (``KIND``).
+        constants: its class attributes in capitals that are literals (``N_CLASSES``, ``DEFAULTS``),
+            inherited ones included; of a backbone, those of its file (``KIND``).
         extension: where another package has brought it.
     """
 
@@ -54,5 +54,5 @@ class Entry:
 
 
 def canonical(name: str) -> str:
-    """Return the spelling under which names are compared: case, ``_`` and ``-`` make no difference."""
+    """Return the spelling that names are compared in: case, ``_`` and ``-`` make no difference."""
     return name.strip().lower().replace("_", "-")

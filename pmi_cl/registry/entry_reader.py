@@ -1,4 +1,4 @@
-"""Makes the entries of the catalogue from the source text of files and of other packages' entry points."""
+"""Makes the entries of the catalogue from the source text of files and entry points."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ class EntryReader(SourceReader):
         self._nameless: dict[str, list[tuple[Source, ast.ClassDef, ast.stmt]]] = {}
 
     def entries_of(self, kind: str, module: str, path: Path) -> list[Entry]:
-        """Return the entries of one file. Raises UserError, which names the file and the line, for what cannot be read."""
+        """Return the entries of one file. Raise UserError with the file and line of what is not readable."""
         source = self.source(module)
         if source is None or source.path != path:
             raise UserError(
@@ -57,7 +57,7 @@ class EntryReader(SourceReader):
         return Entry(kind, name, source.name, node.name, _summary(node), options, constants)
 
     def nameless(self, kind: str) -> Iterator[tuple[str, UserError]]:
-        """Yield (module, fault) for each class that was read with the type of a NAME, no value, and no class that derives from it."""
+        """Yield (module, fault) for each class whose NAME has a type and no value, and that is no base class."""
         for source, node, line in self._nameless.get(kind, []):
             if not self.is_base(source, node):
                 yield source.name, source.fault(line, f"{node.name}: give NAME a value, NAME = '...'")
@@ -80,7 +80,7 @@ class EntryReader(SourceReader):
         return Entry("backbone", name, source.name, attribute, _summary(node), options, constants)
 
     def entry_of(self, extension: Extension) -> Entry:
-        """Return the entry that another package's entry point stands for. Raises UserError where it cannot be read."""
+        """Return the entry of an entry point. Raise UserError if its source cannot be read."""
         source = self.source(extension.module)
         if source is None:
             raise extension.fault("there is no such module")
@@ -98,7 +98,7 @@ class EntryReader(SourceReader):
 
 
 def _refuse_hidden_names(source: Source) -> None:
-    """Refuse a NAME in a class that stands inside an ``if`` or a function, and one set from outside its class."""
+    """Refuse a NAME in a class inside an ``if`` or a function, and one that is set from outside."""
     for statement in statements(source.tree.body, functions=True):
         if isinstance(statement, ast.ClassDef):
             if statement not in source.definitions and "NAME" in source.values(statement.body, ("NAME",)):

@@ -10,11 +10,12 @@ MARKS = {"model": b"NAME", "dataset": b"NAME", "backbone": b"BACKBONES"}  # what
 
 
 def files_below(folders: Sequence[Path], kind: str) -> dict[str, Path]:
-    """Return the files of a kind in its folder and the folders inside: name below the folder, with dots, to the path.
+    """Return the files of a kind, in its folder and all folders inside: dotted name -> path.
 
-    Names that begin with ``_`` or ``.`` are private, but for the ``__init__.py`` of a folder, whose name is that of the folder.
-    Parsing the files without the kind's mark would take most of the time of ``--list``. Of two files with one name that
-    of the first of ``folders`` counts, as it does for an import.
+    Names that begin with ``_`` or ``.`` are private. The ``__init__.py`` of a folder has the name of
+    the folder. A file without the mark of the kind is left out, because parsing all files would
+    take most of the time of ``--list``. If two of ``folders`` have a file of the same name, that of
+    the first counts, as it does for an import.
     """
     found: dict[str, Path] = {}
     for root in reversed(folders):
@@ -34,7 +35,10 @@ def _holds(path: Path, mark: bytes) -> bool:
 
 
 def names_in(path: Path, kind: str) -> list[str]:
-    """Return the names that a file which cannot be read seems to define: who chooses one is told what is wrong with the file."""
+    """Return the names that an unreadable file seems to define.
+
+    A user who chooses one of them is told what is wrong with the file.
+    """
     try:
         text = path.read_text(encoding="utf-8", errors="replace")
     except OSError:

@@ -1,4 +1,4 @@
-"""Reads classes, their bases, their literal attributes and their option declarations from source text, without running it."""
+"""Reads classes, their bases, literal attributes and options from source text, without running it."""
 
 from __future__ import annotations
 
@@ -14,23 +14,23 @@ from pmi_cl.options import OptionSpec
 from pmi_cl.registry.extensions import source_file
 from pmi_cl.registry.source import Definition, Source, assignments
 
-# Attributes that decide what the command does before anything is imported: a computed one is refused.
+# Attributes that the command needs before anything is imported: computed ones are refused.
 READ_OF_CLASSES = ("NAME", "Options", "BACKBONE_KIND", "COMPATIBILITY", "DEFAULTS", "JOINT")
 READ_OF_BACKBONES = ("BACKBONES", "Options", "KIND", "LACKS", "NAMES")
 ROOTS = (
     "pmi_cl.models.continual_model",
     "pmi_cl.datasets.continual_dataset",
-)  # modules of every method's, data set's base
+)  # the modules of the base classes of all methods and data sets
 PACKAGE = "pmi_cl"
 
 ClassFound = tuple[Source, ast.ClassDef]
 
 
 class SourceReader:
-    """Parses modules, each once: those of ``pmi_cl`` that lie in the given folders (the package's ``__path__``), and those of others.
+    """Parses modules, each once: those of ``pmi_cl`` in the given folders, and other packages'.
 
     Attributes:
-        folders: where the modules of ``pmi_cl`` lie.
+        folders: where the modules of ``pmi_cl`` lie, like the ``__path__`` of the package.
     """
 
     def __init__(self, folders: Sequence[str | Path]) -> None:
@@ -42,7 +42,7 @@ class SourceReader:
         self._declared: dict[tuple[str, str, int], tuple[OptionSpec, ...]] = {}
 
     def source(self, module: str) -> Source | None:
-        """Return the parsed module; None where there is no such file. Raises UserError when it does not parse."""
+        """Return the parsed module; None if there is no such file. Raise UserError if it does not parse."""
         if module not in self._sources:
             self._sources[module] = self._parse(module)
         return self._sources[module]
@@ -69,9 +69,9 @@ class SourceReader:
         return next((path for path in files if path.is_file()), None)
 
     def resolve(self, source: Source, node: ast.expr, before: int | None = None) -> tuple[Source, Definition] | None:
-        """Return the class or function that an expression means inside ``source``: a name, or ``module.name``.
+        """Return the class or function that a name, or ``module.name``, means inside ``source``.
 
-        Imports are followed, those of other files included. None where the name comes from a file that is not read.
+        Imports are followed from file to file. None: the name comes from a file that is not read.
 
         Args:
             before: line above which a definition of the same file has to stand.
@@ -104,7 +104,7 @@ class SourceReader:
         return found or self._inside(f"{module}.{names[0]}", names[1:], seen)
 
     def lineage(self, source: Source, node: ast.ClassDef) -> list[ClassFound]:
-        """Return the class and its bases, as far as they are read, a base before what overrides it: Python's order, reversed.
+        """Return the class and the bases that are read, in the reverse of Python's own order.
 
         Raises:
             UserError: a base that cannot be found, or bases that contradict each other.
@@ -139,7 +139,7 @@ class SourceReader:
             raise source.fault(node, f"{node.name}: {error}") from error
 
     def _base(self, source: Source, node: ast.ClassDef, base: ast.expr) -> ClassFound | None:
-        """Return the class that a base is; None for one from outside. Raises UserError where it should be there and is not."""
+        """Return the class that a base names; None for one from outside. Raise UserError if it is missing."""
         base = base.value if isinstance(base, ast.Subscript) else base  # Generic[T]
         names = _dotted(base)
         if not names:
@@ -160,7 +160,7 @@ class SourceReader:
         return _key(source, node) in self._bases
 
     def check_bases(self, source: Source, node: ast.ClassDef, roots: Sequence[str] = ROOTS) -> None:
-        """Refuse a class that has a base from a file that is not read, unless it descends from a class in ``roots``, too."""
+        """Refuse a class with a base that is not read, unless it has a base in one of ``roots``, too."""
         family = self.lineage(source, node)
         if any(owner.name in roots for owner, _ in family):
             return
@@ -172,7 +172,7 @@ class SourceReader:
                 )
 
     def constants(self, source: Source, node: ast.ClassDef) -> dict[str, Any]:
-        """Return the class attributes in capitals whose values are literals, inherited ones included.
+        """Return the class attributes in capitals that are literals, inherited ones included.
 
         Raises:
             UserError: one of ``READ_OF_CLASSES`` is computed, or not assigned on a line of its own.
@@ -183,7 +183,7 @@ class SourceReader:
         return found
 
     def constants_of_backbones(self, source: Source) -> dict[str, Any]:
-        """Return the names in capitals that a file of backbones assigns literals to. Raises UserError as :meth:`constants`."""
+        """Return the literals in capitals of a file of backbones. Raise UserError as :meth:`constants`."""
         return self._constants(source, source.tree.body, READ_OF_BACKBONES, {})
 
     def _constants(
@@ -203,7 +203,7 @@ class SourceReader:
         return found
 
     def declared_options(self, source: Source, node: ast.ClassDef) -> tuple[OptionSpec, ...]:
-        """Return the options of the dataclass that the class, or its nearest base that does so, names in ``Options = ...``."""
+        """Return the options of the dataclass that ``Options`` names in the class or its nearest base."""
         options: tuple[OptionSpec, ...] = ()
         for owner_source, owner in self.lineage(source, node):
             value = owner_source.values(owner.body, READ_OF_CLASSES).get("Options")
@@ -212,7 +212,7 @@ class SourceReader:
         return options
 
     def module_options(self, source: Source) -> tuple[OptionSpec, ...]:
-        """Return the options of the dataclass that a file of backbones names in ``Options = ...``."""
+        """Return the options of the dataclass that ``Options`` names in a file of backbones."""
         value = source.values(source.tree.body, READ_OF_BACKBONES).get("Options")
         return () if value is None else self._options_named(source, value)
 
@@ -228,7 +228,7 @@ class SourceReader:
         """Return the fields of a dataclass made by ``option(...)``, in the order of the dataclass.
 
         Raises:
-            UserError: another kind of field, a base class that is not read, or no ``@dataclass`` above the class.
+            UserError: another kind of field, a base that is not read, or no ``@dataclass``.
         """
         self.check_bases(source, node, roots=())
         specs: dict[str, OptionSpec] = {}
@@ -241,7 +241,7 @@ class SourceReader:
 
 
 def _declared(source: Source, node: ast.ClassDef, inherited: Collection[str]) -> Iterator[OptionSpec]:
-    """Yield the options that a dataclass itself declares. Raises UserError for a line that means to be one and is not."""
+    """Yield the options that a dataclass itself declares. Raise UserError for a line that is none."""
     fields = 0
     for statement in node.body:
         if isinstance(statement, ast.AnnAssign) and isinstance(statement.target, ast.Name):
@@ -289,7 +289,7 @@ def _home(source: Source, names: Sequence[str]) -> str:
 
 
 def _is_pythons(source: Source, base: ast.expr) -> bool:
-    """Whether a base class is one of Python itself, such as ``ABC`` or ``object``, which declares no options."""
+    """Return whether a base class is one of Python itself, such as ``ABC``: it has no options."""
     names = _dotted(base.value if isinstance(base, ast.Subscript) else base)
     home = _home(source, names)
     return home in sys.stdlib_module_names if home else len(names) == 1 and hasattr(builtins, names[0])

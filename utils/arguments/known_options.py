@@ -1,4 +1,4 @@
-"""Every option that a run may have, and what is derived from the facts that stand with each (:mod:`pmi_cl.options`)."""
+"""All options that a run may have, and the lists that are derived from their declared facts."""
 
 from __future__ import annotations
 
@@ -15,13 +15,13 @@ def run_specs() -> tuple[OptionSpec, ...]:
 
 
 def known_specs(catalogue: Catalogue = INSTALLED) -> tuple[OptionSpec, ...]:
-    """Return the options of every run, and those of every method, data set and backbone; a name may come more than once."""
+    """Return all options of runs, methods, data sets and backbones; a name may come several times."""
     owned = (spec for kind in KINDS for entry in catalogue.entries(kind) for spec in entry.options)
     return (*run_specs(), *owned)
 
 
 def groups() -> dict[str, list[OptionSpec]]:
-    """Return the options of every run by their heading in ``--help``, in the order of their declarations."""
+    """Return the options of every run by their heading in ``--help``, in declared order."""
     found: dict[str, list[OptionSpec]] = {}
     for spec in run_specs():
         found.setdefault(spec.group, []).append(spec)
@@ -29,7 +29,7 @@ def groups() -> dict[str, list[OptionSpec]]:
 
 
 def roles(catalogue: Catalogue = INSTALLED) -> Mapping[str, str]:
-    """Return the role of each option by name, those of the run first. Where declarations differ, any but "setting" counts."""
+    """Return the role of each option by name. If declarations differ, any other than "setting" counts."""
     found: dict[str, str] = {}
     for spec in known_specs(catalogue):
         if found.get(spec.name, "setting") == "setting":
@@ -38,7 +38,7 @@ def roles(catalogue: Catalogue = INSTALLED) -> Mapping[str, str]:
 
 
 def named_by_memory(catalogue: Catalogue = INSTALLED) -> Mapping[str, list[str]]:
-    """Return the names of the options by what takes memory in proportion to them, a key of :data:`pmi_cl.options.MEMORY`."""
+    """Return the names of options by a key of ``MEMORY``: what takes memory in proportion to them."""
     specs = known_specs(catalogue)
     return {kind: list(dict.fromkeys(spec.name for spec in specs if spec.memory == kind)) for kind in MEMORY}
 

@@ -1,4 +1,4 @@
-"""The arguments of a run that goes on: those in its record, with the few flags that may change between two sittings."""
+"""The arguments of a resumed run: those in its record, and the typed flags that may change."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ NAMES = ("model", "dataset", "backbone", "model_config")  # compared without cas
 
 
 def read_arguments(path: Path) -> tuple[dict[str, Any], dict[str, str]]:
-    """(values, sources) by option name as ``args.json`` holds them, not yet checked against any option.
+    """Return (values, sources) by option name, as ``args.json`` holds them, unchecked.
 
     Raises:
         UserError: the file is missing, damaged, or not the record of a run.
@@ -36,7 +36,7 @@ def read_arguments(path: Path) -> tuple[dict[str, Any], dict[str, str]]:
 
 
 def check_recorded(values: Mapping[str, Any], specs: Sequence[OptionSpec], path: Path) -> dict[str, Any]:
-    """The recorded values in the types of their options. Raises UserError for other options or values than ``specs`` allow."""
+    """Return the recorded values in the types of their options. Raise UserError if they do not fit."""
     names = {spec.name for spec in specs}
     if names != set(values):
         differing = ", ".join(sorted(names ^ set(values)))
@@ -47,7 +47,7 @@ def check_recorded(values: Mapping[str, Any], specs: Sequence[OptionSpec], path:
 
 
 def changes(values: Mapping[str, Any], typed: Mapping[str, str], specs: Sequence[OptionSpec]) -> dict[str, Any]:
-    """The typed flags of a resumed run as values: those that may change, and others only where they repeat the record.
+    """Return the values of the typed flags that may change. Other flags have to repeat the record.
 
     Raises:
         UserError: a flag that would make it another run.

@@ -1,4 +1,4 @@
-"""The flags of every run, whatever its method and data set."""
+"""The options of every run, whatever its method and data set."""
 
 from __future__ import annotations
 
@@ -11,7 +11,10 @@ DEVICES = "auto, cpu, cuda, cuda:N or N"
 
 @dataclass(frozen=True)
 class RunOptions:
-    """Names and meanings are Mammoth's where Mammoth has the flag; relative paths start at the current folder."""
+    """The options of every run.
+
+    An option that Mammoth has keeps Mammoth's name. Relative paths start at the current folder.
+    """
 
     model: str | None = option(None, "the method; --list names them", role="choice", group="what to run")
     dataset: str | None = option(None, "the data set; --list names them", role="choice", group="what to run")

@@ -1,13 +1,14 @@
-"""The index of the commands beside a run: the word that is typed, a line about it, and the module that carries it out.
+"""The index of commands: the word that is typed, a line about it, and the module for it.
 
-A new command is a file and a row in ``COMMANDS``. Its module has three functions, the last where there is something to check::
+A new command is one file and one row of ``COMMANDS``. Its module has these functions::
 
-    help_text(argv, catalogue) -> str      what --help prints
-    run_command(argv, catalogue) -> int    carries it out; the exit code
-    check_command(argv, catalogue) -> str  what --check prints, once everything that was typed is found to be right
+    help_text(argv, catalogue) -> str      return what --help prints
+    run_command(argv, catalogue) -> int    carry the command out, return the exit code
+    check_command(argv, catalogue) -> str  check all that was typed, return what --check prints
 
-``argv`` are the words behind the command's own, without --help and --check. A mistake in them raises UserError.
-The module is named as text and imported when it is used: ``--help`` stays quick, and no file here imports a layer above.
+``check_command`` may be left out. ``argv`` are the words behind the word of the command, without
+--help and --check. A mistake in them raises UserError. The module is named as text and imported
+when it is used: ``--help`` stays quick, and this file imports no layer above its own.
 """
 
 from __future__ import annotations
@@ -27,7 +28,7 @@ class Command:
         word: what is typed behind ``pmi-cl``.
         about: a line about it, for ``--help``.
         module: the full name of its module.
-        takes_all_words: whether --help, --list, --check and --version behind the word are the command's own affair.
+        takes_all_words: whether the command itself reads --help, --list, --check and --version.
     """
 
     word: str
@@ -36,7 +37,7 @@ class Command:
     takes_all_words: bool = False
 
     def load(self) -> Any:
-        """Return the module, which is imported now."""
+        """Import and return the module."""
         return importlib.import_module(self.module)
 
 
@@ -48,7 +49,7 @@ COMMANDS = (
 
 
 def find_command(word: str) -> Command:
-    """Return the row of a word. Raises UserError with the nearest words."""
+    """Return the row of a word. Raise UserError, with the nearest words, if there is none."""
     by_word = {command.word: command for command in COMMANDS}
     if word not in by_word:
         raise unknown_name("command", word, by_word)
@@ -56,7 +57,7 @@ def find_command(word: str) -> Command:
 
 
 def checker(command: Command) -> Any:
-    """Return the ``check_command`` of a command. Raises UserError where it has none."""
+    """Return the ``check_command`` of a command. Raise UserError if it has none."""
     found = getattr(command.load(), "check_command", None)
     if found is None:
         raise UserError(f"pmi-cl {command.word} has no --check: leave it out")
