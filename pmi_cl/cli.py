@@ -1,4 +1,4 @@
-"""The command ``pmi-cl``: it explains, checks what was typed, and starts a run or another command."""
+"""The command ``pmi-cl``: explains, checks what was typed, starts a run or another command."""
 
 from __future__ import annotations
 
@@ -125,7 +125,7 @@ def _help(argv: Sequence[str], catalogue: Catalogue) -> str:
 
 
 def _backbone_of(found: Mapping[str, Entry], chosen: Mapping[str, str], catalogue: Catalogue) -> Entry | None:
-    """Return the backbone of a run with the model and data set that were typed; None if it is open."""
+    """Return the backbone of a run with the typed model and data set; None if it is open."""
     if "model" not in found:
         return found.get("backbone")
     if "dataset" in found:

@@ -88,7 +88,7 @@ class OptionSpec:
     as_in_mammoth: bool = False
 
     def __post_init__(self) -> None:
-        """Raise ValueError for a fact outside its vocabulary, or a type or default that no flag has."""
+        """Raise ValueError for a fact outside its vocabulary, or a wrong type or default."""
         words = {"role": tuple(ROLES), "binds": tuple(BINDS), "memory": ("", *MEMORY), "read_by": ("", *READERS)}
         for fact, allowed in words.items():
             if getattr(self, fact) not in allowed:
@@ -138,7 +138,7 @@ def option(default: Any, help: str, **facts: Any) -> Any:
 
 
 def specs_of(options_class: type) -> tuple[OptionSpec, ...]:
-    """Return the options of a dataclass whose fields :func:`option` made. Raise ValueError for a wrong type."""
+    """Return the options of a dataclass. Raise ValueError for a type that no flag has."""
     hints = typing.get_type_hints(options_class)
     fields = dataclasses.fields(options_class)
     return tuple(
@@ -152,6 +152,6 @@ def _type_name(hint: Any) -> str:
 
 
 def select(options_class: type[T], values: Mapping[str, Any]) -> T:
-    """Return an ``Options`` instance filled from ``values``. A field without a value keeps its default."""
+    """Return an ``Options`` instance filled from ``values``; other fields keep their defaults."""
     names = {field.name for field in dataclasses.fields(options_class)}  # type: ignore[arg-type]
     return options_class(**{name: value for name, value in values.items() if name in names})

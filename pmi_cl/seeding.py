@@ -23,7 +23,7 @@ def mix(seed: int, *keys: int | str) -> int:
 
 
 def seeded(seed: int, *keys: int | str) -> torch.Generator:
-    """Return a CPU generator for one purpose, such as ``seeded(seed, "augment", task, epoch, step)``.
+    """Return a CPU generator for a purpose, as in ``seeded(seed, "augment", task, epoch, step)``.
 
     Step k draws the same numbers whether or not the steps before it ran: a resumed run equals an
     uninterrupted one. Numbers that are drawn on the CPU are the same on every device.

@@ -1,4 +1,4 @@
-"""Lists methods, data sets and backbones with their options, read from source text without torch."""
+"""Lists methods, data sets and backbones with their options, read from source text."""
 
 from __future__ import annotations
 
@@ -70,7 +70,7 @@ class Catalogue:
             found[name] = entry
 
     def _break_file(self, kind: str, stem: str, path: Path | None, error: UserError, found: dict[str, Entry]) -> None:
-        """Note what is wrong with a file, under the names that it seems to define, else under its own."""
+        """Note what is wrong with a file, under the names that it seems to define or its own."""
         for name in (names_in(path, kind) if path else []) or [stem]:
             self._break(kind, name, UserError(f"the {KINDS[kind]} '{name}' cannot be used: {error}"), found)
 
@@ -118,7 +118,7 @@ class Catalogue:
         return self.find(kind, name).load()
 
     def preset_path(self, model: str) -> Path | None:
-        """Return the presets of a method: a file in ``models/config``, else one beside the method, or None."""
+        """Return the file of presets of a method: in ``models/config``, or beside the method."""
         paths = [folder / "models" / "config" / f"{model}.yaml" for folder in self.reader.folders]
         entry = next((entry for entry in self.entries("model") if canonical(entry.name) == canonical(model)), None)
         source = self.reader.source(entry.module) if entry else None

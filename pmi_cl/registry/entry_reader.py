@@ -24,7 +24,7 @@ class EntryReader(SourceReader):
         self._nameless: dict[str, list[tuple[Source, ast.ClassDef, ast.stmt]]] = {}
 
     def entries_of(self, kind: str, module: str, path: Path) -> list[Entry]:
-        """Return the entries of one file. Raise UserError with the file and line of what is not readable."""
+        """Return the entries of a file. Raise UserError, with the line, for unreadable ones."""
         source = self.source(module)
         if source is None or source.path != path:
             raise UserError(
@@ -57,7 +57,7 @@ class EntryReader(SourceReader):
         return Entry(kind, name, source.name, node.name, _summary(node), options, constants)
 
     def nameless(self, kind: str) -> Iterator[tuple[str, UserError]]:
-        """Yield (module, fault) for each class whose NAME has a type and no value, and that is no base class."""
+        """Yield (module, fault) for each class that has a type of NAME only and is no base."""
         for source, node, line in self._nameless.get(kind, []):
             if not self.is_base(source, node):
                 yield source.name, source.fault(line, f"{node.name}: give NAME a value, NAME = '...'")

@@ -12,8 +12,8 @@ MARKS = {"model": b"NAME", "dataset": b"NAME", "backbone": b"BACKBONES"}  # what
 def files_below(folders: Sequence[Path], kind: str) -> dict[str, Path]:
     """Return the files of a kind, in its folder and all folders inside: dotted name -> path.
 
-    Names that begin with ``_`` or ``.`` are private. The ``__init__.py`` of a folder has the name of
-    the folder. A file without the mark of the kind is left out, because parsing all files would
+    Names that begin with ``_`` or ``.`` are private. The ``__init__.py`` of a folder has the name
+    of the folder. A file without the mark of the kind is left out, because parsing all files would
     take most of the time of ``--list``. If two of ``folders`` have a file of the same name, that of
     the first counts, as it does for an import.
     """

@@ -34,13 +34,13 @@ class Source:
         return tuple(node for node in self.tree.body if isinstance(node, ast.ClassDef | ast.FunctionDef))
 
     def defined(self, name: str, before: int | None = None) -> Definition | None:
-        """Return the last top-level class or function of that name that begins above line ``before``."""
+        """Return the last top-level definition of that name that begins above line ``before``."""
         found = [node for node in self.definitions if node.name == name and (before is None or node.lineno < before)]
         return found[-1] if found else None
 
     @functools.cached_property
     def imports(self) -> dict[str, tuple[str, tuple[str, ...]]]:
-        """Local name -> (module, names inside it) of the top-level imports; no names: the module itself."""
+        """Local name -> (module, names inside) of the top-level imports; no names: the module."""
         found: dict[str, tuple[str, tuple[str, ...]]] = {}
         for node in self.tree.body:
             if isinstance(node, ast.ImportFrom):
@@ -61,7 +61,7 @@ class Source:
         return ".".join([*above, *([node.module] if node.module else [])])
 
     def literal(self, node: ast.expr) -> Any:
-        """Return the value of a literal. Raise UserError, which names the line, for anything else."""
+        """Return the value of a literal. Raise UserError, with the line, for anything else."""
         try:
             return ast.literal_eval(node)
         except (ValueError, TypeError):
@@ -70,7 +70,7 @@ class Source:
             ) from None
 
     def text(self, node: ast.expr, name: str) -> str:
-        """Return the literal text that ``name`` is assigned. Raise UserError, which names the line."""
+        """Return the literal text that ``name`` is assigned. Raise UserError, with the line."""
         value = self.literal(node)
         if not isinstance(value, str):
             raise self.fault(node, f"{name} must be a text in quotes, not {value!r}")
@@ -103,7 +103,7 @@ class Source:
 
 
 def assignments(body: Sequence[ast.stmt]) -> Iterator[tuple[str, ast.expr]]:
-    """Yield (name, value) of the assignments to names: ``a = b = 1``, ``a: int = 1``, ``a, b = 1, 2``."""
+    """Yield (name, value) of assignments: ``a = b = 1``, ``a: int = 1``, ``a, b = 1, 2``."""
     for node in body:
         if isinstance(node, ast.Assign):
             for target in node.targets:
@@ -113,7 +113,7 @@ def assignments(body: Sequence[ast.stmt]) -> Iterator[tuple[str, ast.expr]]:
 
 
 def _pairs(target: ast.expr, value: ast.expr) -> list[tuple[str, ast.expr]]:
-    """Return (name, value) of each name that a target sets; nothing if the text does not say which."""
+    """Return (name, value) of each name that a target sets; nothing if the text is not enough."""
     if isinstance(target, ast.Name):
         return [(target.id, value)]
     if not (isinstance(target, ast.Tuple) and isinstance(value, ast.Tuple) and len(target.elts) == len(value.elts)):

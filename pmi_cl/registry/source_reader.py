@@ -1,4 +1,4 @@
-"""Reads classes, their bases, literal attributes and options from source text, without running it."""
+"""Reads classes, their bases, literal attributes and options from text, without running it."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ class SourceReader:
         self._declared: dict[tuple[str, str, int], tuple[OptionSpec, ...]] = {}
 
     def source(self, module: str) -> Source | None:
-        """Return the parsed module; None if there is no such file. Raise UserError if it does not parse."""
+        """Return the parsed module; None if there is no file. Raise UserError for wrong syntax."""
         if module not in self._sources:
             self._sources[module] = self._parse(module)
         return self._sources[module]
@@ -139,7 +139,7 @@ class SourceReader:
             raise source.fault(node, f"{node.name}: {error}") from error
 
     def _base(self, source: Source, node: ast.ClassDef, base: ast.expr) -> ClassFound | None:
-        """Return the class that a base names; None for one from outside. Raise UserError if it is missing."""
+        """Return the class that a base names; None: it is not read. Raise UserError if missing."""
         base = base.value if isinstance(base, ast.Subscript) else base  # Generic[T]
         names = _dotted(base)
         if not names:
@@ -160,7 +160,7 @@ class SourceReader:
         return _key(source, node) in self._bases
 
     def check_bases(self, source: Source, node: ast.ClassDef, roots: Sequence[str] = ROOTS) -> None:
-        """Refuse a class with a base that is not read, unless it has a base in one of ``roots``, too."""
+        """Refuse a class with a base that is not read, unless another base is in ``roots``."""
         family = self.lineage(source, node)
         if any(owner.name in roots for owner, _ in family):
             return
@@ -183,7 +183,7 @@ class SourceReader:
         return found
 
     def constants_of_backbones(self, source: Source) -> dict[str, Any]:
-        """Return the literals in capitals of a file of backbones. Raise UserError as :meth:`constants`."""
+        """Return the literals in capitals of a file of backbones. Raise as :meth:`constants`."""
         return self._constants(source, source.tree.body, READ_OF_BACKBONES, {})
 
     def _constants(
@@ -203,7 +203,7 @@ class SourceReader:
         return found
 
     def declared_options(self, source: Source, node: ast.ClassDef) -> tuple[OptionSpec, ...]:
-        """Return the options of the dataclass that ``Options`` names in the class or its nearest base."""
+        """Return the options of the dataclass that the class, or its nearest base, names."""
         options: tuple[OptionSpec, ...] = ()
         for owner_source, owner in self.lineage(source, node):
             value = owner_source.values(owner.body, READ_OF_CLASSES).get("Options")
@@ -241,7 +241,7 @@ class SourceReader:
 
 
 def _declared(source: Source, node: ast.ClassDef, inherited: Collection[str]) -> Iterator[OptionSpec]:
-    """Yield the options that a dataclass itself declares. Raise UserError for a line that is none."""
+    """Yield the options that a dataclass itself declares. Raise UserError for other lines."""
     fields = 0
     for statement in node.body:
         if isinstance(statement, ast.AnnAssign) and isinstance(statement.target, ast.Name):

@@ -43,7 +43,7 @@ class Resolved:
 
 
 def all_specs(*entries: Entry) -> tuple[OptionSpec, ...]:
-    """Return the options of the run and of the entries. Raise UserError if two have the same name."""
+    """Return the options of the run and the entries. Raise UserError if two share a name."""
     owners: dict[str, str] = {}
     for owner, specs in (("the run", run_specs()), *((entry.module, entry.options) for entry in entries)):
         for spec in specs:
@@ -130,8 +130,8 @@ def strict_flags(
         catalogue: what else may have a flag that is left over.
 
     Raises:
-        UserError: a word is left over. It says why there is no such flag, whose flag it is, or which
-            flags are the nearest.
+        UserError: a word is left over. It says why there is no such flag, whose flag it is, or
+            which flags are the nearest.
     """
     typed, left = scan(argv, specs)
     if left:
@@ -244,7 +244,7 @@ def check_kind(model: Entry, backbone: Entry, catalogue: Catalogue) -> None:
 
 
 def device_name(text: str) -> str:
-    """Return a typed device in one spelling: auto, cpu, cuda or cuda:N. Raise UserError for another."""
+    """Return a typed device in one spelling: auto, cpu, cuda or cuda:N. Raise UserError."""
     device = text.strip().lower()
     if not re.fullmatch(r"auto|cpu|cuda|(cuda:)?[0-9]{1,3}", device):
         raise UserError(f"--device {text}: write {DEVICES} (one device)")
@@ -286,7 +286,10 @@ def _check_unseen(args: SimpleNamespace, model: Entry, catalogue: Catalogue) -> 
 
 
 def _check_tasks(args: SimpleNamespace, dataset: Entry) -> None:
-    """Refuse classes that do not split into the tasks; a data set that learns its classes from the disk checks itself."""
+    """Refuse classes that do not split into the tasks.
+
+    A data set that learns its classes from the disk checks this itself.
+    """
     known = dataset.constants.get("N_CLASSES")
     if known and args.n_classes and args.n_classes > known:
         raise UserError(f"--n_classes {args.n_classes}: {dataset.name} has {known} classes")

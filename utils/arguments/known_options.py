@@ -15,7 +15,7 @@ def run_specs() -> tuple[OptionSpec, ...]:
 
 
 def known_specs(catalogue: Catalogue = INSTALLED) -> tuple[OptionSpec, ...]:
-    """Return all options of runs, methods, data sets and backbones; a name may come several times."""
+    """Return all options of runs, methods, data sets and backbones; names may repeat."""
     owned = (spec for kind in KINDS for entry in catalogue.entries(kind) for spec in entry.options)
     return (*run_specs(), *owned)
 
@@ -29,7 +29,7 @@ def groups() -> dict[str, list[OptionSpec]]:
 
 
 def roles(catalogue: Catalogue = INSTALLED) -> Mapping[str, str]:
-    """Return the role of each option by name. If declarations differ, any other than "setting" counts."""
+    """Return the role of each option by name. Of different ones, any but "setting" counts."""
     found: dict[str, str] = {}
     for spec in known_specs(catalogue):
         if found.get(spec.name, "setting") == "setting":
@@ -38,7 +38,7 @@ def roles(catalogue: Catalogue = INSTALLED) -> Mapping[str, str]:
 
 
 def named_by_memory(catalogue: Catalogue = INSTALLED) -> Mapping[str, list[str]]:
-    """Return the names of options by a key of ``MEMORY``: what takes memory in proportion to them."""
+    """Return the names of options by what takes memory in proportion to them (``MEMORY``)."""
     specs = known_specs(catalogue)
     return {kind: list(dict.fromkeys(spec.name for spec in specs if spec.memory == kind)) for kind in MEMORY}
 

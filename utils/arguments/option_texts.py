@@ -24,7 +24,8 @@ def section(
     """Return a heading and a row for each flag.
 
     Args:
-        values, sources: the values that presets, method and data set put over the options' own defaults, and where each is from.
+        values: what presets, method and data set put over the options' own defaults.
+        sources: where each of these values is from.
     """
     rows = []
     for spec in specs:
@@ -36,7 +37,7 @@ def section(
 
 
 def _row(flag: str, explanation: str) -> str:
-    """Return the flag in the left column and the explanation in the right one; a long flag has a line of its own."""
+    """Return a flag in the left column and its explanation in the right one."""
     lines = textwrap.wrap(explanation, WIDTH - COLUMN, break_on_hyphens=False)
     left = f"  {flag}"
     if len(left) > COLUMN - 2:
@@ -50,7 +51,10 @@ def _placeholder(spec: OptionSpec) -> str:
 
 
 def _facts(spec: OptionSpec, value: Any, origin: str) -> str:
-    """Return what stands in brackets: "default 10 minutes, above 0; source: paper, Table 2"; empty where there is nothing to say."""
+    """Return what stands in brackets: "default 10 minutes, above 0; source: paper, Table 2".
+
+    It is empty if there is nothing to say.
+    """
     amount = "none" if value is None else f"{shown(value)} {spec.unit}".rstrip()
     if origin != "default":
         return ", ".join(filter(None, (f"{amount} by the {origin}", bounds(spec))))

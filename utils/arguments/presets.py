@@ -1,4 +1,4 @@
-"""Reads presets (``models/config/<model>.yaml``) and decides the value and source of each option."""
+"""Reads presets (``models/config/<model>.yaml``) and decides the value of each option."""
 
 from __future__ import annotations
 
@@ -24,8 +24,8 @@ class Preset:
 
     Attributes:
         name, about: what it is called, and a line about it.
-        sections: settings by data set. Those in ``all`` count for every data set, and the section of
-            a data set overrides them.
+        sections: settings by data set. Those in ``all`` count for every data set, and the section
+            of a data set overrides them.
     """
 
     name: str
@@ -71,8 +71,8 @@ def presets_of(model: str, catalogue: Catalogue, requested: str | None = None) -
     """Return the presets of a method, of which there are none if it has no file.
 
     Args:
-        requested: the value of ``--model_config``. A path that ends in .yaml or .yml is the user's own
-            file: its preset is then the only one.
+        requested: the value of ``--model_config``. A path that ends in .yaml or .yml is the user's
+            own file: its preset is then the only one.
 
     Raises:
         UserError: a file that cannot be read, or is of the wrong shape.
@@ -135,7 +135,7 @@ def _loader() -> Any:
     """Return a safe loader of YAML that refuses a key given twice; YAML would take the last one."""
     import yaml
 
-    fastest = getattr(yaml, "CSafeLoader", yaml.SafeLoader)  # ten times as fast, if PyYAML has it
+    fastest: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)  # ten times as fast, if PyYAML has it
 
     class Once(fastest):  # type: ignore[misc]
         """A loader that looks at every mapping of a document."""

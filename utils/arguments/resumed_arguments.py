@@ -36,7 +36,7 @@ def read_arguments(path: Path) -> tuple[dict[str, Any], dict[str, str]]:
 
 
 def check_recorded(values: Mapping[str, Any], specs: Sequence[OptionSpec], path: Path) -> dict[str, Any]:
-    """Return the recorded values in the types of their options. Raise UserError if they do not fit."""
+    """Return the recorded values in the types of their options. Raise UserError for others."""
     names = {spec.name for spec in specs}
     if names != set(values):
         differing = ", ".join(sorted(names ^ set(values)))

@@ -21,8 +21,8 @@ class RunOptions:
     backbone: str | None = option(None, "the network; none: the data set's own", group="what to run")
     model_config: str | None = option(
         None,
-        "preset of the method, or a file of yours: MINE.yaml, with lines 'option: value' or with one preset in it; not given: the method's "
-        "choice for the data set; none: no preset",
+        "preset of the method, or a file of yours: MINE.yaml, with lines 'option: value' or with one preset in it; "
+        "not given: the method's choice for the data set; none: no preset",
         role="choice",
         group="what to run",
     )
@@ -200,7 +200,8 @@ class RunOptions:
     )
     precision: str = option(
         "auto",
-        "arithmetic of the inversion (auto: bf16 where the processor has native instructions); of the training, too, where bf16 is typed",
+        "arithmetic of the inversion (auto: bf16 where the processor has native instructions); "
+        "of the training, too, where bf16 is typed",
         choices=("auto", "fp32", "bf16"),
         read_by="model",
         group="machine",

@@ -1,4 +1,4 @@
-"""``pmi-cl compare``: shows finished runs side by side, as a table and as curves over the tasks, from their records alone."""
+"""``pmi-cl compare``: shows finished runs side by side, as a table and as curves, from records."""
 
 from __future__ import annotations
 
@@ -18,8 +18,9 @@ from pmi_cl.utils.reports.comparison_tables import cells, comma_separated, latex
 
 WORD = "compare"
 TITLE = (
-    "pmi-cl compare [FOLDER ...]: finished runs side by side, from their records (default: runs). Runs that differ in their seed alone"
-    " share a row, mean ± standard deviation; runs of another protocol have a table of their own"
+    "pmi-cl compare [FOLDER ...]: finished runs side by side, from their records (default: runs). "
+    "Runs that differ in their seed alone share a row, mean ± standard deviation; "
+    "runs of another protocol have a table of their own"
 )
 PLOTS = (".png", ".pdf", ".svg")
 
@@ -44,8 +45,8 @@ def run_command(argv: Sequence[str], catalogue: Catalogue) -> int:
     """Carry the command out and return the exit code.
 
     Raises:
-        UserError: an unknown flag, a folder that is not there or has no finished run, a row that does not exist, a plot that
-            cannot be written.
+        UserError: an unknown flag, a folder that is missing or has no finished run, a row that does
+            not exist, or a plot that cannot be written.
     """
     folders, options = _parse(argv)
     runs, passed_over = read_runs(folders, catalogue)
@@ -99,7 +100,11 @@ def _text(tables: Mapping[str, list[Row]], options: CompareOptions) -> str:
 
 
 def _against(rows: Sequence[Row], name: str) -> Row | None:
-    """Return the row of that name, or the only one of that method; None where the protocol has none. Raises UserError for several."""
+    """Return the row of that name, or the only row of that method; None if there is none.
+
+    Raises:
+        UserError: the method has several rows.
+    """
     exact = [row for row in rows if row.name == name]
     found = exact or [row for row in rows if row.method == name]
     if len(found) > 1:

@@ -37,10 +37,11 @@ def invert_specs(argv: Sequence[str], catalogue: Catalogue) -> tuple[Entry, tupl
 
 
 def resolve_invert(argv: Sequence[str], catalogue: Catalogue) -> tuple[SimpleNamespace, dict[str, str]]:
-    """Return the value of every flag, checked as far as that goes without torch, and where each came from: "flag" or "default".
+    """Return the value and the source ("flag" or "default") of every flag, checked without torch.
 
     Raises:
-        UserError: anything unknown, missing, given twice or out of bounds, or a folder that has pictures already.
+        UserError: anything unknown, missing, given twice or out of bounds, or a folder that has
+            pictures already.
     """
     entry, specs = invert_specs(argv, catalogue)
     typed = strict_flags(argv, specs)
@@ -65,22 +66,23 @@ def resolve_invert(argv: Sequence[str], catalogue: Catalogue) -> tuple[SimpleNam
 
 
 def new_folder(prompt: str) -> str:
-    """Return a folder named after the text, with a number behind where that has pictures already."""
+    """Return a folder named after the text, with a number if that has pictures already."""
     words = re.sub(r"[^\w]+", "-", prompt.lower()).strip("-")[:60] or "text"
     names = (f"{FOLDER}/{words}{'' if number == 1 else f'-{number}'}" for number in itertools.count(1))
     return next(name for name in names if not (Path(name) / RECORD).exists())
 
 
 def help_text(argv: Sequence[str], catalogue: Catalogue) -> str:
-    """Return the flags of the command and of the backbone that was typed, as ``--help`` prints them."""
+    """Return the flags of the command and of the typed backbone, as ``--help`` prints them."""
     return section(TITLE, invert_specs(argv, catalogue)[1])
 
 
 def check_command(argv: Sequence[str], catalogue: Catalogue) -> str:
-    """Return the value of every flag, as ``--check`` prints them, once the machine was checked, too.
+    """Check flags and machine, and return the value of every flag, as ``--check`` prints them.
 
     Raises:
-        UserError: as :func:`resolve_invert`, and what is wrong with the device, the disk, the weights or the images.
+        UserError: as :func:`resolve_invert`, and what is wrong with the device, the disk, the
+            weights or the images.
     """
     args, sources = resolve_invert(argv, catalogue)
     from pmi_cl.utils.commands.invert.text_to_image import check_machine  # imports torch
@@ -90,7 +92,7 @@ def check_command(argv: Sequence[str], catalogue: Catalogue) -> str:
 
 
 def run_command(argv: Sequence[str], catalogue: Catalogue) -> int:
-    """Carry the command out and return the exit code. Raises UserError as :func:`check_command` does."""
+    """Carry the command out and return the exit code. Raise UserError as :func:`check_command`."""
     args, _ = resolve_invert(argv, catalogue)
     from pmi_cl.utils.commands.invert.text_to_image import text_to_image  # imports torch: only now
     from pmi_cl.utils.run.out_of_memory import is_out_of_memory
