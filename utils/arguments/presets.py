@@ -137,7 +137,7 @@ def _loader() -> Any:
 
     fastest: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)  # ten times as fast, if PyYAML has it
 
-    class Once(fastest):  # type: ignore[misc]
+    class Once(fastest):
         """A loader that looks at every mapping of a document."""
 
         def construct_mapping(self, node: Any, deep: bool = False) -> Any:
