@@ -33,6 +33,7 @@ class DatasetOptions:
     class_order: str = option(
         "natural",
         "natural, rdfcil0, rdfcil1, rdfcil2, np1993, continualclip, seed:<n>, or every class id separated by commas",
+        role="protocol",
     )
 
 

@@ -22,6 +22,7 @@ class CifarOptions(DatasetOptions):
         "rdfcil0",
         "rdfcil0, rdfcil1, rdfcil2 (R-DFCIL's three), np1993, continualclip, natural, seed:<n>, or every class id separated by commas",
         source="R-DFCIL's order 1, the only one in PMI's release",
+        role="protocol",
     )
 
 

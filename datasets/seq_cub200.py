@@ -24,17 +24,28 @@ class CubOptions(DatasetOptions):
         "np1993",
         "np1993, rdfcil0, natural, seed:<n>, or every class id separated by commas",
         source="PROOF, PMI's CLIP track",
+        role="protocol",
     )
     split: str = option(
         "official",
         "official: 5,994 training images; proof: the folders cub/train and cub/test of PROOF, 9,430 training images",
         choices=("official", "proof"),
+        role="protocol",
+        binds="checkpoint",
     )
     allow_other_split: bool = option(
         False, "1: take folders that are not PROOF's split (not comparable with its figures)"
     )
     image_size: int = option(
-        224, "side of the square that each image becomes", unit="pixels", low=8, high=1024, source="PROOF"
+        224,
+        "side of the square that each image becomes",
+        unit="pixels",
+        low=8,
+        high=1024,
+        source="PROOF",
+        role="protocol",
+        binds="checkpoint",
+        memory="pixels",
     )
 
 

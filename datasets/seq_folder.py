@@ -20,12 +20,26 @@ class FolderOptions(DatasetOptions):
     """The flags of ``seq-folder``."""
 
     data_dir: str | None = option(
-        None, "folder that holds a folder for each class, or train/ and test/ with those; required"
+        None, "folder that holds a folder for each class, or train/ and test/ with those; required", role="protocol"
     )
     test_fraction: float = option(
-        0.2, "part of each class that is tested on, where there is no train/ and test/", above=0, high=0.9
+        0.2,
+        "part of each class that is tested on, where there is no train/ and test/",
+        above=0,
+        high=0.9,
+        role="protocol",
+        binds="checkpoint",
     )
-    image_size: int = option(32, "side of the square that each image becomes", unit="pixels", low=8, high=512)
+    image_size: int = option(
+        32,
+        "side of the square that each image becomes",
+        unit="pixels",
+        low=8,
+        high=512,
+        role="protocol",
+        binds="checkpoint",
+        memory="pixels",
+    )
 
 
 class SeqFolder(ContinualDataset):

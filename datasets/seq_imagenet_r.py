@@ -23,22 +23,34 @@ class ImageNetROptions(DatasetOptions):
         "np1993",
         "np1993, rdfcil0, natural, seed:<n>, or every class id separated by commas",
         source="PROOF, PMI's CLIP track",
+        role="protocol",
     )
     split: str = option(
         "coda",
         "coda: CODA-Prompt's lists (and Mammoth's); proof: PROOF's folders, PMI's figures are presumably on these; rapf: RAPF's list",
         choices=("coda", "proof", "rapf"),
+        role="protocol",
+        binds="checkpoint",
     )
     class_ids: str = option(
         "folders",
         "what a class id is: its folder's place (PROOF, PMI), or coda: CODA-Prompt's own numbers",
         choices=("folders", "coda"),
+        role="protocol",
     )
     allow_other_split: bool = option(
         False, "1: take folders that are not PROOF's split (not comparable with its figures)"
     )
     image_size: int = option(
-        224, "side of the square that each image becomes", unit="pixels", low=8, high=1024, source="PROOF"
+        224,
+        "side of the square that each image becomes",
+        unit="pixels",
+        low=8,
+        high=1024,
+        source="PROOF",
+        role="protocol",
+        binds="checkpoint",
+        memory="pixels",
     )
 
 

@@ -17,7 +17,9 @@ class MultiOptions(DatasetOptions):
 
     class_order: str = option("natural", "of the classes of each domain: natural, np1993, seed:<n> ...")
     domains: tuple[str, ...] = option(
-        (), "data sets in the order of the tasks, separated by commas; seq-folder:DIR for a folder of images; required"
+        (),
+        "data sets in the order of the tasks, separated by commas; seq-folder:DIR for a folder of images; required",
+        role="protocol",
     )
     image_size: int | None = option(
         None,
@@ -25,6 +27,9 @@ class MultiOptions(DatasetOptions):
         unit="pixels",
         low=8,
         high=512,
+        role="protocol",
+        binds="checkpoint",
+        memory="pixels",
     )
 
 

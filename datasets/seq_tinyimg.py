@@ -33,6 +33,7 @@ class TinyOptions(DatasetOptions):
         "rdfcil0",
         "rdfcil0, rdfcil1, rdfcil2 (R-DFCIL's three), np1993, natural, seed:<n>, or every class id separated by commas",
         source="R-DFCIL's order 1",
+        role="protocol",
     )
 
 

@@ -26,13 +26,26 @@ if TYPE_CHECKING:
 class TrainingOptions:
     """What every method may be told about its optimiser."""
 
-    n_epochs: int = option(200, "epochs of each task", unit="epochs", low=1, high=100_000, source="PMI appendix I.1")
-    batch_size: int = option(
-        128, "real images of a step", unit="images", low=2, high=1_000_000, source="PMI released code; R-DFCIL"
+    n_epochs: int = option(
+        200, "epochs of each task", unit="epochs", low=1, high=100_000, source="PMI appendix I.1", as_in_mammoth=True
     )
-    lr: float = option(0.1, "learning rate of SGD", above=0, source="PMI appendix I.1")
-    optim_mom: float = option(0.9, "momentum of SGD", low=0, high=1, source="PMI released code; R-DFCIL")
-    optim_wd: float = option(5e-4, "weight decay of SGD", low=0, source="PMI released code; R-DFCIL (CIFAR-100)")
+    batch_size: int = option(
+        128,
+        "real images of a step",
+        unit="images",
+        low=2,
+        high=1_000_000,
+        source="PMI released code; R-DFCIL",
+        memory="training",
+        as_in_mammoth=True,
+    )
+    lr: float = option(0.1, "learning rate of SGD", above=0, source="PMI appendix I.1", as_in_mammoth=True)
+    optim_mom: float = option(
+        0.9, "momentum of SGD", low=0, high=1, source="PMI released code; R-DFCIL", as_in_mammoth=True
+    )
+    optim_wd: float = option(
+        5e-4, "weight decay of SGD", low=0, source="PMI released code; R-DFCIL (CIFAR-100)", as_in_mammoth=True
+    )
     lr_milestones: tuple[float, ...] = option(
         (0.2, 0.4, 0.6, 0.8),
         "when the rate is multiplied by lr_gamma, as parts of n_epochs; after the first epoch at the earliest",
@@ -83,9 +96,6 @@ class ContinualModel(nn.Module):
 
     NAME = ""
     COMPATIBILITY: ClassVar[tuple[str, ...]] = ("class-il", "task-il")
-    MEMORY: ClassVar[
-        tuple[str, ...]
-    ] = ()  # options that shape what is kept of a task: a run that goes on with it must share them
     NAMES_UNSEEN = False  # True: every_class() can tell classes that no task has shown yet
     JOINT = False  # True: all tasks are shown at once, as one
     EVALUATION_BATCH = 500  # images that are evaluated together; a matter of memory alone

@@ -31,6 +31,7 @@ class SelectionOptions:
         True,
         "1: contrastive feature selection; 0: plain Gaussian samples, the ablation",
         source="PMI appendix; Table 5",
+        binds="checkpoint",
     )
     cfs_ratio: float = option(
         0.5, "part of the candidates that a round selects", low=0.001, high=1, source="PMI appendix I"

@@ -1,7 +1,7 @@
 """pmi-cl: data-free continual learning by per-layer model inversion (PMI + CFS).
 
-The code lives in the top-level folders of the project (``models``, ``datasets``, ...) and is imported under one name:
-``pmi_cl.models``, ``pmi_cl.datasets`` and so on, from a checkout as well as installed.
+The code lies in the top-level folders of the project (``models``, ``datasets`` ...). It is imported
+under one name: ``pmi_cl.models``, ``pmi_cl.datasets`` and so on, from a checkout and installed.
 """
 
 from pathlib import Path as _Path

@@ -1,4 +1,4 @@
-"""The command ``pmi-cl``: looks up, checks, explains, and starts a run once everything that was typed is known to be right."""
+"""The command ``pmi-cl``: explains, checks what was typed, starts a run or another command."""
 
 from __future__ import annotations
 
@@ -6,29 +6,31 @@ import sys
 from collections.abc import Mapping, Sequence
 
 import pmi_cl
-from pmi_cl.errors import RunFailed, UserError, unknown_name
-from pmi_cl.help_text import listing, overview, own_flags, section, table
+from pmi_cl.errors import RunFailed, UserError
+from pmi_cl.help_text import listing, overview, own_flags
 from pmi_cl.machine.process_settings import before_torch
 from pmi_cl.machine.terminal import give_up_stdout, open_closed_streams, show, tell
 from pmi_cl.registry.catalogue import INSTALLED, KINDS, Catalogue, Entry
-from pmi_cl.utils.arguments.command_line import CONTROLS, LONG_DASHES, all_specs, resolve, run_specs, scan
+from pmi_cl.utils.arguments.command_line import CONTROLS, LONG_DASHES, all_specs, resolve, scan
+from pmi_cl.utils.arguments.known_options import run_specs
+from pmi_cl.utils.arguments.option_texts import table
 from pmi_cl.utils.arguments.presets import chosen_backbone, decide, presets_of
-from pmi_cl.utils.commands import compare
-from pmi_cl.utils.commands.invert import command as invert
+from pmi_cl.utils.commands.index import COMMANDS, checker, find_command
 
 INTERRUPTED = 130
 PIPE_CLOSED = 141
 
 
 def main(argv: Sequence[str] | None = None, catalogue: Catalogue = INSTALLED) -> int:
-    """Runs the command.
+    """Run the command and return the exit code.
 
     Args:
         argv: the words after the program's name; None: those of this process.
         catalogue: where models, data sets, backbones and presets are looked up.
 
     Returns:
-        The exit code: 0; 2 after a user's mistake, with one line on stderr; 130 after Ctrl-C; else the run's own.
+        The exit code: 0; 2 after a user's mistake, with one line on stderr; 130 after Ctrl-C; else
+        the exit code of the run.
     """
     open_closed_streams()
     before_torch()
@@ -41,18 +43,14 @@ def main(argv: Sequence[str] | None = None, catalogue: Catalogue = INSTALLED) ->
         return _not_installed(error)
     except KeyboardInterrupt:
         return INTERRUPTED
-    except (
-        BrokenPipeError
-    ):  # `pmi-cl --list | head`: the interpreter must not flush into the closed pipe on its way out
-        give_up_stdout()
+    except BrokenPipeError:
+        give_up_stdout()  # after `pmi-cl --list | head` Python must not flush into the closed pipe
         return PIPE_CLOSED
 
 
 def _command(argv: Sequence[str], catalogue: Catalogue, ends_process: bool = False) -> int:
-    if argv and argv[0] == "mammoth":
-        from pmi_cl.mammoth.launch import launch
-
-        return launch(argv[1:])
+    if argv and argv[0] in {command.word for command in COMMANDS if command.takes_all_words}:
+        return int(find_command(argv[0]).load().run_command(argv[1:], catalogue))
     words = ["--help" if word == "-h" else word for word in argv]
     asked = {word for word in words if word in CONTROLS}
     rest = [word for word in words if word not in CONTROLS]
@@ -62,24 +60,31 @@ def _command(argv: Sequence[str], catalogue: Catalogue, ends_process: bool = Fal
         show(_help(rest, catalogue))
     elif "--list" in asked:
         show(listing(catalogue))
-    elif rest[:1] == [invert.WORD] and "--check" in asked:
-        show(table(*invert.check_invert(rest[1:], catalogue)))
-    elif rest and rest[0][:1] not in f"-{LONG_DASHES}":
-        commands = {invert.WORD: invert.invert_command, compare.WORD: compare.compare_command}
-        if rest[0] not in commands:
-            raise unknown_name("command", rest[0], [*commands, "mammoth"])
-        return commands[rest[0]](rest[1:], catalogue)
-    else:
+    elif not (rest and _is_command(rest[0])):
         return _start(rest, "--check" in asked, catalogue, ends_process)
+    elif "--check" in asked:
+        show(checker(find_command(rest[0]))(rest[1:], catalogue))
+    else:
+        return int(find_command(rest[0]).load().run_command(rest[1:], catalogue))
     return 0
 
 
+def _is_command(word: str) -> bool:
+    """Whether a first word is meant as a command: it is no flag."""
+    return word[:1] not in f"-{LONG_DASHES}"
+
+
 def _not_installed(error: ModuleNotFoundError) -> int:
-    """Most often the environment that the package was installed into is not activated. A missing module of our own is a fault: raised."""
+    """Say what to type for a library that is missing, and return the exit code.
+
+    The most frequent cause is an environment that is not activated. A missing module of our own is
+    a fault of the program: the error is raised again.
+    """
     package = (error.name or "").partition(".")[0]
     if package in ("", "pmi_cl"):
         raise error
-    advice = f"activate the environment that you set up (. .venv/bin/activate), or type: {sys.executable} -m pip install {package}"
+    install = f"{sys.executable} -m pip install {package}"
+    advice = f"activate the environment that you set up (. .venv/bin/activate), or type: {install}"
     tell(f"pmi-cl: error: '{package}' is not installed for {sys.executable}: {advice}")
     return UserError.exit_code
 
@@ -102,14 +107,12 @@ def _start(argv: Sequence[str], check_only: bool, catalogue: Catalogue, ends_pro
 
 
 def _help(argv: Sequence[str], catalogue: Catalogue) -> str:
-    if argv[:1] == [invert.WORD]:
-        return section(invert.TITLE, invert.invert_specs(argv[1:], catalogue)[1])
-    if argv[:1] == [compare.WORD]:
-        return section(compare.TITLE, compare.compare_specs(catalogue))
+    if argv and _is_command(argv[0]):
+        return str(find_command(argv[0]).load().help_text(argv[1:], catalogue))
     typed, _ = scan(argv, run_specs())
     found = {kind: catalogue.find(kind, typed[kind]) for kind in KINDS if kind in typed}
     if not found:
-        return overview(run_specs())
+        return overview()
     chosen = {name: text for name, text in typed.items() if name in ("model_config", "backbone")}
     backbone = _backbone_of(found, chosen, catalogue)
     if backbone is not None and backbone.options:
@@ -122,7 +125,7 @@ def _help(argv: Sequence[str], catalogue: Catalogue) -> str:
 
 
 def _backbone_of(found: Mapping[str, Entry], chosen: Mapping[str, str], catalogue: Catalogue) -> Entry | None:
-    """The backbone of a run with the model and the data set that were typed, as far as they say."""
+    """Return the backbone of a run with the typed model and data set; None if it is open."""
     if "model" not in found:
         return found.get("backbone")
     if "dataset" in found:

@@ -1,4 +1,4 @@
-"""What ends the command in one line: a mistake that the user can mend (exit code 2), or a run that cannot go on (exit code 1)."""
+"""The errors that end the command with one line: a user's mistake, or a run that cannot go on."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from collections.abc import Iterable
 
 
 class UserError(Exception):
-    """A user's mistake. Its text is one line that says what is wrong and what to type instead."""
+    """A user's mistake. Its text is one line: what is wrong, and what to type instead."""
 
     exit_code = 2
 
@@ -19,7 +19,7 @@ class RunFailed(RuntimeError):
 
 
 def unknown_name(kind: str, name: str, known: Iterable[str]) -> UserError:
-    """The error for a name that does not exist, with the nearest names that do.
+    """Return the error for a name that does not exist, with the nearest names that do.
 
     Args:
         kind: what the name should have named, in the singular ("model", "data set").

@@ -7,7 +7,6 @@ import importlib
 import inspect
 import re
 import time
-import typing
 from pathlib import Path
 from typing import Any
 
@@ -15,9 +14,10 @@ import pytest
 
 from pmi_cl.errors import UserError
 from pmi_cl.help_text import listing
-from pmi_cl.registry.catalogue import INSTALLED, KINDS, Catalogue, Entry, OptionSpec, entries
+from pmi_cl.options import OptionSpec, specs_of
+from pmi_cl.registry.catalogue import INSTALLED, KINDS, Catalogue, Entry, entries
 from pmi_cl.utils.arguments.presets import presets_of
-from pmi_cl.utils.arguments.run_options import GROUPS, RunOptions
+from pmi_cl.utils.arguments.run_options import RunOptions
 from tests.support.sample_registry import write_registry
 
 REGISTERED = [pytest.param(entry, id=f"{kind}-{entry.name}") for kind in KINDS for entry in entries(kind)]
@@ -26,17 +26,6 @@ REGISTERED = [pytest.param(entry, id=f"{kind}-{entry.name}") for kind in KINDS f
 @pytest.fixture
 def catalogue(tmp_path: Path) -> Catalogue:
     return write_registry(tmp_path)
-
-
-def as_imported(options_class: type) -> list[OptionSpec]:
-    """Return the options of an imported dataclass, in the form of the static reading."""
-    hints = typing.get_type_hints(options_class)
-    names = {
-        hint: hint.__name__ if isinstance(hint, type) and not typing.get_args(hint) else str(hint)
-        for hint in hints.values()
-    }
-    fields = dataclasses.fields(options_class)
-    return [OptionSpec(field.name, names[hints[field.name]], field.default, **field.metadata) for field in fields]
 
 
 def test_lists_every_kind_by_name(catalogue: Catalogue) -> None:
@@ -193,15 +182,6 @@ def test_presets_may_have_a_section_for_a_data_set_whose_file_is_broken(tmp_path
     assert list(presets_of("finetune", catalogue).presets) == ["mine"]
 
 
-def test_run_options_are_read_as_imported() -> None:
-    assert list(INSTALLED.options("pmi_cl.utils.arguments.run_options", "RunOptions")) == as_imported(RunOptions)
-
-
-def test_every_run_option_is_in_one_group() -> None:
-    grouped = [name for names in GROUPS.values() for name in names]
-    assert sorted(grouped) == sorted(field.name for field in dataclasses.fields(RunOptions))
-
-
 def owner_of(entry: Entry) -> Any:
     """Return what holds the options and constants of an entry: its class, or the file of a
     backbone.
@@ -213,7 +193,7 @@ def owner_of(entry: Entry) -> Any:
 @pytest.mark.parametrize("entry", REGISTERED)
 def test_registered_options_are_read_as_imported(entry: Entry) -> None:
     options_class = getattr(owner_of(entry), "Options", None)
-    assert list(entry.options) == (as_imported(options_class) if options_class else [])
+    assert list(entry.options) == (list(specs_of(options_class)) if options_class else [])
     assert not {spec.name for spec in entry.options} & {field.name for field in dataclasses.fields(RunOptions)}
 
 

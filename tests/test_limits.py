@@ -15,8 +15,8 @@ import torch
 
 from pmi_cl.cli import main
 from pmi_cl.errors import RunFailed
+from pmi_cl.options import OptionSpec
 from pmi_cl.registry import catalogue
-from pmi_cl.registry.catalogue import OptionSpec
 from pmi_cl.utils.arguments.command_line import all_specs
 from pmi_cl.utils.records import checkpoints
 from pmi_cl.utils.run.out_of_memory import told_in_one_line, what_to_lower

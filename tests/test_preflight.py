@@ -54,8 +54,6 @@ class Pairs:
 class Modest:
     """A method that takes at most ten classes, and one task on a narrow network."""
 
-    MEMORY = ()
-
     @classmethod
     def check(cls, args, outline):
         if outline.n_classes > 10:

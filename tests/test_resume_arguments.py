@@ -8,7 +8,7 @@ import pytest
 
 from pmi_cl.cli import main
 from pmi_cl.errors import UserError
-from pmi_cl.registry.catalogue import Catalogue, OptionSpec
+from pmi_cl.registry.catalogue import INSTALLED, Catalogue
 from pmi_cl.utils.arguments.command_line import resolve
 from pmi_cl.utils.arguments.resumed_arguments import changes
 from tests.support.sample_registry import RUN, record
@@ -88,5 +88,5 @@ def test_resume_checks_the_record(catalogue: Catalogue, changed: dict[str, objec
 
 
 def test_weights_may_have_moved_when_a_run_goes_on() -> None:
-    spec = OptionSpec("clip_weights", "str | None", None, "where from")
+    (spec,) = (spec for spec in INSTALLED.find("backbone", "clip-vit-b-16").options if spec.name == "clip_weights")
     assert changes({"clip_weights": "old/b.pt"}, {"clip_weights": "new/b.pt"}, [spec]) == {"clip_weights": "new/b.pt"}

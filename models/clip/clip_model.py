@@ -53,14 +53,27 @@ class ClipOptions:
 class ClipTrainingOptions(ClipOptions):
     """What every CLIP method that trains may be told about it. The rates are those of Table 9 for most data sets."""
 
-    n_epochs: int = option(5, "epochs of each task", unit="epochs", low=1, high=100_000, source="PMI Table 9")
-    batch_size: int = option(
-        64, "real images of a step", unit="images", low=1, high=1_000_000, source="PMI released code"
+    n_epochs: int = option(
+        5, "epochs of each task", unit="epochs", low=1, high=100_000, source="PMI Table 9", as_in_mammoth=True
     )
-    optimizer: str = option("sgd", "of what is trained", choices=("sgd", "adamw"), source="PMI Table 9")
-    lr: float = option(0.02, "learning rate at its highest", above=0, source="PMI Table 9")
-    optim_mom: float = option(0.9, "momentum of SGD", low=0, high=1, source="VPT; PMI does not say")
-    optim_wd: float = option(0.0, "weight decay", low=0, source="PMI released code (MoE-Adapter); [INF] for the others")
+    batch_size: int = option(
+        64,
+        "real images of a step",
+        unit="images",
+        low=1,
+        high=1_000_000,
+        source="PMI released code",
+        memory="training",
+        as_in_mammoth=True,
+    )
+    optimizer: str = option(
+        "sgd", "of what is trained", choices=("sgd", "adamw"), source="PMI Table 9", as_in_mammoth=True
+    )
+    lr: float = option(0.02, "learning rate at its highest", above=0, source="PMI Table 9", as_in_mammoth=True)
+    optim_mom: float = option(0.9, "momentum of SGD", low=0, high=1, source="VPT; PMI does not say", as_in_mammoth=True)
+    optim_wd: float = option(
+        0.0, "weight decay", low=0, source="PMI released code (MoE-Adapter); [INF] for the others", as_in_mammoth=True
+    )
     lr_schedule: str = option(
         "cosine",
         "of the rate over a task, step by step: to zero along a half or a quarter of a cosine, or not at all",

@@ -37,7 +37,7 @@ if TYPE_CHECKING:
 class CodaPromptOptions(ClipTrainingOptions):
     """Table 9's values; the pool is the authors', under the names that Mammoth gives its flags."""
 
-    lr: float = option(0.1, "learning rate at its highest", above=0, source="PMI Table 9")
+    lr: float = option(0.1, "learning rate at its highest", above=0, source="PMI Table 9", as_in_mammoth=True)
     pool_size: int = option(
         100, "components of each block, in equal parts for the tasks", low=1, high=100_000, source="CODA-Prompt"
     )

@@ -28,10 +28,20 @@ class MoeAdaptersOptions(ClipTrainingOptions):
     """Table 9's values for CIFAR-100 and ImageNet-R; the presets have CUB-200's and the authors'."""
 
     n_epochs: int = option(
-        3, "epochs of each task", unit="epochs", low=1, high=100_000, source="PMI Table 9; CUB-200: 10; the authors: 1"
+        3,
+        "epochs of each task",
+        unit="epochs",
+        low=1,
+        high=100_000,
+        source="PMI Table 9; CUB-200: 10; the authors: 1",
+        as_in_mammoth=True,
     )
-    optimizer: str = option("adamw", "of what is trained", choices=("sgd", "adamw"), source="PMI Table 9; the authors")
-    lr: float = option(0.001, "learning rate at its highest", above=0, source="PMI Table 9; the authors")
+    optimizer: str = option(
+        "adamw", "of what is trained", choices=("sgd", "adamw"), source="PMI Table 9; the authors", as_in_mammoth=True
+    )
+    lr: float = option(
+        0.001, "learning rate at its highest", above=0, source="PMI Table 9; the authors", as_in_mammoth=True
+    )
     warmup_steps: int = option(
         30,
         "steps of a task in which the rate rises first",

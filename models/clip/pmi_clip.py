@@ -17,7 +17,7 @@ from collections.abc import Iterator
 from contextlib import nullcontext
 from dataclasses import dataclass
 from types import SimpleNamespace
-from typing import TYPE_CHECKING, Any, ClassVar, cast
+from typing import TYPE_CHECKING, Any, cast
 
 import torch
 from torch import Tensor, nn
@@ -65,10 +65,22 @@ class PmiClipOptions(SelectionOptions, ClipTrainingOptions):
     """
 
     samples_per_class: int = option(
-        5, "synthetic samples of each old class", unit="samples", low=1, high=100_000, source="PMI appendix I.2"
+        5,
+        "synthetic samples of each old class",
+        unit="samples",
+        low=1,
+        high=100_000,
+        source="PMI appendix I.2",
+        memory="samples",
     )
     replay_batch: int = option(
-        64, "synthetic samples of a step", unit="samples", low=1, high=1_000_000, source="PMI released code"
+        64,
+        "synthetic samples of a step",
+        unit="samples",
+        low=1,
+        high=1_000_000,
+        source="PMI released code",
+        memory="training",
     )
     lambda_ce: float = option(
         1.0,
@@ -99,6 +111,7 @@ class PmiClipOptions(SelectionOptions, ClipTrainingOptions):
         low=1,
         high=10_000_000,
         source="PMI released code (PMI: 40)",
+        memory="inversion",
     )
     pmi_steps: int = option(200, "steps of each layer", unit="steps", low=1, high=1_000_000, source="PMI appendix I.2")
     pmi_lowest_steps: int | None = option(
@@ -150,7 +163,11 @@ class PmiClipOptions(SelectionOptions, ClipTrainingOptions):
     )
     inv_tv: float = option(0.005, "weight of the total variation of the map", low=0, source="PMI appendix C.3, I.2")
     inv_axis: str = option(
-        "channel", "statistics are of each channel, or each token", choices=("channel", "token"), source="code: token"
+        "channel",
+        "statistics are of each channel, or each token",
+        choices=("channel", "token"),
+        source="code: token",
+        binds="checkpoint",
     )
 
     cfs_steps: int = option(5, "rounds of the selection", unit="rounds", low=1, high=100_000, source="PMI appendix I.2")
@@ -179,7 +196,6 @@ class PmiClip(InversionMixin, ClipModel):
         moments: of what enters each piece above the patch convolution, and of what its blocks show, pooled over the tasks.
     """
 
-    MEMORY: ClassVar[tuple[str, ...]] = ("cfs", "inv_axis")
     options: PmiClipOptions
 
     def __init__(self, *args: Any) -> None:

@@ -44,6 +44,7 @@ class ProjectedTaskOptions(PmiClipOptions):
         False,
         "1: learn the last task's classes from their texts and the classes before, without an image",
         source="PMI appendix I.3",
+        binds="checkpoint",
     )
     projection_samples: int = option(
         20,
@@ -87,7 +88,6 @@ class ProjectedTask(PmiClip):
         new: the synthetic samples of the last task.
     """
 
-    MEMORY = (*PmiClip.MEMORY, "synthetic_last_task")
     options: ProjectedTaskOptions
 
     def __init__(self, *args: Any) -> None:

@@ -53,7 +53,13 @@ class PmiRdfcilOptions(SelectionOptions, ReplayOptions):
     """The appendix's values (App. I.1); ``models/config/pmi_rdfcil.yaml`` has the released code's, R-DFCIL's schedule and ours."""
 
     buffer_images: int = option(
-        20000, "synthetic images of a task", unit="images", low=2, high=10_000_000, source="PMI appendix I.1"
+        20000,
+        "synthetic images of a task",
+        unit="images",
+        low=2,
+        high=10_000_000,
+        source="PMI appendix I.1",
+        memory="buffer",
     )
     buffer_per_task: int = option(
         0,
@@ -77,7 +83,13 @@ class PmiRdfcilOptions(SelectionOptions, ReplayOptions):
         source="PMI Alg. 3",
     )
     inv_batch: int = option(
-        4000, "images that are inverted together", unit="images", low=2, high=10_000_000, source="PMI released code"
+        4000,
+        "images that are inverted together",
+        unit="images",
+        low=2,
+        high=10_000_000,
+        source="PMI released code",
+        memory="inversion",
     )
     inv_steps: int = option(
         280, "steps of the full-model stage", unit="steps", low=1, high=1_000_000, source="PMI appendix I.1"
@@ -125,7 +137,9 @@ class PmiRdfcilOptions(SelectionOptions, ReplayOptions):
         high=2,
         source="[paper: 0]; ours",
     )
-    inv_colour: bool = option(False, "1: optimise in the colour space of the real images", source="[paper: no]; ours")
+    inv_colour: bool = option(
+        False, "1: optimise in the colour space of the real images", source="[paper: no]; ours", binds="checkpoint"
+    )
     inv_keep_best: bool = option(False, "1: keep the iterate with the lowest loss; 0: the last", source="[INF]")
 
     pmi_steps: int = option(
@@ -155,7 +169,6 @@ class PmiRdfcil(InversionMixin, ReplayTraining):
 
     NAME = "pmi_rdfcil"
     Options = PmiRdfcilOptions
-    MEMORY = ("cfs", "inv_colour")
     options: PmiRdfcilOptions
 
     def __init__(self, *args: Any) -> None:

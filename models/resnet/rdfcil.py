@@ -56,7 +56,7 @@ class RdfcilOptions(ReplayOptions):
     )
     generator_lr: float = option(1e-3, "learning rate of the generator", above=0, source="R-DFCIL")
     generator_batch: int = option(
-        128, "images of a generator step", unit="images", low=2, high=100_000, source="R-DFCIL"
+        128, "images of a generator step", unit="images", low=2, high=100_000, source="R-DFCIL", memory="inversion"
     )
     generator_temperature: float = option(
         1000.0, "the logits are divided by it in the generator's cross-entropy", above=0, source="R-DFCIL"

@@ -10,30 +10,14 @@ from types import SimpleNamespace
 from typing import Any
 
 from pmi_cl.errors import UserError
-from pmi_cl.registry.catalogue import INSTALLED, Entry, OptionSpec, canonical
-from pmi_cl.utils.arguments.command_line import all_specs, run_specs
+from pmi_cl.options import OptionSpec
+from pmi_cl.registry.catalogue import INSTALLED, Entry, canonical
+from pmi_cl.utils.arguments.command_line import all_specs
+from pmi_cl.utils.arguments.known_options import as_in_mammoth, run_specs
 from pmi_cl.utils.arguments.option_values import bounds, convert
 from pmi_cl.utils.arguments.presets import PresetFile, chosen_backbone, decide, presets_of
 
 PREFIX = "pmi_"
-SAME = (
-    "lr",
-    "batch_size",
-    "n_epochs",
-    "optim_mom",
-    "optim_wd",
-    "optimizer",
-    "seed",
-)  # mean in Mammoth what they mean here
-OF_METHODS = ("precision", "compile")  # options of a run that reach the method itself
-OF_DATASETS = (
-    "n_tasks",
-    "base_classes",
-    "classes_per_task",
-    "n_classes",
-    "train_per_class",
-    "offline",
-)  # and those that reach the data set
 # Mammoth's flags that our methods ignore: the neutral value, and what to do instead.
 UNUSED: dict[str, tuple[Any, str]] = {
     "fitting_mode": ("epochs", "its schedule counts epochs"),
@@ -62,11 +46,11 @@ class Flags:
     """
 
     def __init__(self, entry: Entry, mammoth_flags: Collection[str]) -> None:
-        of_run = {"model": OF_METHODS, "dataset": OF_DATASETS, "backbone": ()}[entry.kind]
         self.entry = entry
-        self.specs = (*(spec for spec in run_specs() if spec.name in of_run), *entry.options)
+        self.specs = (*(spec for spec in run_specs() if spec.read_by == entry.kind), *entry.options)
+        same = as_in_mammoth()
         self.names = {
-            spec.name: PREFIX + spec.name if spec.name in mammoth_flags and spec.name not in SAME else spec.name
+            spec.name: PREFIX + spec.name if spec.name in mammoth_flags and spec.name not in same else spec.name
             for spec in self.specs
         }
         self.own = tuple(spec for spec in self.specs if self.names[spec.name] not in mammoth_flags)
@@ -189,7 +173,10 @@ def options_from_preset(
     absent = () if ours else _data_options({spec.name for spec in specs})
     values, sources = decide((*specs, *absent), flags, presets, model, entry)
     if ours is None:
-        for name in (*OF_DATASETS, *(spec.name for spec in absent)):
+        for name in (
+            *(spec.name for spec in run_specs() if spec.read_by == "dataset"),
+            *(spec.name for spec in absent),
+        ):
             if sources[name].startswith("preset"):
                 ignored = "pmi-cl: the preset's %s %s does not count: %s is Mammoth's data set"
                 logging.warning(ignored, name, values[name], dataset)

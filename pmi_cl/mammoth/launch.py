@@ -15,6 +15,7 @@ from pmi_cl.machine.terminal import show
 from pmi_cl.mammoth.bridge import Bridge, register
 from pmi_cl.mammoth.checkout import canonical_name, find_mammoth
 from pmi_cl.mammoth.flags import PREFIX
+from pmi_cl.registry.catalogue import Catalogue
 from pmi_cl.utils.arguments.presets import OWN_FILES
 
 USAGE = f"""\
@@ -29,6 +30,16 @@ Paths that you type, results and checkpoints are relative to the current folder.
 data/ if it exists, else from ./data.
 """
 PATH_FLAGS = ("base_path", "results_path", "checkpoint_path", "loadcheck", "data_dir")
+
+
+def help_text(argv: Sequence[str], catalogue: Catalogue) -> str:
+    """Return how the command is used. With a method and a data set, Mammoth's own ``--help`` lists the flags."""
+    return USAGE
+
+
+def run_command(argv: Sequence[str], catalogue: Catalogue) -> int:
+    """Carry the command out and return the exit code. Raises UserError."""
+    return launch(argv)
 
 
 def launch(argv: Sequence[str]) -> int:

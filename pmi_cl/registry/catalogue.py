@@ -1,151 +1,101 @@
-"""Lists the methods, data sets and backbones with their options by reading source text, so that ``--help`` never imports torch."""
+"""Lists methods, data sets and backbones with their options, read from source text."""
 
 from __future__ import annotations
 
-import ast
-import importlib
-import re
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
-from types import ModuleType
 from typing import Any
 
 import pmi_cl
 from pmi_cl.errors import UserError, unknown_name
+from pmi_cl.registry.entry import KINDS, Entry, canonical
+from pmi_cl.registry.entry_reader import EntryReader
 from pmi_cl.registry.extensions import Extension, extensions
-from pmi_cl.registry.source_reader import OptionSpec, Source, SourceReader, assignments
+from pmi_cl.registry.files import files_below, names_in
 
-__all__ = ["INSTALLED", "KINDS", "Catalogue", "Entry", "OptionSpec", "canonical", "entries", "find", "load"]
+__all__ = ["INSTALLED", "KINDS", "Catalogue", "Entry", "canonical", "entries", "find", "load"]
 
-KINDS = {
-    "model": "model",
-    "dataset": "data set",
-    "backbone": "backbone",
-}  # kind -> its name in a sentence; the folder is the kind's plural
 FAMILY = ":NAME"  # what a backbone ends with that stands for many: the file's NAMES says for which
 
 
-@dataclass(frozen=True)
-class Entry:
-    """One method, data set or backbone.
-
-    Attributes:
-        kind: "model", "dataset" or "backbone".
-        module, attribute: where its class or function is, for :meth:`Catalogue.load`.
-        summary: first line of its docstring.
-        options: its flags.
-        constants: its class attributes in capitals that are literals (``N_CLASSES``, ``N_TASKS``, ``DEFAULTS``), inherited ones included;
-            of a backbone, those of its file (``KIND``).
-        extension: where another package has brought it.
-    """
-
-    kind: str
-    name: str
-    module: str
-    attribute: str
-    summary: str
-    options: tuple[OptionSpec, ...] = ()
-    constants: dict[str, Any] = field(default_factory=dict)
-    extension: Extension | None = None
-
-    def load(self) -> Any:
-        """The class or function itself: imports its module, and torch with it. Raises UserError where another package's fails to import."""
-        return self.extension.load() if self.extension else getattr(self.load_module(), self.attribute)
-
-    def load_module(self) -> ModuleType:
-        """The module alone."""
-        return self.extension.load_module() if self.extension else importlib.import_module(self.module)
-
-
-def canonical(name: str) -> str:
-    """The spelling under which names are compared: case, ``_`` and ``-`` make no difference."""
-    return name.strip().lower().replace("_", "-")
-
-
 class Catalogue:
-    """What the folders ``models``, ``datasets`` and ``backbones`` below the given folders hold, and what other packages add.
+    """The methods, data sets and backbones below the given folders, and those of other packages.
 
     Attributes:
         outside: a kind to the entry points of other packages.
-        broken: by kind and name, what is wrong with a file, or with an entry of another package, that cannot be used.
+        broken: by kind and name, what is wrong with a file or an entry point that cannot be used.
     """
 
     def __init__(
         self, folders: Sequence[str | Path], outside: Callable[[str], Sequence[Extension]] = lambda kind: ()
     ) -> None:
-        self.reader = SourceReader(folders)
+        self.reader = EntryReader(folders)
         self.broken: dict[str, dict[str, UserError]] = {kind: {} for kind in KINDS}
         self.outside = outside
         self._entries: dict[str, tuple[Entry, ...]] = {}
 
     def entries(self, kind: str) -> tuple[Entry, ...]:
-        """All entries of a kind that can be used, by name; what is wrong with others is in ``broken``: they stop nothing else."""
+        """Return the entries of a kind that can be used, by name.
+
+        An entry that cannot be used stops nothing else: ``broken`` says what is wrong with it.
+        """
         if kind not in self._entries:
             found: dict[str, Entry] = {}
-            mark = "BACKBONES" if kind == "backbone" else "NAME"
-            for stem, path in self._files(f"{kind}s", mark).items():
+            files = files_below(self.reader.folders, kind)
+            for stem, path in files.items():
                 try:
-                    source = self.reader.source(f"pmi_cl.{kind}s.{stem}")
-                    assert source is not None
-                    made = list(self._backbones(source) if kind == "backbone" else self._classes(kind, source))
+                    made = self.reader.entries_of(kind, f"pmi_cl.{kind}s.{stem}".removesuffix("."), path)
                 except UserError as error:
-                    for name in _names_in(path, mark) or [stem]:
-                        self._break(kind, name, f"the {KINDS[kind]} '{name}' cannot be used: {error}", found)
+                    self._break_file(kind, stem, path, error, found)
                     continue
                 for entry in made:
-                    self._take_up(entry, path, found)
+                    self._add(entry, path, found)
+            for module, fault in self.reader.nameless(kind):
+                self._break_file(kind, module.removeprefix(f"pmi_cl.{kind}s."), None, fault, found)
             for extension in self.outside(kind):
-                self._add(extension, found)
+                self._add_extension(extension, found)
             self._entries[kind] = tuple(found[name] for name in sorted(found))
         return self._entries[kind]
 
-    def _take_up(self, entry: Entry, path: Path, found: dict[str, Entry]) -> None:
-        """Of two files with one name nobody can say which was meant."""
-        other = found.get(canonical(entry.name))
-        if other is not None:
-            theirs = self.reader.source(other.module)
-            both = f"{theirs.path if theirs else other.module} and {path}"
-            self._break(
-                entry.kind,
-                entry.name,
-                f"the {KINDS[entry.kind]} name '{entry.name}' is taken twice, by {both}: change one",
-                found,
-            )
-        elif canonical(entry.name) not in self.broken[entry.kind]:
-            found[canonical(entry.name)] = entry
+    def _add(self, entry: Entry, path: Path, found: dict[str, Entry]) -> None:
+        """Add an entry. Two entries of the same name are both broken: which is meant is unknown."""
+        name = canonical(entry.name)
+        if name in found:
+            theirs = self.reader.source(found[name].module)
+            both = f"{theirs.path if theirs else found[name].module} and {path}"
+            fault = f"the {KINDS[entry.kind]} name '{entry.name}' is taken twice, by {both}: change one"
+            self._break(entry.kind, name, UserError(fault), found)
+        elif name not in self.broken[entry.kind]:
+            found[name] = entry
 
-    def _break(self, kind: str, name: str, fault: str, found: dict[str, Entry]) -> None:
+    def _break_file(self, kind: str, stem: str, path: Path | None, error: UserError, found: dict[str, Entry]) -> None:
+        """Note what is wrong with a file, under the names that it seems to define or its own."""
+        for name in (names_in(path, kind) if path else []) or [stem]:
+            self._break(kind, name, UserError(f"the {KINDS[kind]} '{name}' cannot be used: {error}"), found)
+
+    def _break(self, kind: str, name: str, error: UserError, found: dict[str, Entry]) -> None:
         found.pop(canonical(name), None)
-        self.broken[kind].setdefault(canonical(name), UserError(fault))
+        self.broken[kind].setdefault(canonical(name), error)
 
-    def _add(self, extension: Extension, found: dict[str, Entry]) -> None:
-        """Take up an entry of another package, or note what is wrong with it: one bad package must not stop the rest."""
+    def _add_extension(self, extension: Extension, found: dict[str, Entry]) -> None:
+        """Add an entry of another package, or note what is wrong with it."""
         name = canonical(extension.name)
         try:
             if name in found:
                 raise extension.fault(f"the name is taken by {found[name].module}")
-            found[name] = self._read(extension)
+            found[name] = self.reader.entry_of(extension)
         except UserError as error:
-            told = str(extension) in str(error)
-            self.broken[extension.kind].setdefault(name, error if told else extension.fault(str(error)))
-
-    def _read(self, extension: Extension) -> Entry:
-        self.reader.outside.add(extension.module.split(".")[0])
-        source = self.reader.source(extension.module)
-        if source is None:
-            raise extension.fault("there is no such module")
-        for node in source.definitions.values():
-            if node.name == extension.attribute:
-                made = self._backbone(source, node, extension.name) if extension.kind == "backbone" else None
-                entry = made or next(iter(self._classes(extension.kind, source, node)), None)
-                if entry is not None and canonical(entry.name) == canonical(extension.name):
-                    return replace(entry, extension=extension)
-                raise extension.fault(f"its NAME must be '{extension.name}'")
-        raise extension.fault("the module does not define it")
+            named = str(extension) in str(error)
+            self.broken[extension.kind].setdefault(name, error if named else extension.fault(str(error)))
 
     def find(self, kind: str, name: str) -> Entry:
-        """The entry of that name (case, ``_`` and ``-`` make no difference). Raises UserError with the nearest names."""
+        """Return the entry of that name; case, ``_`` and ``-`` make no difference.
+
+        Raises:
+            UserError: there is none (it gives the nearest names), or its file cannot be read (it
+                gives the file and the line).
+        """
         known = {canonical(entry.name): entry for entry in self.entries(kind)}
         prefix, colon, member = name.partition(":")
         family = known.get(canonical(prefix + FAMILY)) if colon else None
@@ -154,96 +104,35 @@ class Catalogue:
         if canonical(name) in self.broken[kind]:
             raise self.broken[kind][canonical(name)]
         if canonical(name) not in known:
-            raise unknown_name(KINDS[kind], name, [entry.name for entry in known.values()])
+            raise self._unknown(kind, name, [entry.name for entry in known.values()])
         return known[canonical(name)]
 
+    def _unknown(self, kind: str, name: str, known: Sequence[str]) -> UserError:
+        """Return the error for an unknown name. It mentions unreadable files: one may be meant."""
+        error = unknown_name(KINDS[kind], name, known)
+        broken = ", ".join(self.broken[kind])
+        return UserError(f"{error} ({broken} cannot be used: --list says why)") if broken else error
+
     def load(self, kind: str, name: str) -> Any:
-        """The class or function itself: imports its module (and torch with it)."""
+        """Return the class or function itself, which imports its module, and torch with it."""
         return self.find(kind, name).load()
 
-    def options(self, module: str, attribute: str) -> tuple[OptionSpec, ...]:
-        """The options of one dataclass of the package, such as ``RunOptions``."""
-        source = self.reader.source(module)
-        found = self.reader.resolve(source, attribute) if source else None
-        if found is None:
-            raise LookupError(f"{module} has no class {attribute}")
-        return self.reader.options(*found)
-
     def preset_path(self, model: str) -> Path | None:
-        """The file with the presets of a method, where it has one; of another package, beside the method's own file."""
+        """Return the file of presets of a method: in ``models/config``, or beside the method."""
         paths = [folder / "models" / "config" / f"{model}.yaml" for folder in self.reader.folders]
-        module = next(
-            (e.module for e in self.entries("model") if e.extension and canonical(e.name) == canonical(model)), None
-        )
-        source = self.reader.source(module) if module else None
+        entry = next((entry for entry in self.entries("model") if canonical(entry.name) == canonical(model)), None)
+        source = self.reader.source(entry.module) if entry else None
         paths += [source.path.with_name(f"{model}.yaml")] if source else []
         return next((path for path in paths if path.is_file()), None)
 
-    def _files(self, folder: str, mark: str) -> dict[str, Path]:
-        """The modules of a folder in which ``mark`` stands; parsing all the others would take most of the time of ``--list``."""
-        roots = reversed(self.reader.folders)  # of two files with one name the first folder's counts
-        found = {
-            ".".join(path.relative_to(root / folder).with_suffix("").parts): path
-            for root in roots
-            for path in (root / folder).rglob("[!_]*.py")
-            if _holds(path, mark)
-        }
-        return dict(sorted(found.items()))
-
-    def _classes(self, kind: str, source: Source, *nodes: ast.ClassDef | ast.FunctionDef) -> Iterator[Entry]:
-        for node in nodes or source.definitions.values():
-            own = dict(assignments(node.body)) if isinstance(node, ast.ClassDef) else {}
-            name = source.literal(own["NAME"]) if "NAME" in own else ""
-            if isinstance(node, ast.ClassDef) and name:  # a base class has no name, or an empty one
-                options = self.reader.declared_options(source, node)
-                yield Entry(
-                    kind, name, source.name, node.name, _summary(node), options, self.reader.constants(source, node)
-                )
-
-    def _backbones(self, source: Source) -> Iterator[Entry]:
-        names = dict(assignments(source.tree.body)).get("BACKBONES")
-        for name, attribute in (source.literal(names) if names else {}).items():
-            if attribute not in source.definitions:
-                raise UserError(f"{source.path}: BACKBONES names '{attribute}', which the file does not define")
-            yield self._backbone(source, source.definitions[attribute], name)
-
-    def _backbone(self, source: Source, node: ast.ClassDef | ast.FunctionDef, name: str) -> Entry:
-        constants = self.reader.literal_constants(source.tree.body)
-        return Entry(
-            "backbone", name, source.name, node.name, _summary(node), self.reader.module_options(source), constants
-        )
-
-
-def _holds(path: Path, mark: str) -> bool:
-    try:
-        return mark.encode() in path.read_bytes()
-    except OSError:
-        return True  # the reader says what is wrong with it
-
-
-def _names_in(path: Path, mark: str) -> list[str]:
-    """What a file that cannot be parsed seems to define: who chooses that is told what is wrong with the file."""
-    try:
-        text = path.read_text(encoding="utf-8", errors="replace")
-    except OSError:
-        return []
-    if mark == "NAME":
-        return re.findall(r"""^\s+NAME\b[^=\n]*=\s*["']([^"'\n]+)""", text, re.MULTILINE)
-    written = re.search(r"^BACKBONES\b[^{]*\{([^}]*)", text, re.MULTILINE)
-    return re.findall(r"""["']([^"'\n]+)["']\s*:""", written[1]) if written else []
-
 
 def _member(family: Entry, name: str) -> Entry:
-    """The backbone of a family that ``name`` means: "clip:NAME" and "vit-b-16" give "clip:ViT-B-16"."""
+    """Return the member of a family: "clip:NAME" and the name "vit-b-16" give "clip:ViT-B-16"."""
     prefix = family.name.removesuffix(FAMILY[1:])
-    names = {canonical(member): prefix + member for member in family.constants["NAMES"]}
+    names = {canonical(member): prefix + member for member in family.constants.get("NAMES", ())}
     if canonical(name) not in names:
         raise unknown_name("backbone", prefix + name, names.values())
     return replace(family, name=names[canonical(name)])
-
-
-def _summary(node: ast.ClassDef | ast.FunctionDef) -> str:
-    return (ast.get_docstring(node) or "").partition("\n")[0]
 
 
 INSTALLED = Catalogue(

@@ -1,4 +1,4 @@
-"""What other packages add by entry points: found, and its source text located, without importing any of it."""
+"""Finds what other packages add by entry points, and their source files, without an import."""
 
 from __future__ import annotations
 
@@ -23,7 +23,14 @@ WORDS = {"model": "model", "dataset": "data set", "backbone": "backbone", "inver
 
 @dataclass(frozen=True)
 class Extension:
-    """One entry point: ``name = "module:attribute"`` in the group of its kind, of an installed package."""
+    """One entry point of an installed package: ``name = "module:attribute"`` in a group.
+
+    Attributes:
+        kind: a key of ``GROUPS``.
+        name: the name on the left.
+        module, attribute: where its class or function is.
+        package: the name of the installed package.
+    """
 
     kind: str
     name: str
@@ -35,21 +42,21 @@ class Extension:
         return f"the {WORDS[self.kind]} '{self.name}' of the package {self.package}"
 
     def load(self) -> Any:
-        """The class or function itself. Raises UserError, which names the package, where it cannot be imported."""
+        """Import and return the class or function. Raise UserError, which names the package."""
         module = self.load_module()
         if not hasattr(module, self.attribute):
             raise self.fault("the module does not define it")
         return getattr(module, self.attribute)
 
     def load_module(self) -> ModuleType:
-        """The module alone. Raises UserError."""
+        """Import and return the module alone. Raise UserError as :meth:`load`."""
         try:
             return importlib.import_module(self.module)
         except Exception as error:  # whatever somebody's module does at import
             raise self.fault(f"{type(error).__name__}: {error}") from error
 
     def fault(self, message: str) -> UserError:
-        """The error for an entry that cannot be used."""
+        """Return the error for an entry that cannot be used."""
         return UserError(
             f"{self} cannot be used ({self.module}:{self.attribute}: {message}): mend the package or uninstall it"
         )
@@ -57,7 +64,7 @@ class Extension:
 
 @functools.cache
 def extensions(kind: str) -> tuple[Extension, ...]:
-    """The entry points of a kind (a key of ``GROUPS``), by name."""
+    """Return the entry points of a kind, a key of ``GROUPS``, by name."""
     from importlib.metadata import entry_points
 
     points = sorted(entry_points(group=GROUPS[kind]), key=lambda point: point.name)
@@ -67,7 +74,10 @@ def extensions(kind: str) -> tuple[Extension, ...]:
 
 
 def source_file(module: str) -> Path | None:
-    """The file of a module, found as an import would find it, without importing it or the packages above it; None where there is none."""
+    """Return the file of a module, found as an import would find it; None if there is none.
+
+    Neither the module nor the packages above it are imported.
+    """
     place: Any = None
     origin: str | None = None
     parts = module.split(".")

@@ -1,4 +1,4 @@
-"""Turns the command line into checked, complete arguments with the source of each, without importing torch."""
+"""Turns the command line into complete, checked arguments, each with its source, without torch."""
 
 from __future__ import annotations
 
@@ -12,7 +12,9 @@ from typing import Any
 
 from pmi_cl.datasets.task_split import split_classes
 from pmi_cl.errors import UserError
-from pmi_cl.registry.catalogue import INSTALLED, KINDS, Catalogue, Entry, OptionSpec
+from pmi_cl.options import OptionSpec
+from pmi_cl.registry.catalogue import INSTALLED, KINDS, Catalogue, Entry
+from pmi_cl.utils.arguments.known_options import known_specs, run_specs
 from pmi_cl.utils.arguments.presets import chosen_backbone, decide, presets_of
 from pmi_cl.utils.arguments.run_options import DEVICES, RunOptions
 
@@ -24,11 +26,12 @@ LONGEST_NAME = 240  # bytes: systems allow 255, and a name that is taken gets a 
 
 @dataclass(frozen=True)
 class Resolved:
-    """All that a run is told.
+    """All arguments of a run.
 
     Attributes:
         args: every option of the run, the method, the data set and the backbone, by name.
-        sources: where each value came from: "flag", "preset NAME", "preset NAME (DATASET)", "method", "data set" or "default".
+        sources: where each value came from: "flag", "preset NAME", "preset NAME (DATASET)",
+            "method", "data set" or "default".
         model, dataset, backbone: their catalogue entries.
     """
 
@@ -39,13 +42,8 @@ class Resolved:
     backbone: Entry
 
 
-def run_specs() -> tuple[OptionSpec, ...]:
-    """The flags of every run."""
-    return INSTALLED.options("pmi_cl.utils.arguments.run_options", "RunOptions")
-
-
 def all_specs(*entries: Entry) -> tuple[OptionSpec, ...]:
-    """The flags of the run and of the entries (method, data set, backbone). Raises UserError where two declare the same one."""
+    """Return the options of the run and the entries. Raise UserError if two share a name."""
     owners: dict[str, str] = {}
     for owner, specs in (("the run", run_specs()), *((entry.module, entry.options) for entry in entries)):
         for spec in specs:
@@ -56,7 +54,7 @@ def all_specs(*entries: Entry) -> tuple[OptionSpec, ...]:
 
 
 def resolve(argv: Sequence[str], catalogue: Catalogue = INSTALLED) -> Resolved:
-    """Parses and checks a command line, all but what needs torch or the disk's data.
+    """Parse and check a command line, except for what needs torch or the data on the disk.
 
     Args:
         argv: the words after the program's name, without ``CONTROLS``.
@@ -83,7 +81,7 @@ def resolve(argv: Sequence[str], catalogue: Catalogue = INSTALLED) -> Resolved:
 
 
 def _resume(argv: Sequence[str], named: Mapping[str, str], catalogue: Catalogue) -> Resolved:
-    """The arguments of a recorded run, with what was typed over them where that may change."""
+    """Return the arguments of a recorded run, changed by the typed flags that may change."""
     from pmi_cl.utils.arguments.resumed_arguments import changes, check_recorded, read_arguments
     from pmi_cl.utils.records.run_record import find_run
 
@@ -100,7 +98,9 @@ def _resume(argv: Sequence[str], named: Mapping[str, str], catalogue: Catalogue)
 
 
 def scan(argv: Sequence[str], specs: Sequence[OptionSpec]) -> tuple[dict[str, str], list[str]]:
-    """The flags among ``specs`` that were typed, as text (the parts of a tuple joined by commas), and the words left over.
+    """Return the typed flags among ``specs``, as text, and the words that are left over.
+
+    The parts of a tuple are joined by commas.
 
     Raises:
         UserError: a flag without a value, or given twice.
@@ -123,8 +123,16 @@ def strict_flags(
     lacking: Mapping[str, str] | None = None,
     catalogue: Catalogue | None = None,
 ) -> dict[str, str]:
-    """As :func:`scan`, with a UserError for a word left over: why there is no such flag, where ``lacking`` says so, whose it is, where
-    something in the catalogue has it, or the nearest ones."""
+    """Return the typed flags among ``specs``, as text.
+
+    Args:
+        lacking: flags that the run does not have, and why.
+        catalogue: what else may have a flag that is left over.
+
+    Raises:
+        UserError: a word is left over. It says why there is no such flag, whose flag it is, or
+            which flags are the nearest.
+    """
     typed, left = scan(argv, specs)
     if left:
         raise _left_over(left[0], specs, lacking or {}, catalogue)
@@ -163,9 +171,9 @@ def _names(entry: Entry) -> set[str]:
 
 
 def _any_specs(catalogue: Catalogue) -> list[OptionSpec]:
-    """Every flag that some run has; of those with one name, one that takes many values."""
-    found = {spec.name: spec for spec in run_specs()}
-    for spec in (spec for kind in KINDS for entry in catalogue.entries(kind) for spec in entry.options):
+    """Return every option that some run has; of those with one name, one that takes many values."""
+    found: dict[str, OptionSpec] = {}
+    for spec in known_specs(catalogue):
         if spec.many or spec.name not in found:
             found[spec.name] = spec
     return list(found.values())
@@ -181,7 +189,10 @@ class _Once(argparse.Action):
 
 
 def _bind_numbers(argv: Sequence[str]) -> list[str]:
-    """Writes ``--lr -1e-3`` as ``--lr=-1e-3``: argparse takes a negative number with an exponent, or -inf, for a flag."""
+    """Write ``--lr -1e-3`` as ``--lr=-1e-3``.
+
+    argparse takes a negative number with an exponent, or -inf, for a flag.
+    """
     words: list[str] = []
     for word in argv:
         if words and words[-1].startswith("--") and "=" not in words[-1] and word.startswith("-") and _is_number(word):
@@ -207,7 +218,7 @@ def _entry(kind: str, name: str | None, catalogue: Catalogue) -> Entry:
 
 
 def _resolved(values: Mapping[str, Any], sources: dict[str, str], catalogue: Catalogue) -> Resolved:
-    """The checks across options, and the backbone's entry."""
+    """Return the complete arguments once the checks across options are passed."""
     args = SimpleNamespace(**values)
     model, dataset, backbone = (_entry(kind, values[kind], catalogue) for kind in ("model", "dataset", "backbone"))
     args.backbone = backbone.name
@@ -220,7 +231,7 @@ def _resolved(values: Mapping[str, Any], sources: dict[str, str], catalogue: Cat
 
 
 def check_kind(model: Entry, backbone: Entry, catalogue: Catalogue) -> None:
-    """Refuses a network that the method cannot work on, before torch is imported; names those that fit."""
+    """Refuse a network of a kind that the method does not work on, and name those that fit."""
     wanted = model.constants.get("BACKBONE_KIND", "resnet")
     if backbone.constants.get("KIND", "resnet") != wanted:
         fitting = [
@@ -233,7 +244,7 @@ def check_kind(model: Entry, backbone: Entry, catalogue: Catalogue) -> None:
 
 
 def device_name(text: str) -> str:
-    """A device as it was typed, in one spelling: auto, cpu, cuda or cuda:N. Raises UserError for anything else."""
+    """Return a typed device in one spelling: auto, cpu, cuda or cuda:N. Raise UserError."""
     device = text.strip().lower()
     if not re.fullmatch(r"auto|cpu|cuda|(cuda:)?[0-9]{1,3}", device):
         raise UserError(f"--device {text}: write {DEVICES} (one device)")
@@ -275,7 +286,10 @@ def _check_unseen(args: SimpleNamespace, model: Entry, catalogue: Catalogue) -> 
 
 
 def _check_tasks(args: SimpleNamespace, dataset: Entry) -> None:
-    """Refuse classes that do not split into the tasks; a data set that learns its classes from the disk checks itself."""
+    """Refuse classes that do not split into the tasks.
+
+    A data set that learns its classes from the disk checks this itself.
+    """
     known = dataset.constants.get("N_CLASSES")
     if known and args.n_classes and args.n_classes > known:
         raise UserError(f"--n_classes {args.n_classes}: {dataset.name} has {known} classes")

@@ -1,4 +1,4 @@
-"""Turns what was typed, or stands in a preset or a record, into the value of an option, and refuses what the option does not allow."""
+"""Converts text, presets and records to the values of options, and refuses what is not allowed."""
 
 from __future__ import annotations
 
@@ -7,16 +7,16 @@ from collections.abc import Callable
 from typing import Any
 
 from pmi_cl.errors import UserError
-from pmi_cl.registry.catalogue import OptionSpec
+from pmi_cl.options import OptionSpec
 
 
 def convert(spec: OptionSpec, raw: Any, where: str) -> Any:
-    """The value of the option that ``raw`` means.
+    """Return the value of the option that ``raw`` means.
 
     Args:
         spec: what the option allows.
-        raw: text from the command line, or a value from YAML or JSON. The text ``none`` is None for an optional option, and no value at
-            all for one that takes many.
+        raw: text from the command line, or a value from YAML or JSON. The text ``none`` is None for
+            an optional option, and an empty tuple for an option that takes many values.
         where: what the error line starts with ("--lr 0").
 
     Raises:
@@ -62,7 +62,7 @@ def _check_bounds(spec: OptionSpec, value: float) -> None:
 
 
 def bounds(spec: OptionSpec) -> str:
-    """The allowed range in words ("above 0, at most 1"); empty where every number is allowed."""
+    """Return the allowed range in words ("above 0, at most 1"); empty if there is none."""
     if spec.low is not None and spec.high is not None:
         return f"between {spec.low:.15g} and {spec.high:.15g}"
     words = {"at least": spec.low, "above": spec.above, "at most": spec.high}

@@ -1,4 +1,4 @@
-"""Reads a method's presets (``models/config/<model>.yaml``) and decides the value of every option, with where each came from."""
+"""Reads presets (``models/config/<model>.yaml``) and decides the value of each option."""
 
 from __future__ import annotations
 
@@ -9,20 +9,24 @@ from pathlib import Path
 from typing import Any
 
 from pmi_cl.errors import UserError, unknown_name
-from pmi_cl.registry.catalogue import Catalogue, Entry, OptionSpec, canonical
+from pmi_cl.options import OptionSpec
+from pmi_cl.registry.catalogue import Catalogue, Entry, canonical
 from pmi_cl.utils.arguments.option_values import convert
 
-KINDS_OF_DEFAULTS = {
-    "dataset": "data set",
-    "model": "method",
-}  # kind of an entry with DEFAULTS -> the source of such a value
+# Kind of an entry with DEFAULTS -> the source of such a value.
+KINDS_OF_DEFAULTS = {"dataset": "data set", "model": "method"}
 OWN_FILES = (".yaml", ".yml")  # what --model_config ends with where it is a file of the user's
-NOT_IN_PRESETS = ("model", "dataset", "model_config", "resume")
 
 
 @dataclass(frozen=True)
 class Preset:
-    """Named settings: ``sections["all"]`` for every data set, over it the section of the data set at hand."""
+    """Named settings.
+
+    Attributes:
+        name, about: what it is called, and a line about it.
+        sections: settings by data set. Those in ``all`` count for every data set, and the section
+            of a data set overrides them.
+    """
 
     name: str
     about: str
@@ -31,14 +35,24 @@ class Preset:
 
 @dataclass(frozen=True)
 class PresetFile:
-    """The presets of one method, and for each data set (or ``all``) the one used when ``--model_config`` is not given."""
+    """The presets of one method.
+
+    Attributes:
+        path: the file.
+        default: data set (or ``all``) -> the preset of a run without ``--model_config``.
+        presets: by name.
+    """
 
     path: Path
     default: dict[str, str] = field(default_factory=dict)
     presets: dict[str, Preset] = field(default_factory=dict)
 
     def chosen(self, requested: str | None, dataset: str) -> Preset | None:
-        """The preset that was asked for, else the data set's default one, else None (as for "none"). Raises UserError for others."""
+        """Return the requested preset, else the default of the data set; None for "none".
+
+        Raises:
+            UserError: there is no preset of that name.
+        """
         name = requested or self.default.get(dataset, self.default.get("all", "none"))
         presets = {canonical(known): preset for known, preset in self.presets.items()}
         if canonical(name) == "none":
@@ -48,16 +62,17 @@ class PresetFile:
         return presets[canonical(name)]
 
     def default_for(self, preset: str) -> str:
-        """Where the preset is the default, in words; empty where it is not."""
+        """Return where the preset is the default, in words; empty if nowhere."""
         datasets = [dataset for dataset, name in self.default.items() if name == preset]
         return ", ".join("default" if dataset == "all" else f"default on {dataset}" for dataset in datasets)
 
 
 def presets_of(model: str, catalogue: Catalogue, requested: str | None = None) -> PresetFile:
-    """The presets of a method; none at all where it has no file.
+    """Return the presets of a method, of which there are none if it has no file.
 
     Args:
-        requested: what ``--model_config`` says. A path that ends in .yaml or .yml is a user's own file, and its preset the only one then.
+        requested: the value of ``--model_config``. A path that ends in .yaml or .yml is the user's
+            own file: its preset is then the only one.
 
     Raises:
         UserError: a file that cannot be read, or is of the wrong shape.
@@ -70,7 +85,10 @@ def presets_of(model: str, catalogue: Catalogue, requested: str | None = None) -
 
 
 def _own_file(requested: str, datasets: Collection[str]) -> PresetFile:
-    """A user's preset, by the path that was typed: 'option: value' lines for every data set, or a file like those in models/config."""
+    """Return the preset of a user's own file.
+
+    The file has 'option: value' lines for every data set, or the form of those in models/config.
+    """
     path = Path(requested).expanduser()
     content = _document(path)
     if not any(isinstance(value, dict) for value in content.values()):
@@ -114,11 +132,13 @@ def _document(path: Path) -> dict[str, Any]:
 
 @functools.cache
 def _loader() -> Any:
-    """YAML's safe loader that refuses a key given twice, of which it would silently take the last."""
+    """Return a safe loader of YAML that refuses a key given twice; YAML would take the last one."""
     import yaml
 
-    class Once(getattr(yaml, "CSafeLoader", yaml.SafeLoader)):  # type: ignore[misc]  # in C ten times as fast, where PyYAML has it
-        """It sees every mapping of a document."""
+    fastest: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)  # ten times as fast, if PyYAML has it
+
+    class Once(fastest):
+        """A loader that looks at every mapping of a document."""
 
         def construct_mapping(self, node: Any, deep: bool = False) -> Any:
             seen = set()
@@ -134,7 +154,7 @@ def _loader() -> Any:
 
 
 def _base(path: Path, base: Any, datasets: Collection[str]) -> dict[str, Preset]:
-    """The presets of the file beside ``path`` that its ``base:`` names, for ``path`` to add to."""
+    """Return the presets of the file that ``base:`` names; the file at ``path`` adds to them."""
     if base is None:
         return {}
     file = path.parent / f"{base}.yaml"
@@ -144,7 +164,7 @@ def _base(path: Path, base: Any, datasets: Collection[str]) -> dict[str, Preset]
 
 
 def _over(base: Preset, own: Preset) -> Preset:
-    """A preset of the base file with the values of the method's own over it."""
+    """Return a preset of the base file, overridden by the values of the method's own."""
     sections = {
         name: {**base.sections.get(name, {}), **own.sections.get(name, {})}
         for name in {**base.sections, **own.sections}
@@ -173,7 +193,13 @@ def _mapping(value: Any, where: str) -> dict[str, Any]:
 
 @dataclass(frozen=True)
 class Layer:
-    """Settings from one place: its name as a source, what an error about them starts with, and the raw values by option name."""
+    """Settings from one place.
+
+    Attributes:
+        source: the place, as a source of values.
+        where: what an error about them starts with.
+        settings: the raw values by option name.
+    """
 
     source: str
     where: str
@@ -181,7 +207,10 @@ class Layer:
 
 
 def layers(flags: Mapping[str, str], presets: PresetFile, model: Entry, dataset: Entry) -> list[Layer]:
-    """Everything that says something about options, the weaker first: data set, method, preset (all), preset (data set), flags."""
+    """Return all layers of settings; a later one overrides an earlier one.
+
+    Their order is: data set, method, preset (all), preset (data set), flags.
+    """
     preset = presets.chosen(flags.get("model_config"), dataset.name)
     own = [
         Layer(KINDS_OF_DEFAULTS[e.kind], f"{e.module}: DEFAULTS: ", e.constants.get("DEFAULTS", {}))
@@ -191,7 +220,10 @@ def layers(flags: Mapping[str, str], presets: PresetFile, model: Entry, dataset:
 
 
 def chosen_backbone(flags: Mapping[str, str], presets: PresetFile, model: Entry, dataset: Entry) -> str | None:
-    """The backbone's name as the strongest layer has it; None where none says one. It decides which options there are."""
+    """Return the name of the backbone in the strongest layer that has one, or None.
+
+    It is decided before all other options, because the backbone has options of its own.
+    """
     named = [
         layer.settings["backbone"] for layer in layers(flags, presets, model, dataset) if "backbone" in layer.settings
     ]
@@ -201,18 +233,20 @@ def chosen_backbone(flags: Mapping[str, str], presets: PresetFile, model: Entry,
 def decide(
     specs: Sequence[OptionSpec], flags: Mapping[str, str], presets: PresetFile, model: Entry, dataset: Entry
 ) -> tuple[dict[str, Any], dict[str, str]]:
-    """The value of every option: flag, over preset (data set), over preset (all), over method, over data set, over its default.
+    """Decide the value of every option, from the layers of :func:`layers` and its own default.
 
     Args:
         specs: all options of the run, the method, the data set and the backbone.
-        flags: what was typed, as text, each one of ``specs``; ``flags["model_config"]`` chooses the preset.
+        flags: what was typed, as text. ``flags["model_config"]`` chooses the preset.
         presets: those of the method.
 
     Returns:
-        (values, sources): by option name; a source is "flag", "preset NAME", "preset NAME (DATASET)", "method", "data set" or "default".
+        (values, sources): by option name. A source is "flag", "preset NAME",
+            "preset NAME (DATASET)", "method", "data set" or "default".
 
     Raises:
-        UserError: a value that the option does not allow, with the flag or the file, preset and key; an unknown preset or key.
+        UserError: an unknown preset or key, or a value that the option does not allow. It names the
+            flag, or the file, preset and key.
     """
     by_name = {spec.name: spec for spec in specs}
     preset = presets.chosen(flags.get("model_config"), dataset.name)
@@ -229,7 +263,7 @@ def decide(
 
 
 def _preset_layers(presets: PresetFile, preset: Preset | None, dataset: str) -> list[Layer]:
-    """The preset's sections that count here, the weaker first."""
+    """Return the sections of the preset for this data set, the weaker first."""
     if preset is None:
         return []
     where = f"{presets.path}: " + ("" if preset.name.lower().endswith(OWN_FILES) else f"preset {preset.name}: ")
@@ -237,9 +271,10 @@ def _preset_layers(presets: PresetFile, preset: Preset | None, dataset: str) -> 
     return [Layer(label, where, preset.sections.get(section, {})) for section, label in labels.items()]
 
 
-def _refuse_unknown_keys(layer: Layer, known: Collection[str]) -> None:
+def _refuse_unknown_keys(layer: Layer, known: Mapping[str, OptionSpec]) -> None:
+    """Refuse a key of a preset that is no option, or one that chooses what runs."""
     if layer.source.startswith("preset"):
-        allowed = [name for name in known if name not in NOT_IN_PRESETS]
+        allowed = [name for name, spec in known.items() if spec.role != "choice"]
         for key in layer.settings:
             if key not in allowed:
                 raise UserError(f"{layer.where}{unknown_name('key', key, allowed)}")

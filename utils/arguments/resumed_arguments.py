@@ -1,4 +1,4 @@
-"""The arguments of a run that goes on: those in its record, with the few flags that may change between two sittings."""
+"""The arguments of a resumed run: those in its record, and the typed flags that may change."""
 
 from __future__ import annotations
 
@@ -8,28 +8,15 @@ from pathlib import Path
 from typing import Any
 
 from pmi_cl.errors import UserError
-from pmi_cl.registry.catalogue import OptionSpec, canonical
+from pmi_cl.options import OptionSpec
+from pmi_cl.registry.catalogue import canonical
 from pmi_cl.utils.arguments.option_values import convert
 
-# where, how long and how visibly a run computes, not what
-MAY_CHANGE = (
-    "device",
-    "num_threads",
-    "progress",
-    "non_verbose",
-    "base_path",
-    "offline",
-    "results_path",
-    "clip_weights",  # where the file lies; the checkpoint knows which weights it has to be
-    "tensorboard",
-    "checkpoint_minutes",
-    "stop_after",
-)
 NAMES = ("model", "dataset", "backbone", "model_config")  # compared without case, and _ as -
 
 
 def read_arguments(path: Path) -> tuple[dict[str, Any], dict[str, str]]:
-    """(values, sources) by option name as ``args.json`` holds them, not yet checked against any option.
+    """Return (values, sources) by option name, as ``args.json`` holds them, unchecked.
 
     Raises:
         UserError: the file is missing, damaged, or not the record of a run.
@@ -49,7 +36,7 @@ def read_arguments(path: Path) -> tuple[dict[str, Any], dict[str, str]]:
 
 
 def check_recorded(values: Mapping[str, Any], specs: Sequence[OptionSpec], path: Path) -> dict[str, Any]:
-    """The recorded values in the types of their options. Raises UserError for other options or values than ``specs`` allow."""
+    """Return the recorded values in the types of their options. Raise UserError for others."""
     names = {spec.name for spec in specs}
     if names != set(values):
         differing = ", ".join(sorted(names ^ set(values)))
@@ -60,7 +47,7 @@ def check_recorded(values: Mapping[str, Any], specs: Sequence[OptionSpec], path:
 
 
 def changes(values: Mapping[str, Any], typed: Mapping[str, str], specs: Sequence[OptionSpec]) -> dict[str, Any]:
-    """The typed flags of a resumed run as values: those that may change, and others only where they repeat the record.
+    """Return the values of the typed flags that may change. Other flags have to repeat the record.
 
     Raises:
         UserError: a flag that would make it another run.
@@ -69,9 +56,9 @@ def changes(values: Mapping[str, Any], typed: Mapping[str, str], specs: Sequence
     wanted = {name: convert(by_name[name], raw, f"--{name} {raw}") for name, raw in typed.items() if name != "resume"}
     for name, value in wanted.items():
         same = canonical(str(value)) == canonical(str(values[name])) if name in NAMES else value == values[name]
-        if name not in MAY_CHANGE and not same:
+        if by_name[name].binds != "nothing" and not same:
             recorded = f"no --{name}" if values[name] is None else values[name]
             raise UserError(
                 f"--{name} {typed[name]}: the run that goes on has {recorded}; leave --{name} out, or start a new run"
             )
-    return {name: value for name, value in wanted.items() if name in MAY_CHANGE}
+    return {name: value for name, value in wanted.items() if by_name[name].binds == "nothing"}

@@ -1,4 +1,4 @@
-"""``pmi-cl compare``: finished runs side by side, as a table and as curves over the tasks, made from their records alone."""
+"""``pmi-cl compare``: shows finished runs side by side, as a table and as curves, from records."""
 
 from __future__ import annotations
 
@@ -8,17 +8,19 @@ from pathlib import Path
 
 from pmi_cl.errors import UserError, unknown_name
 from pmi_cl.machine.terminal import show, tell
-from pmi_cl.options import option
-from pmi_cl.registry.catalogue import Catalogue, OptionSpec
+from pmi_cl.options import option, specs_of
+from pmi_cl.registry.catalogue import Catalogue
 from pmi_cl.utils.arguments.command_line import strict_flags
+from pmi_cl.utils.arguments.option_texts import section
 from pmi_cl.utils.arguments.option_values import convert
 from pmi_cl.utils.reports.comparison import Row, comparisons, read_runs
 from pmi_cl.utils.reports.comparison_tables import cells, comma_separated, latex, markdown
 
 WORD = "compare"
 TITLE = (
-    "pmi-cl compare [FOLDER ...]: finished runs side by side, from their records (default: runs). Runs that differ in their seed alone"
-    " share a row, mean ± standard deviation; runs of another protocol have a table of their own"
+    "pmi-cl compare [FOLDER ...]: finished runs side by side, from their records (default: runs). "
+    "Runs that differ in their seed alone share a row, mean ± standard deviation; "
+    "runs of another protocol have a table of their own"
 )
 PLOTS = (".png", ".pdf", ".svg")
 
@@ -34,20 +36,20 @@ class CompareOptions:
     plot: str | None = option(None, "also draw accuracy over the tasks into this file, .png, .pdf or .svg")
 
 
-def compare_specs(catalogue: Catalogue) -> tuple[OptionSpec, ...]:
-    """The flags of the command."""
-    return catalogue.options("pmi_cl.utils.commands.compare", "CompareOptions")
+def help_text(argv: Sequence[str], catalogue: Catalogue) -> str:
+    """Return the flags of the command, as ``--help`` prints them."""
+    return section(TITLE, specs_of(CompareOptions))
 
 
-def compare_command(argv: Sequence[str], catalogue: Catalogue) -> int:
-    """Carries it out; the exit code.
+def run_command(argv: Sequence[str], catalogue: Catalogue) -> int:
+    """Carry the command out and return the exit code.
 
     Raises:
-        UserError: an unknown flag, a folder that is not there or has no finished run, a row that does not exist, a plot that
-            cannot be written.
+        UserError: an unknown flag, a folder that is missing or has no finished run, a row that does
+            not exist, or a plot that cannot be written.
     """
-    folders, options = _parse(argv, catalogue)
-    runs, passed_over = read_runs(folders)
+    folders, options = _parse(argv)
+    runs, passed_over = read_runs(folders, catalogue)
     for line in passed_over:
         tell(f"passed over {line}")
     if not runs:
@@ -66,11 +68,11 @@ def compare_command(argv: Sequence[str], catalogue: Catalogue) -> int:
     return 0
 
 
-def _parse(argv: Sequence[str], catalogue: Catalogue) -> tuple[list[Path], CompareOptions]:
-    """The folders, which come before the first flag, and the flags."""
+def _parse(argv: Sequence[str]) -> tuple[list[Path], CompareOptions]:
+    """Return the folders, which come before the first flag, and the options. Raises UserError."""
     count = next((place for place, word in enumerate(argv) if word.startswith("-")), len(argv))
     folders = [Path(word).expanduser() for word in argv[:count] or ["runs"]]
-    specs = compare_specs(catalogue)
+    specs = specs_of(CompareOptions)
     typed = strict_flags(argv[count:], specs)
     options = CompareOptions(
         **{spec.name: convert(spec, typed[spec.name], f"--{spec.name}") for spec in specs if spec.name in typed}
@@ -98,7 +100,11 @@ def _text(tables: Mapping[str, list[Row]], options: CompareOptions) -> str:
 
 
 def _against(rows: Sequence[Row], name: str) -> Row | None:
-    """The row of that name, or the only one of that method; None where the protocol has none. Raises UserError for several."""
+    """Return the row of that name, or the only row of that method; None if there is none.
+
+    Raises:
+        UserError: the method has several rows.
+    """
     exact = [row for row in rows if row.name == name]
     found = exact or [row for row in rows if row.method == name]
     if len(found) > 1:

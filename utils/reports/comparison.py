@@ -5,22 +5,15 @@ from __future__ import annotations
 import json
 import statistics
 from collections import defaultdict
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from pmi_cl.datasets.task_split import TaskSplit
+from pmi_cl.registry.catalogue import INSTALLED, Catalogue
+from pmi_cl.utils.arguments.known_options import roles
 
-QUIET = (
-    *("model", "dataset", "model_config", "seed", "results_path", "run_name", "base_path", "device", "num_threads"),
-    *("progress", "non_verbose", "tensorboard", "savecheck", "checkpoint_minutes", "offline", "resume"),
-)
-PROTOCOL = (  # beside data set and tasks
-    *("n_classes", "class_order", "split", "class_ids", "train_per_class", "validation", "stop_after"),
-    *("data_dir", "test_fraction", "image_size"),
-)
-TASKS = ("n_tasks", "base_classes", "classes_per_task")  # the record's classes_per_task says what came of them
 OVER_IMAGES = {"last": "micro_last", "average": "micro_average"}  # what stands for a figure where tasks differ in size
 
 
@@ -33,12 +26,15 @@ class Run:
         args: the value of every option.
         sources: the source of every value (flag, preset, default).
         results: the content of its ``results.json``.
+        roles: the role of each known option, by name (:data:`pmi_cl.options.ROLES`). An option that is
+            only in an older record counts as a setting.
     """
 
     path: Path
     args: dict[str, Any]
     sources: dict[str, str]
     results: dict[str, Any]
+    roles: Mapping[str, str]
 
     @property
     def protocol(self) -> str:
@@ -49,7 +45,8 @@ class Run:
         tasks = f"{max(len(row) for row in self.results['class_il']['matrix'])} tasks"
         if not self.equal_tasks:
             tasks = f"{TaskSplit(tuple(self.results['classes_per_task']))} (accuracies over all images)"
-        named = [f"{name} {_text(self.args[name])}" for name in PROTOCOL if self.args.get(name) not in (None, 0)]
+        names = [name for name, role in self.roles.items() if role == "protocol"]
+        named = [f"{name} {_text(self.args[name])}" for name in names if self.args.get(name) not in (None, 0)]
         return ", ".join([self.args["dataset"], tasks, *named])
 
     @property
@@ -60,9 +57,12 @@ class Run:
     @property
     def typed(self) -> tuple[str, ...]:
         """The typed flags as "name=value", without those of the protocol or without effect."""
-        hidden = (*QUIET, *PROTOCOL, *TASKS)
-        names = sorted(name for name, source in self.sources.items() if source == "flag" and name not in hidden)
+        names = sorted(name for name, source in self.sources.items() if source == "flag" and self.is_setting(name))
         return tuple(f"{name}={_text(self.args[name])}" for name in names)
+
+    def is_setting(self, name: str) -> bool:
+        """Return whether an option decides how the method learns, rather than on what, where, or what is shown."""
+        return self.roles.get(name, "setting") == "setting"
 
     def settings(self, shared: Collection[str] = ()) -> str:
         """Return the preset and the typed flags, without those that all rows share."""
@@ -117,12 +117,17 @@ class Row:
         return [[statistics.mean(row) for row in figures["matrix"]] for figures in results]
 
 
-def read_runs(folders: Iterable[Path]) -> tuple[list[Run], list[str]]:
-    """Return all finished runs below the folders, by path, and a line for each skipped record."""
+def read_runs(folders: Iterable[Path], catalogue: Catalogue = INSTALLED) -> tuple[list[Run], list[str]]:
+    """Return all finished runs below the folders, by path, and a line for each skipped record.
+
+    Args:
+        catalogue: whose methods, data sets and backbones say what role an option has.
+    """
+    known = roles(catalogue)
     runs, skipped = [], []
     for path in sorted({file for folder in folders for file in folder.rglob("results.json")}):
         try:
-            run = _read(path)
+            run = _read(path, known)
         except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
             skipped.append(f"{path.parent}: no readable record ({type(error).__name__}: {error})")
             continue
@@ -133,13 +138,14 @@ def read_runs(folders: Iterable[Path]) -> tuple[list[Run], list[str]]:
     return runs, skipped
 
 
-def _read(path: Path) -> Run | str:
+def _read(path: Path, known: Mapping[str, str]) -> Run | str:
     """Return the run, or the status of an unfinished run."""
     results = json.loads(path.read_text(encoding="utf-8"))
     if results["status"] != "finished":
         return str(results["status"])
     args = json.loads(path.with_name("args.json").read_text(encoding="utf-8"))["args"]
-    run = Run(path.parent, {k: v["value"] for k, v in args.items()}, {k: v["source"] for k, v in args.items()}, results)
+    values, sources = ({name: item[part] for name, item in args.items()} for part in ("value", "source"))
+    run = Run(path.parent, values, sources, results, known)
     _check_complete(run)
     return run
 
@@ -180,7 +186,7 @@ def _rows(runs: Sequence[Run], shared: Collection[str]) -> list[Row]:
         alike[run.args["model"], run.settings(shared)].append(run)
     groups: dict[tuple[str, str], list[Run]] = defaultdict(list)
     for (method, words), members in alike.items():
-        names = sorted({name for run in members for name in run.args} - {*QUIET, *PROTOCOL, *TASKS})
+        names = sorted({name for run in members for name in run.args if run.is_setting(name)})
         values = {name: [_value(run, name, members) for run in members] for name in names}
         differing = [name for name in names if any(value != values[name][0] for value in values[name])]
         for place, run in enumerate(members):

@@ -4,17 +4,11 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from pmi_cl.utils.arguments.command_line import all_specs
+
 if TYPE_CHECKING:
     from pmi_cl.datasets.continual_dataset import ContinualDataset
     from pmi_cl.utils.arguments.command_line import Resolved
-
-IMAGES = (
-    "train_per_class",
-    "validation",
-    "split",
-    "image_size",
-    "test_fraction",
-)  # options that decide which images are learned
 
 
 def identity(run: Resolved, dataset: type[ContinualDataset]) -> dict[str, Any]:
@@ -28,7 +22,9 @@ def identity(run: Resolved, dataset: type[ContinualDataset]) -> dict[str, Any]:
         "validation"
     ):  # the seed chose the images that are held out: under another they would have been trained on
         shown["seed"] = values["seed"]
-    return {**names, **shown, **{name: values[name] for name in (*IMAGES, *run.model.load().MEMORY) if name in values}}
+    specs = all_specs(run.model, run.dataset, run.backbone)
+    bound = [spec.name for spec in specs if spec.binds == "checkpoint" and spec.name in values]
+    return {**names, **shown, **{name: values[name] for name in bound}}
 
 
 def tasks_to_train(run: Resolved, n_tasks: int) -> int:

@@ -3,24 +3,22 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from types import SimpleNamespace
 from typing import TYPE_CHECKING
 
 from pmi_cl.errors import RunFailed, UserError
 from pmi_cl.machine.memory import memory_of_the_machine
+from pmi_cl.utils.arguments.known_options import named_by_memory
 
 if TYPE_CHECKING:
     import torch
 
     from pmi_cl.utils.run.training import Position
 
-# What decides the memory of each phase of a task (:class:`pmi_cl.utils.run.training.Position`), the first the most.
-_HUNGRY = {
-    "prepare": ("inv_batch", "generator_batch", "buffer_images", "samples_per_class"),
-    "train": ("batch_size", "replay_batch"),
-    "end": ("buffer_images",),
-}
+# What takes memory in each phase of a task (:class:`pmi_cl.utils.run.training.Position`), the most first, as options declare it.
+_TAKES = {"prepare": ("inversion", "buffer", "samples"), "train": ("training",), "end": ("buffer",)}
+_ALWAYS_TAKES = ("pixels", "images")  # every phase needs the images themselves
 _WHEN = {
     "begin": "before it",
     "prepare": "before its first epoch",
@@ -28,7 +26,6 @@ _WHEN = {
     "end": "after its last epoch",
     "evaluate": "in evaluation",
 }
-_EVER_HUNGRY = ("image_size", "train_per_class", "n_classes")  # every phase needs the images themselves
 _PHRASES = ("can't allocate memory", "not enough memory", "out of memory", "ALLOC_FAILED", "bad_alloc")
 
 
@@ -60,9 +57,13 @@ def told_in_one_line(args: SimpleNamespace, position: Callable[[], Position] | N
 
 def what_to_lower(args: SimpleNamespace, phase: str) -> str:
     """The flags that decide the memory of a phase, with their values: "--inv_batch (4000) or --buffer_images (20000)"."""
-    values = vars(args)
-    own = [name for name in _HUNGRY.get(phase, ()) if values.get(name) is not None]
-    flags = own or [name for name in _EVER_HUNGRY if name in values]
+    values, named = vars(args), named_by_memory()
+
+    def among(kinds: Iterable[str]) -> list[str]:
+        return [name for kind in kinds for name in named[kind] if name in values]
+
+    own = [name for name in among(_TAKES.get(phase, ())) if values[name] is not None]
+    flags = own or among(_ALWAYS_TAKES)
     return " or ".join(f"--{name}" + (f" ({values[name]})" if values[name] is not None else "") for name in flags)
 
 

@@ -9,23 +9,24 @@ from pathlib import Path
 from types import SimpleNamespace
 
 from pmi_cl.errors import RunFailed, UserError
-from pmi_cl.registry.catalogue import Catalogue, Entry, OptionSpec
+from pmi_cl.options import OptionSpec, specs_of
+from pmi_cl.registry.catalogue import Catalogue, Entry
 from pmi_cl.utils.arguments.command_line import device_name, scan, strict_flags
+from pmi_cl.utils.arguments.option_texts import section, table
 from pmi_cl.utils.arguments.option_values import convert
 from pmi_cl.utils.commands.invert.options import RECORD, InvertOptions
 
-WORD = "invert"
 TITLE = 'pmi-cl invert --prompt "TEXT": pictures of a text, by inverting a CLIP'
 FOLDER = "runs/invert"  # where pictures go that nobody gave a place
 
 
 def invert_specs(argv: Sequence[str], catalogue: Catalogue) -> tuple[Entry, tuple[OptionSpec, ...]]:
-    """The backbone that was typed, or the default one, and all flags that go with it.
+    """Return the backbone that was typed, or the default one, and all flags that go with it.
 
     Raises:
         UserError: it is unknown, or no CLIP; names those that are.
     """
-    own = catalogue.options("pmi_cl.utils.commands.invert.options", "InvertOptions")
+    own = specs_of(InvertOptions)
     entry = catalogue.find("backbone", scan(argv, own)[0].get("backbone", InvertOptions.backbone))
     if entry.constants.get("KIND") != "clip":
         clips = ", ".join(
@@ -36,10 +37,11 @@ def invert_specs(argv: Sequence[str], catalogue: Catalogue) -> tuple[Entry, tupl
 
 
 def resolve_invert(argv: Sequence[str], catalogue: Catalogue) -> tuple[SimpleNamespace, dict[str, str]]:
-    """The value of every flag, checked as far as that goes without torch, and where each came from: "flag" or "default".
+    """Return the value and the source ("flag" or "default") of every flag, checked without torch.
 
     Raises:
-        UserError: anything unknown, missing, given twice or out of bounds, or a folder that has pictures already.
+        UserError: anything unknown, missing, given twice or out of bounds, or a folder that has
+            pictures already.
     """
     entry, specs = invert_specs(argv, catalogue)
     typed = strict_flags(argv, specs)
@@ -64,23 +66,33 @@ def resolve_invert(argv: Sequence[str], catalogue: Catalogue) -> tuple[SimpleNam
 
 
 def new_folder(prompt: str) -> str:
-    """A folder named after the text, with a number behind where that has pictures already."""
+    """Return a folder named after the text, with a number if that has pictures already."""
     words = re.sub(r"[^\w]+", "-", prompt.lower()).strip("-")[:60] or "text"
     names = (f"{FOLDER}/{words}{'' if number == 1 else f'-{number}'}" for number in itertools.count(1))
     return next(name for name in names if not (Path(name) / RECORD).exists())
 
 
-def check_invert(argv: Sequence[str], catalogue: Catalogue) -> tuple[SimpleNamespace, dict[str, str]]:
-    """As :func:`resolve_invert`, and what the machine has to say: its device, its disk, weights and images. Raises UserError."""
+def help_text(argv: Sequence[str], catalogue: Catalogue) -> str:
+    """Return the flags of the command and of the typed backbone, as ``--help`` prints them."""
+    return section(TITLE, invert_specs(argv, catalogue)[1])
+
+
+def check_command(argv: Sequence[str], catalogue: Catalogue) -> str:
+    """Check flags and machine, and return the value of every flag, as ``--check`` prints them.
+
+    Raises:
+        UserError: as :func:`resolve_invert`, and what is wrong with the device, the disk, the
+            weights or the images.
+    """
     args, sources = resolve_invert(argv, catalogue)
     from pmi_cl.utils.commands.invert.text_to_image import check_machine  # imports torch
 
     check_machine(args, catalogue)
-    return args, sources
+    return table(args, sources)
 
 
-def invert_command(argv: Sequence[str], catalogue: Catalogue) -> int:
-    """Carries it out; the exit code. Raises UserError as :func:`check_invert` does."""
+def run_command(argv: Sequence[str], catalogue: Catalogue) -> int:
+    """Carry the command out and return the exit code. Raise UserError as :func:`check_command`."""
     args, _ = resolve_invert(argv, catalogue)
     from pmi_cl.utils.commands.invert.text_to_image import text_to_image  # imports torch: only now
     from pmi_cl.utils.run.out_of_memory import is_out_of_memory

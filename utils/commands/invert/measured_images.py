@@ -1,4 +1,4 @@
-"""Real images, a few hundred of a folder or a data set, in the form that a network takes: to measure its statistics on."""
+"""Reads a few hundred real images, on which the statistics of a network are measured."""
 
 from __future__ import annotations
 
@@ -27,7 +27,10 @@ BATCH = 50
 def measured_images(
     args: SimpleNamespace, catalogue: Catalogue, form: InputForm, device: torch.device, report: ProgressCallback
 ) -> Iterator[Tensor]:
-    """Normalised images (b, 3, h, w) in batches, at most ``args.data_images``, from all parts of what ``args`` name; none without.
+    """Yield batches of normalised images (b, 3, h, w), ``args.data_images`` at most.
+
+    They come from all parts of the folder or data set that ``args`` name; if it names none, there
+    are no images.
 
     Raises:
         UserError: the folder or the data set is not there, or an image cannot be read.
@@ -39,7 +42,7 @@ def measured_images(
 
 
 def check_images(args: SimpleNamespace, catalogue: Catalogue) -> None:
-    """Raises UserError where the folder or the data set is not there, without reading an image."""
+    """Raise UserError if the folder or the data set is missing. No image is read."""
     if args.data_dir is not None:
         _listed(Path(args.data_dir).expanduser())
     elif args.dataset is not None:
@@ -54,7 +57,7 @@ def _listed(folder: Path) -> list[Path]:
 
 
 def _named(args: SimpleNamespace, catalogue: Catalogue) -> tuple[type[ContinualDataset], SimpleNamespace]:
-    """The data set that was named, and what a run on it would be told."""
+    """Return the data set that was named, and the arguments of a run on it."""
     words = ["--model", "zsclip", "--dataset", args.dataset, "--backbone", args.backbone, "--base_path", args.base_path]
     return catalogue.load("dataset", args.dataset), resolve(
         [*words, "--offline", str(int(args.offline))], catalogue
@@ -81,7 +84,10 @@ def _of_folder(
 def _of_dataset(
     args: SimpleNamespace, catalogue: Catalogue, form: InputForm, device: torch.device, report: ProgressCallback
 ) -> Iterator[Tensor]:
-    """As many of each task, its first ones; with fewer images than tasks, one of each of the first tasks."""
+    """Yield the first images of each task, equally many of each.
+
+    With fewer images than tasks, it is one image of each of the first tasks.
+    """
     dataset_class, dataset_args = _named(args, catalogue)
     dataset = dataset_class(dataset_args, device, report)
     dataset.present_as(form)

@@ -12,7 +12,10 @@ MOST_ROWS = 16  # of a picture: as many images are shown
 
 @dataclass(frozen=True)
 class InvertOptions:
-    """Defaults are the appendix's for CLIP (I.2) where it has one. A backbone's own flags come on top."""
+    """The options of the command. Those of the backbone come on top.
+
+    Defaults are those of the appendix for CLIP (I.2), if it has one.
+    """
 
     prompt: str | None = option(None, 'the text, in quotes: "a photo of the digit 5."; required')
     output: str | None = option(None, "folder of the pictures, made where it lacks; none: runs/invert/ and the text")

@@ -1,4 +1,4 @@
-"""Draws what an inversion did on its way: the pictures along its steps, and its loss against the work."""
+"""Draws the way of an inversion: its pictures at some steps, and its loss over the work."""
 
 from __future__ import annotations
 
@@ -20,19 +20,24 @@ FLAG = "--output"  # what decides where the pictures lie
 
 
 def save_steps(path: Path, shots: Sequence[tuple[int, Tensor]], title: str) -> None:
-    """Writes :func:`step_grid` as a PNG."""
+    """Write :func:`step_grid` as a PNG."""
     save_png(pixels(step_grid(shots, title)), path, FLAG)
 
 
 def save_curves(
     path: Path, curves: Mapping[str, tuple[Sequence[float], Sequence[float]]], across: str, up: str
 ) -> None:
-    """Writes :func:`work_curves` as a PNG."""
+    """Write :func:`work_curves` as a PNG."""
     save_png(pixels(work_curves(curves, across, up)), path, FLAG)
 
 
 def step_grid(shots: Sequence[tuple[int, Tensor]], title: str) -> Figure:
-    """A column for each shot (steps done, images in [0, 1] (n, 3, h, w)) under its steps, a row for each of the first images."""
+    """Return a figure with a column for each shot and a row for each of the first images.
+
+    Args:
+        shots: (steps done, images in [0, 1] (n, 3, h, w)).
+        title: stands above the columns.
+    """
     from matplotlib.figure import Figure
 
     rows = min(len(shots[0][1]), MOST_ROWS)
@@ -50,7 +55,12 @@ def step_grid(shots: Sequence[tuple[int, Tensor]], title: str) -> Figure:
 
 
 def work_curves(curves: Mapping[str, tuple[Sequence[float], Sequence[float]]], across: str, up: str) -> Figure:
-    """Lines by name, each (x values, y values), with the names of both axes; logarithmic upwards where all is above 0."""
+    """Return a figure with a line for each curve, logarithmic upwards if all values are above 0.
+
+    Args:
+        curves: name -> (x values, y values).
+        across, up: the names of the axes.
+    """
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(8, 4.5), dpi=_DPI, layout="constrained")

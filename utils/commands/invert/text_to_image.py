@@ -1,4 +1,7 @@
-"""Makes pictures of a text by inverting a CLIP: PMI and then the whole model, beside the whole model alone for as much work (App. H)."""
+"""Makes pictures of a text by inverting a CLIP in two ways (App. H).
+
+One way is PMI followed by the whole model. The other is the whole model alone, for as much work.
+"""
 
 from __future__ import annotations
 
@@ -40,14 +43,18 @@ ROOM_MIB = 16
 
 
 @dataclass
-class Arm:
-    """One way to the pictures.
+class TextPictures:
+    """The pictures that one of the two ways makes, and what it took.
 
     Attributes:
-        shots: (full-model steps done, images in [0, 1] (n, 3, h, w)), the first before the first step.
-        work, losses: of every full-model step: step-equivalents spent up to it, PMI's counted in, and the loss.
-        layers: PMI's losses, layer by layer.
-        cosine: of the finished pictures' features and the text's, the mean, in float32 and without transforms.
+        name: of the way.
+        shots: (full-model steps done, images in [0, 1] (n, 3, h, w)); the first is before any step.
+        work: step-equivalents up to each full-model step, those of PMI counted in.
+        losses: of each full-model step.
+        layers: the losses of PMI by layer.
+        figures: the summary of the inversion.
+        cosine: mean cosine of the features of the finished pictures and of the text, in float32 and
+            without transforms.
     """
 
     name: str
@@ -59,8 +66,8 @@ class Arm:
     cosine: float = 0.0
 
 
-class Studio:
-    """The network, its statistics and the text: all that both arms share."""
+class TextInverter:
+    """The network, its statistics and the text, which both ways share."""
 
     def __init__(self, args: SimpleNamespace, catalogue: Catalogue, device: torch.device, display: Progress) -> None:
         self.args, self.display = args, display
@@ -83,7 +90,7 @@ class Studio:
 
     @property
     def config(self) -> InversionConfig:
-        """The settings of the arm that starts with PMI."""
+        """The settings of the way that starts with PMI."""
         args, side = self.args, self.network.image_size
         roll = side // 16 if args.roll is None else args.roll
         return InversionConfig(
@@ -98,9 +105,9 @@ class Studio:
             precision=self.precision,
         )
 
-    def run(self, name: str, config: InversionConfig) -> Arm:
-        """One arm from its start to its end."""
-        side, arm = self.network.image_size, Arm(name)
+    def run(self, name: str, config: InversionConfig) -> TextPictures:
+        """Invert the text in one way, from start to end."""
+        side, made = self.network.image_size, TextPictures(name)
         shape = (3, side, side)
         inversion = Inversion(
             Problem(
@@ -111,39 +118,42 @@ class Studio:
         for step in inversion.run():
             self.display.update(name, step.done, step.total, loss=step.loss)
             if step.stage == "full model":
-                arm.work.append(inversion.report.step_equivalents)
-                _note(arm, step, wanted, self)
-        arm.layers = {entry["stage"]: entry["losses"].tolist() for entry in inversion.report.losses[:-1]}
-        arm.losses = inversion.report.losses[-1]["losses"].tolist()
-        arm.figures = inversion.report.summary()
+                made.work.append(inversion.report.step_equivalents)
+                _note(made, step, wanted, self)
+        made.layers = {entry["stage"]: entry["losses"].tolist() for entry in inversion.report.losses[:-1]}
+        made.losses = inversion.report.losses[-1]["losses"].tolist()
+        made.figures = inversion.report.summary()
         with torch.no_grad():
             features = F.normalize(self.network.features(inversion.images()), dim=-1)
-        arm.cosine = float((features * self.targets).sum(1).mean())
-        return arm
+        made.cosine = float((features * self.targets).sum(1).mean())
+        return made
 
     def visible(self, images: Tensor) -> Tensor:
-        """Normalised images as pictures in [0, 1]; only here they are clamped."""
+        """Return normalised images as pictures in [0, 1], the only place where they are clamped."""
         mean, std = (images.new_tensor(values).view(3, 1, 1) for values in (self.network.mean, self.network.std))
         return (images.detach() * std + mean).clamp(0, 1).cpu()
 
 
-def _note(arm: Arm, step: InversionStep, wanted: set[int], studio: Studio) -> None:
-    """Keeps the pictures of a full-model step that is ``wanted``, and what stood before the first."""
+def _note(made: TextPictures, step: InversionStep, wanted: set[int], inverter: TextInverter) -> None:
+    """Keep the pictures before the first full-model step, and after each one in ``wanted``."""
     if step.number == 1:
-        arm.shots.append((0, studio.visible(step.first_images())))
+        made.shots.append((0, inverter.visible(step.first_images())))
     if step.number in wanted:
-        arm.shots.append((step.number, studio.visible(step.images())))
+        made.shots.append((step.number, inverter.visible(step.images())))
 
 
-def arms(studio: Studio) -> Iterator[Arm]:
-    """PMI and then the whole model; the whole model alone from noise, for as many step-equivalents (a PMI sweep costs one)."""
-    config = studio.config
-    yield studio.run("PMI + full model", config)
-    yield studio.run("full model alone", replace(config, start="noise", steps=config.steps + config.pmi.steps))
+def both_ways(inverter: TextInverter) -> Iterator[TextPictures]:
+    """Yield the pictures of PMI and the whole model, then those of the whole model from noise.
+
+    Both take as many step-equivalents: a sweep of PMI costs one.
+    """
+    config = inverter.config
+    yield inverter.run("PMI + full model", config)
+    yield inverter.run("full model alone", replace(config, start="noise", steps=config.steps + config.pmi.steps))
 
 
 def check_machine(args: SimpleNamespace, catalogue: Catalogue) -> None:
-    """Refuses what would stop the command before its first step. Raises UserError."""
+    """Refuse what would stop the command before its first step. Raise UserError."""
     check_writable(Path(args.output).expanduser(), ROOM_MIB, flag="--output")
     pick_device(args.device)
     check_backbone(catalogue.find("backbone", args.backbone).load_module(), args)
@@ -151,47 +161,48 @@ def check_machine(args: SimpleNamespace, catalogue: Catalogue) -> None:
 
 
 def text_to_image(args: SimpleNamespace, catalogue: Catalogue) -> None:
-    """Writes ``pmi.png``, ``full.png``, ``losses.png`` and ``invert.json`` (the record, with the curves) into ``args.output``.
+    """Write ``pmi.png``, ``full.png``, ``losses.png`` and ``invert.json`` into ``args.output``.
+
+    ``invert.json`` is the record, with the curves.
 
     Raises:
-        UserError: the folder cannot be written to, the text is too long, weights or data are missing.
+        UserError: the folder cannot be written to, the text is too long, or weights or data are
+            missing.
     """
     check_machine(args, catalogue)
     folder, device, display = Path(args.output).expanduser(), pick_device(args.device), Progress(args.progress)
     if args.num_threads:
         torch.set_num_threads(args.num_threads)
-    studio = Studio(args, catalogue, device, display)
-    if not studio.tower.taps:
+    inverter = TextInverter(args, catalogue, device, display)
+    if not inverter.tower.taps:
         show("no statistics: without --data_dir or --dataset, the text and smoothness alone decide\n")
-    done = list(arms(studio))
+    done = list(both_ways(inverter))
     folder.mkdir(parents=True, exist_ok=True)
-    for arm, name in zip(done, ("pmi", "full"), strict=True):
-        step_pictures.save_steps(folder / f"{name}.png", arm.shots, f'{arm.name}: "{args.prompt}"')
-    curves = {arm.name: (arm.work, arm.losses) for arm in done}
+    for made, name in zip(done, ("pmi", "full"), strict=True):
+        step_pictures.save_steps(folder / f"{name}.png", made.shots, f'{made.name}: "{args.prompt}"')
+    curves = {made.name: (made.work, made.losses) for made in done}
     step_pictures.save_curves(
         folder / "losses.png", curves, "step-equivalents (PMI's counted in)", "loss through the whole model"
     )
-    write_json(folder / RECORD, _record(args, studio, done), step_pictures.FLAG)
-    for arm in done:
-        work = arm.figures["step_equivalents"]
-        show(
-            f"{arm.name}: cosine {arm.cosine:.3f} with the text after {work:.0f} step-equivalents, {arm.figures['seconds']:.1f} s\n"
-        )
+    write_json(folder / RECORD, _record(args, inverter, done), step_pictures.FLAG)
+    for made in done:
+        cost = f"{made.figures['step_equivalents']:.0f} step-equivalents, {made.figures['seconds']:.1f} s"
+        show(f"{made.name}: cosine {made.cosine:.3f} with the text after {cost}\n")
     shown = f" (the first {MOST_ROWS} of {args.images} are shown)" if args.images > MOST_ROWS else ""
     show(f"pictures: {folder}{shown}\n")
 
 
-def _record(args: SimpleNamespace, studio: Studio, done: list[Arm]) -> dict[str, Any]:
+def _record(args: SimpleNamespace, inverter: TextInverter, done: list[TextPictures]) -> dict[str, Any]:
     told = [
         {
-            "name": arm.name,
-            "cosine": arm.cosine,
-            "inversion": arm.figures,
-            "shown_steps": [step for step, _ in arm.shots],
-            "step_equivalents": arm.work,
-            "losses": arm.losses,
-            "pmi_losses": arm.layers,
+            "name": made.name,
+            "cosine": made.cosine,
+            "inversion": made.figures,
+            "shown_steps": [step for step, _ in made.shots],
+            "step_equivalents": made.work,
+            "losses": made.losses,
+            "pmi_losses": made.layers,
         }
-        for arm in done
+        for made in done
     ]
-    return {"schema": 1, "args": vars(args), "weights": studio.network.weights_record, "arms": told, **surroundings()}
+    return {"schema": 1, "args": vars(args), "weights": inverter.network.weights_record, "arms": told, **surroundings()}
