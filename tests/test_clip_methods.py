@@ -12,8 +12,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from pmi_cl.errors import UserError
-from pmi_cl.models.clip.class_texts import ClassTexts
 from pmi_cl.models.clip.coda_prompt import CodaPrompt
+from pmi_cl.models.clip.text_classifier import ClassTexts
 from pmi_cl.models.clip.vpt import Vpt, VptOptions
 from pmi_cl.models.training.schedules import learning_rate
 from pmi_cl.utils.arguments.command_line import resolve
@@ -86,14 +86,19 @@ def test_a_name_may_hold_braces_and_none_may_be_missing() -> None:
 def test_the_evaluation_uses_the_templates_it_is_told_to(method: str) -> None:
     training = start(method, eval_templates="prompt")
     model: Any = begin(training, 0)
-    assert model.evaluation_texts is model.texts
+    assert model.classifier.evaluation_texts is model.classifier.texts
     again = start(method)
     again.dataset.TEMPLATES = ("a {}.", "the {}.")
     vars(again.args)["eval_templates"] = "ensemble"
     other = type(model)(small_clip(), model.loss, again.args, again.dataset.augment, again.dataset)
-    assert other.evaluation_texts.templates == ("a {}.", "the {}.") and other.texts.templates == ("a {}.",)
-    assert other.seen_text().shape == model.seen_text().shape and not torch.allclose(
-        other.seen_text(), model.seen_text()
+    assert other.classifier.evaluation_texts.templates == ("a {}.", "the {}.") and other.classifier.texts.templates == (
+        "a {}.",
+    )
+    assert other.classifier.evaluation_features(
+        range(other.n_seen_classes)
+    ).shape == model.classifier.evaluation_features(range(model.n_seen_classes)).shape and not torch.allclose(
+        other.classifier.evaluation_features(range(other.n_seen_classes)),
+        model.classifier.evaluation_features(range(model.n_seen_classes)),
     )
 
 

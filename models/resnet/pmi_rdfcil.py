@@ -22,7 +22,8 @@ from pmi_cl.errors import UserError
 from pmi_cl.inversion.config import InversionConfig, Schedule, inversion_dtype
 from pmi_cl.inversion.engine.engine import Inversion
 from pmi_cl.inversion.engine.problem import Problem, frozen_network
-from pmi_cl.inversion.features.gaussians import fit_gaussians
+from pmi_cl.inversion.features.contrastive import ContrastiveBank
+from pmi_cl.inversion.features.gaussians import ClassGaussians, fit_gaussians
 from pmi_cl.inversion.features.selection import SelectionConfig, draw_labels, sample_targets
 from pmi_cl.inversion.features.statistics import Moments, pool_moments
 from pmi_cl.inversion.networks.folding import keeps_statistics
@@ -34,7 +35,7 @@ from pmi_cl.inversion.ways.buffer import SyntheticBuffer
 from pmi_cl.inversion.ways.pmi import PmiConfig
 from pmi_cl.models.continual_model import RunOutline
 from pmi_cl.models.inversion_parts import check_named, start_named, terms_named
-from pmi_cl.models.inverting import InversionMixin, SelectionOptions
+from pmi_cl.models.inverting import InversionRunner, SelectionOptions, contrastive_models, restored
 from pmi_cl.models.resnet.replay_options import ReplayOptions
 from pmi_cl.models.resnet.replay_training import ReplayTraining
 from pmi_cl.options import option
@@ -42,10 +43,6 @@ from pmi_cl.seeding import mix, seeded
 
 if TYPE_CHECKING:
     from pmi_cl.datasets.continual_dataset import ContinualDataset
-
-
-STEM_CHANNELS = {"resnet18": 64}  # of the stem's output, by backbone
-OTHER_STEM_CHANNELS = 16  # R-DFCIL's ResNets have so many
 
 
 @dataclass(frozen=True)
@@ -145,12 +142,16 @@ class PmiRdfcilOptions(SelectionOptions, ReplayOptions):
     stem_steps: int = option(10, "steps of the stem start", unit="steps", low=1, high=1_000_000, source="ours")
 
 
-class PmiRdfcil(InversionMixin, ReplayTraining):
+class PmiRdfcil(ReplayTraining):
     """PMI + CFS: per-layer model inversion from sampled features; R-DFCIL's losses.
 
     Attributes:
+        gaussians: of the features of every seen class.
+        bank: the contrastive model of every seen class; None without CFS.
         moments: of every piece's input, pooled over the tasks.
         covariance: of the channels of the real images, pooled likewise.
+        buffer: the synthetic images of the task at hand.
+        inversions: carries them out and knows their cost.
     """
 
     NAME = "pmi_rdfcil"
@@ -160,6 +161,10 @@ class PmiRdfcil(InversionMixin, ReplayTraining):
 
     def __init__(self, *args: Any) -> None:
         super().__init__(*args)
+        self.gaussians: ClassGaussians | None = None
+        self.bank: ContrastiveBank | None = None
+        self.buffer: SyntheticBuffer | None = None
+        self.inversions = InversionRunner(self)
         self.moments: list[Moments] = []
         self.covariance, self._pixels = torch.zeros(3, 3), 0
 
@@ -194,21 +199,34 @@ class PmiRdfcil(InversionMixin, ReplayTraining):
             )
 
     @classmethod
-    def samples_mib(cls, args: SimpleNamespace, dataset: type[ContinualDataset]) -> float:
-        """The most that synthetic samples, finished and under way, will take, in MiB.
+    def samples_mib(cls, args: SimpleNamespace, outline: RunOutline) -> float:
+        """Return the most that synthetic samples, finished and under way, take, in MiB.
 
-        They are the last task's images, and for the batch under way its start, iterate, best iterate, Adam's two moments and what it hands
-        down: in PMI not images but the input of a layer, the largest of which is the stem's output.
+        They are the last task's images, and for the batch under way its start, iterate, best
+        iterate, Adam's two moments and what it hands down: images, or in PMI the input of a layer.
+        Of a network without an outline only the images are counted.
         """
-        n = args.buffer_images + (dataset.n_tasks(args) - 1) * args.buffer_per_task
-        under_way = (
-            6
-            * min(n, args.inv_batch)
-            * (STEM_CHANNELS.get(args.backbone, OTHER_STEM_CHANNELS) if args.inv_start == "pmi" else 3)
-        )
-        return 4 * (3 * n + under_way) * dataset.image_size(args) ** 2 / 2**20
+        side = outline.image_size or 0
+        n = args.buffer_images + (outline.n_tasks - 1) * args.buffer_per_task
+        image, network = 3 * side**2, outline.network
+        of_batch = network.largest_input(side) if network is not None and args.inv_start == "pmi" else image
+        return 4 * (image * n + 6 * min(n, args.inv_batch) * of_batch) / 2**20
 
     # Before a task: sample features, invert them.
+
+    def prepare_replay(self) -> None:
+        """Sample features of the old classes, invert the teacher from them, and keep the images.
+
+        A resumed run goes on where it was stopped.
+        """
+        with self.host.phase("selection"):
+            labels = self.sample_labels()
+            targets = self.sample_targets(labels)
+        name, inversion = f"task {self.current_task + 1}", self.new_inversion(labels, targets)
+        with self.host.phase("inversion"):
+            images = self.inversions.run(name, inversion)
+            self.buffer = SyntheticBuffer(images, labels, self._teacher_logits(images))
+        self.inversions.end(name, images.__getitem__, labels)
 
     def sample_labels(self) -> Tensor:
         """Draw the old classes (n,) of the task's images, balanced or at random."""
@@ -216,11 +234,11 @@ class PmiRdfcil(InversionMixin, ReplayTraining):
         n = o.buffer_images + self.current_task * o.buffer_per_task
         return draw_labels(n, self.n_past_classes, o.balanced, seeded(seed, "labels")).to(self.device)
 
-    def sample_targets(self, labels: Tensor) -> tuple[Tensor, None]:
+    def sample_targets(self, labels: Tensor) -> Tensor:
         """Select a feature (n, d) for each label (n,) by CFS."""
         assert self.gaussians is not None
         config = SelectionConfig(self.options.cfs_ratio, self.options.cfs_steps)
-        return sample_targets(self.gaussians, labels, self._replay_seed(), self.bank, config), None
+        return sample_targets(self.gaussians, labels, self._replay_seed(), self.bank, config)
 
     def _replay_seed(self) -> int:
         return mix(self.args.seed, "replay", self.current_task)
@@ -250,8 +268,13 @@ class PmiRdfcil(InversionMixin, ReplayTraining):
             compiled=self.args.compile,
         )
 
-    def new_inversion(self, name: str, labels: Tensor, targets: Tensor, contexts: Tensor | None) -> Inversion:
-        """Make the inversion, PMI and full-model, of the teacher, down to images (n, 3, h, w)."""
+    def new_inversion(self, labels: Tensor, targets: Tensor) -> Inversion:
+        """Return the inversion, PMI and full-model, of the teacher, down to images (n, 3, h, w).
+
+        Args:
+            labels: (n,), old classes.
+            targets: (n, d), a feature of each.
+        """
         config = self.inversion_config()
         problem = Problem(
             frozen_network(self.teacher.pieces(), self.teacher.head, config, self.moments),
@@ -265,10 +288,9 @@ class PmiRdfcil(InversionMixin, ReplayTraining):
         return Inversion(problem)
 
     @torch.no_grad()
-    def as_buffer(self, samples: Tensor, labels: Tensor, kept: Tensor | None, classes: range) -> SyntheticBuffer:
-        """Keep images (n, 3, h, w) with the teacher's logits, which are those of all old classes."""
-        logits = torch.cat([self.teacher(part) for part in samples.split(self.EVALUATION_BATCH)])
-        return SyntheticBuffer(samples, labels, logits)
+    def _teacher_logits(self, images: Tensor) -> Tensor:
+        """Return the teacher's logits (n, old classes) of images (n, 3, h, w)."""
+        return torch.cat([self.teacher(part) for part in images.split(self.EVALUATION_BATCH)])
 
     # During a task.
 
@@ -285,7 +307,7 @@ class PmiRdfcil(InversionMixin, ReplayTraining):
             moments = self._input_moments(dataset)
             features, labels = self._features(dataset)
             gaussians = fit_gaussians(features, labels, self.n_seen_classes)
-            bank = self.contrastive_models(features, labels, self.n_seen_classes)
+            bank = contrastive_models(self, features, labels, self.n_seen_classes)
         self.moments, self.gaussians, self.bank, self.buffer = moments, gaussians, bank, None
         if self.options.inv_colour:
             self._pool_covariance(dataset)
@@ -319,17 +341,28 @@ class PmiRdfcil(InversionMixin, ReplayTraining):
                     self.host.safe_point()
         return torch.cat(features), torch.cat(labels)
 
+    def inversion_figures(self) -> dict[str, float]:
+        """Return what the inversions have cost over the run so far."""
+        return self.inversions.figures()
+
     def state(self) -> dict[str, Any]:
-        """Give the bases', the moments of all layers and the colours."""
+        """Return the state of the training, the statistics, the images and the inversion."""
         own = {
+            "gaussians": self.gaussians and self.gaussians.state(),
+            "bank": self.bank and self.bank.state(),
+            "buffer": self.buffer and self.buffer.state(),
             "covariance": self.covariance,
             "pixels": self._pixels,
             "moments": [moments.state() for moments in self.moments],
         }
-        return {**super().state(), **own}
+        return {**super().state(), **own, **self.inversions.state()}
 
     def load_state(self, state: dict[str, Any]) -> None:
-        """Take up :meth:`state`."""
+        """Restore what :meth:`state` returned."""
         super().load_state(state)
+        self.gaussians = restored(ClassGaussians, state["gaussians"], self.device)
+        self.bank = restored(ContrastiveBank, state["bank"], self.device)
+        self.buffer = restored(SyntheticBuffer, state["buffer"], self.device)
         self.covariance, self._pixels = state["covariance"].cpu(), state["pixels"]
         self.moments = [Moments.from_state(entry, self.device) for entry in state["moments"]]
+        self.inversions.load_state(state)
