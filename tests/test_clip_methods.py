@@ -13,6 +13,7 @@ from torch.nn import functional as F
 
 from pmi_cl.errors import UserError
 from pmi_cl.models.clip.coda_prompt import CodaPrompt
+from pmi_cl.models.clip.replay import Replay
 from pmi_cl.models.clip.text_classifier import ClassTexts
 from pmi_cl.models.clip.vpt import Vpt, VptOptions
 from pmi_cl.models.training.schedules import learning_rate
@@ -94,12 +95,8 @@ def test_the_evaluation_uses_the_templates_it_is_told_to(method: str) -> None:
     assert other.classifier.evaluation_texts.templates == ("a {}.", "the {}.") and other.classifier.texts.templates == (
         "a {}.",
     )
-    assert other.classifier.evaluation_features(
-        range(other.n_seen_classes)
-    ).shape == model.classifier.evaluation_features(range(model.n_seen_classes)).shape and not torch.allclose(
-        other.classifier.evaluation_features(range(other.n_seen_classes)),
-        model.classifier.evaluation_features(range(model.n_seen_classes)),
-    )
+    one, another = (each.classifier.evaluation_features(range(each.n_seen_classes)) for each in (model, other))
+    assert one.shape == another.shape and not torch.allclose(one, another)
 
 
 class CountingTower(nn.Module):
@@ -156,20 +153,25 @@ def test_the_local_loss_leaves_old_classes_out(method: str) -> None:
         torch.testing.assert_close(model.local_loss(features, labels), F.cross_entropy(masked, labels))
 
 
-class Doubled(Vpt):
-    """A method that uses the places that are left for methods on top."""
-
-    NAME = ""
-    Options = VptOptions
+class DoublingReplay(Replay):
+    """Uses the places that are left for what a method does for old classes."""
 
     def ce_factor(self) -> float:
         return 2.0
 
-    def extra_losses(self, features: Tensor, labels: Tensor, epoch: int, step: int) -> dict[str, Tensor]:
+    def losses(self, features: Tensor, labels: Tensor, epoch: int, step: int) -> dict[str, Tensor]:
         return {"size": 0.1 * features.square().mean()}
 
 
-def test_a_method_on_top_weighs_the_local_loss_and_adds_its_own() -> None:
+class Doubled(Vpt):
+    """A method with that replay."""
+
+    NAME = ""
+    Options = VptOptions
+    REPLAY = DoublingReplay
+
+
+def test_a_replay_weighs_the_local_loss_and_adds_its_own() -> None:
     plain, run = start("vpt"), resolve(words_of("vpt"))
     doubled: Any = Doubled(small_clip(), F.cross_entropy, run.args, plain.dataset.augment, plain.dataset)
     batch = next(plain.shown.train_batches(0, 0, 16))
