@@ -75,6 +75,11 @@ class ClipNetwork(nn.Module):
         return InputForm(self.image_size, self.mean, self.std)
 
     @property
+    def outline(self) -> ClipOutline:
+        """What the backbone's file says of this network before it is built."""
+        return ClipOutline(self.name, self.width, self.context_length, self.tokenizer, self.grid, self.feature_dim)
+
+    @property
     def blocks(self) -> list[BlockPiece]:
         """The transformer blocks of the image tower, with their places for prompts, prefixes and adapters."""
         return [piece for piece in self.image_tower if isinstance(piece, BlockPiece)]
@@ -127,8 +132,7 @@ class ClipNetwork(nn.Module):
         Raises:
             UserError: a text has more tokens than the context.
         """
-        outline = ClipOutline(self.name, self.width, self.context_length, self.tokenizer)
-        return outline.tokenize(texts).to(self.logit_scale.device)
+        return self.outline.tokenize(texts).to(self.logit_scale.device)
 
     def without_padding(self, tokens: Tensor) -> Tensor:
         """The columns (n, m) of token numbers in which a text stands. Their features are the same, since no token sees a later one, for a

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from pmi_cl.backbones.open_clip_library import open_clip_module
@@ -21,28 +21,31 @@ class ClipOutline:
 
     Attributes:
         name: what users call the backbone.
-        width: of the image tower.
+        width: the width of the image tower.
         context_length: the most tokens of a text, its start and end included.
-        tokenizer: what makes token numbers of texts.
-        grid: the side of the map of patches; 0: not known.
+        tokenizer: makes token numbers of texts.
+        grid: the side of the map of patches, in patches.
+        feature_dim: the width of the space that images and texts share.
     """
 
     name: str
     width: int
     context_length: int
-    tokenizer: Tokenizer
-    grid: int = 0
+    tokenizer: Tokenizer = field(compare=False)
+    grid: int
+    feature_dim: int
 
     @classmethod
     def of(cls, name: str, config: Mapping[str, Any], tokenizer: Tokenizer) -> ClipOutline:
-        """That of an open_clip model, from its configuration in open_clip's own form."""
+        """Return the outline of an open_clip model, from its configuration in open_clip's own form."""
         parts = open_clip_module("model")
         vision, text = parts.CLIPVisionCfg(**config["vision_cfg"]), parts.CLIPTextCfg(**config["text_cfg"])
         sides = [size[0] if isinstance(size, tuple | list) else size for size in (vision.image_size, vision.patch_size)]
-        return cls(name, int(vision.width), int(text.context_length), tokenizer, sides[0] // sides[1])
+        grid, feature_dim = sides[0] // sides[1], int(config["embed_dim"])
+        return cls(name, int(vision.width), int(text.context_length), tokenizer, grid, feature_dim)
 
     def tokenize(self, texts: Sequence[str]) -> Tensor:
-        """Texts to token numbers (n, context_length), int64.
+        """Return the token numbers (n, context_length), int64, of texts.
 
         Raises:
             UserError: a text has more tokens than the context.

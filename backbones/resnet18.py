@@ -2,16 +2,22 @@
 
 from __future__ import annotations
 
+from types import SimpleNamespace
+
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from pmi_cl.backbones.resnet_cifar import PiecewiseResNet, Stem
+from pmi_cl.backbones.resnet_outline import ResNetOutline
 
 BACKBONES = {"resnet18": "resnet18"}
 
 
 class BasicBlock(nn.Module):
-    """conv-BN-ReLU-conv-BN added to a shortcut, then ReLU; where the map changes, the shortcut is a 1x1 convolution with BN."""
+    """conv-BN-ReLU-conv-BN added to a shortcut, then ReLU.
+
+    Where the map changes, the shortcut is a 1x1 convolution with BN.
+    """
 
     def __init__(self, channels_in: int, channels: int, stride: int) -> None:
         super().__init__()
@@ -24,7 +30,10 @@ class BasicBlock(nn.Module):
         self.shortcut = nn.Sequential() if same else nn.Sequential(*project)
 
     def forward(self, x: Tensor) -> Tensor:
-        """Maps (b, channels_in, h, w) to (b, channels, h / stride, w / stride), not negative."""
+        """Return maps (b, channels, h / stride, w / stride), not negative.
+
+        ``x`` is (b, channels_in, h, w).
+        """
         inner = self.conv2(F.relu(self.bn1(self.conv1(x)), inplace=True))
         return F.relu(self.bn2(inner).add_(self.shortcut(x)), inplace=True)
 
@@ -36,6 +45,7 @@ class ResNet18(PiecewiseResNet):
     """
 
     WIDTHS = (64, 128, 256, 512)
+    DEPTH = 2  # blocks of each stage
 
     def __init__(self) -> None:
         blocks: list[nn.Module] = []
@@ -46,7 +56,7 @@ class ResNet18(PiecewiseResNet):
         super().__init__(Stem(self.WIDTHS[0]), blocks, channels)
 
     def _initialise(self) -> None:
-        """Kaiming normal (fan out) convolutions."""
+        """Draw convolutions by Kaiming normal (fan out)."""
         for module in self.modules():
             if isinstance(module, nn.Conv2d):
                 nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
@@ -55,3 +65,9 @@ class ResNet18(PiecewiseResNet):
 def resnet18() -> ResNet18:
     """ResNet-18 for small images: 20 convolutions, 8 residual blocks, 11,168,832 parameters, 512 features."""
     return ResNet18()
+
+
+def outline(args: SimpleNamespace) -> ResNetOutline:
+    """Return what is known of the network before it is built."""
+    stages = [(width, ResNet18.DEPTH, 2 if stage else 1) for stage, width in enumerate(ResNet18.WIDTHS)]
+    return ResNetOutline.of_stages("resnet18", stages)

@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from types import SimpleNamespace
 
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from pmi_cl.backbones.heads import GrowingHead
+from pmi_cl.backbones.resnet_outline import ResNetOutline
 
 BACKBONES = {"resnet32": "resnet32", "resnet20": "resnet20"}
 KIND = "resnet"
+BLOCKS = {"resnet32": (5, 5, 4, 1), "resnet20": (3, 3, 2, 1)}  # of each of the four stages
 
 
 class Stem(nn.Module):
@@ -22,14 +25,15 @@ class Stem(nn.Module):
         self.bn = nn.BatchNorm2d(width)
 
     def forward(self, x: Tensor) -> Tensor:
-        """Images (b, 3, h, w) to maps (b, width, h, w)."""
+        """Return the maps (b, width, h, w) of images (b, 3, h, w)."""
         return F.relu(self.bn(self.conv(x)), inplace=True)
 
 
 class ResidualBlock(nn.Module):
     """conv-BN-ReLU-conv-BN added to a shortcut, with no ReLU after the addition.
 
-    Where the map shrinks, the shortcut takes every second pixel and appends as many zero channels as it has, after the real ones.
+    Where the map shrinks, the shortcut takes every second pixel and appends as many zero channels
+    as it has, after the real ones.
     """
 
     def __init__(self, channels_in: int, channels: int) -> None:
@@ -42,7 +46,7 @@ class ResidualBlock(nn.Module):
         self.new_channels = channels - channels_in
 
     def forward(self, x: Tensor) -> Tensor:
-        """Maps (b, channels_in, h, w) to (b, channels, h / stride, w / stride)."""
+        """Return maps (b, channels, h / stride, w / stride) of maps (b, channels_in, h, w)."""
         shortcut = x
         if self.stride == 2:
             shortcut = F.pad(x[:, :, ::2, ::2], (0, 0, 0, 0, 0, self.new_channels))
@@ -54,14 +58,14 @@ class Pool(nn.Module):
     """Global average pooling."""
 
     def forward(self, x: Tensor) -> Tensor:
-        """Maps (b, c, h, w) to features (b, c)."""
+        """Return features (b, c) of maps (b, c, h, w)."""
         return x.mean(dim=(2, 3))
 
 
 class PiecewiseResNet(nn.Module):
     """A stem, residual blocks, global average pooling, and a head that grows by task.
 
-    A subclass may say how its weights are drawn.
+    A subclass may say how its weights are drawn (:meth:`_initialise`).
     """
 
     def __init__(self, stem: Stem, blocks: Sequence[nn.Module], feature_dim: int) -> None:
@@ -74,21 +78,24 @@ class PiecewiseResNet(nn.Module):
         self._initialise()
 
     def _initialise(self) -> None:
-        """As torch's layers do by themselves."""
+        """Draw the weights; here they stay as torch's layers draw them."""
 
     def pieces(self) -> list[nn.Module]:
-        """The layers of the inversion, bottom to top: the stem, then one residual block each, the last one with the pooling."""
+        """Return the layers of the inversion, bottom to top.
+
+        They are the stem, then one residual block each, the last one with the pooling.
+        """
         return [self.stem, *self.blocks[:-1], nn.Sequential(self.blocks[-1], self.pool)]
 
     def features(self, x: Tensor) -> Tensor:
-        """Images (b, 3, h, w) to pooled features (b, feature_dim)."""
+        """Return the pooled features (b, feature_dim) of images (b, 3, h, w)."""
         x = self.stem(x)
         for block in self.blocks:
             x = block(x)
         return self.pool(x)
 
     def forward(self, x: Tensor, returnt: str = "out") -> Tensor | tuple[Tensor, Tensor]:
-        """Logits, ``"features"``, or ``"both"`` as (logits, features): Mammoth's convention."""
+        """Return logits, ``"features"``, or ``"both"`` as (logits, features), as Mammoth has it."""
         features = self.features(x)
         if returnt == "features":
             return features
@@ -97,9 +104,13 @@ class PiecewiseResNet(nn.Module):
 
 
 class ResNetCifar(PiecewiseResNet):
-    """Four stages of residual blocks (widths 16, 32, 64, 64). Features can be negative: no ReLU follows the last addition."""
+    """Four stages of residual blocks (widths 16, 32, 64, 64).
+
+    Features can be negative: no ReLU follows the last addition.
+    """
 
     WIDTHS = (16, 32, 64, 64)
+    STRIDES = (1, 2, 2, 1)  # of the first block of each stage: the map shrinks where it gets wider
 
     def __init__(self, blocks: tuple[int, int, int, int]) -> None:
         stem = Stem(self.WIDTHS[0])  # first: the weights are drawn in the order of the layers
@@ -112,7 +123,7 @@ class ResNetCifar(PiecewiseResNet):
         super().__init__(stem, layers, channels)
 
     def _initialise(self) -> None:
-        """Kaiming normal (fan out) convolutions; the second BatchNorm of every block starts at gamma 0."""
+        """Draw convolutions by Kaiming normal (fan out); let every block's second gamma start at 0."""
         for module in self.modules():
             if isinstance(module, nn.Conv2d):
                 nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
@@ -122,9 +133,15 @@ class ResNetCifar(PiecewiseResNet):
 
 def resnet32() -> ResNetCifar:
     """R-DFCIL's ResNet-32 for small images: 31 convolutions, 15 residual blocks, 463,504 parameters, 64 features."""
-    return ResNetCifar((5, 5, 4, 1))
+    return ResNetCifar(BLOCKS["resnet32"])
 
 
 def resnet20() -> ResNetCifar:
     """The same network with 9 residual blocks (19 convolutions): half the time, for quick studies."""
-    return ResNetCifar((3, 3, 2, 1))
+    return ResNetCifar(BLOCKS["resnet20"])
+
+
+def outline(args: SimpleNamespace) -> ResNetOutline:
+    """Return what is known of the network that ``args.backbone`` names before it is built."""
+    stages = zip(ResNetCifar.WIDTHS, BLOCKS[args.backbone], ResNetCifar.STRIDES, strict=True)
+    return ResNetOutline.of_stages(args.backbone, list(stages))

@@ -173,6 +173,15 @@ class MultiDomain(ContinualDataset):
         parts = [self.domains[domain].normalise(image[None]) for domain, image in zip(domains, images, strict=True)]
         return _cat(parts)
 
+    def denormalise(self, images: Tensor, labels: Tensor | None = None) -> Tensor:
+        """Return normalised (b, c, h, w) as floats in [0, 1], each as the data set of its label says."""
+        if labels is None or self.form:
+            return super().denormalise(images)
+        domains = self._labels.tasks_of(labels).tolist()
+        return _cat(
+            [self.domains[domain].denormalise(image[None]) for domain, image in zip(domains, images, strict=True)]
+        )
+
     def augment(self, images: Tensor, generator: Generator, labels: Tensor | None = None) -> Tensor:
         """Vary normalised float images (b, c, h, w) of any domains, such as synthetic ones.
 

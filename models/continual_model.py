@@ -65,8 +65,9 @@ class RunOutline:
     Attributes:
         n_classes: of the whole run.
         n_tasks: of the whole run.
-        network: what the backbone's file says in ``outline(args)``, such as :class:`pmi_cl.backbones.clip_outline.ClipOutline`; None where
-            it says nothing.
+        network: what the backbone's file says in ``outline(args)``, a
+            :class:`pmi_cl.backbones.clip_outline.ClipOutline` or a
+            :class:`pmi_cl.backbones.resnet_outline.ResNetOutline`; None where it says nothing.
         image_size: the side of the data set's images in pixels, where it is known.
     """
 
@@ -130,8 +131,8 @@ class ContinualModel(nn.Module):
         """Refuse training images that the method cannot learn from: those of all tasks, or those of one. Raises UserError."""
 
     @classmethod
-    def samples_mib(cls, args: SimpleNamespace, dataset: type[ContinualDataset]) -> float:
-        """The most that synthetic samples, finished and under way, will take of the memory and of a checkpoint, in MiB."""
+    def samples_mib(cls, args: SimpleNamespace, outline: RunOutline) -> float:
+        """Return the most that synthetic samples take of the memory and of a checkpoint, in MiB."""
         return 0.0
 
     @property

@@ -15,31 +15,47 @@ T = TypeVar("T")
 
 
 def start_named(name: str) -> Any:
-    """One of the engine's own starts by name, or another package's function. Raises UserError."""
-    return _told(f"--inv_start {name}", partial(plugins.start_named, name))
+    """Return one of the engine's starts, or a function of another package, by name.
+
+    Raises:
+        UserError: nothing has that name.
+    """
+    return _as_user_error(f"--inv_start {name}", partial(plugins.start_named, name))
 
 
 def terms_named(words: Sequence[str]) -> tuple[Term, ...]:
-    """Terms of other packages, each from ``NAME`` (weight 1) or ``NAME=WEIGHT``. Raises UserError."""
-    return tuple(_told(f"--inv_terms {word}", partial(plugins.term_named, *_name_and_weight(word))) for word in words)
+    """Return terms of other packages, each from ``NAME`` (weight 1) or ``NAME=WEIGHT``.
+
+    Raises:
+        UserError: no package has such a term, or the weight is not a finite number.
+    """
+    return tuple(
+        _as_user_error(f"--inv_terms {word}", partial(plugins.term_named, *_name_and_weight(word))) for word in words
+    )
 
 
 def check_named(start: str, words: Sequence[str], side: int = 8) -> None:
-    """Refuse names that no package offers, and what is no start or no term: each is loaded and tried. Raises UserError.
+    """Load and try a start and terms.
 
     Args:
-        start: as typed.
+        start: the start, as typed.
         words: the terms, as typed.
-        side: of the images in pixels.
+        side: the side of the images in pixels.
+
+    Raises:
+        UserError: no package offers the name, or what it offers is not a start or a term.
     """
-    _told(f"--inv_start {start}", partial(plugins.check_start, start, side))
+    _as_user_error(f"--inv_start {start}", partial(plugins.check_start, start, side))
     for word in words:
         name, weight = _name_and_weight(word)
-        _told(f"--inv_terms {word}", partial(plugins.check_term, name, weight))
+        _as_user_error(f"--inv_terms {word}", partial(plugins.check_term, name, weight))
 
 
-def _told(typed: str, ask: Callable[[], T]) -> T:
-    """What ``ask`` gives, and what it refuses as a UserError; where a package is at fault, with what was typed in front."""
+def _as_user_error(typed: str, ask: Callable[[], T]) -> T:
+    """Return the result of ``ask``, and turn its ValueError into a UserError.
+
+    A UserError of ``ask`` means that a package is at fault: ``typed`` is put in front of it.
+    """
     try:
         return ask()
     except ValueError as error:
@@ -49,6 +65,7 @@ def _told(typed: str, ask: Callable[[], T]) -> T:
 
 
 def _name_and_weight(word: str) -> tuple[str, float]:
+    """Split ``NAME=WEIGHT``, or give ``NAME`` the weight 1."""
     name, equals, text = word.partition("=")
     try:
         weight = float(text) if equals else 1.0

@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from pmi_cl.models.clip.clip_model import ClipModel
-from pmi_cl.models.clip.pmi_clip import PmiClip
+from pmi_cl.models.clip.map_replay import MapReplay
 from pmi_cl.utils.run.training import Training
 from tests.support.clip_runs import LONG, TRAINED, model_of, trained
 from tests.support.small_runs import CLIP_METHODS, begin, differences, epochs, finished, start, tensors_in, train_task
@@ -95,7 +95,9 @@ def test_each_step_has_its_own_random_numbers(method: str) -> None:
         model.net.eval()
         return value
 
-    assert loss(0) == loss(0) and (loss(0) != loss(1)) == (method == "moe_adapters" or isinstance(model, PmiClip))
+    assert loss(0) == loss(0) and (loss(0) != loss(1)) == (
+        method == "moe_adapters" or isinstance(model.replay, MapReplay)
+    )
 
 
 @pytest.mark.parametrize("method", CLIP_METHODS)

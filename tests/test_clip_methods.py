@@ -12,8 +12,9 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from pmi_cl.errors import UserError
-from pmi_cl.models.clip.class_texts import ClassTexts
 from pmi_cl.models.clip.coda_prompt import CodaPrompt
+from pmi_cl.models.clip.replay import Replay
+from pmi_cl.models.clip.text_classifier import ClassTexts
 from pmi_cl.models.clip.vpt import Vpt, VptOptions
 from pmi_cl.models.training.schedules import learning_rate
 from pmi_cl.utils.arguments.command_line import resolve
@@ -65,11 +66,13 @@ def test_zero_shot_logits_are_scaled_cosines() -> None:
 
 
 def test_an_ensemble_is_the_mean_of_normalised_features() -> None:
-    net, names, templates = small_clip(), ["cat", "dog", "owl"], ["a {}.", "the {}", "{}, a pet"]
+    """Classes may have templates of their own, and other numbers of them."""
+    net, names = small_clip(), ["cat", "dog", "owl"]
+    templates = [["a {}."], ["a {}.", "the {}", "{}, a pet"], ["the {}", "an {}"]]
     texts = ClassTexts(net, names, templates)
     for features in (texts.features(range(1, 3)).detach(), texts.frozen(range(1, 3))):
-        for name, row in zip(names[1:], features, strict=True):
-            each = net.encode_text(net.tokenize([template.format(name) for template in templates])).detach().numpy()
+        for name, sentences, row in zip(names[1:], templates[1:], features, strict=True):
+            each = net.encode_text(net.tokenize([template.format(name) for template in sentences])).detach().numpy()
             mean = (each / np.linalg.norm(each, axis=1, keepdims=True)).mean(0)
             np.testing.assert_allclose(row, mean / np.linalg.norm(mean), rtol=1e-4, atol=1e-6)
 
@@ -77,24 +80,24 @@ def test_an_ensemble_is_the_mean_of_normalised_features() -> None:
 def test_a_name_may_hold_braces_and_none_may_be_missing() -> None:
     net = small_clip()
     with pytest.raises(UserError, match="class 1 of the data set has no name"):
-        ClassTexts(net, ["cat", " "], ["a {}."])
+        ClassTexts(net, ["cat", " "], [["a {}."]] * 2)
     net.tokenizer = lambda texts, length: torch.tensor([[len(text)] * (length - 1) + [0] for text in texts])
-    assert ClassTexts(net, ["{0}"], ["a {}."]).tokens[0, 0, 0] == len("a {0}.")
+    assert ClassTexts(net, ["{0}"], [["a {}."]]).tokens[0, 0] == len("a {0}.")
 
 
 @pytest.mark.parametrize("method", CLIP_METHODS)
 def test_the_evaluation_uses_the_templates_it_is_told_to(method: str) -> None:
     training = start(method, eval_templates="prompt")
     model: Any = begin(training, 0)
-    assert model.evaluation_texts is model.texts
+    assert model.classifier.evaluation_texts is model.classifier.texts
     again = start(method)
     again.dataset.TEMPLATES = ("a {}.", "the {}.")
     vars(again.args)["eval_templates"] = "ensemble"
     other = type(model)(small_clip(), model.loss, again.args, again.dataset.augment, again.dataset)
-    assert other.evaluation_texts.templates == ("a {}.", "the {}.") and other.texts.templates == ("a {}.",)
-    assert other.seen_text().shape == model.seen_text().shape and not torch.allclose(
-        other.seen_text(), model.seen_text()
-    )
+    assert other.classifier.evaluation_texts.templates == [("a {}.", "the {}.")] * 6
+    assert other.classifier.texts.templates == [("a {}.",)] * 6
+    one, another = (each.classifier.evaluation_features(range(each.n_seen_classes)) for each in (model, other))
+    assert one.shape == another.shape and not torch.allclose(one, another)
 
 
 class CountingTower(nn.Module):
@@ -151,20 +154,25 @@ def test_the_local_loss_leaves_old_classes_out(method: str) -> None:
         torch.testing.assert_close(model.local_loss(features, labels), F.cross_entropy(masked, labels))
 
 
-class Doubled(Vpt):
-    """A method that uses the places that are left for methods on top."""
-
-    NAME = ""
-    Options = VptOptions
+class DoublingReplay(Replay):
+    """Uses the places that are left for what a method does for old classes."""
 
     def ce_factor(self) -> float:
         return 2.0
 
-    def extra_losses(self, features: Tensor, labels: Tensor, epoch: int, step: int) -> dict[str, Tensor]:
+    def losses(self, features: Tensor, labels: Tensor, epoch: int, step: int) -> dict[str, Tensor]:
         return {"size": 0.1 * features.square().mean()}
 
 
-def test_a_method_on_top_weighs_the_local_loss_and_adds_its_own() -> None:
+class Doubled(Vpt):
+    """A method with that replay."""
+
+    NAME = ""
+    Options = VptOptions
+    REPLAY = DoublingReplay
+
+
+def test_a_replay_weighs_the_local_loss_and_adds_its_own() -> None:
     plain, run = start("vpt"), resolve(words_of("vpt"))
     doubled: Any = Doubled(small_clip(), F.cross_entropy, run.args, plain.dataset.augment, plain.dataset)
     batch = next(plain.shown.train_batches(0, 0, 16))

@@ -95,7 +95,7 @@ def test_untrained_adapters_change_exactly_nothing(training_mode: bool) -> None:
     training = start("moe_adapters")
     model, images, bare = model_of(training), some_images(training), small_clip()
     model.learned.train(training_mode)
-    tokens = model.texts.tokens.flatten(0, 1)
+    tokens = model.classifier.texts.tokens.flatten(0, 1)
     with torch.no_grad():
         assert torch.equal(model.image_features(images), bare.features(images))
         assert torch.equal(model.net.encode_text(tokens), bare.encode_text(tokens))
@@ -115,15 +115,15 @@ def test_the_evaluation_is_deterministic_and_follows_each_step() -> None:
     model.net.eval()
     first = model(images).detach()
     assert torch.equal(model(images), first)
-    kept = model.seen_text()
-    assert model.seen_text() is kept
+    kept = model.classifier.evaluation_features(range(model.n_seen_classes))
+    assert model.classifier.evaluation_features(range(model.n_seen_classes)) is kept
     batch = next(training.shown.train_batches(0, 0, 16))
     model.observe(*batch)
-    assert not torch.equal(model.seen_text(), kept)
+    assert not torch.equal(model.classifier.evaluation_features(range(model.n_seen_classes)), kept)
 
 
 def test_frozen_texts_are_clips_whatever_was_trained() -> None:
     model, bare = model_of(trained("moe_adapters")), model_of(start("zsclip"))
-    assert torch.equal(model.text_features(range(4), trained=False), bare.text_features(range(4)))
-    assert not torch.allclose(model.text_features(range(4)), bare.text_features(range(4)))
+    assert torch.equal(model.classifier.features(range(4), trained=False), bare.classifier.features(range(4)))
+    assert not torch.allclose(model.classifier.features(range(4)), bare.classifier.features(range(4)))
     assert all(block.adapter is not None for block in model.net.text_blocks)

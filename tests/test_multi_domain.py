@@ -104,6 +104,7 @@ def test_images_are_normalised_by_their_labels(multi: MultiDomain) -> None:
         domain = multi.domains[TaskSplit((10, 3, 2)).task_of(int(label))]
         mean, std = (torch.tensor(values)[:, None, None] for values in (domain.MEAN, domain.STD))
         torch.testing.assert_close(normalised, (image / 255 - mean) / std)
+    torch.testing.assert_close(multi.denormalise(found, labels), images / 255)
     with pytest.raises(ValueError, match="pass them"):
         multi.normalise(images)
 

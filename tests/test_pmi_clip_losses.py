@@ -31,7 +31,7 @@ def test_a_step_minimises_the_losses_of_the_paper(
     model: Any = train_task(training, 2).eval()  # in training the gate of a mixture is noisy
     inputs, labels, _ = next(training.shown.train_batches(2, 0, 16))
     found = model.losses(inputs, labels, 0, 0)
-    maps, *old = model.buffer.draw(8, seeded(model.args.seed, "draw", 2, 0, 0))
+    maps, *old = model.replay.buffer.draw(8, seeded(model.args.seed, "draw", 2, 0, 0))
     weights = {"ce": 0.7 * plastic, "hkd": 0.3 * stable}
     if method == "pmi_moe":
         weights |= {"tkd": 0.2 * stable, "tft": 0.05}
@@ -55,4 +55,4 @@ def test_each_loss_moves_its_towers(loss: str, moved: set[str]) -> None:
         value = model.losses(inputs, labels, 0, 0)[loss]
         grads = torch.autograd.grad(value, list(model.learned[tower].parameters()), allow_unused=True)
         found |= {tower} if any(grad is not None and bool(grad.abs().sum()) for grad in grads) else set()
-    assert found == moved and not model.old_text.requires_grad
+    assert found == moved and not model.replay.old_text.requires_grad

@@ -8,12 +8,8 @@ import pytest
 import torch
 from torch.nn import functional as F
 
-from pmi_cl.backbones.clip_backbones import NAMES
 from pmi_cl.backbones.clip_pieces import PatchConv, bare
-from pmi_cl.backbones.clip_plan import MODELS
-from pmi_cl.backbones.open_clip_library import open_clip_module
 from pmi_cl.errors import UserError
-from pmi_cl.models.clip.pmi_clip import FEATURES, LARGEST_FEATURE, LARGEST_MAP, MAP_VALUES
 from pmi_cl.models.continual_model import RunOutline
 from pmi_cl.seeding import seeded
 from pmi_cl.utils.arguments.command_line import resolve
@@ -48,18 +44,6 @@ def test_the_nearest_image_of_a_maps_image_is_that_image() -> None:
         for seed in range(5):
             other = nearest + 0.05 * torch.randn(nearest.shape, generator=seeded(seed))
             assert (convolution(other) - off).square().sum() > gap
-
-
-def test_the_room_for_maps_is_that_of_the_networks() -> None:
-    config = open_clip_module("factory").get_model_config
-
-    def of(model: str) -> tuple[int, int]:
-        vision = config(model)["vision_cfg"]
-        return vision["width"] * (vision["image_size"] // vision["patch_size"]) ** 2, config(model)["embed_dim"]
-
-    assert all((MAP_VALUES[name], FEATURES[name]) == of(MODELS[name]) for name in MODELS)
-    others = [of(name.removeprefix("clip:")) for name in NAMES]
-    assert max(values for values, _ in others) <= LARGEST_MAP and max(dim for _, dim in others) <= LARGEST_FEATURE
 
 
 # What does not fit.
@@ -99,8 +83,9 @@ def test_grids_become_finer() -> None:
 def test_what_a_coarse_grid_shows_is_what_is_handed_down() -> None:
     _, model = before_second_task("pmi_vpt", pmi_grids="2", pmi_steps=3, inv_steps=1, inv_lr=1e-30)
     model.current_task = 1
-    model.prepare()
-    # Bilinear: the corners are the four cells.
-    corners = model.buffer.images[:, :, [0, 0, 3, 3], [0, 3, 0, 3]].unflatten(2, (2, 2))
+    model.replay.prepare()
+    corners = model.replay.buffer.images[:, :, [0, 0, 3, 3], [0, 3, 0, 3]].unflatten(
+        2, (2, 2)
+    )  # bilinear: the corners are the four cells
     shown = F.interpolate(corners, size=(4, 4), mode="bilinear", align_corners=False)
-    torch.testing.assert_close(model.buffer.images, shown, rtol=1e-4, atol=1e-5)
+    torch.testing.assert_close(model.replay.buffer.images, shown, rtol=1e-4, atol=1e-5)

@@ -64,7 +64,7 @@ def test_pmi_without_cfs_samples_the_plain_gaussians() -> None:
     assert model.bank is None
     begin(training, 1)
     labels = model.sample_labels()
-    targets, _ = model.sample_targets(labels)
+    targets = model.sample_targets(labels)
     assert targets.shape == (24, 64) and set(labels.tolist()) == {0, 1}
     distance = (targets - model.gaussians.mean[labels]) / model.gaussians.std[labels].clamp_min(1e-6)
     assert 0.8 < float(distance[distance.abs() > 0].std()) < 1.2

@@ -13,17 +13,14 @@ from types import SimpleNamespace
 import pytest
 import torch
 
-from pmi_cl.datasets.seq_cifar100 import SeqCifar100
 from pmi_cl.datasets.seq_folder import SeqFolder
 from pmi_cl.errors import UserError
 from pmi_cl.machine.device import pick_device
 from pmi_cl.machine.disk import ROOM_MIB, check_writable
-from pmi_cl.models.resnet.pmi_rdfcil import PmiRdfcil
-from pmi_cl.models.resnet.sgd import Sgd
 from pmi_cl.registry.catalogue import Entry
 from pmi_cl.utils.arguments.command_line import Resolved, resolve
 from pmi_cl.utils.records import checkpoints
-from pmi_cl.utils.run.preflight import preflight
+from pmi_cl.utils.run.preflight import outline_of, preflight
 
 
 class Pairs:
@@ -62,7 +59,7 @@ class Modest:
             raise UserError(f"{outline.n_tasks} tasks: the network is narrow")
 
     @classmethod
-    def samples_mib(cls, args, dataset):
+    def samples_mib(cls, args, outline):
         return args.mib
 
 
@@ -131,19 +128,23 @@ def test_samples_larger_than_the_memory_are_refused(tmp_path):
         preflight(make_run(tmp_path, mib=1e8, buffer_images=9000))
 
 
-def test_the_samples_of_a_run_are_estimated_from_its_images():
-    """20,000 CIFAR images are 234 MiB.
+def estimate(run):
+    """The MiB of a run's samples, as preflight asks for them."""
+    outline = outline_of(run.args, run.dataset.load(), run.backbone.load_module())
+    return run.model.load().samples_mib(run.args, outline)
 
-    In PMI, the outputs of the stem for a batch of 4000 stand six times beside them.
-    """
+
+def test_the_samples_of_a_run_are_estimated_from_its_images(tmp_path):
+    """20,000 CIFAR images are 234 MiB; in PMI, the stem's outputs for a batch of 4000 stand six times beside them."""
     words = ["--model", "pmi_rdfcil", "--dataset", "seq-cifar100", "--buffer_images", "20000", "--inv_batch", "4000"]
     for start, expected in (("noise", 234.375 + 6 * 46.875), ("pmi", 234.375 + 6 * 250)):
-        run = resolve([*words, "--buffer_per_task", "0", "--inv_start", start])
-        assert PmiRdfcil.samples_mib(run.args, SeqCifar100) == pytest.approx(expected)
+        assert estimate(resolve([*words, "--buffer_per_task", "0", "--inv_start", start])) == pytest.approx(expected)
     run = resolve([*words, "--inv_start", "noise", "--buffer_per_task", "1000", "--n_tasks", "5"])
-    assert PmiRdfcil.samples_mib(run.args, SeqCifar100) == pytest.approx(234.375 * 24 / 20 + 6 * 46.875)
-    run = resolve(["--model", "sgd", "--dataset", "seq-folder", "--data_dir", "x", "--image_size", "48"])
-    assert Sgd.samples_mib(run.args, SeqFolder) == 0 and SeqFolder.image_size(run.args) == 48
+    assert estimate(run) == pytest.approx(234.375 * 24 / 20 + 6 * 46.875)
+    for name in ("cat", "dog"):
+        (tmp_path / name).mkdir()
+    run = resolve(["--model", "sgd", "--dataset", "seq-folder", "--data_dir", str(tmp_path), "--image_size", "48"])
+    assert estimate(run) == 0 and SeqFolder.image_size(run.args) == 48
 
 
 def test_a_folder_that_exists_stays_as_it_was(tmp_path):

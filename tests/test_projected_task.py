@@ -16,7 +16,7 @@ from torch.nn import functional as F
 
 from pmi_cl.errors import UserError
 from pmi_cl.inversion.features.projection import projected_features
-from pmi_cl.models.clip.projected_task import ProjectedTask
+from pmi_cl.models.clip.map_replay import MapReplay
 from pmi_cl.models.continual_model import RunOutline
 from pmi_cl.seeding import mix, seeded
 from pmi_cl.utils.arguments.command_line import resolve
@@ -34,7 +34,7 @@ from tests.support.small_runs import (
     words_of,
 )
 
-METHODS = [method for method in CLIP_METHODS if isinstance(start(method).model, ProjectedTask)]
+METHODS = [method for method in CLIP_METHODS if isinstance(start(method).model.replay, MapReplay)]
 WITHOUT = {"synthetic_last_task": 1, "projection_samples": 6, "projection_repeats": 4, "projection_epochs": 2}
 TWO = {"n_classes": 4, "n_tasks": 2}
 
@@ -57,8 +57,10 @@ def test_what_is_kept_for_it_is_of_the_bare_clip(method: str) -> None:
     with torch.no_grad():
         features = small_clip().features(training.dataset.normalise(training.dataset.train.images[rows]))
     labels = training.dataset.train.labels[rows]
-    torch.testing.assert_close(model.bare_gaussians.mean[1], features[labels == 1].mean(0), rtol=1e-4, atol=1e-4)
-    assert not torch.allclose(model.bare_gaussians.mean, model.gaussians.mean)
+    torch.testing.assert_close(
+        model.replay.projected.bare_gaussians.mean[1], features[labels == 1].mean(0), rtol=1e-4, atol=1e-4
+    )
+    assert not torch.allclose(model.replay.projected.bare_gaussians.mean, model.replay.gaussians.mean)
     assert all(
         block.prompt is not None or block.prefix is not None or block.adapter is not None for block in model.net.blocks
     )
@@ -67,18 +69,20 @@ def test_what_is_kept_for_it_is_of_the_bare_clip(method: str) -> None:
 def test_nothing_is_kept_where_no_task_needs_it() -> None:
     training = start("pmi_vpt", **TWO)
     train_task(training, 0).end_task(training.shown)
-    assert training.model.bare_gaussians is None and not training.model.bare_moments
+    assert training.model.replay.projected.bare_gaussians is None and not training.model.replay.projected.bare_moments
 
 
 @pytest.mark.parametrize("method", METHODS)
 def test_its_maps_come_near_the_projected_features_on_the_bare_clip(method: str) -> None:
     training, model = before_the_last_task(method, pmi_steps=40, inv_steps=60)
     begin(training, 1)
-    labels, maps = model.new.labels, model.new.images
+    labels, maps = model.replay.projected.samples.labels, model.replay.projected.samples.images
     assert labels.bincount().tolist() == [0, 0, 6, 6]
-    texts = F.normalize(small_clip().encode_text(model.texts.tokens[:4, 0]), dim=1).detach()
+    texts = F.normalize(small_clip().encode_text(model.classifier.texts.tokens[:4, 0]), dim=1).detach()
     seed = mix(model.args.seed, "projected")
-    targets = projected_features(model.bare_gaussians, texts[:2], texts[2:], labels - 2, seed, top_k=5, alpha=0.1)
+    targets = projected_features(
+        model.replay.projected.bare_gaussians, texts[:2], texts[2:], labels - 2, seed, top_k=5, alpha=0.1
+    )
     with torch.no_grad():
         features = F.normalize(small_clip().features_from(maps, 1), dim=1)
         noise = F.normalize(small_clip().features_from(torch.randn_like(maps), 1), dim=1)
@@ -110,14 +114,12 @@ def test_its_epochs_batches_and_rates_are_its_own() -> None:
     assert [len(labels) for _, labels, _ in batches] == [16, 16, 16]
     seen = torch.cat([labels for _, labels, _ in batches])
     assert seen.bincount().tolist() == [0, 0, 24, 24]  # each of the twelve four times
-    assert all(torch.equal(samples.labels, labels) and len(samples) == 16 for samples, labels, _ in batches)
-    own = {
-        image.numpy().tobytes(): label for image, label in zip(model.new.images, model.new.labels.tolist(), strict=True)
-    }
-    assert [own[image.numpy().tobytes()] for samples, _, _ in batches for image in samples.images] == seen.tolist()
-    assert torch.equal(next(model.train_batches(0, start=2))[0].images, batches[2][0].images)
-    assert not torch.equal(next(model.train_batches(1))[0].images, batches[0][0].images)
-    rates = [model.rate(epoch, step) for epoch in range(2) for step in range(3)]
+    own = model.replay.projected.samples
+    assert all(torch.equal(own.labels[rows], labels) and len(rows) == 16 for rows, labels, _ in batches)
+    assert torch.cat([rows for rows, _, _ in batches]).bincount().tolist() == [4] * 12
+    assert torch.equal(next(model.train_batches(0, start=2))[0], batches[2][0])
+    assert not torch.equal(next(model.train_batches(1))[0], batches[0][0])
+    rates = [model.plan().rate(epoch, step) for epoch in range(2) for step in range(3)]
     assert rates == pytest.approx(
         [0.01 * 0.5 * (1 + torch.cos(torch.tensor(torch.pi * done / 6)).item()) for done in range(6)]
     )
@@ -150,11 +152,11 @@ def test_its_losses_have_weights_of_their_own(method: str, task_factors: int, pl
     train_task_without_images(model, training)
     inputs, labels, _ = next(model.train_batches(0))
     found = model.losses(inputs, labels, 0, 0)
-    maps, *old = model.buffer.draw(8, seeded(model.args.seed, "draw", 1, 0, 0))
+    maps, *old = model.replay.buffer.draw(8, seeded(model.args.seed, "draw", 1, 0, 0))
     weights = {"ce": 0.7 * plastic, "hkd": 0.4 * stable}
     if method == "pmi_moe":
         weights |= {"tkd": 0.6 * stable, "tft": 0.05}
-    features = model.features_of_samples(inputs), model.features_of_maps(maps)
+    features = model.plan().features(inputs), model.features_of_maps(maps)
     expected = clip_losses(model, (features[0], labels), (features[1], *old), 4, weights)
     assert found.keys() == expected.keys()
     for name, value in expected.items():
@@ -204,7 +206,7 @@ def test_old_classes_are_inverted_only_where_a_loss_looks_at_them() -> None:
     for method, hkd, replayed in (("pmi_vpt", 0.0, False), ("pmi_vpt", 0.1, True), ("pmi_moe", 0.0, True)):
         training, model = before_the_last_task(method, projection_hkd=hkd)
         begin(training, 1)
-        assert (model.buffer is not None) == replayed and model.new is not None
+        assert (model.replay.buffer is not None) == replayed and model.replay.projected.samples is not None
         model.set_modes()
         assert ("hkd" in model.observe(*next(model.train_batches(0)))) == replayed
 
@@ -213,11 +215,12 @@ def test_patches_that_smi_dropped_are_not_trained_on() -> None:
     training, model = before_the_last_task("pmi_vpt", inversion="smi", smi_steps=8)
     begin(training, 1)
     rows = torch.arange(4)
-    features = model.features_in_training(model.new.part(rows))
-    spoiled = model.new.images.clone()
-    spoiled.flatten(2).scatter_(2, dropped(model.new.kept)[:, None].expand(-1, 32, -1), 7.0)
-    model.new = replace(model.new, images=spoiled)
-    torch.testing.assert_close(model.features_in_training(model.new.part(rows)), features)
+    features = model.plan().features(rows)
+    new = model.replay.projected.samples
+    spoiled = new.images.clone()
+    spoiled.flatten(2).scatter_(2, dropped(new.kept)[:, None].expand(-1, 32, -1), 7.0)
+    model.replay.projected.samples = replace(new, images=spoiled)
+    torch.testing.assert_close(model.plan().features(rows), features)
 
 
 def dropped(kept: Tensor) -> Tensor:

@@ -219,7 +219,7 @@ def test_features_are_selected_from_a_pool_in_five_rounds(
     heard = built(monkeypatch, method, preset, dataset)
     selected, (trained,) = heard.targets[0], heard.contrastive
     assert selected["config"] == SelectionConfig(ratio=ratio, steps=5, smallest=1)
-    assert selected["labels"].bincount().tolist() == [pool, pool] and selected["bank"] is heard.model.bank
+    assert selected["labels"].bincount().tolist() == [pool, pool] and selected["bank"] is heard.model.replay.bank
     released = preset == "code"
     assert trained["config"] == ContrastiveConfig(
         epochs=200, lr=0.01, optimizer="adam" if released else "sgd", keep_best=released, batch=64, temperature=1.0

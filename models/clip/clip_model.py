@@ -4,31 +4,29 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
 
 from pmi_cl.errors import UserError
-from pmi_cl.inversion.ways.buffer import SyntheticBuffer
-from pmi_cl.models.clip.class_texts import ClassTexts
+from pmi_cl.models.clip.replay import Replay
+from pmi_cl.models.clip.text_classifier import TextClassifier
 from pmi_cl.models.continual_model import ContinualModel, RunOutline
-from pmi_cl.models.training.schedules import learning_rate
 from pmi_cl.options import option
 from pmi_cl.seeding import global_seed
 
 if TYPE_CHECKING:
     from pmi_cl.backbones.clip_network import ClipNetwork
     from pmi_cl.datasets.continual_dataset import ContinualDataset
+    from pmi_cl.models.clip.task_plan import TaskPlan
 
 
 @dataclass(frozen=True)
 class ClipOptions:
-    """What every CLIP method may be told about its images and texts."""
+    """The flags of every CLIP method: images and texts."""
 
     resize: str = option(
         "squash",
@@ -51,7 +49,7 @@ class ClipOptions:
 
 @dataclass(frozen=True)
 class ClipTrainingOptions(ClipOptions):
-    """What every CLIP method that trains may be told about it. The rates are those of Table 9 for most data sets."""
+    """The flags of every CLIP method that trains. The rates are those of Table 9 for most data sets."""
 
     n_epochs: int = option(
         5, "epochs of each task", unit="epochs", low=1, high=100_000, source="PMI Table 9", as_in_mammoth=True
@@ -96,20 +94,18 @@ class ClipTrainingOptions(ClipOptions):
     )
 
 
-Inputs = Tensor | SyntheticBuffer  # of a step: images (b, 3, h, w), or synthetic samples in their place
-
-
 class ClipModel(ContinualModel):
-    """A CLIP whose towers are frozen; a subclass puts modules of its own into their blocks (:meth:`build`), and these alone train.
+    """A CLIP whose towers are frozen. A subclass puts modules of its own into their blocks.
 
-    Images are classified by the cosine of their feature and those of the seen classes' texts. A task is trained by cross-entropy over its
-    own classes.
+    Only these modules train (:meth:`build`). Images are classified by the cosine of their feature
+    with the features of the texts of the seen classes. A task is trained by cross-entropy over its
+    own classes. How long, from which samples and at which rate is in the plan of the task.
 
     Attributes:
-        learned: the method's own modules, by name. They are all of the network that a checkpoint holds: the towers come back from their
-            weights.
-        texts: the classes under the training prompt.
-        evaluation_texts: the classes under the templates of the evaluation.
+        learned: the method's own modules, by name. They are all of the network that a checkpoint
+            holds: the towers come back from their weights.
+        classifier: the texts of the classes, and logits by cosines.
+        replay: what is done for the classes of earlier tasks.
     """
 
     BACKBONE_KIND = "clip"
@@ -117,6 +113,7 @@ class ClipModel(ContinualModel):
     DEFAULTS: ClassVar[dict[str, Any]] = {"backbone": "clip-vit-b-16"}
     EVALUATION_BATCH = 128
     TRAINS_TEXT = False  # True: modules in the text tower, so that its features change with every step
+    REPLAY: type[Replay] = Replay
     Options: type = ClipTrainingOptions
     options: ClipTrainingOptions  # zsclip, which trains nothing, has ClipOptions alone
     net: ClipNetwork
@@ -125,31 +122,33 @@ class ClipModel(ContinualModel):
         super().__init__(*args)
         self.net.requires_grad_(False).eval()
         self._present_images()
-        self.texts, self.evaluation_texts = self._class_texts()
-        self._seen_text: Tensor | None = None
-        self._every_text: Tensor | None = None
-        self._held_text: tuple[range, Tensor] | None = None
+        self.classifier = self._new_classifier()
         with global_seed(self.args.seed, "learned"):
             self.learned = self.build().to(self.device)
+        self.replay = self.REPLAY(self)
 
     def _present_images(self) -> None:
-        """Let the data set give images in the network's form (the program has told it which), resized and varied as the options say."""
+        """Let the data set resize and vary images as the options say, in the network's form."""
         form = self.dataset.form
         assert form is not None, "dataset.present_as() comes before the method"
         augment = getattr(self.options, "clip_augment", form.augment)
         self.dataset.present_as(dataclasses.replace(form, resize=self.options.resize, augment=augment))
 
-    def _class_texts(self) -> tuple[ClassTexts, ClassTexts]:
-        """Make the texts of the classes under the training prompt, and under the templates of the evaluation."""
-        dataset, prompt = self.dataset, self.options.prompt_template or self.dataset.PROMPT
-        texts = ClassTexts(self.net, dataset.prompt_names, [prompt])
-        if self.options.eval_templates == "prompt":
-            return texts, texts
-        return texts, ClassTexts(self.net, dataset.prompt_names, dataset.TEMPLATES)
+    def _new_classifier(self) -> TextClassifier:
+        """Return the classifier of all classes of the run."""
+        o, dataset, labels = self.options, self.dataset, range(self.dataset.N_CLASSES)
+        prompts = [o.prompt_template or dataset.prompt_of(label) for label in labels]
+        ensembles = [] if o.eval_templates == "prompt" else [dataset.templates_of(label) for label in labels]
+        return TextClassifier(self.net, dataset.prompt_names, prompts, ensembles, self.TRAINS_TEXT)
 
     @classmethod
     def check(cls, args: SimpleNamespace, outline: RunOutline) -> None:
-        """The prompt must have a place for the name, and fit into the network's context. Raises UserError."""
+        """Refuse a prompt without a place for the name, or too long for the network.
+
+        Raises:
+            UserError: says what is wrong, of the prompt or of the replay.
+        """
+        super().check(args, outline)
         prompt = args.prompt_template
         if prompt is not None and "{}" not in prompt:
             raise UserError(f"--prompt_template '{prompt}' has no place for the name: write {{}} there")
@@ -159,174 +158,174 @@ class ClipModel(ContinualModel):
             )
         if prompt is not None and outline.network is not None:
             outline.network.tokenize([prompt.replace("{}", "")])
+        cls.REPLAY.check(args, outline)
+
+    @classmethod
+    def samples_mib(cls, args: SimpleNamespace, outline: RunOutline) -> float:
+        """Return the most that the replay's samples take, in MiB."""
+        return cls.REPLAY.samples_mib(args, outline)
+
+    # What a subclass adds to the towers.
 
     def build(self) -> nn.ModuleDict:
-        """Make the modules that train and put them into the network's blocks. Their random numbers are those of the run's seed."""
+        """Make the modules that train and put them into the network's blocks.
+
+        They draw from torch's own generator, which is seeded with the run's seed.
+        """
         return nn.ModuleDict()
 
     def extend_learned(self) -> None:
         """Add to ``learned`` what the current task brings, unless it is there (after a resumption)."""
 
     def trainable_parameters(self) -> list[nn.Parameter]:
-        """List what the optimiser moves."""
+        """Return what the optimiser moves."""
         return [parameter for parameter in self.learned.parameters() if parameter.requires_grad]
 
-    # Texts, images and logits.
-
-    def text_features(self, classes: range, trained: bool = True) -> Tensor:
-        """Features (n, d), normalised, of classes under the training prompt.
-
-        Args:
-            trained: with what the method has put into the text tower, and a gradient; else those of the frozen tower, computed once a run.
-                Without modules in the text tower both are the latter.
-        """
-        if not (trained and self.TRAINS_TEXT):
-            return self.texts.frozen(classes)
-        if self._held_text is None:
-            return self.texts.features(classes)
-        held, text = self._held_text
-        return text[classes.start - held.start : classes.stop - held.start]
-
-    @contextmanager
-    def texts_held(self, classes: range) -> Iterator[None]:
-        """While entered, :meth:`text_features` gives parts of one answer for ``classes``, where the text tower trains."""
-        if self.TRAINS_TEXT:
-            self._held_text = classes, self.texts.features(classes)
-        try:
-            yield
-        finally:
-            self._held_text = None
-
-    def seen_text(self) -> Tensor:
-        """Features (seen classes, d), normalised, for the evaluation; those of a trained tower are kept until the next step."""
-        seen = range(self.n_seen_classes)
-        if not self.TRAINS_TEXT:
-            return self.evaluation_texts.frozen(seen)
-        if self._seen_text is None or len(self._seen_text) != len(seen):
-            with torch.no_grad():
-                self._seen_text = self.evaluation_texts.features(seen)
-        return self._seen_text
+    # From images to logits.
 
     def context(self, maps: Tensor, kept: Tensor | None = None) -> Tensor | None:
-        """Give what the method's prompts choose by, (b, dq), from maps (b, width, g, g) or from their patches ``kept`` (b, k).
+        """Return what the method's prompts choose by, (b, dq). None: they do not choose.
 
-        None: they do not choose."""
+        Args:
+            maps: (b, width, g, g), of the patch convolution.
+            kept: (b, k), the patches of each map that are looked at. None: all.
+        """
         return None
 
     def features_of_maps(self, maps: Tensor, context: Tensor | None = None, kept: Tensor | None = None) -> Tensor:
-        """Maps (b, width, g, g) that the patch convolution gave, or that stand for such, to features (b, d), not normalised.
+        """Return the features (b, d), not normalised, of maps of the patch convolution.
 
         Args:
-            context: (b, dq) of each sample; None: that of the maps themselves.
-            kept: (b, k), the patches of each map that are looked at; None: all.
+            maps: (b, width, g, g), real or synthetic.
+            context: (b, dq) of each sample. None: that of the maps themselves.
+            kept: (b, k), the patches of each map that are looked at. None: all.
         """
         return self.net.features_from(maps, 1, self.context(maps, kept) if context is None else context, kept)
 
     def image_features(self, images: Tensor) -> Tensor:
-        """Images (b, 3, h, w) to features (b, d), not normalised."""
+        """Return the features (b, d), not normalised, of images (b, 3, h, w)."""
         return self.features_of_maps(self.net.pieces()[0](images))
 
-    def logits(self, features: Tensor, text: Tensor) -> Tensor:
-        """Features (b, d) of images and those of texts (n, d), normalised, to scaled cosines (b, n)."""
-        return self.net.scale() * F.normalize(features, dim=1) @ text.T
-
     def class_logits(self, features: Tensor, classes: range) -> Tensor:
-        """Features (b, d) to the logits (b, n) of classes, as they are trained."""
-        return self.logits(features, self.text_features(classes))
+        """Return the logits (b, n) of classes, as they are trained, from image features (b, d)."""
+        return self.classifier.logits(features, self.classifier.features(classes))
 
     def forward(self, x: Tensor) -> Tensor:
-        """Images (b, 3, h, w), normalised, to logits (b, seen classes), as they are evaluated."""
-        return self.logits(self.image_features(x), self.seen_text())
+        """Return the logits (b, seen classes), as they are evaluated, of images (b, 3, h, w)."""
+        text = self.classifier.evaluation_features(range(self.n_seen_classes))
+        return self.classifier.logits(self.image_features(x), text)
 
     def every_class(self, x: Tensor) -> Tensor:
-        """Images (b, 3, h, w), normalised, to logits (b, all classes of the run), by the names of the classes."""
-        every = range(self.dataset.N_CLASSES)
-        if not self.TRAINS_TEXT:
-            return self.logits(self.image_features(x), self.evaluation_texts.frozen(every))
-        if self._every_text is None:
-            self._every_text = self.evaluation_texts.features(every)
-        return self.logits(self.image_features(x), self._every_text)
+        """Return the logits (b, all classes of the run) of images, by the names of the classes."""
+        text = self.classifier.evaluation_features(range(self.dataset.N_CLASSES))
+        return self.classifier.logits(self.image_features(x), text)
 
-    # Training.
+    # A task, from its begin to its end.
 
-    def local_loss(self, features: Tensor, labels: Tensor) -> Tensor:
-        """Cross-entropy over the current task's classes alone; ``features`` (b, d), ``labels`` (b,) global."""
-        current = range(self.n_past_classes, self.n_seen_classes)
-        return self.loss(self.class_logits(features, current), labels - self.n_past_classes)
+    def plan(self) -> TaskPlan:
+        """Return how the current task is learned."""
+        return self.replay.plan()
 
-    def ce_factor(self) -> float:
-        """The weight of :meth:`local_loss` in this task."""
-        return 1.0
+    def n_epochs(self) -> int:
+        """Return the epochs of the current task."""
+        return self.plan().epochs()
 
-    def extra_losses(self, features: Tensor, labels: Tensor, epoch: int, step: int) -> dict[str, Tensor]:
-        """Give what a method adds to the local loss, weighted; ``features`` (b, d) and ``labels`` (b,) are those of the step's images."""
-        return {}
+    def steps_per_epoch(self) -> int:
+        """Return the steps of an epoch of the current task."""
+        return self.plan().steps_per_epoch()
 
-    def features_in_training(self, inputs: Inputs) -> Tensor:
-        """Features (b, d) of what a step is given: images, where a method says no more."""
-        assert isinstance(inputs, Tensor), (
-            "a method whose train_batches() gives other samples says what their features are"
-        )
-        return self.image_features(inputs)
-
-    def losses(self, inputs: Inputs, labels: Tensor, epoch: int, step: int) -> dict[str, Tensor]:
-        """All losses of a step, weighted; their sum is minimised."""
-        features = self.features_in_training(inputs)
-        local = self.ce_factor() * self.local_loss(features, labels)
-        return {"ce": local, **self.extra_losses(features, labels, epoch, step)}
-
-    def observe(
-        self, inputs: Inputs, labels: Tensor, not_aug_inputs: Tensor, epoch: int = 0, step: int = 0
-    ) -> dict[str, Tensor]:
-        """Take a step down the sum of :meth:`losses`. Dropout and noise draw from the generator of this step."""
-        self.set_rate(self.rate(epoch, step))
-        with global_seed(self.args.seed, "step", self.current_task, epoch, step, device=self.device):
-            losses = self.losses(inputs, labels, epoch, step)
-        told = self.descend(losses)
-        self._seen_text = self._every_text = None
-        return told
-
-    def rate(self, epoch: int, step: int) -> float:
-        """The learning rate of a step of the current task."""
-        options, steps = self.options, self.steps_per_epoch()
-        return learning_rate(
-            epoch * steps + step, self.n_epochs() * steps, options.lr, options.lr_schedule, options.warmup_steps
-        )
-
-    def new_optimizer(self, parameters: Iterable[nn.Parameter]) -> torch.optim.Optimizer:
-        """Make SGD with momentum, or AdamW, over the parameters."""
-        options = self.options
-        if options.optimizer == "adamw":
-            return torch.optim.AdamW(parameters, lr=options.lr, weight_decay=options.optim_wd)
-        return torch.optim.SGD(parameters, lr=options.lr, momentum=options.optim_mom, weight_decay=options.optim_wd)
-
-    def set_modes(self) -> None:
-        """Keep the towers in evaluation mode and let what is learned train."""
-        self.net.eval()
-        self.learned.train()
-
-    # A task's turn, and what a checkpoint holds.
+    def train_batches(self, epoch: int, start: int = 0) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
+        """Yield what :meth:`observe` is given in an epoch, from step ``start`` on."""
+        return self.plan().batches(epoch, start)
 
     def grow(self) -> None:
-        """End the optimiser of the task before; there is no head to grow."""
+        """End the optimiser of the task before. There is no head to grow."""
         self.opt = None
 
     def begin_task(self, dataset: ContinualDataset) -> None:
-        """Add what the task brings to ``learned``, and make a new optimiser."""
+        """Prepare the replay by the model as it is; then extend it, and make a new optimiser."""
+        self.replay.prepare()
         self.extend_learned()
         self.opt = self.new_optimizer(self.trainable_parameters())
 
     def begin_epoch(self, epoch: int, dataset: ContinualDataset) -> None:
         """Do nothing: the rate is set step by step."""
 
+    def set_modes(self) -> None:
+        """Keep the towers in evaluation mode and let what is learned train."""
+        self.net.eval()
+        self.learned.train()
+
+    def observe(
+        self, inputs: Tensor, labels: Tensor, not_aug_inputs: Tensor, epoch: int = 0, step: int = 0
+    ) -> dict[str, Tensor]:
+        """Take a step down the sum of :meth:`losses`.
+
+        Dropout and noise draw from torch's own generator, which is seeded for this step.
+
+        Args:
+            inputs: what the plan's batches hold: images (b, 3, h, w), normalised and augmented; in
+                a task without images the numbers (b,) of synthetic samples.
+            labels: (b,), global.
+            not_aug_inputs: not used.
+            epoch, step: their numbers in the task.
+        """
+        self.set_rate(self.plan().rate(epoch, step))
+        with global_seed(self.args.seed, "step", self.current_task, epoch, step, device=self.device):
+            losses = self.losses(inputs, labels, epoch, step)
+        told = self.descend(losses)
+        self.classifier.forget()
+        return told
+
+    def losses(self, inputs: Tensor, labels: Tensor, epoch: int, step: int) -> dict[str, Tensor]:
+        """Return all losses of a step, weighted; their sum is minimised."""
+        features = self.plan().features(inputs)
+        local = self.replay.ce_factor() * self.local_loss(features, labels)
+        return {"ce": local, **self.replay.losses(features, labels, epoch, step)}
+
+    def local_loss(self, features: Tensor, labels: Tensor) -> Tensor:
+        """Return the cross-entropy over the current task's classes alone.
+
+        Args:
+            features: (b, d).
+            labels: (b,), global.
+        """
+        current = range(self.n_past_classes, self.n_seen_classes)
+        return self.loss(self.class_logits(features, current), labels - self.n_past_classes)
+
+    def new_optimizer(self, parameters: Iterable[nn.Parameter]) -> torch.optim.Optimizer:
+        """Return a new optimiser of the parameters, as the plan says."""
+        return self.plan().optimizer(parameters)
+
+    def end_task(self, dataset: ContinualDataset) -> None:
+        """Let the replay keep what it needs of the task."""
+        self.replay.end_task(dataset)
+
+    # What a record and a checkpoint hold.
+
+    def inversion_figures(self) -> dict[str, float]:
+        """Return what the replay's inversions have cost over the run so far."""
+        return self.replay.figures()
+
     def state(self) -> dict[str, Any]:
-        """Give the task, what is learned and the optimiser; not the towers."""
+        """Return the task, what is learned, the optimiser and the replay's state; not the towers."""
         opt = None if self.opt is None else self.opt.state_dict()
-        return {"task": self.current_task, "learned": self.learned.state_dict(), "opt": opt}
+        return {
+            "task": self.current_task,
+            "learned": self.learned.state_dict(),
+            "opt": opt,
+            **self.replay.state(),
+        }
+
+    def load_state(self, state: dict[str, Any]) -> None:
+        """Restore what :meth:`state` returned."""
+        super().load_state(state)
+        self.replay.load_state(state)
 
     def load_weights(self, state: dict[str, Any]) -> None:
-        """Take up the task and what is learned."""
-        self.current_task, self._seen_text, self._every_text = state["task"], None, None
+        """Restore the task and what is learned."""
+        self.current_task = state["task"]
+        self.classifier.forget()
         self.learned.load_state_dict(state["learned"])
 
     def restore_optimizer(self) -> None:

@@ -1,14 +1,18 @@
 """CODA-Prompt (Smith et al., CVPR 2023) on a frozen CLIP: prompts composed for each image from a pool that grows by task.
 
-In each of the lowest five blocks stands a pool of components. An image's query - the class token that the bare tower gives it - is compared
-with each component's key under the component's attention; the cosines weigh the components' prompts, with no softmax, and the sum is put
-before the keys and values of the block's attention. Each task adds components, orthogonal to the earlier ones, which are frozen. A linear
-head over all classes is trained with them; the logits of old classes are masked, so that the loss is over the task's own classes.
+In each of the lowest five blocks stands a pool of components. The query of an image is the class
+token that the bare tower gives it. It is compared with each component's key under the component's
+attention. The cosines weigh the components' prompts, with no softmax, and the sum is put before the
+keys and values of the block's attention. Each task adds components, orthogonal to the earlier ones,
+which are frozen. A linear head over all classes is trained with them; the logits of old classes are
+masked, so that the loss is over the task's own classes.
 
-What deviates from the authors, and why: the tower is a CLIP (theirs: a ViT of ImageNet-21k), SGD at 0.1 for 5 epochs (theirs: Adam at 1e-3
-for 20 or 50), as in PMI's Table 9. The head reads CLIP's image features, which are what PMI inverts, normalised: those of
-clip-tiny are 14 units long, and at a rate of 0.1 the head swings on raw ones (64 instead of 80 % on seq-digits). The Gram-Schmidt makes new
-components orthogonal to all that the old ones span, also where training has made the old ones oblique (theirs leaves a rest then).
+What deviates from the authors, and why: the tower is a CLIP (theirs: a ViT of ImageNet-21k). SGD at
+0.1 for 5 epochs (theirs: Adam at 1e-3 for 20 or 50) is that of PMI's Table 9. The head reads CLIP's
+image features, which are what PMI inverts, normalised: those of clip-tiny are 14 units long, and at
+a rate of 0.1 the head swings on raw ones (64 instead of 80 % on seq-digits). The Gram-Schmidt makes
+new components orthogonal to all that the old ones span, also where training has made the old ones
+oblique (theirs leaves a rest then).
 """
 
 from __future__ import annotations
@@ -23,7 +27,7 @@ from torch.nn import functional as F
 
 from pmi_cl.backbones.prompts import PromptPool
 from pmi_cl.errors import UserError
-from pmi_cl.models.clip.clip_model import ClipModel, ClipTrainingOptions, Inputs
+from pmi_cl.models.clip.clip_model import ClipModel, ClipTrainingOptions
 from pmi_cl.models.continual_model import RunOutline
 from pmi_cl.options import option
 from pmi_cl.seeding import seeded
@@ -35,7 +39,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class CodaPromptOptions(ClipTrainingOptions):
-    """Table 9's values; the pool is the authors', under the names that Mammoth gives its flags."""
+    """The flags of CODA-Prompt: Table 9's values, and the authors' pool under Mammoth's names."""
 
     lr: float = option(0.1, "learning rate at its highest", above=0, source="PMI Table 9", as_in_mammoth=True)
     pool_size: int = option(
@@ -66,7 +70,7 @@ class CodaPromptOptions(ClipTrainingOptions):
 
 
 def check_width(pool_size: int, network: ClipNetwork | ClipOutline) -> None:
-    """Refuse a pool with more components than there are orthogonal keys. Raises UserError."""
+    """Raise UserError for a pool with more components than there are orthogonal keys."""
     if pool_size > network.width:
         raise UserError(
             f"--pool_size {pool_size}: only {network.width} directions are orthogonal in {network.name}, give no more"
@@ -86,7 +90,11 @@ class CodaPrompt(ClipModel):
 
     @classmethod
     def check(cls, args: SimpleNamespace, outline: RunOutline) -> None:
-        """A prompt is half keys, half values; the pool must fit the tasks and the network. Raises UserError."""
+        """Refuse an odd prompt, and a pool that does not fit the tasks or the network.
+
+        Raises:
+            UserError: says which of these it is.
+        """
         super().check(args, outline)
         if args.prompt_len % 2:
             raise UserError(
@@ -100,7 +108,11 @@ class CodaPrompt(ClipModel):
             check_width(args.pool_size, outline.network)
 
     def build(self) -> nn.ModuleDict:
-        """Put empty pools into the lowest blocks, and make the head."""
+        """Put empty pools into the lowest blocks, and make the head.
+
+        Raises:
+            UserError: the pool does not fit the network.
+        """
         options, net, n_tasks = self.options, self.net, self.dataset.N_TASKS
         check_width(options.pool_size, net)  # again: not every network has an outline that was checked before
         pools = nn.ModuleList()
@@ -111,8 +123,8 @@ class CodaPrompt(ClipModel):
 
     @property
     def pools(self) -> list[PromptPool]:
-        """The pools, the lowest block's first."""
-        return [block.prefix for block in self.net.blocks if isinstance(block.prefix, PromptPool)]
+        """The pools, the lowest block's first, also while the blocks are bare."""
+        return list(self.learned["prompts"])  # type: ignore[call-overload]
 
     def extend_learned(self) -> None:
         """Add the current task's components, unless they are there (after a resumption)."""
@@ -124,20 +136,25 @@ class CodaPrompt(ClipModel):
                 pool.grow(seeded(self.args.seed, "components", depth, pool.tasks), self.device)
 
     def context(self, maps: Tensor, kept: Tensor | None = None) -> Tensor:
-        """The queries of maps (b, width, g, g), or of their patches ``kept``: the class tokens (b, width) of the bare tower."""
+        """Return the queries (b, width) of maps: the class tokens that the bare tower gives them.
+
+        Args:
+            maps: (b, width, g, g).
+            kept: (b, k), the patches of each map that are looked at. None: all.
+        """
         return self.net.query_from(maps, kept)
 
     def class_logits(self, features: Tensor, classes: range) -> Tensor:
-        """The head's logits (b, n) of classes: those left out of the cross-entropy are as if masked."""
+        """Return the head's logits (b, n) of classes. Others are left out, as if they were masked."""
         inputs = F.normalize(features, dim=1) if self.options.head_input == "unit" else features
         return self.learned["head"](inputs)[:, classes.start : classes.stop]
 
     def forward(self, x: Tensor) -> Tensor:
-        """Images (b, 3, h, w), normalised, to the head's logits (b, seen classes)."""
+        """Return the head's logits (b, seen classes) of images (b, 3, h, w), normalised."""
         return self.class_logits(self.image_features(x), range(self.n_seen_classes))
 
-    def losses(self, inputs: Inputs, labels: Tensor, epoch: int, step: int) -> dict[str, Tensor]:
-        """Give those of every CLIP method, and the orthogonality of the components where it has a weight."""
+    def losses(self, inputs: Tensor, labels: Tensor, epoch: int, step: int) -> dict[str, Tensor]:
+        """Return the losses of every CLIP method, and the components' orthogonality if it is weighted."""
         losses = super().losses(inputs, labels, epoch, step)
         if self.options.mu:
             penalties = [penalty for pool in self.pools for penalty in pool.penalties()]
@@ -145,10 +162,10 @@ class CodaPrompt(ClipModel):
         return losses
 
     def state(self) -> dict[str, Any]:
-        """Give the base's, and for how many tasks there are components."""
+        """Return the state of every CLIP method, and for how many tasks there are components."""
         return {**super().state(), "pool_tasks": self.pools[0].tasks}
 
     def load_weights(self, state: dict[str, Any]) -> None:
-        """Take up the base's, into as many components."""
+        """Make as many components as the state has, then restore the task and what is learned."""
         self._grow_pools(state["pool_tasks"])
         super().load_weights(state)

@@ -1,12 +1,14 @@
 """Mixture-of-experts adapters in both towers of a frozen CLIP (Yu et al., CVPR 2024: the class-incremental part).
 
-Beside the MLP of every block, of the image tower and of the text tower, stands a mixture of two small adapters. A noisy gate weighs them by
-the first token. Adapters and gates are trained on task after task by cross-entropy over the task's own texts; nothing is done against
-forgetting.
+Beside the MLP of every block, of the image tower and of the text tower, stands a mixture of two
+small adapters. A noisy gate weighs them by the first token. Adapters and gates are trained on task
+after task by cross-entropy over the task's own texts. Nothing is done against forgetting.
 
-What deviates from the authors' code, and why: the gate has no noise in evaluation (theirs has, by mistake: accuracy is random then), and
-test images are not cropped at random (theirs are: the training transform is used). PMI trains 3 to 10 epochs a task (the authors: 1).
-With 2 experts of which 2 are chosen, every expert is always active; the authors' 22 experts belong to their task-incremental setting.
+What deviates from the authors' code, and why: the gate has no noise in evaluation (theirs has, by
+mistake: accuracy is random then). Test images are not cropped at random (theirs are: the training
+transform is used). PMI trains 3 to 10 epochs a task (the authors: 1). With 2 experts of which 2 are
+chosen, every expert is always active; the authors' 22 experts belong to their task-incremental
+setting.
 """
 
 from __future__ import annotations
@@ -25,7 +27,10 @@ from pmi_cl.options import option
 
 @dataclass(frozen=True)
 class MoeAdaptersOptions(ClipTrainingOptions):
-    """Table 9's values for CIFAR-100 and ImageNet-R; the presets have CUB-200's and the authors'."""
+    """The flags of MoE-Adapters: Table 9's values for CIFAR-100 and ImageNet-R.
+
+    The presets have those for CUB-200 and those of the authors.
+    """
 
     n_epochs: int = option(
         3,
@@ -73,7 +78,7 @@ class MoeAdapters(ClipModel):
 
     @classmethod
     def check(cls, args: SimpleNamespace, outline: RunOutline) -> None:
-        """Refuse to choose more experts than there are. Raises UserError."""
+        """Raise UserError where more experts are to be chosen than there are."""
         super().check(args, outline)
         if args.moe_top_k > args.moe_experts:
             raise UserError(f"--moe_top_k {args.moe_top_k}: there are --moe_experts {args.moe_experts} to choose from")
@@ -91,6 +96,6 @@ class MoeAdapters(ClipModel):
         return learned
 
     def new_adapter(self, width: int) -> MixtureOfAdapters:
-        """Make what stands beside one MLP."""
+        """Return the mixture that stands beside one MLP."""
         o = self.options
         return MixtureOfAdapters(width, o.moe_experts, o.moe_top_k, o.moe_bottleneck, o.moe_dropout)

@@ -1,25 +1,26 @@
 """PMI + CFS on VPT (Tong et al., NeurIPS 2025): deep visual prompts that replay inverted maps of the old classes.
 
-Hard distillation on the maps is all that is done against forgetting; the text tower is frozen. ``pmi_clip.py`` has the replay, ``vpt.py``
-the prompts.
+Hard distillation on the maps is all that is done against forgetting; the text tower is frozen.
+``map_replay.py`` has the replay, ``vpt.py`` the prompts.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 
-from pmi_cl.models.clip.projected_task import ProjectedTask, ProjectedTaskOptions
+from pmi_cl.models.clip.map_replay import MapReplay, MapReplayOptions
 from pmi_cl.models.clip.vpt import Vpt, VptOptions
 
 
 @dataclass(frozen=True)
-class PmiVptOptions(VptOptions, ProjectedTaskOptions):
-    """VPT's and the replay's."""
+class PmiVptOptions(VptOptions, MapReplayOptions):
+    """The flags of VPT and of the replay."""
 
 
-class PmiVpt(ProjectedTask, Vpt):
+class PmiVpt(Vpt):
     """VPT with PMI + CFS: deep visual prompts, replay of inverted maps."""
 
     NAME = "pmi_vpt"
     Options = PmiVptOptions
+    REPLAY = MapReplay
     options: PmiVptOptions

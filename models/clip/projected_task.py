@@ -1,18 +1,16 @@
-"""The last task learned without an image of it: features of similar classes, turned as the texts turn, inverted and trained on (App. I.3).
+"""The last task learned without an image of it: features of similar classes, turned as the texts turn, inverted (PMI App. I.3).
 
-What is known for it comes from the bare CLIP, without the method's modules: Gaussians of the seen classes' features and the moments of
-its layers, both collected task by task. The released code does it for MoE-Adapters on CIFAR-100 and ImageNet-R.
+What is known for it comes from the bare CLIP, without the method's modules: Gaussians of the
+features of the seen classes and the moments of its layers, both collected task by task. The
+released code does it for MoE-Adapters on CIFAR-100 and ImageNet-R. How such a task is trained is in
+:class:`pmi_cl.models.clip.task_plan.TaskWithoutImages`.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
-
-import torch
-from torch import Tensor, nn
 
 from pmi_cl.backbones.clip_pieces import bare
 from pmi_cl.errors import UserError
@@ -24,21 +22,25 @@ from pmi_cl.inversion.networks.pieces import in_evaluation_mode
 from pmi_cl.inversion.networks.token_statistics import TokenMoments, pool_token_moments
 from pmi_cl.inversion.objectives import FeatureMatch, StatisticsMatch
 from pmi_cl.inversion.ways.buffer import SyntheticBuffer
-from pmi_cl.models.clip.clip_model import Inputs
-from pmi_cl.models.clip.pmi_clip import PmiClip, PmiClipOptions
-from pmi_cl.models.continual_model import RunOutline
-from pmi_cl.models.inverting import taken_up
-from pmi_cl.models.training.schedules import learning_rate
+from pmi_cl.models.clip.map_inversion import MapInverter, Targets, measure_task
+from pmi_cl.models.inverting import restored
 from pmi_cl.options import option
 from pmi_cl.seeding import mix, seeded
 
 if TYPE_CHECKING:
     from pmi_cl.datasets.continual_dataset import ContinualDataset
+    from pmi_cl.models.clip.clip_model import ClipModel
+    from pmi_cl.models.continual_model import RunOutline
+
+BareStatistics = tuple[ClassGaussians, list[TokenMoments]]
 
 
 @dataclass(frozen=True)
-class ProjectedTaskOptions(PmiClipOptions):
-    """The released code's values for CIFAR-100; ``models/config`` has ImageNet-R's."""
+class ProjectedTaskOptions:
+    """The flags of that task: the released code's values for CIFAR-100.
+
+    ``models/config`` has those of ImageNet-R.
+    """
 
     synthetic_last_task: bool = option(
         False,
@@ -79,160 +81,100 @@ class ProjectedTaskOptions(PmiClipOptions):
     )
 
 
-class ProjectedTask(PmiClip):
-    """PMI on a CLIP whose last task may come without images.
+class ProjectedTask:
+    """The last task of a run, where it comes without images.
 
     Attributes:
-        bare_gaussians: of the bare CLIP's features, as ``gaussians`` are of the trained one's; kept only where the last task needs them.
-        bare_moments: of the bare CLIP's layers, likewise.
-        new: the synthetic samples of the last task.
+        bare_gaussians: of the bare CLIP's features of every seen class. They and the moments are
+            kept only where the last task needs them.
+        bare_moments: of the bare CLIP's layers, pooled over the tasks.
+        samples: the synthetic samples of the last task's classes.
     """
 
-    options: ProjectedTaskOptions
-
-    def __init__(self, *args: Any) -> None:
-        super().__init__(*args)
+    def __init__(self, method: ClipModel, inverter: MapInverter) -> None:
+        self.method, self.inverter, self.options = method, inverter, inverter.options
         self.bare_gaussians: ClassGaussians | None = None
         self.bare_moments: list[TokenMoments] = []
-        self.new: SyntheticBuffer | None = None
+        self.samples: SyntheticBuffer | None = None
 
     @classmethod
     def check(cls, args: SimpleNamespace, outline: RunOutline) -> None:
-        """Refuse a task without images that has none before it. Raises UserError."""
-        super().check(args, outline)
+        """Raise UserError for a task without images that has none before it."""
         if args.synthetic_last_task and outline.n_tasks == 1:
             raise UserError("--synthetic_last_task 1 needs tasks before the last: give --n_tasks 2 or more")
 
-    @property
-    def without_images(self) -> bool:
-        """Whether the current task is learned without its images."""
-        return bool(self.options.synthetic_last_task) and self.current_task == self.dataset.N_TASKS - 1
-
-    # Before the last task.
+    def is_current(self) -> bool:
+        """Return whether the current task is learned without its images."""
+        method = self.method
+        return bool(self.options.synthetic_last_task) and method.current_task == method.dataset.N_TASKS - 1
 
     def prepare(self) -> None:
-        """Make maps of the old classes, and of the new ones where they have no images."""
-        super().prepare()
-        if self.without_images and self.new is None:
-            self.prepare_new_classes()
+        """Project features to the new classes and invert them on the bare CLIP, unless it is done."""
+        if self.samples is not None:
+            return
+        with self.method.host.phase("selection"):
+            targets = self._project()
+        with bare(self.method.net.blocks):
+            network = self.inverter.network(self.bare_moments, unit_features=True)
+        new = range(self.method.n_past_classes, self.method.n_seen_classes)
+        name, rate = "new classes", "projection_inv_lr"
+        self.samples = self.inverter.invert(name, network, self._config(), targets, new, rate)
 
-    def replays(self) -> bool:
-        """Tell whether a loss looks at old classes: in a task without images, only where one has a weight."""
-        return super().replays() and (not self.without_images or self.options.projection_hkd > 0 or self.TRAINS_TEXT)
-
-    def prepare_new_classes(self) -> None:
-        """Project features to the new classes and invert them on the bare CLIP."""
-        o, seen = self.options, range(self.n_past_classes)
-        new = range(self.n_past_classes, self.n_seen_classes)
-        labels = balanced_labels(len(new) * o.projection_samples, len(new), seeded(self.args.seed, "new labels")).to(
-            self.device
+    def _project(self) -> Targets:
+        """Turn features of seen classes into features of the new ones, as their texts turn."""
+        o, method, seed = self.options, self.method, self.method.args.seed
+        seen = range(method.n_past_classes)
+        new = range(method.n_past_classes, method.n_seen_classes)
+        labels = balanced_labels(len(new) * o.projection_samples, len(new), seeded(seed, "new labels"))
+        labels = labels.to(method.device)
+        texts = method.classifier.texts.frozen(seen), method.classifier.texts.frozen(new)
+        assert self.bare_gaussians is not None
+        features = projected_features(
+            self.bare_gaussians,
+            *texts,
+            labels,
+            mix(seed, "projected"),
+            top_k=o.projection_top,
+            alpha=o.projection_mix,
         )
-        with self.host.phase("selection"):
-            assert self.bare_gaussians is not None
-            texts, seed = (self.texts.frozen(seen), self.texts.frozen(new)), mix(self.args.seed, "projected")
-            targets = projected_features(
-                self.bare_gaussians, *texts, labels, seed, top_k=o.projection_top, alpha=o.projection_mix
-            )
-        with bare(self.net.blocks):
-            network = self.invertible(self.bare_moments, unit_features=True)
-        name, labels = "new classes", labels + self.n_past_classes
-        inversion = self.map_inversion(network, self.projection_config(), name, labels, targets)
-        self.new = self.inverted(name, inversion, labels, new, rate="projection_inv_lr")
+        return Targets(labels + method.n_past_classes, features)
 
-    def projection_config(self) -> InversionConfig:
-        """Make the settings of the old classes, with more weight on the statistics and no smoothness."""
-        o, config = self.options, self.inversion_config()
+    def _config(self) -> InversionConfig:
+        """Return the settings of the old classes, with other statistics and no smoothness."""
+        o, config = self.options, self.inverter.config()
         share = o.pmi_alpha / o.inv_alpha if o.inv_alpha else 1.0
+        pmi = replace(config.pmi, alpha=share * o.projection_statistics)
         terms = (FeatureMatch(), StatisticsMatch(o.projection_statistics))
-        return replace(
-            config, lr=o.projection_inv_lr, terms=terms, pmi=replace(config.pmi, alpha=share * o.projection_statistics)
-        )
+        return replace(config, lr=o.projection_inv_lr, terms=terms, pmi=pmi)
 
-    # During it: what is trained on, and how.
+    def measure(self, dataset: ContinualDataset) -> BareStatistics | None:
+        """Measure the current task's images by the bare CLIP; None where no task will need it."""
+        method = self.method
+        if not self.options.synthetic_last_task:
+            return None
+        with method.host.phase("statistics"), in_evaluation_mode([method.net, method.learned]):
+            found = measure_task(method, dataset, self.options.inv_axis, of_bare=True)
+        return fit_gaussians(found.features, found.labels, method.cpt), found.moments
 
-    def steps_per_epoch(self) -> int:
-        """Steps of an epoch of the current task."""
-        if not self.without_images:
-            return super().steps_per_epoch()
-        n = self.cpt * self.options.projection_samples * self.options.projection_repeats
-        return max(n // self.options.batch_size, 1)
-
-    def train_batches(self, epoch: int, start: int = 0) -> Iterator[tuple[Any, Tensor, Any]]:
-        """Yield the data set's images, or, in a task without images, synthetic samples; and their labels (b,)."""
-        if not self.without_images:
-            yield from super().train_batches(epoch, start)
+    def keep(self, found: BareStatistics | None) -> None:
+        """Keep what :meth:`measure` returned."""
+        if found is None:
             return
-        assert self.new is not None
-        n = len(self.new) * self.options.projection_repeats
-        rows = torch.randperm(n, generator=seeded(self.args.seed, "projected epoch", epoch)).to(self.device) % len(
-            self.new
-        )
-        for chosen in rows.split(self.options.batch_size)[start : self.steps_per_epoch()]:
-            samples = self.new.part(chosen)
-            yield samples, samples.labels, samples
-
-    def features_in_training(self, inputs: Inputs) -> Tensor:
-        """Features (b, d) of images, or of synthetic samples."""
-        return (
-            self.features_of_samples(inputs)
-            if isinstance(inputs, SyntheticBuffer)
-            else super().features_in_training(inputs)
-        )
-
-    def n_epochs(self) -> int:
-        """Epochs of the current task."""
-        return int(self.options.projection_epochs) if self.without_images else super().n_epochs()
-
-    def distillation_weights(self) -> tuple[float, float]:
-        """The base weights in the current task; one without images has its own."""
-        return (self.options.projection_hkd, 0.0) if self.without_images else super().distillation_weights()
-
-    def rate(self, epoch: int, step: int) -> float:
-        """The learning rate of a step; a task without images is short and has no warm-up."""
-        if not self.without_images:
-            return super().rate(epoch, step)
-        steps = self.steps_per_epoch()
-        return learning_rate(
-            epoch * steps + step, self.n_epochs() * steps, self.options.projection_lr, self.options.lr_schedule
-        )
-
-    def new_optimizer(self, parameters: Iterable[nn.Parameter]) -> torch.optim.Optimizer:
-        """Make the method's, or AdamW for a task without images."""
-        if not self.without_images:
-            return super().new_optimizer(parameters)
-        return torch.optim.AdamW(parameters, lr=self.options.projection_lr, weight_decay=self.options.optim_wd)
-
-    # After each task: the same statistics once more, of the bare CLIP.
-
-    def end_task(self, dataset: ContinualDataset) -> None:
-        """Measure what the last task will need; after a task without images nothing is measured, and nothing comes after it."""
-        if self.without_images:
-            self.buffer = self.new = None
-            return
-        found = self._measured_bare(dataset) if self.options.synthetic_last_task else None
-        super().end_task(dataset)
-        if found is not None:
-            new, moments = found
-            self.bare_gaussians = new if self.bare_gaussians is None else self.bare_gaussians.followed_by(new)
-            self.bare_moments = pool_token_moments([self.bare_moments, moments]) if self.bare_moments else moments
-
-    def _measured_bare(self, dataset: ContinualDataset) -> tuple[ClassGaussians, list[TokenMoments]]:
-        with self.host.phase("statistics"), in_evaluation_mode([self.net, self.learned]):
-            moments, features, labels, _ = self.measured(dataset, of_bare=True)
-        return fit_gaussians(features, labels, self.cpt), moments
+        new, moments = found
+        self.bare_gaussians = new if self.bare_gaussians is None else self.bare_gaussians.followed_by(new)
+        self.bare_moments = pool_token_moments([self.bare_moments, moments]) if self.bare_moments else moments
 
     def state(self) -> dict[str, Any]:
-        """Give the replay's, and what the last task needs."""
-        own = {
+        """Return the statistics of the bare CLIP and the samples."""
+        return {
             "bare_gaussians": self.bare_gaussians and self.bare_gaussians.state(),
             "bare_moments": [moments.state() for moments in self.bare_moments],
-            "new": self.new and self.new.state(),
+            "new": self.samples and self.samples.state(),
         }
-        return {**super().state(), **own}
 
     def load_state(self, state: dict[str, Any]) -> None:
-        """Take up :meth:`state`."""
-        super().load_state(state)
-        self.bare_gaussians = taken_up(ClassGaussians, state["bare_gaussians"], self.device)
-        self.bare_moments = [TokenMoments.from_state(entry, self.device) for entry in state["bare_moments"]]
-        self.new = taken_up(SyntheticBuffer, state["new"], self.device)
+        """Restore what :meth:`state` returned; ``state`` may hold further keys."""
+        device = self.method.device
+        self.bare_gaussians = restored(ClassGaussians, state["bare_gaussians"], device)
+        self.bare_moments = [TokenMoments.from_state(entry, device) for entry in state["bare_moments"]]
+        self.samples = restored(SyntheticBuffer, state["new"], device)

@@ -1,11 +1,13 @@
 """Deep visual prompts (VPT; Jia et al., ECCV 2022) in a frozen CLIP, with the texts as classifier.
 
-Before each block, learned tokens are put between the class token and the patches; after it they are dropped, and the next block gets its
-own. One set of prompts is trained on task after task; nothing is done against forgetting.
+Before each block, learned tokens are put between the class token and the patches. After it they are
+dropped, and the next block gets its own. One set of prompts is trained on task after task. Nothing
+is done against forgetting.
 
-What deviates from VPT, and why: PMI's protocol has no linear head (the frozen text features classify), 4 tokens in every block (the
-released base learner's defaults; VPT: 5), 5 epochs a task and a loss over the task's own classes. Neither PMI's appendix nor its code says
-which momentum and weight decay: 0.9 is VPT's, and there is no weight decay.
+What deviates from VPT, and why: PMI's protocol has no linear head (the frozen text features
+classify), 4 tokens in every block (the released base learner's defaults; VPT: 5), 5 epochs a task
+and a loss over the task's own classes. Neither PMI's appendix nor its code says which momentum and
+weight decay: 0.9 is VPT's, and there is no weight decay.
 """
 
 from __future__ import annotations
@@ -22,7 +24,7 @@ from pmi_cl.seeding import seeded
 
 @dataclass(frozen=True)
 class VptOptions(ClipTrainingOptions):
-    """Table 9's values for CIFAR-100; the presets have the other data sets'."""
+    """The flags of VPT: Table 9's values for CIFAR-100. The presets have those of other data sets."""
 
     vpt_tokens: int = option(
         4, "prompt tokens of each block", unit="tokens", low=1, high=1_000, source="PMI released base learner; VPT: 5"

@@ -11,7 +11,6 @@ branch (``pmi_prior``). The preset ``best`` is ours: low-frequency start, transf
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any, cast
 
@@ -22,7 +21,8 @@ from pmi_cl.errors import UserError
 from pmi_cl.inversion.config import InversionConfig, Schedule, inversion_dtype
 from pmi_cl.inversion.engine.engine import Inversion
 from pmi_cl.inversion.engine.problem import Problem, frozen_network
-from pmi_cl.inversion.features.gaussians import fit_gaussians
+from pmi_cl.inversion.features.contrastive import ContrastiveBank
+from pmi_cl.inversion.features.gaussians import ClassGaussians, fit_gaussians
 from pmi_cl.inversion.features.selection import SelectionConfig, draw_labels, sample_targets
 from pmi_cl.inversion.features.statistics import Moments, pool_moments
 from pmi_cl.inversion.networks.folding import keeps_statistics
@@ -34,137 +34,25 @@ from pmi_cl.inversion.ways.buffer import SyntheticBuffer
 from pmi_cl.inversion.ways.pmi import PmiConfig
 from pmi_cl.models.continual_model import RunOutline
 from pmi_cl.models.inversion_parts import check_named, start_named, terms_named
-from pmi_cl.models.inverting import InversionMixin, SelectionOptions
-from pmi_cl.models.resnet.replay_options import ReplayOptions
+from pmi_cl.models.inverting import InversionRunner, contrastive_models, restored
+from pmi_cl.models.resnet.pmi_rdfcil_options import PmiRdfcilOptions
 from pmi_cl.models.resnet.replay_training import ReplayTraining
-from pmi_cl.options import option
 from pmi_cl.seeding import mix, seeded
 
 if TYPE_CHECKING:
     from pmi_cl.datasets.continual_dataset import ContinualDataset
 
 
-STEM_CHANNELS = {"resnet18": 64}  # of the stem's output, by backbone
-OTHER_STEM_CHANNELS = 16  # R-DFCIL's ResNets have so many
-
-
-@dataclass(frozen=True)
-class PmiRdfcilOptions(SelectionOptions, ReplayOptions):
-    """The appendix's values (App. I.1); ``models/config/pmi_rdfcil.yaml`` has the released code's, R-DFCIL's schedule and ours."""
-
-    buffer_images: int = option(
-        20000,
-        "synthetic images of a task",
-        unit="images",
-        low=2,
-        high=10_000_000,
-        source="PMI appendix I.1",
-        memory="buffer",
-    )
-    buffer_per_task: int = option(
-        0,
-        "and so many more for each earlier task",
-        unit="images",
-        low=0,
-        high=1_000_000,
-        source="PMI appendix I.1; code: 1000 to 5000",
-    )
-    balanced: bool = option(
-        False, "1: as many synthetic images of each class; 0: classes drawn at random", source="PMI released code: 0"
-    )
-
-    cfs_steps: int = option(
-        40, "nominal rounds of selection", unit="rounds", low=1, high=1_000_000, source="PMI appendix I.1"
-    )
-
-    inv_start: str = option(
-        "pmi",
-        "where the full-model stage starts: noise, stats, lowfreq, stem, pmi, or a start that a package of yours offers",
-        source="PMI Alg. 3",
-    )
-    inv_batch: int = option(
-        4000,
-        "images that are inverted together",
-        unit="images",
-        low=2,
-        high=10_000_000,
-        source="PMI released code",
-        memory="inversion",
-    )
-    inv_steps: int = option(
-        280, "steps of the full-model stage", unit="steps", low=1, high=1_000_000, source="PMI appendix I.1"
-    )
-    inv_lr: float = option(0.15, "Adam's rate in the full-model stage", above=0, source="PMI appendix I.1")
-    inv_schedule: str = option(
-        "constant", "of that rate", choices=("constant", "cosine", "released"), source="PMI appendix I.1"
-    )
-    inv_beta2: float = option(
-        0.999, "Adam's second decay in the full-model stage", above=0, high=0.99999, source="Adam's default"
-    )
-    inv_feature: float = option(
-        1.0, "weight of the squared distance to the sampled feature", low=0, source="PMI appendix I.1"
-    )
-    inv_alpha: float = option(
-        0.1, "weight of the statistics in the full-model stage", low=0, source="[INF] 1.6 / 16 blocks; code: 0.25"
-    )
-    inv_terms: tuple[str, ...] = option(
-        (), "further terms, which packages of yours offer, as NAME or NAME=WEIGHT", source="ours"
-    )
-    inv_ce: float = option(
-        0.0, "weight of the label's cross-entropy in the full-model stage", low=0, source="PMI released code: none"
-    )
-    inv_tv: float = option(
-        0.0, "weight of the mean squared difference of neighbouring pixels", low=0, source="PMI appendix C.3: 0"
-    )
-    inv_roll: int = option(
-        0,
-        "roll the batch by up to so many pixels at every step",
-        unit="pixels",
-        low=0,
-        high=1000,
-        source="[paper: none]; ours",
-    )
-    inv_flip: bool = option(
-        False, "1: mirror the batch at random at every step, where the data set allows it", source="[paper: none]; ours"
-    )
-    inv_noise: float = option(
-        0.0, "standard deviation of noise added at every step", low=0, source="[paper: none]; ours"
-    )
-    inv_spectrum: float = option(
-        0.0,
-        "0: optimise pixels; above: frequencies, damped by 1 / f to this power",
-        low=0,
-        high=2,
-        source="[paper: 0]; ours",
-    )
-    inv_colour: bool = option(
-        False, "1: optimise in the colour space of the real images", source="[paper: no]; ours", binds="checkpoint"
-    )
-    inv_keep_best: bool = option(False, "1: keep the iterate with the lowest loss; 0: the last", source="[INF]")
-
-    pmi_steps: int = option(
-        100, "steps of each layer", unit="steps", low=1, high=1_000_000, source="PMI appendix I.1; code: 50"
-    )
-    pmi_lr: float = option(0.8, "Adam's rate of each layer", above=0, source="PMI appendix I.1")
-    pmi_alpha: float = option(1.6, "weight of the statistics of each layer", low=0, source="PMI appendix I.1; code: 80")
-    pmi_prior: str = option(
-        "measured",
-        "what is known of a layer's input",
-        choices=("measured", "bn_affine"),
-        source="[INF]; code: bn_affine",
-    )
-    pmi_boost: bool = option(
-        False, "1: double the weight of a term that exceeds its first value", source="PMI released code: 1"
-    )
-    stem_steps: int = option(10, "steps of the stem start", unit="steps", low=1, high=1_000_000, source="ours")
-
-
-class PmiRdfcil(InversionMixin, ReplayTraining):
+class PmiRdfcil(ReplayTraining):
     """PMI + CFS: per-layer model inversion from sampled features; R-DFCIL's losses.
 
     Attributes:
+        gaussians: of the features of every seen class.
+        bank: the contrastive model of every seen class; None without CFS.
         moments: of every piece's input, pooled over the tasks.
         covariance: of the channels of the real images, pooled likewise.
+        buffer: the synthetic images of the task at hand.
+        inversions: carries them out and knows their cost.
     """
 
     NAME = "pmi_rdfcil"
@@ -173,6 +61,10 @@ class PmiRdfcil(InversionMixin, ReplayTraining):
 
     def __init__(self, *args: Any) -> None:
         super().__init__(*args)
+        self.gaussians: ClassGaussians | None = None
+        self.bank: ContrastiveBank | None = None
+        self.buffer: SyntheticBuffer | None = None
+        self.inversions = InversionRunner(self)
         self.moments: list[Moments] = []
         self.covariance, self._pixels = torch.zeros(3, 3), 0
 
@@ -207,21 +99,34 @@ class PmiRdfcil(InversionMixin, ReplayTraining):
             )
 
     @classmethod
-    def samples_mib(cls, args: SimpleNamespace, dataset: type[ContinualDataset]) -> float:
-        """The most that synthetic samples, finished and under way, will take, in MiB.
+    def samples_mib(cls, args: SimpleNamespace, outline: RunOutline) -> float:
+        """Return the most that synthetic samples, finished and under way, take, in MiB.
 
-        They are the last task's images, and for the batch under way its start, iterate, best iterate, Adam's two moments and what it hands
-        down: in PMI not images but the input of a layer, the largest of which is the stem's output.
+        They are the last task's images, and for the batch under way its start, iterate, best
+        iterate, Adam's two moments and what it hands down: images, or in PMI the input of a layer.
+        Of a network without an outline only the images are counted.
         """
-        n = args.buffer_images + (dataset.n_tasks(args) - 1) * args.buffer_per_task
-        under_way = (
-            6
-            * min(n, args.inv_batch)
-            * (STEM_CHANNELS.get(args.backbone, OTHER_STEM_CHANNELS) if args.inv_start == "pmi" else 3)
-        )
-        return 4 * (3 * n + under_way) * dataset.image_size(args) ** 2 / 2**20
+        side = outline.image_size or 0
+        n = args.buffer_images + (outline.n_tasks - 1) * args.buffer_per_task
+        image, network = 3 * side**2, outline.network
+        of_batch = network.largest_input(side) if network is not None and args.inv_start == "pmi" else image
+        return 4 * (image * n + 6 * min(n, args.inv_batch) * of_batch) / 2**20
 
     # Before a task: sample features, invert them.
+
+    def prepare_replay(self) -> None:
+        """Sample features of the old classes, invert the teacher from them, and keep the images.
+
+        A resumed run goes on where it was stopped.
+        """
+        with self.host.phase("selection"):
+            labels = self.sample_labels()
+            targets = self.sample_targets(labels)
+        name, inversion = f"task {self.current_task + 1}", self.new_inversion(labels, targets)
+        with self.host.phase("inversion"):
+            images = self.inversions.run(name, inversion)
+            self.buffer = SyntheticBuffer(images, labels, self._teacher_logits(images))
+        self.inversions.end(name, images.__getitem__, labels)
 
     def sample_labels(self) -> Tensor:
         """Draw the old classes (n,) of the task's images, balanced or at random."""
@@ -229,11 +134,11 @@ class PmiRdfcil(InversionMixin, ReplayTraining):
         n = o.buffer_images + self.current_task * o.buffer_per_task
         return draw_labels(n, self.n_past_classes, o.balanced, seeded(seed, "labels")).to(self.device)
 
-    def sample_targets(self, labels: Tensor) -> tuple[Tensor, None]:
+    def sample_targets(self, labels: Tensor) -> Tensor:
         """Select a feature (n, d) for each label (n,) by CFS."""
         assert self.gaussians is not None
         config = SelectionConfig(self.options.cfs_ratio, self.options.cfs_steps)
-        return sample_targets(self.gaussians, labels, self._replay_seed(), self.bank, config), None
+        return sample_targets(self.gaussians, labels, self._replay_seed(), self.bank, config)
 
     def _replay_seed(self) -> int:
         return mix(self.args.seed, "replay", self.current_task)
@@ -263,8 +168,13 @@ class PmiRdfcil(InversionMixin, ReplayTraining):
             compiled=self.args.compile,
         )
 
-    def new_inversion(self, name: str, labels: Tensor, targets: Tensor, contexts: Tensor | None) -> Inversion:
-        """Make the inversion, PMI and full-model, of the teacher, down to images (n, 3, h, w)."""
+    def new_inversion(self, labels: Tensor, targets: Tensor) -> Inversion:
+        """Return the inversion, PMI and full-model, of the teacher, down to images (n, 3, h, w).
+
+        Args:
+            labels: (n,), old classes.
+            targets: (n, d), a feature of each.
+        """
         config = self.inversion_config()
         problem = Problem(
             frozen_network(self.teacher.pieces(), self.teacher.head, config, self.moments),
@@ -278,10 +188,9 @@ class PmiRdfcil(InversionMixin, ReplayTraining):
         return Inversion(problem)
 
     @torch.no_grad()
-    def as_buffer(self, samples: Tensor, labels: Tensor, kept: Tensor | None, classes: range) -> SyntheticBuffer:
-        """Keep images (n, 3, h, w) with the teacher's logits, which are those of all old classes."""
-        logits = torch.cat([self.teacher(part) for part in samples.split(self.EVALUATION_BATCH)])
-        return SyntheticBuffer(samples, labels, logits)
+    def _teacher_logits(self, images: Tensor) -> Tensor:
+        """Return the teacher's logits (n, old classes) of images (n, 3, h, w)."""
+        return torch.cat([self.teacher(part) for part in images.split(self.EVALUATION_BATCH)])
 
     # During a task.
 
@@ -298,7 +207,7 @@ class PmiRdfcil(InversionMixin, ReplayTraining):
             moments = self._input_moments(dataset)
             features, labels = self._features(dataset)
             gaussians = fit_gaussians(features, labels, self.n_seen_classes)
-            bank = self.contrastive_models(features, labels, self.n_seen_classes)
+            bank = contrastive_models(self, features, labels, self.n_seen_classes)
         self.moments, self.gaussians, self.bank, self.buffer = moments, gaussians, bank, None
         if self.options.inv_colour:
             self._pool_covariance(dataset)
@@ -332,17 +241,28 @@ class PmiRdfcil(InversionMixin, ReplayTraining):
                     self.host.safe_point()
         return torch.cat(features), torch.cat(labels)
 
+    def inversion_figures(self) -> dict[str, float]:
+        """Return what the inversions have cost over the run so far."""
+        return self.inversions.figures()
+
     def state(self) -> dict[str, Any]:
-        """Give the bases', the moments of all layers and the colours."""
+        """Return the state of the training, the statistics, the images and the inversion."""
         own = {
+            "gaussians": self.gaussians and self.gaussians.state(),
+            "bank": self.bank and self.bank.state(),
+            "buffer": self.buffer and self.buffer.state(),
             "covariance": self.covariance,
             "pixels": self._pixels,
             "moments": [moments.state() for moments in self.moments],
         }
-        return {**super().state(), **own}
+        return {**super().state(), **own, **self.inversions.state()}
 
     def load_state(self, state: dict[str, Any]) -> None:
-        """Take up :meth:`state`."""
+        """Restore what :meth:`state` returned."""
         super().load_state(state)
+        self.gaussians = restored(ClassGaussians, state["gaussians"], self.device)
+        self.bank = restored(ContrastiveBank, state["bank"], self.device)
+        self.buffer = restored(SyntheticBuffer, state["buffer"], self.device)
         self.covariance, self._pixels = state["covariance"].cpu(), state["pixels"]
         self.moments = [Moments.from_state(entry, self.device) for entry in state["moments"]]
+        self.inversions.load_state(state)

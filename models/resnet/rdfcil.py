@@ -135,7 +135,7 @@ class Rdfcil(ReplayTraining):
     def _show_images(self) -> None:
         """Draw images for a picture."""
         images, labels, _ = self.draw_replay(16 * self.n_past_classes, -1, 0)
-        self.host.images(f"synthetic/task {self.current_task + 1}", self.dataset.denormalise(images), labels)
+        self.host.images(f"synthetic/task {self.current_task + 1}", self.dataset.denormalise(images, labels), labels)
 
     def end_task(self, dataset: ContinualDataset) -> None:
         """Copy the teacher, and drop the generator."""

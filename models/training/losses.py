@@ -15,26 +15,30 @@ class Factors:
     """Hold the weights of the losses for a task with n new and m old classes.
 
     In R-DFCIL's scheme a = log2(n/2 + 1) and b = sqrt(m/n). As the share of old classes grows, the
-    weights of plasticity (``ce``, ``ft``) fall and those of stability (``hkd``, ``rkd``) grow.
+    weights of plasticity (``ce``, ``ft``) fall and those of stability (``hkd``, ``rkd``, ``tkd``)
+    grow. ``tkd`` weighs the distillation of the texts of a CLIP (PMI App. Eq. 24).
     """
 
     ce: float
     hkd: float
-    rkd: float
-    ft: float
+    rkd: float = 0.0
+    ft: float = 0.0
+    tkd: float = 0.0
 
 
-def loss_factors(n_new: int, n_old: int, ce: float, hkd: float, rkd: float, ft: float) -> Factors:
-    """Scale ce and ft by (1 + 1/a)/b, and hkd and rkd by a b (see :class:`Factors`).
+def loss_factors(
+    n_new: int, n_old: int, ce: float, hkd: float, rkd: float = 0.0, ft: float = 0.0, tkd: float = 0.0
+) -> Factors:
+    """Scale ce and ft by (1 + 1/a)/b, and hkd, rkd and tkd by a b (see :class:`Factors`).
 
     Without old classes the loss is plain cross-entropy: ce is 1 and the others are 0, whatever the
     base weights are.
     """
     if n_old == 0:
-        return Factors(ce=1.0, hkd=0.0, rkd=0.0, ft=0.0)
+        return Factors(ce=1.0, hkd=0.0)
     a = math.log2(n_new / 2 + 1)
     b = math.sqrt(n_old / n_new)
-    return Factors(ce=ce * (1 + 1 / a) / b, hkd=hkd * a * b, rkd=rkd * a * b, ft=ft * (1 + 1 / a) / b)
+    return Factors(ce=ce * (1 + 1 / a) / b, hkd=hkd * a * b, rkd=rkd * a * b, ft=ft * (1 + 1 / a) / b, tkd=tkd * a * b)
 
 
 def local_cross_entropy(logits: Tensor, labels: Tensor, n_old: int) -> Tensor:

@@ -10,7 +10,7 @@ from typing import Any
 
 from torch import Tensor
 
-from pmi_cl.models.clip.pmi_clip import PmiClip
+from pmi_cl.models.clip.map_replay import MapReplay
 from pmi_cl.utils.run.training import Training
 from tests.support.small_runs import CLIP_METHODS, start, train_task
 
@@ -40,7 +40,7 @@ def trained(method: str) -> Training:
     return training
 
 
-PMI = [method for method in CLIP_METHODS if isinstance(start(method).model, PmiClip)]
+PMI = [method for method in CLIP_METHODS if isinstance(start(method).model.replay, MapReplay)]
 
 
 def before_second_task(method: str, **flags: Any) -> tuple[Training, Any]:

@@ -129,9 +129,9 @@ def clip_losses(
         "hkd": (old_logits - teacher).abs().mean(),
     }
     if "tkd" in weights:
-        text = model.text_features(range(seen))
+        text = model.classifier.features(range(seen))
         both = torch.cat([features, old_features]).detach()
         every = model.net.scale() * both / both.norm(dim=1, keepdim=True) @ text.T
-        losses["tkd"] = (text[:n_old] - model.old_text).abs().mean()
+        losses["tkd"] = (text[:n_old] - model.replay.old_text).abs().mean()
         losses["tft"] = -every.log_softmax(1)[range(len(every)), torch.cat([labels, old_labels])].mean()
     return {name: weights[name] * value for name, value in losses.items()}

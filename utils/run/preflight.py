@@ -44,8 +44,9 @@ def preflight(run: Resolved) -> None:
     if args.resume:
         _check_resumable(RunRecord(Path(args.resume)))
     model = run.model.load()
-    model.check(args, outline_of(args, dataset, network))
-    samples = model.samples_mib(args, dataset)
+    outline = outline_of(args, dataset, network)
+    model.check(args, outline)
+    samples = model.samples_mib(args, outline)
     check_memory(args, samples, pick_device(args.device))
     check_writable(
         results, ROOM_MIB + math.ceil(2 * samples)
