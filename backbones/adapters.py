@@ -24,12 +24,12 @@ class Adapter(nn.Module):
             nn.init.zeros_(zero)
 
     def forward(self, x: Tensor) -> Tensor:
-        """Tokens (b, n, width) to what is added to them, of the same shape."""
+        """Return what is added to tokens (b, n, width), of the same shape."""
         return self.up(F.dropout(F.relu(self.down(x)), self.dropout, self.training)) * self.scale
 
 
 def top_k_gates(logits: Tensor, k: int) -> Tensor:
-    """Softmax over the ``k`` largest of each row (b, experts), zero elsewhere: each row sums to 1."""
+    """Return the softmax over the ``k`` largest of each row (b, experts), and zero elsewhere."""
     largest, experts = logits.topk(k, dim=1)
     return torch.zeros_like(logits).scatter(1, experts, largest.softmax(dim=1))
 
@@ -57,16 +57,20 @@ class MixtureOfAdapters(nn.Module):
         self.top_k = top_k
 
     def gates(self, first: Tensor) -> Tensor:
-        """First tokens (b, width) to the weight of each expert (b, experts), zero for all but the ``top_k``."""
+        """Return the weight of each expert (b, experts), zero for all but the ``top_k``.
+
+        ``first`` (b, width) are first tokens.
+        """
         logits = first @ self.router
         if self.training:
             logits = logits + torch.randn_like(logits) * (F.softplus(first @ self.noise) + self.NOISE_FLOOR)
         return top_k_gates(logits, self.top_k)
 
     def forward(self, x: Tensor) -> Tensor:
-        """Tokens (b, n, width) to the weighted sum of the experts' outputs, of the same shape.
+        """Return the weighted sum of the experts' outputs for tokens (b, n, width), of that shape.
 
-        Every expert sees every sample, also those that do not choose it: with the 2 experts of class-incremental learning all are chosen.
+        Every expert sees every sample, also those that do not choose it: with the 2 experts of
+        class-incremental learning all are chosen.
         """
         weights = self.gates(x[:, 0]).unsqueeze(1)  # (b, 1, experts)
         outputs = [expert(x) * weights[..., number : number + 1] for number, expert in enumerate(self.experts)]

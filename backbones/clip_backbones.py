@@ -76,14 +76,22 @@ def open_clip_vit(args: SimpleNamespace) -> ClipNetwork:
 
 
 def check(args: SimpleNamespace) -> None:
-    """Refuses, before any work, weights that are missing and cannot be fetched, damaged, unsafe or not this network's. Raises UserError."""
+    """Refuse weights before any work.
+
+    Raises:
+        UserError: they are missing and cannot be fetched, damaged, unsafe or not of this network.
+    """
     from pmi_cl.backbones.clip_weights import check_weights
 
     check_weights(args, _models())
 
 
 def outline(args: SimpleNamespace) -> ClipOutline:
-    """What is known of the network before it is built. Raises UserError where open_clip does not have it."""
+    """Return what is known of the network before it is built.
+
+    Raises:
+        UserError: open_clip does not have it.
+    """
     from pmi_cl.backbones.clip_weights import outline_of
 
     return outline_of(args)
@@ -96,7 +104,7 @@ def _load(args: SimpleNamespace) -> ClipNetwork:
 
 
 def _models() -> dict[str, str]:
-    """Backbone -> open_clip's model, the names of their own first."""
+    """Return open_clip's model of each backbone, those with names of their own first."""
     from pmi_cl.backbones.clip_plan import MODELS
 
     return {**MODELS, **{f"clip:{name}": name for name in NAMES}}

@@ -97,7 +97,10 @@ class ClipNetwork(nn.Module):
         return list(self.image_tower)
 
     def features(self, images: Tensor, context: Tensor | None = None) -> Tensor:
-        """Images (b, 3, h, w) to features (b, d), not normalised; ``context`` (b, dq) is what prefixes choose by."""
+        """Return the features (b, d), not normalised, of images (b, 3, h, w).
+
+        ``context`` (b, dq) is what prefixes choose by.
+        """
         return self.features_from(images, 0, context)
 
     def features_from(self, x: Tensor, first: int, context: Tensor | None = None, kept: Tensor | None = None) -> Tensor:
@@ -113,7 +116,7 @@ class ClipNetwork(nn.Module):
         return x
 
     def forward(self, images: Tensor, context: Tensor | None = None) -> Tensor:
-        """As :meth:`features`."""
+        """Return :meth:`features`."""
         return self.features(images, context)
 
     @torch.no_grad()
@@ -127,7 +130,7 @@ class ClipNetwork(nn.Module):
         return x[:, 0]
 
     def tokenize(self, texts: Sequence[str]) -> Tensor:
-        """Texts to token numbers (n, context_length), int64, on the network's device.
+        """Return the token numbers (n, context_length), int64, of texts, on the network's device.
 
         Raises:
             UserError: a text has more tokens than the context.
@@ -141,11 +144,14 @@ class ClipNetwork(nn.Module):
         return tokens if self.text_tower.mask is None else tokens[:, : int(ends.max()) + 1]
 
     def encode_text(self, tokens: Tensor) -> Tensor:
-        """Token numbers (n, context_length), or :meth:`without_padding`, to features (n, d), not normalised; differentiable."""
+        """Return the features (n, d), not normalised and differentiable, of token numbers.
+
+        They are (n, context_length), or shorter, as :meth:`without_padding` returns them.
+        """
         return self.text_tower(tokens)
 
     def scale(self) -> Tensor:
-        """What cosines are multiplied with to be logits."""
+        """Return what cosines are multiplied with to be logits."""
         return self.logit_scale.exp()
 
 
