@@ -14,6 +14,7 @@ import pytest
 import torch
 
 from pmi_cl.datasets.seq_folder import SeqFolder
+from pmi_cl.datasets.task_split import TaskSplit
 from pmi_cl.errors import UserError
 from pmi_cl.machine.device import pick_device
 from pmi_cl.machine.disk import ROOM_MIB, check_writable
@@ -38,6 +39,10 @@ class Pairs:
     @classmethod
     def n_tasks(cls, args):
         return args.n_classes // 2
+
+    @classmethod
+    def task_split(cls, args):
+        return TaskSplit((2,) * cls.n_tasks(args))
 
     @classmethod
     def image_size(cls, args):
