@@ -18,6 +18,7 @@ from PIL import Image
 
 import pmi_cl.datasets
 from pmi_cl.datasets.continual_dataset import ContinualDataset
+from pmi_cl.datasets.multi_domain import MultiDomain
 from pmi_cl.datasets.selection import evenly_spread
 from pmi_cl.errors import UserError
 from pmi_cl.seeding import seeded
@@ -25,13 +26,14 @@ from tests.support.image_sets import write_cub, write_imagenet_r, write_tiny
 
 
 def registered() -> list[type[ContinualDataset]]:
-    """Return every class with a NAME in ``datasets/seq_*.py``."""
+    """Return every class with a NAME in ``datasets/seq_*.py`` that has images of its own."""
     modules = [
         importlib.import_module(f"pmi_cl.datasets.{m.name}") for m in pkgutil.iter_modules(pmi_cl.datasets.__path__)
     ]
     # list[int] is no class.
     classes = {c for m in modules for c in vars(m).values() if isinstance(c, type) and not get_args(c)}
     found = {c for c in classes if issubclass(c, ContinualDataset) and "NAME" in vars(c)}
+    found -= {c for c in found if issubclass(c, MultiDomain)}  # its tasks are other data sets: test_multi_domain.py
     return sorted(found, key=lambda c: c.NAME)
 
 
