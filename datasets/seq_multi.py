@@ -15,7 +15,9 @@ from pmi_cl.options import option, select
 class MultiOptions(DatasetOptions):
     """The flags of ``seq-multi``."""
 
-    class_order: str = option("natural", "of the classes of each domain: natural, np1993, seed:<n> ...")
+    class_order: str = option(
+        "natural", "of the classes of each domain: natural, np1993, seed:<n> ...", role="protocol"
+    )
     domains: tuple[str, ...] = option(
         (),
         "data sets in the order of the tasks, separated by commas; seq-folder:DIR for a folder of images; required",
