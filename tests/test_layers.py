@@ -110,30 +110,55 @@ def test_types_alone_may_come_from_elsewhere_and_only_from_what_exists(module: s
         assert name.split(".")[0] != "pmi_cl" or name in MODULES
 
 
-# The rooms of inversion/, bottom to top. Each row may import itself and the rows before it, for
-# types, too.
-ROOMS = (
-    ("objectives", "transforms", "parts"),
-    ("features",),
-    ("networks",),
-    ("ways",),
-    ("starts",),
-    ("config", "plugins"),
-    ("engine",),
-    ("invert",),
-)
+# The rooms of each folder, from the ground up. A module imports from its own room and from rows
+# before it, never from another room of its row: models/clip and models/resnet know nothing of each other.
+ROOMS = {
+    "inversion": (
+        ("objectives", "transforms", "parts"),
+        ("features",),
+        ("networks",),
+        ("ways",),
+        ("starts",),
+        ("config", "plugins"),
+        ("engine",),
+        ("invert",),
+    ),
+    "models": (
+        ("host", "training"),
+        ("continual_model",),
+        ("inverting", "inversion_parts"),
+        ("clip", "resnet"),
+        ("sgd",),
+    ),
+    "datasets": (
+        ("augmentation", "class_orders", "input_form", "placement", "task_split"),
+        ("selection",),
+        ("continual_dataset", "domain_images"),
+        ("files", "multi_domain"),
+    ),
+    "utils": (("records",), ("arguments",), ("reports",), ("run",), ("commands",)),
+}
 
 
-def row_of(module: str) -> int:
-    """The row of :data:`ROOMS` in which a module of inversion/ stands."""
-    room = module.split(".")[2]
-    return next(number for number, row in enumerate(ROOMS) if room in row)
+def place_of(module: str) -> tuple[int, str]:
+    """Return the row and the room of a module; a data set's own file stands above all rooms."""
+    _, folder, room = module.split(".")[:3]
+    rows = ROOMS[folder]
+    return next((number for number, row in enumerate(rows) if room in row), len(rows)), room
 
 
-@pytest.mark.parametrize("module", [name for name in MODULES if name.startswith("pmi_cl.inversion.")])
-def test_the_rooms_of_the_engine_depend_one_way(module: str) -> None:
-    named = [name for name in imported(ast.walk(tree_of(MODULES[module]))) if name.startswith("pmi_cl.inversion.")]
-    assert [name for name in named if row_of(name) > row_of(module)] == []
+@pytest.mark.parametrize("module", [name for name in MODULES if name.count(".") > 1 and name.split(".")[1] in ROOMS])
+def test_rooms_depend_one_way(module: str) -> None:
+    folder, (row, room) = module.split(".")[1], place_of(module)
+    named = [name for name in imported(ast.walk(tree_of(MODULES[module]))) if name.startswith(f"pmi_cl.{folder}.")]
+    assert [name for name in named if place_of(name)[0] >= row and place_of(name)[1] != room] == []
+
+
+def test_every_room_is_there() -> None:
+    for folder, rows in ROOMS.items():
+        rooms = {name.split(".")[2] for name in MODULES if name.startswith(f"pmi_cl.{folder}.")}
+        named = {room for row in rows for room in row}
+        assert named <= rooms and all(room.startswith("seq_") for room in rooms - named)
 
 
 def test_no_module_imports_itself_through_others() -> None:
