@@ -6,7 +6,7 @@ under one name: ``pmi_cl.models``, ``pmi_cl.datasets`` and so on, from a checkou
 
 from pathlib import Path as _Path
 
-__version__ = "0.1.0"
+__version__ = "0.2.0"
 
 _root = _Path(__file__).resolve().parent.parent
 if (_root / "setup.cfg").is_file() and (_root / "inversion").is_dir():

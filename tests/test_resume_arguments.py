@@ -73,7 +73,7 @@ def test_resume_refuses_a_damaged_record(catalogue: Catalogue, text: str, capsys
 @pytest.mark.parametrize(
     ("changed", "message"),
     [
-        ({"new_option": 1}, "written by another version of pmi-cl (it differs in: new_option)"),
+        ({"new_option": 1}, "written by another version of pmi-cl (it has: new_option)"),
         ({"lr": -1}, "lr -1: it must be above 0"),
         ({"lr": None}, "lr None: it needs a value"),
         ({"model": "gone"}, "unknown model 'gone'"),

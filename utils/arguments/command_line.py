@@ -94,7 +94,8 @@ def _resume(argv: Sequence[str], named: Mapping[str, str], catalogue: Catalogue)
     specs = all_specs(*(_entry(kind, recorded.get(kind), catalogue) for kind in KINDS))
     values = check_recorded(recorded, specs, path)
     changed = changes(values, strict_flags(argv, specs, catalogue=catalogue), specs) | {"resume": str(folder)}
-    return _resolved(values | changed, sources | dict.fromkeys(changed, "flag"), catalogue)
+    sources = dict.fromkeys(values, "default") | sources | dict.fromkeys(changed, "flag")
+    return _resolved(values | changed, sources, catalogue)
 
 
 def scan(argv: Sequence[str], specs: Sequence[OptionSpec]) -> tuple[dict[str, str], list[str]]:

@@ -36,14 +36,23 @@ def read_arguments(path: Path) -> tuple[dict[str, Any], dict[str, str]]:
 
 
 def check_recorded(values: Mapping[str, Any], specs: Sequence[OptionSpec], path: Path) -> dict[str, Any]:
-    """Return the recorded values in the types of their options. Raise UserError for others."""
-    names = {spec.name for spec in specs}
-    if names != set(values):
-        differing = ", ".join(sorted(names ^ set(values)))
+    """Return the recorded values in the types of their options.
+
+    An option that is newer than the record has its default: a run of before is as without it.
+
+    Raises:
+        UserError: a value is wrong, or of an option that this version does not have.
+    """
+    unknown = sorted(set(values) - {spec.name for spec in specs})
+    if unknown:
         raise UserError(
-            f"{path} was written by another version of pmi-cl (it differs in: {differing}): go on with that version"
+            f"{path} was written by another version of pmi-cl (it has: {', '.join(unknown)}): go on with that version"
         )
-    return {spec.name: convert(spec, values[spec.name], f"{path}: {spec.name} {values[spec.name]}") for spec in specs}
+    recorded = [spec for spec in specs if spec.name in values]
+    found = {
+        spec.name: convert(spec, values[spec.name], f"{path}: {spec.name} {values[spec.name]}") for spec in recorded
+    }
+    return {spec.name: found.get(spec.name, spec.default) for spec in specs}
 
 
 def changes(values: Mapping[str, Any], typed: Mapping[str, str], specs: Sequence[OptionSpec]) -> dict[str, Any]:
