@@ -133,7 +133,7 @@ class MultiDomain(ContinualDataset):
         self.SIZE, self.PADDING, self.FLIP = (size, size), max(1, size // 8), all(d.FLIP for d in self.domains)
         self.MEAN, self.STD = (_mean([getattr(d, name) for d in self.domains]) for name in ("MEAN", "STD"))
         self.class_names = [name for domain in self.domains for name in domain.class_names]
-        self.fingerprint = "+".join(domain.fingerprint for domain in self.domains if domain.fingerprint)
+        self.fingerprint = "+".join(f"{domain.NAME}:{domain.fingerprint}" for domain in self.domains)
         sizes = TaskSplit(tuple(domain.N_CLASSES for domain in self.domains))
         self._labels = sizes  # which domain a label belongs to, however many domains a task has
         self.train = DomainImages.joined([domain.train for domain in self.domains], sizes)
