@@ -1,1 +1,4 @@
-"""Networks, each able to say which pieces it is made of: ``pieces()`` composed, then ``head``, is the network."""
+"""Define the networks. Each says which pieces it is made of.
+
+A network is its ``pieces()`` composed, then its ``head``.
+"""

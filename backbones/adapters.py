@@ -1,4 +1,7 @@
-"""Mixtures of bottleneck adapters beside the MLP of a transformer block, as in MoE-Adapters (Yu et al., CVPR 2024)."""
+"""Define mixtures of bottleneck adapters beside the MLP of a transformer block.
+
+MoE-Adapters (Yu et al., CVPR 2024) use them.
+"""
 
 from __future__ import annotations
 
@@ -10,9 +13,10 @@ from torch.nn import functional as F
 
 
 class Adapter(nn.Module):
-    """width -> bottleneck, ReLU, dropout, -> width, times a constant. The way up starts at zero: untrained, it adds nothing.
+    """A bottleneck: width -> bottleneck, ReLU, dropout, -> width, times a constant.
 
-    No LayerNorm: it reads the residual stream itself.
+    The way up starts at zero, so an untrained adapter adds nothing. It has no LayerNorm, because it
+    reads the residual stream itself.
     """
 
     def __init__(self, width: int, bottleneck: int = 64, dropout: float = 0.1, scale: float = 0.1) -> None:
@@ -35,13 +39,16 @@ def top_k_gates(logits: Tensor, k: int) -> Tensor:
 
 
 class MixtureOfAdapters(nn.Module):
-    """Adapters weighted by a gate that looks at the first token: the class token of the image tower, the start token of the text tower.
+    """Adapters weighted by a gate that looks at the first token.
 
-    The start token is the same in every text, and attention is causal, so the text tower's gate does not depend on the text.
+    That is the class token of the image tower, and the start token of the text tower. The start
+    token is the same in every text, and attention is causal, so the gate of the text tower does not
+    depend on the text.
 
-    In training the gate's logits carry Gaussian noise of a learned size (softplus(x W_noise) + 0.01: Shazeer et al., 2017). In evaluation
-    there is none. The authors' code keeps the noise in evaluation, because its blocks remember the mode in which they were built: test
-    accuracy is then random. Router and noise matrix start at zero: every expert weighs the same but for the noise.
+    In training the logits of the gate carry Gaussian noise of a learned size (softplus(x W_noise) +
+    0.01: Shazeer et al., 2017). In evaluation there is none. The authors' code keeps the noise in
+    evaluation, because its blocks remember the mode in which they were built: test accuracy is then
+    random. Router and noise matrix start at zero: every expert weighs the same but for the noise.
     """
 
     NOISE_FLOOR = 1e-2

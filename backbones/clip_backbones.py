@@ -1,4 +1,7 @@
-"""The CLIP backbones that a user can name: OpenAI's three ViTs and every other plain ViT of open_clip."""
+"""List the CLIP backbones that a user can name.
+
+They are OpenAI's three ViTs and every other plain ViT of open_clip.
+"""
 
 from __future__ import annotations
 
@@ -18,7 +21,9 @@ BACKBONES = {
     "clip:NAME": "open_clip_vit",
 }
 KIND = "clip"
-NAMES = (  # what NAME can be: open_clip's models with an image tower that pieces can be made of and a tokenizer that comes with it
+# What NAME can be: open_clip's models whose image tower can be taken apart into pieces and whose
+# tokenizer comes with open_clip.
+NAMES = (
     "ViT-S-32",
     "ViT-S-32-alt",
     "ViT-S-16",

@@ -1,4 +1,8 @@
-"""Whether weights belong to a CLIP: names and shapes against open_clip's model, and which of its models they would fit."""
+"""Check whether weights belong to a CLIP.
+
+Names and shapes are compared with those of open_clip's model. If they differ, the models that the
+weights would fit are searched.
+"""
 
 from __future__ import annotations
 
@@ -10,11 +14,15 @@ from pmi_cl.backbones.open_clip_library import open_clip_module
 from pmi_cl.errors import UserError
 
 Shapes = Mapping[str, tuple[int, ...]]
-NOT_WEIGHTS = {"input_resolution", "context_length", "vocab_size"}  # what OpenAI's archives hold besides
+NOT_WEIGHTS = {"input_resolution", "context_length", "vocab_size"}  # numbers in OpenAI's archives
 
 
 def configuration(model: str) -> dict[str, Any]:
-    """What open_clip builds a model of that name from. Raises UserError where this version of open_clip does not have it."""
+    """Return the configuration from which open_clip builds a model.
+
+    Raises:
+        UserError: the installed version of open_clip does not have the model.
+    """
     config: dict[str, Any] | None = open_clip_module("factory").get_model_config(model)
     if config is None:
         version = open_clip_module().__version__
@@ -23,12 +31,16 @@ def configuration(model: str) -> dict[str, Any]:
 
 
 def new_model(model: str, quick_gelu: bool) -> Any:
-    """open_clip's CLIP of that name with random weights. Raises UserError as :func:`configuration`."""
+    """Return open_clip's CLIP of that name with random weights.
+
+    Raises:
+        UserError: as :func:`configuration`.
+    """
     return open_clip_module("model").CLIP(**{**configuration(model), "quick_gelu": quick_gelu})
 
 
 def expected_shapes(model: str) -> dict[str, tuple[int, ...]]:
-    """The parameters of open_clip's model; nothing is allocated."""
+    """Return the shape of each parameter of open_clip's model. Nothing is allocated."""
     import torch
 
     with torch.device("meta"):
@@ -36,16 +48,24 @@ def expected_shapes(model: str) -> dict[str, tuple[int, ...]]:
 
 
 def as_open_clip(name: str) -> str:
-    """A parameter's name in open_clip's CLIP: its models with a separate text tower write "text." before that tower's."""
+    """Return a parameter's name in open_clip's CLIP.
+
+    Models with a separate text tower write "text." before the names of that tower.
+    """
     return name.removeprefix("text.")
 
 
 def check_fit(shapes: Shapes, model: str, path: Path, others: Mapping[str, str]) -> None:
-    """Raises UserError unless the tensors in ``path`` are those of ``model``; says what differs.
+    """Refuse the tensors in ``path`` if they are not those of ``model``.
 
     Args:
-        shapes: of the tensors, by name.
-        others: backbone -> its model: those whose weights they may be instead.
+        shapes: the shape of each tensor, by name.
+        model: open_clip's name of the model.
+        path: the file, for the error message.
+        others: backbone -> its model. The message names the one that the weights fit.
+
+    Raises:
+        UserError: says what differs.
     """
     expected = expected_shapes(model)
     found = {as_open_clip(name): shape for name, shape in shapes.items() if name not in NOT_WEIGHTS}
@@ -57,7 +77,7 @@ def check_fit(shapes: Shapes, model: str, path: Path, others: Mapping[str, str])
             f"{path} is in the form of the library transformers: give open_clip's file, open_clip_model.safetensors"
         )
     both = [name for name in expected if found.get(name, expected[name]) != expected[name]]
-    differing = [f"{name} is {_sides(found[name])}, not {_sides(expected[name])}" for name in both]
+    differing = [f"{name} is {_shape_text(found[name])}, not {_shape_text(expected[name])}" for name in both]
     lacking = [f"it lacks {name}" for name in expected if name not in found]
     beyond = [f"it has {name}" for name in found if name not in expected]
     reasons = [*differing, *lacking, *beyond]
@@ -67,5 +87,5 @@ def check_fit(shapes: Shapes, model: str, path: Path, others: Mapping[str, str])
     raise UserError(f"{path} does not fit {model} ({reasons[0]}{more}); {advice}")
 
 
-def _sides(shape: tuple[int, ...]) -> str:
+def _shape_text(shape: tuple[int, ...]) -> str:
     return "x".join(map(str, shape)) or "a number"

@@ -1,4 +1,7 @@
-"""A CLIP as a network of pieces: open_clip's modules, taken apart so that inversion, prompts and adapters can reach every layer."""
+"""Present a CLIP as a network of pieces.
+
+open_clip's modules are taken apart, so that inversion, prompts and adapters reach every layer.
+"""
 
 from __future__ import annotations
 
@@ -9,32 +12,35 @@ import torch
 from torch import Tensor, nn
 
 from pmi_cl.backbones.clip_outline import ClipOutline, Tokenizer
-from pmi_cl.backbones.clip_pieces import BlockPiece, Embed, PatchConv, Project, TextTower, of_patches
+from pmi_cl.backbones.clip_pieces import BlockPiece, Embed, PatchConv, Project, TextTower, select_patches
 from pmi_cl.backbones.open_clip_library import open_clip_module
 from pmi_cl.datasets.input_form import InputForm
 from pmi_cl.errors import UserError
 
 MEAN = (0.48145466, 0.4578275, 0.40821073)  # of the images that OpenAI trained on
 STD = (0.26862954, 0.26130258, 0.27577711)
-# the backbone, open_clip's model with its activation, its name for the weights, the file that they were read from and its digest
+# The backbone, open_clip's model with its activation, open_clip's name for the weights, the file
+# from which they were read, and its digest.
 RECORDED = ("name", "model", "tag", "file", "sha256")
 
 
 class ClipNetwork(nn.Module):
     """The two towers of an open_clip model whose image tower is a plain ViT.
 
-    The pieces hold open_clip's own modules and parameters; nothing is copied, and the model that was handed over shares them.
+    The pieces hold open_clip's own modules and parameters. Nothing is copied: the model that was
+    passed shares them.
 
     Attributes:
         name: what users call the backbone.
-        weights_record: where the weights came from, see :data:`RECORDED`; None where one does not apply.
+        weights_record: where the weights came from, see :data:`RECORDED`. None where an entry does
+            not apply.
         image_size, patch_size: in pixels.
-        grid: patches along a side.
-        width: of the image tower.
-        text_width: of the text tower.
-        feature_dim: of the space that images and texts share.
+        grid: the number of patches along a side.
+        width: the width of the image tower.
+        text_width: the width of the text tower.
+        feature_dim: the width of the space that images and texts share.
         context_length: the most tokens of a text, its start and end included.
-        mean, std: (3,), what images are normalised with.
+        mean, std: (3,), by which images are normalised.
         image_tower: the pieces, bottom to top.
         text_tower: the text encoder.
     """
@@ -71,28 +77,33 @@ class ClipNetwork(nn.Module):
 
     @property
     def input_form(self) -> InputForm:
-        """How a data set presents its images to this network."""
+        """Return how a data set presents its images to this network."""
         return InputForm(self.image_size, self.mean, self.std)
 
     @property
     def outline(self) -> ClipOutline:
-        """What the backbone's file says of this network before it is built."""
+        """Return what the backbone's file says of this network before it is built."""
         return ClipOutline(self.name, self.width, self.context_length, self.tokenizer, self.grid, self.feature_dim)
 
     @property
     def blocks(self) -> list[BlockPiece]:
-        """The transformer blocks of the image tower, with their places for prompts, prefixes and adapters."""
+        """Return the transformer blocks of the image tower.
+
+        They have the places for prompts, prefixes and adapters.
+        """
         return [piece for piece in self.image_tower if isinstance(piece, BlockPiece)]
 
     @property
     def text_blocks(self) -> list[BlockPiece]:
-        """The transformer blocks of the text tower; their ``adapter`` is used."""
+        """Return the transformer blocks of the text tower. Of their places, ``adapter`` is used."""
         return list(self.text_tower.blocks)  # type: ignore[arg-type]
 
     def pieces(self) -> list[nn.Module]:
-        """The image tower bottom to top: patch convolution, embedding, one block each, projection (ViT-B/16: 0 to 14).
+        """Return the image tower bottom to top.
 
-        Each takes ``(x, context=None, tap=None)``; composed, they are open_clip's ``encode_image``.
+        It is the patch convolution, the embedding, one block each, and the projection (ViT-B/16: 0
+        to 14). Each piece takes ``(x, context=None, tap=None)``. Composed, they are open_clip's
+        ``encode_image``.
         """
         return list(self.image_tower)
 
@@ -104,15 +115,20 @@ class ClipNetwork(nn.Module):
         return self.features_from(images, 0, context)
 
     def features_from(self, x: Tensor, first: int, context: Tensor | None = None, kept: Tensor | None = None) -> Tensor:
-        """The output of piece ``first - 1`` to features (b, d): maps of the patch convolution (b, width, g, g) enter at piece 1.
+        """Return the features (b, d) of ``x``, the output of piece ``first - 1``.
+
+        Maps of the patch convolution (b, width, g, g) enter at piece 1.
 
         Args:
-            kept: (b, k), the patches of each map that go on, for ``first`` 1; None: all.
+            x: the input of piece ``first``.
+            first: the number of the first piece that is run.
+            context: as in :meth:`features`.
+            kept: (b, k), the patches of each map that go on, for ``first`` 1. None: all.
         """
         for piece in self.image_tower[first:]:
             x = piece(x, context)
             if kept is not None and isinstance(piece, Embed):
-                x = of_patches(x, kept)
+                x = select_patches(x, kept)
         return x
 
     def forward(self, images: Tensor, context: Tensor | None = None) -> Tensor:
@@ -121,10 +137,16 @@ class ClipNetwork(nn.Module):
 
     @torch.no_grad()
     def query_from(self, maps: Tensor, kept: Tensor | None = None) -> Tensor:
-        """Maps of the patch convolution (b, width, g, g), or their patches ``kept`` (b, k), to the class token (b, width) below the last
-        LayerNorm, as the tower gives it with nothing added."""
+        """Return the class token (b, width) below the last LayerNorm of the bare tower.
+
+        Nothing that a method adds to the tower has a part in it.
+
+        Args:
+            maps: of the patch convolution (b, width, g, g).
+            kept: (b, k), the patches that go on. None: all.
+        """
         x = self.image_tower[1](maps)
-        x = x if kept is None else of_patches(x, kept)
+        x = x if kept is None else select_patches(x, kept)
         for piece in self.blocks:
             x = piece.block(x)
         return x[:, 0]
@@ -138,8 +160,11 @@ class ClipNetwork(nn.Module):
         return self.outline.tokenize(texts).to(self.logit_scale.device)
 
     def without_padding(self, tokens: Tensor) -> Tensor:
-        """The columns (n, m) of token numbers in which a text stands. Their features are the same, since no token sees a later one, for a
-        fraction of the time: a prompt has some ten tokens, OpenAI's context 77."""
+        """Return the columns (n, m) of token numbers in which texts stand.
+
+        The features of the texts are the same, because no token sees a later one. They take a
+        fraction of the time: a prompt has some ten tokens, OpenAI's context has 77.
+        """
         ends = tokens.argmax(dim=1)  # the end-of-text token has the highest number of all
         return tokens if self.text_tower.mask is None else tokens[:, : int(ends.max()) + 1]
 
@@ -156,10 +181,10 @@ class ClipNetwork(nn.Module):
 
 
 def plain_towers(model: Any, name: str) -> tuple[Any, Any]:
-    """The image and text tower of an open_clip model.
+    """Return the image and the text tower of an open_clip model.
 
     Raises:
-        UserError: a tower is not of the kind that pieces are made of; says which backbones are.
+        UserError: a tower cannot be taken apart into pieces. The message names backbones that can.
     """
     transformer = open_clip_module("transformer")
     visual, text = model.visual, getattr(model, "text", model)

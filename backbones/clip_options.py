@@ -1,4 +1,4 @@
-"""What a CLIP backbone may be told: where its weights come from, and the activation that they were trained with."""
+"""Define the flags of a CLIP backbone: where its weights come from, and their activation."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ class ClipOptions:
 
     clip_weights: str | None = option(
         None,
-        "weights: a tag of open_clip's (openai, laion400m_e32 ...), a FILE, a folder, or random; none: the backbone's own, openai for "
-        "those that OpenAI trained",
+        "weights: a tag of open_clip's (openai, laion400m_e32 ...), a FILE, a folder, or random; "
+        "none: the backbone's own, openai for those that OpenAI trained",
         source="PMI main tables: openai; Table 7: laion400m_e32",
         binds="nothing",
     )
     clip_gelu: str = option(
         "auto",
-        "activation that the weights were trained with: QuickGELU (OpenAI's) or the exact GELU; auto: as open_clip lists the tag, the "
-        "file or what its name says",
+        "activation that the weights were trained with: QuickGELU (OpenAI's) or the exact GELU; "
+        "auto: as open_clip lists the tag, the file or what its name says",
         choices=("auto", "quick", "exact"),
     )

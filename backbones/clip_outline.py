@@ -1,4 +1,7 @@
-"""What a CLIP's configuration says before it is built: enough to refuse prompts and texts that will not fit into it."""
+"""Say what a CLIP's configuration tells before the network is built.
+
+It is enough to refuse prompts and texts that do not fit.
+"""
 
 from __future__ import annotations
 
@@ -37,7 +40,10 @@ class ClipOutline:
 
     @classmethod
     def of(cls, name: str, config: Mapping[str, Any], tokenizer: Tokenizer) -> ClipOutline:
-        """Return the outline of an open_clip model, from its configuration in open_clip's own form."""
+        """Return the outline of an open_clip model.
+
+        ``config`` is its configuration in open_clip's own form.
+        """
         parts = open_clip_module("model")
         vision, text = parts.CLIPVisionCfg(**config["vision_cfg"]), parts.CLIPTextCfg(**config["text_cfg"])
         sides = [size[0] if isinstance(size, tuple | list) else size for size in (vision.image_size, vision.patch_size)]
@@ -51,11 +57,12 @@ class ClipOutline:
             UserError: a text has more tokens than the context.
         """
         tokens = self.tokenizer([*texts, ""], self.context_length + 1)
-        padding = tokens[-1, -1]  # what stands after the end of a text
+        padding = tokens[-1, -1]  # the token after the end of a text
         for text, last in zip(texts, tokens[:-1, -1], strict=True):
             if last != padding:
                 shown = text if len(text) <= 60 else f"{text[:57]}..."
                 raise UserError(
-                    f"the text '{shown}' is longer than the {self.context_length} tokens that {self.name} reads: shorten it"
+                    f"the text '{shown}' is longer than the {self.context_length} tokens that {self.name} reads: "
+                    "shorten it"
                 )
         return tokens[:-1, :-1].long()

@@ -1,4 +1,7 @@
-"""The layers of a CLIP's towers as pieces around open_clip's own modules, with places for prompts, prefixes and adapters."""
+"""Define the layers of a CLIP's towers as pieces around open_clip's own modules.
+
+Prompts, prefixes and adapters of the methods have places in them.
+"""
 
 from __future__ import annotations
 
@@ -12,18 +15,25 @@ from torch.nn import functional as F
 
 from pmi_cl.errors import UserError
 
-Tap = Callable[[str, Tensor], Tensor]  # ("attn" or "mlp", what enters it) -> what it is given instead
+Tap = Callable[[str, Tensor], Tensor]  # ("attn" or "mlp", its input) -> the input that it gets instead
 
 
 class PatchConv(nn.Module):
-    """The patch convolution: the lowest piece, below which a synthetic image of the inversion never goes."""
+    """The patch convolution, the lowest piece.
+
+    The inversion never takes a synthetic image below it.
+    """
 
     def __init__(self, conv: nn.Conv2d, image_size: int) -> None:
         super().__init__()
         self.conv, self.image_size = conv, image_size
 
     def forward(self, x: Tensor, context: Tensor | None = None, tap: Tap | None = None) -> Tensor:
-        """Images (b, 3, h, w), h = w = ``image_size``, to maps (b, width, g, g). Raises UserError for another size."""
+        """Return the maps (b, width, g, g) of images (b, 3, h, w), h = w = ``image_size``.
+
+        Raises:
+            UserError: the images have another size.
+        """
         size = self.image_size
         if tuple(x.shape[1:]) != (3, size, size):
             given = " x ".join(str(side) for side in x.shape[1:])
@@ -34,14 +44,17 @@ class PatchConv(nn.Module):
 
     @torch.no_grad()
     def nearest_images(self, maps: Tensor) -> Tensor:
-        """Maps (b, width, g, g) to the images (b, 3, h, w), normalised, whose maps are nearest to them: patch by patch, least squares."""
+        """Return the normalised images (b, 3, h, w) nearest to maps (b, width, g, g).
+
+        They are the images whose maps are nearest: each patch is solved for by least squares.
+        """
         weight = self.conv.weight.float().flatten(1)
         patches = torch.einsum("pw,bwij->bpij", torch.linalg.pinv(weight), maps.float())
         return F.fold(patches.flatten(2), self.image_size, kernel_size=self.conv.kernel_size, stride=self.conv.stride)
 
 
 class Embed(nn.Module):
-    """Maps become tokens, the class token goes first, positions are added; then the first LayerNorm.
+    """Turn maps into tokens, put the class token first, add positions, apply the first LayerNorm.
 
     open_clip's patch dropout, which regularises its pre-training, has no part here.
     """
@@ -51,21 +64,25 @@ class Embed(nn.Module):
         self.class_token, self.positions, self.norm = class_token, positions, norm
 
     def forward(self, x: Tensor, context: Tensor | None = None, tap: Tap | None = None) -> Tensor:
-        """Maps (b, width, g, g) to tokens (b, 1 + g * g, width)."""
+        """Return the tokens (b, 1 + g * g, width) of maps (b, width, g, g)."""
         patches = x.flatten(2).transpose(1, 2)
         first = self.class_token.to(x.dtype).expand(len(x), 1, -1)
         return self.norm(torch.cat([first, patches], dim=1) + self.positions.to(x.dtype))
 
 
 class BlockPiece(nn.Module):
-    """One transformer block of open_clip, and what methods add to it. With nothing added it is the block.
+    """One transformer block of open_clip, and what methods add to it.
+
+    With nothing added it is the block.
 
     Attributes:
         block: open_clip's ``ResidualAttentionBlock``.
-        prompt: called without arguments, gives tokens (p, width) that stand between the class token and the others in this block, and
-            leave with it (deep visual prompts).
-        prefix: context (b, d) -> (keys (b, m, width), values (b, m, width)), put before the projected keys and values of the attention.
-        adapter: tokens (b, n, width) -> the same shape, added in parallel to the MLP; its input is what the MLP's LayerNorm gets.
+        prompt: called without arguments, returns tokens (p, width). They stand between the class
+            token and the others in this block, and are removed after it (deep visual prompts).
+        prefix: returns keys and values, each (b, m, width), for a context (b, d). They are put
+            before the projected keys and values of the attention.
+        adapter: returns tokens (b, n, width) for tokens of that shape. They are added in parallel
+            to the MLP. Its input is the input of the MLP's LayerNorm.
     """
 
     def __init__(self, block: nn.Module) -> None:
@@ -78,12 +95,13 @@ class BlockPiece(nn.Module):
     def forward(
         self, x: Tensor, context: Tensor | None = None, tap: Tap | None = None, mask: Tensor | None = None
     ) -> Tensor:
-        """Tokens (b, n, width) to tokens (b, n, width).
+        """Return the tokens (b, n, width) above the block, of tokens of that shape below it.
 
         Args:
-            context: (b, d), what ``prefix`` chooses by.
-            tap: sees the inputs of the attention and of the MLP, prompts included, and says what is used instead.
-            mask: (n, n), added to the attention's logits; of the text tower.
+            context: (b, d), the query by which ``prefix`` chooses.
+            tap: called with the inputs of the attention and of the MLP, prompts included. It
+                returns what is used in their place.
+            mask: (n, n), added to the logits of the attention. Only the text tower has one.
         """
         if tap is None and self.prompt is None and self.prefix is None and self.adapter is None:
             return self.block(x, attn_mask=mask)
@@ -110,15 +128,18 @@ class BlockPiece(nn.Module):
         return prefixed_attention(self.block.attn, x, keys, values)
 
 
-def of_patches(tokens: Tensor, kept: Tensor) -> Tensor:
-    """The class token and the patches ``kept`` (b, k) of tokens (b, 1 + n, width): (b, 1 + k, width)."""
+def select_patches(tokens: Tensor, kept: Tensor) -> Tensor:
+    """Return the class token and the patches ``kept`` (b, k) of tokens (b, 1 + n, width).
+
+    The result is (b, 1 + k, width).
+    """
     rows = torch.cat([kept.new_zeros(len(kept), 1), kept + 1], dim=1)
     return tokens.gather(1, rows[:, :, None].expand(-1, -1, tokens.shape[2]))
 
 
 @contextlib.contextmanager
 def bare(blocks: Sequence[BlockPiece]) -> Iterator[None]:
-    """While entered, the blocks are open_clip's alone; what was added to them comes back."""
+    """Take off what was added to the blocks while the context is entered, and put it back after."""
     added = [(block.prompt, block.prefix, block.adapter) for block in blocks]
     for block in blocks:
         block.prompt = block.prefix = block.adapter = None
@@ -130,9 +151,10 @@ def bare(blocks: Sequence[BlockPiece]) -> Iterator[None]:
 
 
 def prefixed_attention(attention: nn.MultiheadAttention, x: Tensor, keys: Tensor, values: Tensor) -> Tensor:
-    """Self-attention of tokens (b, n, width) that also sees ``keys`` and ``values`` (b, m, width), which are not projected.
+    """Return the self-attention of tokens (b, n, width) that also see ``keys`` and ``values``.
 
-    Prefix tuning as CODA-Prompt uses it. The queries are those of the tokens alone.
+    ``keys`` and ``values`` (b, m, width) are not projected. This is prefix tuning as CODA-Prompt
+    uses it. The queries are those of the tokens alone.
     """
     query, key, value = F.linear(x, attention.in_proj_weight, attention.in_proj_bias).chunk(3, dim=-1)
     key = torch.cat([keys.to(key.dtype), key], dim=1)
@@ -143,23 +165,32 @@ def prefixed_attention(attention: nn.MultiheadAttention, x: Tensor, keys: Tensor
 
 
 class Project(nn.Module):
-    """The last LayerNorm on the class token and the projection to the space that images and texts share."""
+    """The last LayerNorm on the class token, then the projection.
+
+    It leads to the space that images and texts share.
+    """
 
     def __init__(self, norm: nn.Module, projection: nn.Parameter | None) -> None:
         super().__init__()
         self.norm, self.projection = norm, projection
 
     def forward(self, x: Tensor, context: Tensor | None = None, tap: Tap | None = None) -> Tensor:
-        """Tokens (b, n, width) to features (b, d), not normalised."""
+        """Return the features (b, d), not normalised, of tokens (b, n, width)."""
         out = self.norm(x[:, 0])
         return out if self.projection is None else out @ self.projection
 
 
 class TextTower(nn.Module):
-    """A CLIP's text encoder: embeddings, causal transformer blocks, and the projected state of the end-of-text token."""
+    """A CLIP's text encoder: embeddings, causal transformer blocks, projection.
+
+    The state of the end-of-text token is projected.
+    """
 
     def __init__(self, text: Any) -> None:
-        """``text`` has open_clip's names for its parts: its ``TextTransformer``, or its ``CLIP``, which carries the same."""
+        """Take the parts of ``text`` by open_clip's names.
+
+        ``text`` is its ``TextTransformer``, or its ``CLIP``, which carries the same parts.
+        """
         super().__init__()
         self.embedding: nn.Embedding = text.token_embedding
         self.positions: nn.Parameter = text.positional_embedding
@@ -170,7 +201,10 @@ class TextTower(nn.Module):
         self.register_buffer("mask", text.attn_mask, persistent=False)
 
     def forward(self, tokens: Tensor) -> Tensor:
-        """Token numbers (n, m) to features (n, d), not normalised. m: of the whole context, or less where :attr:`mask` is causal."""
+        """Return the features (n, d), not normalised, of token numbers (n, m).
+
+        m is the length of the context. It may be shorter if :attr:`mask` is causal.
+        """
         dtype, length = self.positions.dtype, tokens.shape[1]
         x = self.embedding(tokens).to(dtype) + self.positions[:length]
         mask = None if self.mask is None else self.mask[:length, :length]

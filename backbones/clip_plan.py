@@ -1,4 +1,7 @@
-"""Which network a CLIP backbone's name means, which weights it is to have, and whether their activation is the network's."""
+"""Decide which network and which weights the name of a CLIP backbone means.
+
+The activation of the weights must be that of the network.
+"""
 
 from __future__ import annotations
 
@@ -13,19 +16,20 @@ from pmi_cl.backbones.weight_files import EXTENSIONS
 from pmi_cl.errors import UserError, unknown_name
 
 MODELS = {"clip-vit-b-16": "ViT-B-16", "clip-vit-b-32": "ViT-B-32", "clip-vit-l-14": "ViT-L-14"}
-QUICK = "-quickgelu"  # what the names of open_clip's models with QuickGELU end with
+QUICK = "-quickgelu"  # the ending of open_clip's models with QuickGELU
 ACTIVATIONS = {True: "QuickGELU", False: "the exact GELU"}
 
 
 @dataclass(frozen=True)
 class Plan:
-    """What was asked for.
+    """The network and the weights that were asked for.
 
     Attributes:
         backbone: its name as users type it.
-        model: open_clip's name, without what it says about the activation.
-        quick_gelu: the activation that the backbone's name or ``--clip_gelu`` demands; None: that of the weights.
-        weights: as typed; None: the backbone's own.
+        model: open_clip's name, without its ending for the activation.
+        quick_gelu: whether the backbone's name or ``--clip_gelu`` demands QuickGELU. None: the
+            activation of the weights is used.
+        weights: as typed. None: the weights that belong to the backbone.
     """
 
     backbone: str
@@ -35,14 +39,18 @@ class Plan:
 
     @property
     def path(self) -> Path | None:
-        """The file or folder that ``weights`` names; None for a tag."""
+        """Return the file or folder that ``weights`` names, or None if they are a tag."""
         text = self.weights or ""
         path = Path(text).expanduser()
         return path if text and (text.endswith(EXTENSIONS) or "/" in text or path.exists()) else None
 
 
 def plan_of(args: SimpleNamespace) -> Plan:
-    """The plan of a run. Raises UserError where ``--clip_gelu`` contradicts the backbone's name."""
+    """Return the plan of a run.
+
+    Raises:
+        UserError: ``--clip_gelu`` contradicts the backbone's name.
+    """
     named = args.backbone.removeprefix("clip:")
     model = MODELS.get(args.backbone, named.removesuffix(QUICK))
     demanded = None if args.backbone in MODELS else named.endswith(QUICK)
@@ -56,16 +64,21 @@ def plan_of(args: SimpleNamespace) -> Plan:
 
 
 def published(model: str) -> dict[str, Mapping[str, Any]]:
-    """The weights that open_clip knows for a model: tag -> its entry (url, hf_hub, mean, std, quick_gelu)."""
+    """Return the weights that open_clip knows for a model.
+
+    Each tag has its entry (url, hf_hub, mean, std, quick_gelu).
+    """
     table = open_clip_module("pretrained")
     return {tag: table.get_pretrained_cfg(model, tag) for tag in table.list_pretrained_tags_by_model(model)}
 
 
 def tag_of(plan: Plan) -> str:
-    """The tag of the weights, which is checked; that of OpenAI where none was said and OpenAI trained the model.
+    """Return the checked tag of the weights.
+
+    If none was typed, it is that of OpenAI, if OpenAI trained the model.
 
     Raises:
-        UserError: no such tag for this model, or none was said and there are several.
+        UserError: the model has no such tag, or none was typed and there are several.
     """
     tags = published(plan.model)
     if plan.weights is not None:
@@ -77,26 +90,30 @@ def tag_of(plan: Plan) -> str:
     if "openai" in fitting or len(fitting) == 1:
         return "openai" if "openai" in fitting else fitting[0]
     raise UserError(
-        f"{plan.backbone} has no weights of its own: say --clip_weights with one of {', '.join([*fitting, 'random'])} or a FILE"
+        f"{plan.backbone} has no weights of its own: say --clip_weights with one of "
+        f"{', '.join([*fitting, 'random'])} or a FILE"
     )
 
 
 def decide_activation(plan: Plan, trained_with: bool | None, weights: str) -> bool:
-    """Whether the network is built with QuickGELU.
+    """Return whether the network is built with QuickGELU.
 
-    OpenAI's weights, and some others, were trained with it. They load into a network with the exact GELU without a word, and its
-    features are then wrong.
+    OpenAI's weights, and some others, were trained with it. They load into a network with the exact
+    GELU without an error, but its features are then wrong.
 
     Args:
-        trained_with: QuickGELU or not; None: nobody knows.
-        weights: what an error calls them.
+        plan: what was asked for.
+        trained_with: whether it was QuickGELU. None: unknown.
+        weights: the name of the weights in an error message.
 
     Raises:
-        UserError: the network that was asked for has another activation, or nobody knows which one it should have.
+        UserError: the network that was asked for has another activation, or it is unknown which one
+            it should have.
     """
     if trained_with is None and plan.quick_gelu is None:
         raise UserError(
-            f"{weights} do not say their activation: add --clip_gelu quick (OpenAI's, MetaCLIP's, DFN's) or --clip_gelu exact"
+            f"{weights} do not say their activation: "
+            "add --clip_gelu quick (OpenAI's, MetaCLIP's, DFN's) or --clip_gelu exact"
         )
     if trained_with is None:
         return bool(plan.quick_gelu)
@@ -104,6 +121,6 @@ def decide_activation(plan: Plan, trained_with: bool | None, weights: str) -> bo
         own = next((name for name, model in MODELS.items() if model == plan.model), None)
         right = " or ".join(filter(None, (f"clip:{plan.model}{QUICK if trained_with else ''}", own)))
         advice = "leave --clip_gelu out" if plan.backbone in MODELS else f"say --backbone {right}"
-        both = f"were trained with {ACTIVATIONS[trained_with]}, and the network asked for has {ACTIVATIONS[plan.quick_gelu]}"
-        raise UserError(f"{weights} {both}: {advice}")
+        both = (ACTIVATIONS[trained_with], ACTIVATIONS[plan.quick_gelu])
+        raise UserError(f"{weights} were trained with {both[0]}, and the network asked for has {both[1]}: {advice}")
     return trained_with

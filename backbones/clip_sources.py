@@ -1,4 +1,8 @@
-"""Finds the weights of a CLIP: a file or folder that was named, this machine's folders, then open_clip's own download."""
+"""Find the weights of a CLIP.
+
+A file or folder that was named comes first, then the folders of this machine, then open_clip's own
+download.
+"""
 
 from __future__ import annotations
 
@@ -24,9 +28,9 @@ HUB_NAMES = (
     "open_clip_model.safetensors",
     "open_clip_pytorch_model.safetensors",
     "open_clip_pytorch_model.bin",
-)  # best first
+)  # the best first
 CONFIG_NAME = "open_clip_config.json"
-TIMEOUT = 3.0  # seconds that a server is given to answer at all
+TIMEOUT = 3.0  # seconds to wait for the first answer of a server
 
 
 @dataclass(frozen=True)
@@ -34,9 +38,10 @@ class Source:
     """Where weights are, and what is known about them.
 
     Attributes:
-        path: the file; None where it has yet to be fetched.
-        tag: open_clip's name for them; None where the file does not tell.
-        entry: what open_clip lists, or the file's own configuration says: ``mean``, ``std``, ``quick_gelu``; empty: nothing is known.
+        path: the file. None: it is not fetched yet.
+        tag: open_clip's name for them. None: the file does not say.
+        entry: ``mean``, ``std`` and ``quick_gelu``, as open_clip lists them or as the configuration
+            beside the file has them. Empty: nothing is known.
     """
 
     path: Path | None
@@ -45,12 +50,14 @@ class Source:
 
     @property
     def quick_gelu(self) -> bool | None:
-        """Whether the weights were trained with QuickGELU; None: nobody knows."""
+        """Return whether the weights were trained with QuickGELU. None: unknown."""
         return bool(self.entry.get("quick_gelu")) if self.entry else None
 
 
 def find_source(plan: Plan, args: SimpleNamespace) -> Source:
-    """Where the weights are on this machine; a source without a path where a tag's weights are not.
+    """Return where the weights are on this machine.
+
+    The source of a tag whose weights are not there has no path.
 
     Raises:
         UserError: the file or the tag does not exist.
@@ -64,7 +71,10 @@ def find_source(plan: Plan, args: SimpleNamespace) -> Source:
 
 
 def _from_path(path: Path, model: str) -> Source:
-    """A file that the user named, or the one in a folder, with what its name or its neighbours say."""
+    """Return the source of a file that the user named, or of the file in a folder.
+
+    Its name and the files beside it say what is known about it.
+    """
     file = _file_in(path) if path.is_dir() else path
     config = file.with_name(CONFIG_NAME)
     name = f"{file.parent.name}/{file.name}".lower().replace("-", "_")
@@ -72,14 +82,14 @@ def _from_path(path: Path, model: str) -> Source:
     tag = max((tag for tag in tags if tag in name), key=len, default=None)
     if tag is None and file.is_file():
         digest = digest_of(file)
-        tag = next((tag for tag, entry in tags.items() if _is_published(digest, entry["url"])), None)
+        tag = next((tag for tag, entry in tags.items() if _is_file_of(digest, entry["url"])), None)
     if config.is_file():
         return Source(file, tag, _read_config(config))
     return Source(file, tag, tags.get(tag or "", {}))
 
 
 def _file_in(folder: Path) -> Path:
-    """The one file of weights in a folder."""
+    """Return the one file of weights in a folder."""
     files = sorted(file for file in folder.iterdir() if file.name.endswith(EXTENSIONS) and file.is_file())
     best = next((folder / name for name in HUB_NAMES if folder / name in files), None)
     if best is not None or len(files) == 1:
@@ -89,7 +99,7 @@ def _file_in(folder: Path) -> Path:
 
 
 def _read_config(path: Path) -> dict[str, Any]:
-    """What open_clip's configuration beside weights of the hub says."""
+    """Read open_clip's configuration, which lies beside weights of the hub."""
     try:
         config = json.loads(path.read_text(encoding="utf-8"))
         form = config.get("preprocess_cfg", {})
@@ -100,7 +110,11 @@ def _read_config(path: Path) -> dict[str, Any]:
 
 
 def _local_files(folder: Path, model: str, tag: str, entry: Mapping[str, Any]) -> Iterator[Path]:
-    """Files with the weights of a tag: in our own folder, in the hub's cache, in open_clip's and OpenAI's cache."""
+    """Yield the files with the weights of a tag.
+
+    They are searched in our own folder, in the cache of the hub, and in those of open_clip and
+    OpenAI.
+    """
     published_as = Path(entry.get("url", "")).name
     names = [f"{model}-{tag}{ending}" for ending in EXTENSIONS]
     names += [f"{model}-{tag}/{name}" for name in HUB_NAMES]
@@ -109,7 +123,7 @@ def _local_files(folder: Path, model: str, tag: str, entry: Mapping[str, Any]) -
         places.append(folder / published_as)
     yield from (path for path in places if path.is_file())
     cached = Path("~/.cache/clip").expanduser() / published_as
-    if published_as and cached.is_file() and _is_published(digest_of(cached), entry["url"], unknown=True):
+    if published_as and cached.is_file() and _is_file_of(digest_of(cached), entry["url"], unknown=True):
         yield cached  # open_clip downloads straight to this name: it may have broken off
     if entry.get("hf_hub"):
         from huggingface_hub import try_to_load_from_cache
@@ -119,25 +133,36 @@ def _local_files(folder: Path, model: str, tag: str, entry: Mapping[str, Any]) -
         yield from (Path(path) for path in found if isinstance(path, str))
 
 
-def _is_published(digest: str, url: str, unknown: bool = False) -> bool:
-    """Whether a sha256 is that of what lies at an address: OpenAI's addresses hold it, those of open_clip's releases its first eight
-    digits; ``unknown`` for others."""
+def _is_file_of(digest: str, url: str, unknown: bool = False) -> bool:
+    """Return whether a sha256 is that of the file at an address.
+
+    OpenAI's addresses hold it. Those of open_clip's releases hold its first eight digits. For other
+    addresses the result is ``unknown``.
+    """
     found = re.search(r"/([0-9a-f]{64})/[^/]+$|-([0-9a-f]{8})[.]\w+$", url)
     return digest.startswith(found[1] or found[2]) if found else unknown
 
 
 def check_reachable(plan: Plan, source: Source, args: SimpleNamespace) -> None:
-    """Raises UserError, within seconds, where the weights would have to be fetched and cannot be."""
+    """Refuse, within seconds, weights that are missing and cannot be fetched.
+
+    Raises:
+        UserError: names the reason.
+    """
     if source.path is not None:
         return
     if args.offline:
         raise _unavailable(plan, source, args, "--offline 1")
-    if reason := _silence(_server(source)):
+    if reason := _why_unreachable(_server(source)):
         raise _unavailable(plan, source, args, reason)
 
 
 def fetch(plan: Plan, source: Source, args: SimpleNamespace) -> Path:
-    """open_clip's own download, into its own cache. Raises UserError where it fails."""
+    """Fetch weights by open_clip's own download, into its own cache.
+
+    Raises:
+        UserError: it fails.
+    """
     check_reachable(plan, source, args)
     try:
         return Path(open_clip_module("pretrained").download_pretrained(source.entry))
@@ -153,9 +178,11 @@ def _server(source: Source) -> str:
     return str(source.entry["url"])
 
 
-def _silence(url: str) -> str:
-    """Why a server does not answer; empty where it does, whatever it says. Without this look, the hub's library would try again for three
-    quarters of a minute."""
+def _why_unreachable(url: str) -> str:
+    """Return why a server does not answer. Empty: it answers, whatever it says.
+
+    Without this check the library of the hub would try again for three quarters of a minute.
+    """
     try:
         with send_request(urllib.request.Request(url, method="HEAD"), TIMEOUT):
             return ""
@@ -166,14 +193,15 @@ def _silence(url: str) -> str:
 
 
 def _unavailable(plan: Plan, source: Source, args: SimpleNamespace, reason: str) -> UserError:
-    """The one line that says where the weights can be had and where they go."""
+    """Return the error that says where the weights can be had and where they go."""
     target = Path(args.base_path) / "clip" / f"{plan.model}-{source.tag}"
     if source.entry.get("hf_hub"):
         repository, name = os.path.split(source.entry["hf_hub"])
-        whence = f"{name or HUB_NAMES[0]} of {_server(source)}/{repository}"
+        address = f"{name or HUB_NAMES[0]} of {_server(source)}/{repository}"
     else:
-        whence = str(source.entry["url"])
+        address = str(source.entry["url"])
     return UserError(
-        f"the weights '{source.tag}' of {plan.model} are not here and cannot be fetched ({reason}): get {whence} and put it at "
-        f"{target}.safetensors (or .bin, .pt), or say --clip_weights FILE; --backbone clip-tiny needs no download"
+        f"the weights '{source.tag}' of {plan.model} are not here and cannot be fetched ({reason}): "
+        f"get {address} and put it at {target}.safetensors (or .bin, .pt), or say --clip_weights FILE; "
+        "--backbone clip-tiny needs no download"
     )

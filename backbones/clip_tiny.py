@@ -1,4 +1,7 @@
-"""clip-tiny: a small CLIP for 16x16 pictures of digits and letters whose weights come with the package."""
+"""Build clip-tiny: a small CLIP for 16x16 pictures of digits and letters.
+
+Its weights come with the package.
+"""
 
 from __future__ import annotations
 
@@ -26,12 +29,15 @@ LACKS = {  # flags of other CLIP backbones, and why it does not have them
 CONFIG = Path(__file__).with_name("clip_tiny.json")  # open_clip's own form: model_cfg and preprocess_cfg
 WEIGHTS = CONFIG.with_suffix(".safetensors")
 SEED = 0  # of the parameters before training
-TOKENS = "token_embedding"  # stored as .rows (k, width) and .numbers (k,): only tokens that training saw
+TOKENS = "token_embedding"  # stored as .rows (k, width) and .numbers (k,), for the trained tokens only
 TOKEN_STD = 0.02  # open_clip's initialisation of its token embedding
 
 
 def clip_tiny(args: SimpleNamespace) -> ClipNetwork:
-    """Image width 128, 4 layers; text width 64, 2 layers; 16 pixels: learned from glyphs, no download."""
+    """Small CLIP: 16x16 pixels, 4 layers of width 128, text width 64; no download.
+
+    It learned from glyphs. The text tower has 2 layers.
+    """
     model = open_clip_model()
     record = {"tag": "clip-tiny", "file": WEIGHTS.name, "sha256": digest_of(WEIGHTS)}
     form = read_config()["preprocess_cfg"]
@@ -39,17 +45,21 @@ def clip_tiny(args: SimpleNamespace) -> ClipNetwork:
 
 
 def outline(args: SimpleNamespace) -> ClipOutline:
-    """What is known of the network before it is built."""
+    """Return what is known of the network before it is built."""
     return ClipOutline.of("clip-tiny", read_config()["model_cfg"], _tokenizer())
 
 
 def _tokenizer() -> Any:
-    """open_clip's, of OpenAI's vocabulary."""
+    """Return open_clip's tokenizer, which has OpenAI's vocabulary."""
     return open_clip_module("tokenizer").tokenize
 
 
 def open_clip_model() -> Any:
-    """open_clip's CLIP with the shipped weights, evaluation mode. Raises UserError where they are missing or damaged."""
+    """Return open_clip's CLIP with the shipped weights, in evaluation mode.
+
+    Raises:
+        UserError: they are missing or damaged.
+    """
     model = build(read_config())
     if not WEIGHTS.is_file():
         raise UserError(f"{WEIGHTS} is missing: install pmi-cl again")
@@ -58,7 +68,11 @@ def open_clip_model() -> Any:
 
 
 def read_config() -> dict[str, Any]:
-    """The shipped configuration. Raises UserError where it is missing."""
+    """Return the shipped configuration.
+
+    Raises:
+        UserError: it is missing.
+    """
     if not CONFIG.is_file():
         raise UserError(f"{CONFIG} is missing: install pmi-cl again")
     config: dict[str, Any] = json.loads(CONFIG.read_text())
@@ -66,7 +80,10 @@ def read_config() -> dict[str, Any]:
 
 
 def build(config: dict[str, Any]) -> Any:
-    """open_clip's CLIP of that configuration with its first parameters, the same ones each time; training mode."""
+    """Return open_clip's CLIP of a configuration with its first parameters, in training mode.
+
+    The parameters are the same each time.
+    """
     with global_seed(SEED, "clip-tiny"):
         model: Any = open_clip_module("model").CLIP(**config["model_cfg"])
     table = model.token_embedding.weight
@@ -76,7 +93,10 @@ def build(config: dict[str, Any]) -> Any:
 
 
 def _stored_parameters(model: Any) -> dict[str, Tensor]:
-    """The shipped parameters as float32; tokens that training never saw keep the row they were drawn with."""
+    """Return the shipped parameters as float32.
+
+    Tokens that training never saw keep the row with which they were drawn.
+    """
     from safetensors import SafetensorError
     from safetensors.torch import load_file
 

@@ -1,4 +1,4 @@
-"""Builds a CLIP backbone with the weights that were asked for, and says exactly which they were."""
+"""Build a CLIP backbone with the weights that were asked for, and record which they are."""
 
 from __future__ import annotations
 
@@ -21,11 +21,14 @@ RANDOM = "random"
 
 
 def check_weights(args: SimpleNamespace, names: Mapping[str, str]) -> None:
-    """Refuses, before any work, weights that are missing and cannot be fetched, damaged, unsafe, of another network or activation.
+    """Refuse weights that cannot be used, before any work.
+
+    They may be missing and impossible to fetch, damaged, unsafe, or made for another network or
+    activation.
 
     Args:
         args: with ``backbone``, ``clip_weights``, ``clip_gelu``, ``base_path`` and ``offline``.
-        names: backbone -> open_clip's model, of all there are.
+        names: backbone -> open_clip's model, for all backbones.
 
     Raises:
         UserError: the first thing that is wrong.
@@ -34,29 +37,34 @@ def check_weights(args: SimpleNamespace, names: Mapping[str, str]) -> None:
     if plan.weights == RANDOM:
         return
     if plan.path is not None and not plan.path.is_dir():
-        check_file(plan.path, is_openais)  # before open_clip is imported, which takes seconds
+        check_file(plan.path, published_by_openai)  # before open_clip is imported: that takes seconds
     source = find_source(plan, args)
-    shapes = check_file(source.path, is_openais) if source.path is not None else None
+    shapes = check_file(source.path, published_by_openai) if source.path is not None else None
     if shapes is not None and source.path is not None:
         check_fit(shapes, plan.model, source.path, names)
     elif source.path is not None and source.quick_gelu is None and plan.quick_gelu is None:
-        # the activation will be asked for: not of weights that are refused whatever it is
-        state = read_state(source.path, is_openais)
+        # The user would be asked for the activation. Weights that do not fit are refused first.
+        state = read_state(source.path, published_by_openai)
         check_fit({name: tuple(value.shape) for name, value in state.items()}, plan.model, source.path, names)
-    decide_activation(plan, source.quick_gelu, _called(source))
+    decide_activation(plan, source.quick_gelu, _name_of(source))
     check_reachable(plan, source, args)
 
 
 def outline_of(args: SimpleNamespace) -> ClipOutline:
-    """What is known of the network that ``args.backbone`` names before it is built. Raises UserError where open_clip does not have it."""
+    """Return what is known of the network that ``args.backbone`` names before it is built.
+
+    Raises:
+        UserError: open_clip does not have it.
+    """
     plan = plan_of(args)
     return ClipOutline.of(plan.backbone, configuration(plan.model), open_clip_module().get_tokenizer(plan.model))
 
 
 def load(args: SimpleNamespace, names: Mapping[str, str]) -> ClipNetwork:
-    """The network that ``args.backbone`` names, with its weights; evaluation mode. Arguments and errors as :func:`check_weights`.
+    """Return the network that ``args.backbone`` names, with its weights, in evaluation mode.
 
-    Random weights are drawn from torch's global numbers.
+    Random weights are drawn from torch's global numbers. Arguments and errors are those of
+    :func:`check_weights`.
     """
     plan = plan_of(args)
     if plan.weights == RANDOM:
@@ -66,10 +74,12 @@ def load(args: SimpleNamespace, names: Mapping[str, str]) -> ClipNetwork:
     source = find_source(plan, args)
     path = source.path or fetch(plan, source, args)
     state = {
-        as_open_clip(name): value for name, value in read_state(path, is_openais).items() if name not in NOT_WEIGHTS
+        as_open_clip(name): value
+        for name, value in read_state(path, published_by_openai).items()
+        if name not in NOT_WEIGHTS
     }
     check_fit({name: tuple(value.shape) for name, value in state.items()}, plan.model, path, names)
-    quick = decide_activation(plan, source.quick_gelu, _called(source))
+    quick = decide_activation(plan, source.quick_gelu, _name_of(source))
     model = new_model(plan.model, quick)
     state["logit_scale"] = state["logit_scale"].reshape(model.logit_scale.shape)
     model.load_state_dict(state)
@@ -88,11 +98,14 @@ def _network(
     ).eval()
 
 
-def is_openais(digest: str) -> bool:
-    """Whether a file with this sha256 is an archive that OpenAI published: open_clip lists them."""
+def published_by_openai(digest: str) -> bool:
+    """Return whether a file with this sha256 is an archive that OpenAI published.
+
+    open_clip lists them.
+    """
     urls = [published(model).get("openai", {}).get("url", "") for model in (*MODELS.values(), "ViT-L-14-336")]
     return any(digest in url.split("/") for url in urls)
 
 
-def _called(source: Source) -> str:
+def _name_of(source: Source) -> str:
     return f"the weights '{source.tag}'" if source.tag else f"the weights in {source.path}"

@@ -1,4 +1,4 @@
-"""Classifiers that grow by one linear head per task."""
+"""Define classifiers that grow by one linear head per task."""
 
 from __future__ import annotations
 
@@ -9,10 +9,12 @@ from torch import Tensor, nn
 
 
 class GrowingHead(nn.Module):
-    """One bias-free linear map per task on shared features; the logits of all tasks are concatenated in task order.
+    """One linear map without bias per task on shared features.
 
-    R-DFCIL's classifier: weights drawn from N(0, 0.001^2) (baselines: cl-lite ``f0ddf02``). Loading a state dict grows or shrinks the
-    head to the tasks that the state holds, so a checkpoint alone decides how many classes there are.
+    The logits of all tasks are concatenated in task order. This is R-DFCIL's classifier: weights
+    are drawn from N(0, 0.001^2) (baselines: cl-lite ``f0ddf02``). Loading a state dict grows or
+    shrinks the head to the tasks that the state holds, so a checkpoint alone decides how many
+    classes there are.
     """
 
     def __init__(self, feature_dim: int, std: float = 0.001) -> None:
@@ -20,29 +22,31 @@ class GrowingHead(nn.Module):
         self.feature_dim, self.std = feature_dim, std
         self.tasks = nn.ModuleList()
         self.place: Tensor
-        self.register_buffer(
-            "place", torch.empty(0), persistent=False
-        )  # moves with the network: where heads go, also the first ones
+        # It moves with the network, and so tells the device of the first head, too.
+        self.register_buffer("place", torch.empty(0), persistent=False)
 
     @property
     def sizes(self) -> list[int]:
-        """The number of classes of each task."""
+        """Return the number of classes of each task."""
         return [int(linear.out_features) for linear in self.tasks]  # type: ignore[arg-type]
 
     def grow(self, n_classes: int, generator: torch.Generator | None = None) -> nn.Linear:
-        """Add a head for ``n_classes`` new classes, drawn from ``generator`` (a CPU generator), on the device of the network."""
+        """Add a head for ``n_classes`` new classes on the device of the network.
+
+        Its weights are drawn from ``generator``, a CPU generator.
+        """
         linear = nn.Linear(self.feature_dim, n_classes, bias=False)
         nn.init.normal_(linear.weight, std=self.std, generator=generator)
         self.tasks.append(linear.to(self.place.device))
         return linear
 
     def forward(self, features: Tensor) -> Tensor:
-        """Features (b, d) to logits (b, classes so far)."""
+        """Return the logits (b, classes so far) of features (b, d)."""
         return nn.functional.linear(features, self.weight)
 
     @property
     def weight(self) -> Tensor:
-        """All heads as one matrix (classes so far, d)."""
+        """Return all heads as one matrix (classes so far, d)."""
         if not self.tasks:
             raise RuntimeError("the head has no classes yet: call grow() first")
         return torch.cat([parameter for linear in self.tasks for parameter in linear.parameters()])

@@ -1,4 +1,7 @@
-"""The one door to open_clip, so that importing this package never imports it, and so that torchvision is made fit for it first."""
+"""Import open_clip when it is used.
+
+Importing this package never imports it, and torchvision is made fit for it first.
+"""
 
 from __future__ import annotations
 
@@ -10,7 +13,9 @@ from pmi_cl.machine.torchvision_shim import ensure_torchvision
 
 
 def open_clip_module(name: str = "") -> ModuleType:
-    """open_clip itself, or one of its modules such as "transformer". The first time costs 1.4 s of processor time beside torch's own 0.8 s.
+    """Return open_clip itself, or one of its modules such as "transformer".
+
+    The first call costs 1.4 s of processor time, beside the 0.8 s of torch.
 
     Raises:
         UserError: it is not installed.

@@ -1,4 +1,4 @@
-"""ResNet-18 with a stem for small images, layer by layer as pieces."""
+"""Build ResNet-18 with a stem for small images, layer by layer as pieces."""
 
 from __future__ import annotations
 
@@ -39,9 +39,11 @@ class BasicBlock(nn.Module):
 
 
 class ResNet18(PiecewiseResNet):
-    """A 3x3 stem without pooling, four stages of two basic blocks (widths 64 to 512), global average pooling, a growing head.
+    """ResNet-18 for small images.
 
-    K. He et al., Deep Residual Learning for Image Recognition, 2016; the stem is that of its CIFAR networks.
+    It has a 3x3 stem without pooling, four stages of two basic blocks (widths 64 to 512), global
+    average pooling, and a growing head. K. He et al., Deep Residual Learning for Image Recognition,
+    2016. The stem is that of its CIFAR networks.
     """
 
     WIDTHS = (64, 128, 256, 512)
@@ -63,7 +65,10 @@ class ResNet18(PiecewiseResNet):
 
 
 def resnet18() -> ResNet18:
-    """ResNet-18 for small images: 20 convolutions, 8 residual blocks, 11,168,832 parameters, 512 features."""
+    """ResNet-18 for small images: 20 convolutions, 8 residual blocks, 512 features.
+
+    It has 11,168,832 parameters.
+    """
     return ResNet18()
 
 

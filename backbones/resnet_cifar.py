@@ -1,4 +1,4 @@
-"""The CIFAR ResNets of R-DFCIL (cl-lite lineage), layer by layer as pieces."""
+"""Build the CIFAR ResNets of R-DFCIL (cl-lite lineage), layer by layer as pieces."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ class ResidualBlock(nn.Module):
         if self.stride == 2:
             shortcut = F.pad(x[:, :, ::2, ::2], (0, 0, 0, 0, 0, self.new_channels))
         inner = self.conv2(F.relu(self.bn1(self.conv1(x)), inplace=True))
-        return self.bn2(inner).add_(shortcut)  # in place, here and above: the same numbers, less memory to walk through
+        return self.bn2(inner).add_(shortcut)  # in place, here and above: the same numbers, less memory traffic
 
 
 class Pool(nn.Module):
@@ -123,7 +123,7 @@ class ResNetCifar(PiecewiseResNet):
         super().__init__(stem, layers, channels)
 
     def _initialise(self) -> None:
-        """Draw convolutions by Kaiming normal (fan out); let every block's second gamma start at 0."""
+        """Draw convolutions by Kaiming normal (fan out). A block's second gamma starts at 0."""
         for module in self.modules():
             if isinstance(module, nn.Conv2d):
                 nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
@@ -132,12 +132,18 @@ class ResNetCifar(PiecewiseResNet):
 
 
 def resnet32() -> ResNetCifar:
-    """R-DFCIL's ResNet-32 for small images: 31 convolutions, 15 residual blocks, 463,504 parameters, 64 features."""
+    """R-DFCIL's ResNet-32 for small images: 31 convolutions, 15 residual blocks, 64 features.
+
+    It has 463,504 parameters.
+    """
     return ResNetCifar(BLOCKS["resnet32"])
 
 
 def resnet20() -> ResNetCifar:
-    """The same network with 9 residual blocks (19 convolutions): half the time, for quick studies."""
+    """R-DFCIL's network with 9 residual blocks (19 convolutions): half the time.
+
+    It is meant for quick studies.
+    """
     return ResNetCifar(BLOCKS["resnet20"])
 
 

@@ -1,4 +1,4 @@
-"""What is known of a ResNet before it is built: enough to say how large its maps are."""
+"""Say what is known of a ResNet before it is built: the sizes of its maps."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ class ResNetOutline:
         for channels, blocks, stride in stages:
             divisor *= stride
             maps += [(channels, divisor)] * blocks
-        return cls(name, tuple(maps[:-1]), stages[-1][0])  # the last block gives features: it is pooled
+        return cls(name, tuple(maps[:-1]), stages[-1][0])  # the last block is pooled to features
 
     def input_shapes(self, side: int) -> list[tuple[int, int, int]]:
         """Return the shape (c, h, w) of every piece's input, bottom to top.
@@ -45,5 +45,5 @@ class ResNetOutline:
         return [(3, side, side), *((channels, own, own) for channels, own in sides)]
 
     def largest_input(self, side: int) -> int:
-        """Return the number of values of the largest input of a piece, for images of ``side`` pixels."""
+        """Return the number of values of a piece's largest input, for images of ``side`` pixels."""
         return max(channels * height * width for channels, height, width in self.input_shapes(side))

@@ -1,4 +1,7 @@
-"""Reads files of network weights as tensors and nothing else: what could run code, or is not whole, is refused with a reason."""
+"""Read files of network weights as tensors and nothing else.
+
+A file that could run code, or is not whole, is refused with a reason.
+"""
 
 from __future__ import annotations
 
@@ -16,14 +19,18 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 EXTENSIONS = (".safetensors", ".bin", ".pt", ".pth")
-LONGEST_HEADER = 100_000_000  # bytes; the safetensors format's own limit
+LONGEST_HEADER = 100_000_000  # bytes; the limit of the safetensors format
 Trusted = Callable[[str], bool]  # whether a file with this sha256 is one whose publisher is known
 
 
 def check_file(path: Path, trusted: Trusted) -> dict[str, tuple[int, ...]] | None:
-    """Refuses what is missing, truncated, no file of weights or could run code, without torch; gives the shapes where they stand apart.
+    """Refuse, without torch, a file that must not or cannot be read.
+
+    It may be missing, truncated, no file of weights, or able to run code. Return the shapes of the
+    tensors if the format keeps them apart, else None.
 
     Args:
+        path: the file.
         trusted: asked for TorchScript archives alone, which hold code beside their weights.
 
     Raises:
@@ -32,14 +39,20 @@ def check_file(path: Path, trusted: Trusted) -> dict[str, tuple[int, ...]] | Non
     form = form_of(path)
     if form == "torchscript" and not trusted(digest_of(path)):
         raise UserError(
-            f"{path} was refused and nothing in it was run: it is a TorchScript archive, which holds code, and not one that OpenAI "
-            "published; give a .safetensors file, or a state dict saved by torch.save"
+            f"{path} was refused and nothing in it was run: it is a TorchScript archive, which holds code, "
+            "and not one that OpenAI published; give a .safetensors file, or a state dict saved by torch.save"
         )
     return _header_shapes(path) if form == "safetensors" else None
 
 
 def form_of(path: Path) -> str:
-    """ "safetensors", "zip" (torch.save), "pickle" (torch.save before 1.6) or "torchscript". Raises UserError for others."""
+    """Return the form of a file of weights.
+
+    It is "safetensors", "zip" (torch.save), "pickle" (torch.save before 1.6) or "torchscript".
+
+    Raises:
+        UserError: it has another form.
+    """
     if not path.is_file():
         raise UserError(f"no file of weights at {path}: give one, a folder with one, a tag of open_clip's, or random")
     try:
@@ -68,7 +81,10 @@ def _truncated(path: Path) -> UserError:
 
 
 def _header_shapes(path: Path) -> dict[str, tuple[int, ...]]:
-    """The shape of every tensor in a safetensors file, which must be as long as its header says."""
+    """Return the shape of every tensor in a safetensors file.
+
+    The file must be as long as its header says.
+    """
     with path.open("rb") as file:
         length = int.from_bytes(file.read(8), "little")
         try:
@@ -84,22 +100,17 @@ def _header_shapes(path: Path) -> dict[str, tuple[int, ...]]:
 
 
 def read_state(path: Path, trusted: Trusted) -> dict[str, Tensor]:
-    """The tensors of a file by name, on the CPU, after :func:`check_file`.
+    """Return the tensors of a file by name, on the CPU, after :func:`check_file`.
 
-    Names are those of the network itself: "state_dict" around them and "module." before each are taken off.
+    Names are those of the network itself: "state_dict" around them and "module." before each are
+    removed.
     """
     check_file(path, trusted)
     form = form_of(path)
-    content = (
-        _from_safetensors(path)
-        if form == "safetensors"
-        else _from_torchscript(path)
-        if form == "torchscript"
-        else _from_torch(path)
-    )
-    state = (
-        content["state_dict"] if isinstance(content, dict) and isinstance(content.get("state_dict"), dict) else content
-    )
+    read = {"safetensors": _from_safetensors, "torchscript": _from_torchscript}.get(form, _from_torch)
+    content = read(path)
+    wrapped = isinstance(content, dict) and isinstance(content.get("state_dict"), dict)
+    state = content["state_dict"] if wrapped else content
     import torch
 
     if not isinstance(state, dict) or not state or not all(isinstance(value, torch.Tensor) for value in state.values()):

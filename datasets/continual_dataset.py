@@ -1,4 +1,8 @@
-"""The base of every data set: one uint8 tensor per split, on the device where it fits, index arrays per task, seeded batches."""
+"""Define the base of every data set.
+
+Each split is one uint8 tensor, on the device if it fits. Each task has index arrays. Batches are
+seeded.
+"""
 
 from __future__ import annotations
 
@@ -39,7 +43,10 @@ class DatasetOptions:
 
 @dataclass(frozen=True)
 class DataArguments:
-    """What data sets read from the run's arguments; the defaults are for callers that leave them out."""
+    """The arguments of a run that data sets read.
+
+    The defaults are for callers that leave them out.
+    """
 
     seed: int = 0
     n_tasks: int | None = None
@@ -54,7 +61,10 @@ class DataArguments:
 
 @dataclass(frozen=True)
 class RawData:
-    """What a data set has on the disk: both splits under its own class ids, and the name of each id."""
+    """The data set as it lies on the disk.
+
+    It has both splits under the data set's own class ids, and the name of each id.
+    """
 
     train: Split
     test: Split
@@ -62,16 +72,18 @@ class RawData:
 
 
 class ContinualDataset(ABC):
-    """A labelled image set that is shown in tasks, each of classes of its own.
+    """A labelled image set that is shown in tasks. Each task has classes of its own.
 
     Attributes:
         tasks: which classes each task has.
-        train, test: the images of the run, on the device if they fit, labels in task order: task t holds ``task_classes(t)``.
-        class_order: the data set's own class ids in the order in which they are shown; label k is class ``class_order[k]``.
+        train, test: the images of the run, on the device if they fit, with labels in task order:
+            task t holds ``task_classes(t)``.
+        class_order: the data set's own class ids in the order in which they are shown. Label k is
+            class ``class_order[k]``.
         class_names: the name of each label.
-        form: how a network wants the images (:meth:`present_as`); None: as the data set has them.
-        seed: of the batches and of the held-out part.
-        device: where batches come out.
+        form: how a network wants the images (:meth:`present_as`). None: as the data set has them.
+        seed: the seed of the batches and of the held-out part.
+        device: the device of the batches.
     """
 
     NAME: str
@@ -82,27 +94,28 @@ class ContinualDataset(ABC):
     MEAN: tuple[float, ...]
     STD: tuple[float, ...]
     PADDING = 4  # pixels, zeros after normalisation, on each side before the random crop
-    OWN_TASKS = False  # True: the data set alone says how many tasks there are; presets do not
+    OWN_TASKS = False  # True: the data set alone decides the number of tasks; presets do not
     FLIP = True  # whether the mirror image of a class belongs to the class
-    PROMPT = "a bad photo of a {}."  # of the CLIP methods' training, in PMI's released code
-    TEMPLATES: tuple[str, ...] = ("a photo of a {}.",)  # whose features are averaged for the evaluation
+    PROMPT = "a bad photo of a {}."  # for training by CLIP methods, from PMI's released code
+    TEMPLATES: tuple[str, ...] = ("a photo of a {}.",)  # their features are averaged for the evaluation
     DEFAULTS: ClassVar[dict[str, Any]] = {"backbone": "resnet32"}
     Options: type[DatasetOptions] = DatasetOptions
-    fingerprint = (
-        ""  # of the user's own files, which a resumed run must find again; empty where a checksum fixes the data
-    )
+    # Identifies files of the user: a resumed run must find the same. Empty: a checksum fixes them.
+    fingerprint = ""
 
     def __init__(
         self, args: SimpleNamespace, device: torch.device | str, progress: ProgressCallback | None = None
     ) -> None:
-        """
+        """Read the images, and fetch them first if they are missing.
+
         Args:
-            args: the run's arguments; see :class:`DataArguments` and ``Options`` for those that are read.
+            args: the run's arguments. See :class:`DataArguments` and ``Options`` for those that are
+                read.
             device: where the images are put.
-            progress: told how far a download or the decoding of images is.
+            progress: called with the progress of a download or of the decoding of images.
 
         Raises:
-            UserError: a value that does not fit, or data that is missing or damaged.
+            UserError: a value does not fit, or data is missing or damaged.
         """
         import torch
 
@@ -114,7 +127,7 @@ class ContinualDataset(ABC):
         self.device = torch.device(device)
         self._read(args, progress)
         self._set_tasks(tasks)  # only now: load() reads the class's own numbers
-        self._indices = {"train": self._by_task(self.train), "test": self._by_task(self.test)}
+        self._indices = {"train": self._rows_by_task(self.train), "test": self._rows_by_task(self.test)}
         self._mean = torch.tensor(self.MEAN, device=self.device)
         self._std = torch.tensor(self.STD, device=self.device)
         self.form: InputForm | None = None
@@ -123,11 +136,11 @@ class ContinualDataset(ABC):
         """Set ``class_names``, ``train`` and ``test`` for the classes of ``class_order``."""
         raw = self.load(args, progress)
         self.class_names = [raw.class_names[label] for label in self.class_order]
-        self.train, self.test = self._selected(raw, select(DataArguments, vars(args)))
+        self.train, self.test = self._select_splits(raw, select(DataArguments, vars(args)))
 
     @abstractmethod
     def load(self, args: SimpleNamespace, progress: ProgressCallback | None) -> RawData:
-        """Reads the images (CPU), fetching them first where they are missing and may be fetched.
+        """Read the images (CPU). Fetch them first if they are missing and may be fetched.
 
         A data set whose ``SIZE``, ``MEAN`` or ``STD`` is known only from its images sets them here.
         """
@@ -135,43 +148,62 @@ class ContinualDataset(ABC):
     @classmethod
     @abstractmethod
     def check_data(cls, args: SimpleNamespace) -> None:
-        """Raises UserError if data is missing and cannot be fetched, or is plainly damaged. Reads little; needs no torch."""
+        """Refuse data that is plainly damaged, or missing and impossible to fetch.
+
+        It reads little and needs no torch.
+
+        Raises:
+            UserError: says which.
+        """
 
     @classmethod
     def missing_files(cls, args: SimpleNamespace) -> list[tuple[str, Path]]:
-        """What a run will fetch before it starts: (address, where it is put). Needs no torch."""
+        """Return what a run will fetch before it starts: (address, where it is put).
+
+        It needs no torch.
+        """
         return []
 
     @classmethod
     def total_classes(cls, args: SimpleNamespace) -> int:
-        """How many classes there are before ``n_classes`` takes the first of them."""
+        """Return how many classes there are before ``n_classes`` takes the first of them."""
         return cls.N_CLASSES
 
     @classmethod
     def image_size(cls, args: SimpleNamespace) -> int:
-        """The side of the images, which are squares, without torch."""
+        """Return the side of the images, which are squares, without torch."""
         return cls.SIZE[0]
 
     @classmethod
     def default_tasks(cls, n_classes: int) -> int:
-        """The number of tasks of a run that does not say."""
+        """Return the number of tasks of a run that does not say."""
         return cls.N_TASKS
 
     @classmethod
     def check(cls, args: SimpleNamespace) -> None:
-        """Checks the values of the run against the data set, and the data, without torch. Raises UserError."""
+        """Check the values of the run against the data set, and the data, without torch.
+
+        Raises:
+            UserError: the first thing that is wrong.
+        """
         _check_amounts(select(DataArguments, vars(args)))
         cls.n_tasks(args)
         cls.check_data(args)
 
     @classmethod
     def n_classes(cls, args: SimpleNamespace) -> int:
-        """How many classes the run uses, without torch. Raises UserError."""
+        """Return how many classes the run uses, without torch. Raise UserError if none fit."""
         return len(cls.shown_classes(args))
 
     @classmethod
     def shown_classes(cls, args: SimpleNamespace) -> list[int]:
-        """The data set's own class ids in the order in which the run shows them, without torch. Raises UserError."""
+        """Return the data set's own class ids in the order in which the run shows them.
+
+        It needs no torch.
+
+        Raises:
+            UserError: the order or the number of classes does not fit.
+        """
         total = cls.total_classes(args)
         wanted = select(DataArguments, vars(args)).n_classes
         if wanted is not None and not 2 <= wanted <= total:
@@ -180,7 +212,11 @@ class ContinualDataset(ABC):
 
     @classmethod
     def task_split(cls, args: SimpleNamespace) -> TaskSplit:
-        """Return which classes each task of the run has, without torch. Raises UserError."""
+        """Return which classes each task of the run has, without torch.
+
+        Raises:
+            UserError: the sizes of the tasks do not fit.
+        """
         n_classes = cls.n_classes(args)
         wanted = select(DataArguments, vars(args))
         n_tasks = cls.default_tasks(n_classes) if wanted.n_tasks is None else wanted.n_tasks
@@ -188,14 +224,14 @@ class ContinualDataset(ABC):
 
     @classmethod
     def n_tasks(cls, args: SimpleNamespace) -> int:
-        """Return how many tasks the run has, without torch. Raises UserError."""
+        """Return how many tasks the run has, without torch. Raise UserError if they do not fit."""
         return cls.task_split(args).n_tasks
 
     def _set_tasks(self, tasks: TaskSplit) -> None:
         self.tasks, self.N_CLASSES, self.N_TASKS = tasks, tasks.n_classes, tasks.n_tasks
 
-    def _selected(self, raw: RawData, arguments: DataArguments) -> tuple[PlacedSplit, PlacedSplit]:
-        """The two splits; with a held-out part that part is the test split."""
+    def _select_splits(self, raw: RawData, arguments: DataArguments) -> tuple[PlacedSplit, PlacedSplit]:
+        """Return the two splits. If a part is held out, it is the test split."""
         order = self.class_order
         kept, held = hold_out(raw.train.labels, order, arguments.validation, self.seed)
         if arguments.train_per_class is not None:
@@ -203,13 +239,16 @@ class ContinualDataset(ABC):
         test = (raw.train, held) if len(held) else (raw.test, rows_of(raw.test.labels, order))
         return pick(raw.train, kept, order, self.device), pick(*test, order, self.device)
 
-    def _by_task(self, split: PlacedSplit) -> list[Tensor]:
+    def _rows_by_task(self, split: PlacedSplit) -> list[Tensor]:
         tasks = self.tasks.tasks_of(split.labels)
         return [(tasks == task).nonzero().squeeze(1) for task in range(self.N_TASKS)]
 
     @property
     def N_CLASSES_PER_TASK(self) -> int | list[int]:
-        """Return the classes of each task as Mammoth's data sets do: a number, or a list where tasks differ."""
+        """Return the classes of each task as Mammoth's data sets do.
+
+        They are a number, or a list if tasks differ.
+        """
         return self.tasks.sizes[0] if self.tasks.equal else list(self.tasks.sizes)
 
     def task_classes(self, task: int) -> range:
@@ -220,19 +259,22 @@ class ContinualDataset(ABC):
         """Return the images of the first ``tasks`` tasks as a single one, for joint training."""
         whole = copy.copy(self)
         whole._set_tasks(self.tasks.joined(tasks))
-        whole._indices = {"train": whole._by_task(self.train), "test": whole._by_task(self.test)}
+        whole._indices = {"train": whole._rows_by_task(self.train), "test": whole._rows_by_task(self.test)}
         return whole
 
     def train_indices(self, task: int) -> Tensor:
-        """Rows of ``train`` that belong to a task: int64, ascending, on the device."""
+        """Return the rows of ``train`` that belong to a task: int64, ascending, on the device."""
         return self._indices["train"][task]
 
     def test_indices(self, task: int) -> Tensor:
-        """Rows of ``test`` that belong to a task: int64, ascending, on the device."""
+        """Return the rows of ``test`` that belong to a task: int64, ascending, on the device."""
         return self._indices["test"][task]
 
     def present_as(self, form: InputForm) -> None:
-        """From now on images leave the data set resized and normalised as a network wants them; ``SIZE``, ``MEAN`` and ``STD`` follow."""
+        """Resize and normalise images as a network wants them from now on.
+
+        ``SIZE``, ``MEAN`` and ``STD`` change with it.
+        """
         import torch
 
         self.form = form
@@ -250,30 +292,38 @@ class ContinualDataset(ABC):
 
     @property
     def prompt_names(self) -> list[str]:
-        """The name of each label as a prompt has it."""
+        """Return the name of each label as a prompt has it."""
         return [name.replace("_", " ") for name in self.class_names]
 
     def normalise(self, images: Tensor, labels: Tensor | None = None) -> Tensor:
-        """Return uint8 (b, c, h, w) as float32, channels_last, with the size, mean and deviation that a network gets.
+        """Return uint8 (b, c, h, w) as float32, channels_last, ready for a network.
+
+        Size, mean and deviation are those that the network gets.
 
         Args:
-            labels: (b,); needed only where tasks bring data sets of their own.
+            images: uint8 pixels.
+            labels: (b,), needed only if tasks bring data sets of their own.
         """
         images = resized(images, self.form.size, self.form.resize) if self.form else images
         return augmentation.normalise(images, self._mean, self._std)
 
     def denormalise(self, images: Tensor, labels: Tensor | None = None) -> Tensor:
-        """Return normalised (b, c, h, w) as floats in [0, 1], for pictures. ``labels`` as in :meth:`normalise`."""
+        """Return normalised (b, c, h, w) as floats in [0, 1], for pictures.
+
+        ``labels`` are as in :meth:`normalise`.
+        """
         return augmentation.denormalise(images, self._mean, self._std)
 
     def augment(self, images: Tensor, generator: Generator) -> Tensor:
-        """Random crops, mirrored at random where ``FLIP`` allows: float32 (b, c, h, w), normalised, channels_last.
+        """Return random crops, mirrored at random if ``FLIP`` allows it.
 
-        Under a form (:meth:`present_as`): the form's own crops, or none.
+        They are float32 (b, c, h, w), normalised, channels_last. Under a form (:meth:`present_as`)
+        they are the form's own crops, or the images are not cropped.
 
         Args:
             images: uint8 pixels, or floats that are normalised already (synthetic images).
-            generator: a CPU generator (:func:`pmi_cl.seeding.seeded`): the crops are the same on every device.
+            generator: a CPU generator (:func:`pmi_cl.seeding.seeded`): the crops are the same on
+                every device.
         """
         if self.form and self.form.augment != "own":
             images = random_crops(images, self.form, generator) if self.form.augment == "crop" else images
@@ -285,47 +335,62 @@ class ContinualDataset(ABC):
     def plain_batches(
         self, task: int, split: Literal["train", "test"] = "train", batch_size: int = 256
     ) -> Iterator[tuple[Tensor, Tensor]]:
-        """All (normalised images, labels) of a task, in the order of the split, not augmented; the last batch may be short."""
+        """Yield all (normalised images, labels) of a task, not augmented.
+
+        They come in the order of the split. The last batch may be short.
+        """
         source = self.train if split == "train" else self.test
         for rows in self._indices[split][task].split(batch_size):
-            yield self._plain(source, rows), source.labels[rows]
+            yield self._normalised(source, rows), source.labels[rows]
 
-    def _plain(self, split: PlacedSplit, rows: Tensor) -> Tensor:
+    def _normalised(self, split: PlacedSplit, rows: Tensor) -> Tensor:
         """Return the images at ``rows``, normalised."""
         return self.normalise(split.pixels(rows))
 
-    def _varied(self, rows: Tensor, *key: int) -> tuple[Tensor, Tensor]:
-        """Return the training images at ``rows``, augmented by random numbers of ``key``, and as uint8 pixels."""
+    def _augmented(self, rows: Tensor, *key: int) -> tuple[Tensor, Tensor]:
+        """Return the training images at ``rows``, augmented, and as uint8 pixels.
+
+        ``key`` decides the random numbers.
+        """
         images = self.train.pixels(rows)
         return self.augment(images, seeded(self.seed, "augment", *key)), images
 
     def steps_per_epoch(self, task: int, batch_size: int) -> int:
-        """Full batches of one epoch; what is left over is left out. A task smaller than a batch still gives one."""
+        """Return the number of full batches of one epoch. The rest is left out.
+
+        A task smaller than a batch has one.
+        """
         images = len(self.train_indices(task))
         return images // batch_size or min(images, 1)
 
     def train_batches(
         self, task: int, epoch: int, batch_size: int, start: int = 0
     ) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
-        """The shuffled, augmented batches of one epoch (:meth:`steps_per_epoch`), from step ``start`` on.
+        """Yield the shuffled, augmented batches of one epoch (:meth:`steps_per_epoch`).
 
-        The order depends on (seed, task, epoch) and each augmentation on (seed, task, epoch, step), so a run that resumes
-        at step k sees what an uninterrupted one sees.
+        The order depends on (seed, task, epoch) and each augmentation on (seed, task, epoch, step),
+        so a run that resumes at step k sees what an uninterrupted one sees.
+
+        Args:
+            task: the number of the task.
+            epoch: the number of the epoch in the task.
+            batch_size: images of a batch.
+            start: the first step.
 
         Yields:
-            (inputs, labels, not_aug_inputs): float32 normalised and augmented, int64, and the same images as uint8 pixels,
-            which :meth:`normalise` makes ready for a network.
+            (inputs, labels, not_aug_inputs): float32 normalised and augmented, int64, and the same
+                images as uint8 pixels, which :meth:`normalise` makes ready for a network.
         """
         import torch
 
         rows = self.train_indices(task)
         shuffle = torch.randperm(len(rows), generator=seeded(self.seed, "order", task, epoch))
         rows = rows[shuffle.to(self.device, non_blocking=True)]
-        # here once: asked of a GPU batch by batch, it would be waited for at every step
+        # Once for all steps: a copy from the GPU for each batch would make every step wait for it.
         places = rows.to(self.train.place)
         for step in range(start, self.steps_per_epoch(task, batch_size)):
             batch = slice(step * batch_size, (step + 1) * batch_size)
-            inputs, pixels = self._varied(places[batch], task, epoch, step)
+            inputs, pixels = self._augmented(places[batch], task, epoch, step)
             yield inputs, self.train.labels[rows[batch]], pixels
 
 

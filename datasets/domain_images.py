@@ -1,4 +1,4 @@
-"""The images of several data sets behind one row of labels."""
+"""Put the images of several data sets behind one row of labels."""
 
 from __future__ import annotations
 
@@ -20,14 +20,14 @@ class DomainImages(PlacedSplit):
 
     Attributes:
         parts: the split of each data set, labels from 0.
-        labels: int64 (n,), of all parts; those of a later part follow on those before it.
+        labels: int64 (n,), of all parts. Those of a later part follow on those before it.
     """
 
     parts: tuple[PlacedSplit, ...] = ()
 
     @classmethod
     def joined(cls, parts: Sequence[PlacedSplit], classes: TaskSplit) -> DomainImages:
-        """Join splits; ``classes`` says how many classes each has."""
+        """Join splits. ``classes`` says how many classes each has."""
         import torch
 
         labels = [part.labels + classes.past(number) for number, part in enumerate(parts)]
@@ -35,13 +35,17 @@ class DomainImages(PlacedSplit):
 
     @property
     def place(self) -> torch.device:
-        """Return the CPU: there the rows are shared out among the parts."""
+        """Return the CPU: the rows are distributed over the parts there."""
         import torch
 
         return torch.device("cpu")
 
     def by_domain(self, rows: Tensor) -> list[tuple[int, Tensor, Tensor]]:
-        """Share rows (b,) out: (number of the part, places in the batch, rows of the part) of each part that has some."""
+        """Distribute rows (b,) over the parts.
+
+        Return (number of the part, places in the batch, rows of the part) of each part that has
+        some.
+        """
         rows = rows.to(self.place)
         ends = TaskSplit(tuple(len(part.labels) for part in self.parts))
         owners = ends.tasks_of(rows)

@@ -1,4 +1,7 @@
-"""A sequence of data sets as one: each task brings images, class names, templates and normalisation of its own."""
+"""Present a sequence of data sets as one.
+
+Each task brings images, class names, templates and normalisation of its own.
+"""
 
 from __future__ import annotations
 
@@ -32,9 +35,9 @@ class Domain:
     """One data set of the sequence.
 
     Attributes:
-        name: as tables have it: the data set's, or that of the folder.
+        name: the name in tables: that of the data set, or that of the folder.
         kind: the class of the data set.
-        args: the run's arguments, as this data set is to read them.
+        args: the run's arguments, as this data set reads them.
     """
 
     name: str
@@ -50,13 +53,13 @@ class MultiDomainArguments:
 
 
 class MultiDomain(ContinualDataset):
-    """Data sets in a row, a task each. A subclass says in :meth:`words` which.
+    """Data sets in a row, a task each. A subclass names them in :meth:`words`.
 
     A CLIP gets the images of each in its own form. A ResNet gets all in one size, each normalised
-    as its data set says and varied as its data set allows.
+    as its data set says and augmented as its data set allows.
 
     Attributes:
-        domains: the data sets, opened; their labels begin at 0 each.
+        domains: the data sets, opened. The labels of each begin at 0.
     """
 
     OWN_TASKS = True
@@ -65,7 +68,11 @@ class MultiDomain(ContinualDataset):
     @classmethod
     @abstractmethod
     def words(cls, args: SimpleNamespace) -> Sequence[str]:
-        """Return the name of each data set, "seq-folder:DIR" for a folder of images. Raises UserError."""
+        """Return the name of each data set, "seq-folder:DIR" for a folder of images.
+
+        Raises:
+            UserError: the names cannot be read.
+        """
 
     @classmethod
     def outline(cls, args: SimpleNamespace) -> list[Domain]:
@@ -86,7 +93,7 @@ class MultiDomain(ContinualDataset):
 
     @classmethod
     def task_split(cls, args: SimpleNamespace) -> TaskSplit:
-        """Return a task for each domain. Raises UserError where tasks of another size are asked for."""
+        """Return a task for each domain. Raise UserError if tasks of another size are asked for."""
         sizes = tuple(domain.kind.n_classes(domain.args) for domain in cls.outline(args))
         asked = select(DataArguments, vars(args))
         if asked.base_classes or asked.classes_per_task:
@@ -109,7 +116,7 @@ class MultiDomain(ContinualDataset):
 
     @classmethod
     def check_data(cls, args: SimpleNamespace) -> None:
-        """Let each domain check its data; an error names the domain."""
+        """Let each domain check its data. An error names the domain."""
         for domain in cls.outline(args):
             _check(domain)
 
@@ -161,9 +168,9 @@ class MultiDomain(ContinualDataset):
         return self.domains[domain].templates_of(label - self._labels.past(domain))
 
     def normalise(self, images: Tensor, labels: Tensor | None = None) -> Tensor:
-        """Return uint8 (b, c, h, w) as float32, each image normalised as the data set of its label says.
+        """Return uint8 (b, c, h, w) as float32, normalised by the data set of each label.
 
-        ``labels`` (b,) may be left out where a network's form is the same for all.
+        ``labels`` (b,) may be left out if a network's form is the same for all.
         """
         if labels is None:
             if self.form is None:
@@ -174,7 +181,7 @@ class MultiDomain(ContinualDataset):
         return _cat(parts)
 
     def denormalise(self, images: Tensor, labels: Tensor | None = None) -> Tensor:
-        """Return normalised (b, c, h, w) as floats in [0, 1], each as the data set of its label says."""
+        """Return normalised (b, c, h, w) as floats in [0, 1], by the data set of each label."""
         if labels is None or self.form:
             return super().denormalise(images)
         domains = self._labels.tasks_of(labels).tolist()
@@ -183,24 +190,25 @@ class MultiDomain(ContinualDataset):
         )
 
     def augment(self, images: Tensor, generator: Generator, labels: Tensor | None = None) -> Tensor:
-        """Vary normalised float images (b, c, h, w) of any domains, such as synthetic ones.
+        """Augment normalised float images (b, c, h, w) of any domains, such as synthetic ones.
 
-        Images are mirrored only where every domain may be. Under a network's form, the form decides.
+        Images are mirrored only if every domain may be mirrored. A network's form comes before
+        that.
         """
         if self.form or not images.is_floating_point():
             return super().augment(images, generator)
         return crop_and_flip(images, draw_crops(len(images), self.PADDING, self.FLIP, generator), self.PADDING)
 
-    def _plain(self, split: PlacedSplit, rows: Tensor) -> Tensor:
+    def _normalised(self, split: PlacedSplit, rows: Tensor) -> Tensor:
         assert isinstance(split, DomainImages)
         parts = split.by_domain(rows)
         return _in_order(parts, [self.domains[d].normalise(split.parts[d].pixels(local)) for d, _, local in parts])
 
-    def _varied(self, rows: Tensor, *key: int) -> tuple[Tensor, Tensor]:
+    def _augmented(self, rows: Tensor, *key: int) -> tuple[Tensor, Tensor]:
         assert isinstance(self.train, DomainImages)
         parts = self.train.by_domain(rows)
         own = len(parts) == 1  # a task of one data set draws the numbers that the data set would draw
-        pairs = [self.domains[d]._varied(local, *key, *(() if own else (d,))) for d, _, local in parts]
+        pairs = [self.domains[d]._augmented(local, *key, *(() if own else (d,))) for d, _, local in parts]
         pixels = [raw if own else resized(raw, self.SIZE[0], "squash") for _, raw in pairs]
         return _in_order(parts, [inputs for inputs, _ in pairs]), _in_order(parts, pixels)
 

@@ -1,4 +1,4 @@
-"""CIFAR-100, class-incremental, from torchvision's files."""
+"""Present CIFAR-100, class-incremental, from torchvision's files."""
 
 from __future__ import annotations
 
@@ -20,25 +20,27 @@ class CifarOptions(DatasetOptions):
 
     class_order: str = option(
         "rdfcil0",
-        "rdfcil0, rdfcil1, rdfcil2 (R-DFCIL's three), np1993, continualclip, natural, seed:<n>, or every class id separated by commas",
+        "rdfcil0, rdfcil1, rdfcil2 (R-DFCIL's three), np1993, continualclip, natural, seed:<n>, "
+        "or every class id separated by commas",
         source="R-DFCIL's order 1, the only one in PMI's release",
         role="protocol",
     )
 
 
 class SeqCifar100(ContinualDataset):
-    """CIFAR-100: 100 classes of 500 training and 100 test images of 32x32, 10 tasks by default; fetched on first use.
+    """CIFAR-100: 100 classes of 500 training and 100 test images of 32x32; fetched on first use.
 
-    Reads ``<base_path>/cifar-100-python/{train,test,meta}``, the files that torchvision downloads.
-    Class ids are the fine labels. A. Krizhevsky, Learning Multiple Layers of Features from Tiny
-    Images, 2009.
+    By default they are shown in 10 tasks. They are read from
+    ``<base_path>/cifar-100-python/{train,test,meta}``, the files that torchvision downloads. Class
+    ids are the fine labels. A. Krizhevsky, Learning Multiple Layers of Features from Tiny Images,
+    2009.
     """
 
     NAME = "seq-cifar100"
     N_CLASSES = 100
     N_TASKS = 10
     SIZE = (32, 32)
-    MEAN = (0.5071, 0.4867, 0.4408)  # R-DFCIL's, as are the next line and the crop of 4 pixels
+    MEAN = (0.5071, 0.4867, 0.4408)  # from R-DFCIL, as are the next line and the crop of 4 pixels
     STD = (0.2675, 0.2565, 0.2761)
     TEMPLATES = (  # the 18 that OpenAI published for CLIP on this data set, which PROOF uses, too
         "a photo of a {}.",
@@ -64,18 +66,21 @@ class SeqCifar100(ContinualDataset):
 
     @classmethod
     def check_data(cls, args: SimpleNamespace) -> None:
-        """Compares the sizes of the files; their checksums are looked at when they are loaded."""
+        """Compare the sizes of the files. Their checksums are compared when they are loaded."""
         arguments = select(DataArguments, vars(args))
         check_files(Path(arguments.base_path), arguments.offline)
 
     @classmethod
     def missing_files(cls, args: SimpleNamespace) -> list[tuple[str, Path]]:
-        """The archive, where neither it nor what is in it is there."""
+        """Return the archive, unless it or its content is there."""
         base_path = Path(select(DataArguments, vars(args)).base_path)
         return [] if files_present(base_path) or (base_path / ARCHIVE).is_file() else [(URL, base_path / ARCHIVE)]
 
     def load(self, args: SimpleNamespace, progress: ProgressCallback | None) -> RawData:
-        """Reads the three files, whose checksums must be right; fetches them if they are missing and ``offline`` is off."""
+        """Read the three files, whose checksums must be right.
+
+        Fetch them if they are missing and ``offline`` is off.
+        """
         arguments = select(DataArguments, vars(args))
         base_path = Path(arguments.base_path)
         ensure_files(base_path, arguments.offline, report_in_mib(progress, "CIFAR-100"))
@@ -86,5 +91,5 @@ class SeqCifar100(ContinualDataset):
 def _split(content: dict[bytes, Any]) -> Split:
     import torch
 
-    pixels = torch.from_numpy(content[b"data"]).view(-1, 3, 32, 32)  # the file's own memory: not copied
+    pixels = torch.from_numpy(content[b"data"]).view(-1, 3, 32, 32)  # shares the memory of the file: not copied
     return Split(pixels, torch.tensor(content[b"fine_labels"]))

@@ -1,4 +1,4 @@
-"""CUB-200-2011, class-incremental: 200 species of birds."""
+"""Present CUB-200-2011, class-incremental: 200 species of birds."""
 
 from __future__ import annotations
 
@@ -52,25 +52,26 @@ class CubOptions(DatasetOptions):
 class SeqCub200(ListedImages):
     """CUB-200-2011: 200 species of birds, 11,788 images; fetched on first use.
 
-    ``--split official`` reads ``<base_path>/CUB_200_2011/`` as the archive holds it, ``--split proof`` reads
-    ``<base_path>/cub/{train,test}/``. Class ids are the numbers of the class folders less one. C. Wah, S. Branson, P. Welinder,
-    P. Perona, S. Belongie, The Caltech-UCSD Birds-200-2011 Dataset, CNS-TR-2011-001.
+    ``--split official`` reads ``<base_path>/CUB_200_2011/`` as the archive holds it. ``--split
+    proof`` reads ``<base_path>/cub/{train,test}/``. Class ids are the numbers of the class folders
+    less one. C. Wah, S. Branson, P. Welinder, P. Perona, S. Belongie, The Caltech-UCSD
+    Birds-200-2011 Dataset, CNS-TR-2011-001.
     """
 
     NAME = "seq-cub200"
     N_TASKS = 10
     SIZE = (224, 224)
-    TEMPLATES = ("a photo of a {}, a type of bird.",)  # OpenAI's for birds, and PROOF's
+    TEMPLATES = ("a photo of a {}, a type of bird.",)  # OpenAI and PROOF use it for birds
     Options = CubOptions
 
     @classmethod
     def downloads(cls, args: SimpleNamespace) -> Sequence[Download]:
-        """The official archive; PROOF's cannot be fetched without a browser."""
+        """Return the official archive. PROOF's archive cannot be fetched without a browser."""
         return () if _is_proof(args) else (ARCHIVE,)
 
     @classmethod
     def total_classes(cls, args: SimpleNamespace) -> int:
-        """The classes of the files at hand; the official 200 before they are fetched."""
+        """Return the number of classes of the files, or the official 200 before a download."""
         root = _root(args)
         if _is_proof(args):
             return cub_files.proof_classes(root) if (root / "train").is_dir() else 200
@@ -78,7 +79,7 @@ class SeqCub200(ListedImages):
 
     @classmethod
     def listing(cls, args: SimpleNamespace) -> Listing:
-        """The files of the split."""
+        """Return the files of the split."""
         if not _is_proof(args):
             return cub_files.official(_root(args))
         listing = cub_files.proof(_root(args))

@@ -1,4 +1,4 @@
-"""Handwritten digits that come with the package: 1,797 real images, no download."""
+"""Present handwritten digits that come with the package: 1,797 real images, no download."""
 
 from __future__ import annotations
 
@@ -21,10 +21,11 @@ TEST_FRACTION = 0.2
 class SeqDigits(ContinualDataset):
     """Handwritten digits, 8x8 upscaled to 16x16: 5 tasks of 2 classes, inside the package.
 
-    Source: E. Alpaydin and C. Kaynak, Optical Recognition of Handwritten Digits (UCI Machine Learning Repository, 1998,
-    CC BY 4.0), the 1,797 images of its test set as scikit-learn (BSD-3) ships them; written by ``tools/make_digits.py``.
-    Of each class one image in five, evenly spread over the file, is a test image, whatever the seed: 1,438 train, 359 test.
-    The file does not name the writers, so one writer's digits can be in both parts.
+    Source: E. Alpaydin and C. Kaynak, Optical Recognition of Handwritten Digits (UCI Machine
+    Learning Repository, 1998, CC BY 4.0), the 1,797 images of its test set as scikit-learn (BSD-3)
+    ships them. ``tools/make_digits.py`` wrote them. One image in five of each class, evenly spread
+    over the file, is a test image, whatever the seed: 1,438 train, 359 test. The file does not name
+    the writers, so both parts can hold digits of one writer.
     """
 
     NAME = "seq-digits"
@@ -41,17 +42,17 @@ class SeqDigits(ContinualDataset):
 
     @classmethod
     def check_data(cls, args: SimpleNamespace) -> None:
-        """Checks nothing: the file is part of the package."""
+        """Check that the file, which is part of the package, is there."""
         if not FILE.is_file():
             raise UserError(f"{FILE} is missing: install pmi-cl again")
 
     @property
     def prompt_names(self) -> list[str]:
-        """The digits in words, as captions have them."""
+        """Return the digits in words, as captions have them."""
         return [WORDS[int(name)] for name in self.class_names]
 
     def load(self, args: SimpleNamespace, progress: ProgressCallback | None) -> RawData:
-        """Reads the file of the package; nothing is fetched."""
+        """Read the file of the package. Nothing is fetched."""
         import numpy
         import torch
 
@@ -66,7 +67,10 @@ class SeqDigits(ContinualDataset):
 
 
 def upscaled(images: Tensor) -> Tensor:
-    """(n, 8, 8) values 0..16 to (n, 3, 16, 16) pixels 0..255, bilinear; the networks take three channels."""
+    """Return pixels 0..255 (n, 3, 16, 16) of values 0..16 (n, 8, 8), by bilinear interpolation.
+
+    The networks take three channels.
+    """
     import torch
 
     grey = images[:, None].float() * (255 / 16)

@@ -1,4 +1,7 @@
-"""Any folder of images as a data set: one folder per class, with or without ``train/`` and ``test/``."""
+"""Present any folder of images as a data set.
+
+It has a folder for each class, with or without ``train/`` and ``test/`` around them.
+"""
 
 from __future__ import annotations
 
@@ -43,10 +46,11 @@ class FolderOptions(DatasetOptions):
 
 
 class SeqFolder(ContinualDataset):
-    """Your own images: --data_dir DIR with a folder for each class (PNG, JPEG, WebP, BMP of any size).
+    """Your own images: --data_dir DIR with a folder for each class (PNG, JPEG, WebP, BMP).
 
-    Class ids are the places of the class folders in alphabetical order. All images are read once and kept as pixels; mean and
-    standard deviation are measured on the training images.
+    Images of any size are read. Class ids are the places of the class folders in alphabetical
+    order. All images are read once and kept as pixels. Mean and standard deviation are measured on
+    the training images.
     """
 
     NAME = "seq-folder"
@@ -54,29 +58,33 @@ class SeqFolder(ContinualDataset):
 
     @classmethod
     def check_data(cls, args: SimpleNamespace) -> None:
-        """Looks at every file, without decoding it whole."""
+        """Look at every file, without decoding it whole."""
         options = select(FolderOptions, vars(args))
         for split in list_images(_root(options), class_names(_root(options)), options.test_fraction):
             check_images(split.paths)
 
     @classmethod
     def total_classes(cls, args: SimpleNamespace) -> int:
-        """The number of class folders."""
+        """Return the number of class folders."""
         return len(class_names(_root(select(FolderOptions, vars(args)))))
 
     @classmethod
     def image_size(cls, args: SimpleNamespace) -> int:
-        """The side of the square that was asked for."""
+        """Return the side of the square that was asked for."""
         return select(FolderOptions, vars(args)).image_size
 
     @classmethod
     def default_tasks(cls, n_classes: int) -> int:
-        """Five where each task then has at least two classes, else the smallest number above one that has; else one class each."""
+        """Return a number of equal tasks with at least two classes each.
+
+        It is five if that is possible, else the smallest such number above one. If there is none,
+        each class is a task.
+        """
         fitting = [n for n in (5, *range(2, n_classes)) if n_classes % n == 0 and n_classes // n >= 2]
         return fitting[0] if fitting else n_classes
 
     def load(self, args: SimpleNamespace, progress: ProgressCallback | None) -> RawData:
-        """Decodes every image of the folder."""
+        """Decode every image of the folder."""
         import torch
 
         options = select(FolderOptions, vars(args))

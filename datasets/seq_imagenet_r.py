@@ -1,4 +1,7 @@
-"""ImageNet-R, class-incremental: paintings, toys, sketches and other renditions of 200 ImageNet classes."""
+"""Present ImageNet-R, class-incremental: renditions of 200 ImageNet classes.
+
+They are paintings, toys, sketches and others.
+"""
 
 from __future__ import annotations
 
@@ -27,7 +30,8 @@ class ImageNetROptions(DatasetOptions):
     )
     split: str = option(
         "coda",
-        "coda: CODA-Prompt's lists (and Mammoth's); proof: PROOF's folders, PMI's figures are presumably on these; rapf: RAPF's list",
+        "coda: CODA-Prompt's lists (and Mammoth's); proof: PROOF's folders, PMI's figures are presumably on these; "
+        "rapf: RAPF's list",
         choices=("coda", "proof", "rapf"),
         role="protocol",
         binds="checkpoint",
@@ -57,15 +61,16 @@ class ImageNetROptions(DatasetOptions):
 class SeqImageNetR(ListedImages):
     """ImageNet-R: 200 classes, 30,000 images, 24,000 of them for training; fetched on first use.
 
-    Reads ``<base_path>/imagenet-r/`` as the official archive holds it (``--split coda`` and ``rapf``, with their lists beside it) or
-    as PROOF's does (``--split proof``). D. Hendrycks et al., The Many Faces of Robustness, ICCV 2021.
+    ``--split coda`` and ``--split rapf`` read ``<base_path>/imagenet-r/`` as the official archive
+    holds it, with their lists beside it. ``--split proof`` reads it as PROOF's archive holds it. D.
+    Hendrycks et al., The Many Faces of Robustness, ICCV 2021.
     """
 
     NAME = "seq-imagenet-r"
     N_CLASSES = 200
     N_TASKS = 10
     SIZE = (224, 224)
-    TEMPLATES = (  # the seven of OpenAI's 80 that did best on ImageNet, and PROOF's
+    TEMPLATES = (  # the seven of OpenAI's 80 that did best on ImageNet; PROOF uses them
         "itap of a {}.",
         "a bad photo of the {}.",
         "a origami {}.",
@@ -78,7 +83,10 @@ class SeqImageNetR(ListedImages):
 
     @classmethod
     def downloads(cls, args: SimpleNamespace) -> Sequence[Download]:
-        """The official archive and the lists; PROOF's archive cannot be fetched without a browser."""
+        """Return the official archive and the lists.
+
+        PROOF's archive cannot be fetched without a browser.
+        """
         split, root = _options(args).split, _base_path(args) / files.FOLDER
         if split != "proof" and (root / "train").is_dir():
             raise UserError(
@@ -90,7 +98,7 @@ class SeqImageNetR(ListedImages):
 
     @classmethod
     def listing(cls, args: SimpleNamespace) -> Listing:
-        """The files of the split."""
+        """Return the files of the split."""
         options, base_path = _options(args), _base_path(args)
         if options.split == "coda":
             return files.coda(base_path, own_ids=options.class_ids == "coda")
@@ -102,7 +110,7 @@ class SeqImageNetR(ListedImages):
 
     @property
     def prompt_names(self) -> list[str]:
-        """The names as they are: published prompts keep the underscores."""
+        """Return the names as they are: published prompts keep the underscores."""
         return self.class_names
 
 
@@ -110,7 +118,8 @@ def _options(args: SimpleNamespace) -> ImageNetROptions:
     options = select(ImageNetROptions, vars(args))
     if options.class_ids == "coda" and options.split != "coda":
         raise UserError(
-            f"--class_ids coda: only CODA-Prompt's lists have its numbers, not --split {options.split}; use --split coda"
+            f"--class_ids coda: only CODA-Prompt's lists have its numbers, not --split {options.split}; "
+            "use --split coda"
         )
     return options
 

@@ -1,4 +1,4 @@
-"""A sequence of data sets of the user's choice, one task each."""
+"""Present a sequence of data sets that the user chooses, one task each."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Tiny-ImageNet, class-incremental, from the folder that the official archive holds."""
+"""Present Tiny-ImageNet, class-incremental, from the folder in the official archive."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from pmi_cl.datasets.files.listed_images import ListedImages, Listing
 from pmi_cl.errors import UserError
 from pmi_cl.options import option, select
 
-FOLDERS = ("tiny-imagenet-200", "tiny-imagenet200")  # the archive's, and R-DFCIL's name for it
+FOLDERS = ("tiny-imagenet-200", "tiny-imagenet200")  # the name in the archive, and R-DFCIL's name
 ARCHIVE = Download(
     "http://cs231n.stanford.edu/tiny-imagenet-200.zip",
     "md5:90528d7ca1a48142e341f4ef8d21d0de",
@@ -38,38 +38,39 @@ class TinyOptions(DatasetOptions):
 
 
 class SeqTinyImageNet(ListedImages):
-    """Tiny-ImageNet: 200 classes of 500 training images of 64x64, tested on the 50 validation images of each; fetched on first use.
+    """Tiny-ImageNet: 200 classes of 500 training and 50 test images of 64x64; fetched on first use.
 
-    Reads ``<base_path>/tiny-imagenet-200/{train,val,wnids.txt,words.txt}``. Class ids are the lines of ``wnids.txt``, as in
-    R-DFCIL; where the file lists fewer classes there are fewer. Y. Le and X. Yang, Tiny ImageNet Visual Recognition
-    Challenge, CS 231N, Stanford, 2015.
+    The test images are the validation images of the archive. Files are read from
+    ``<base_path>/tiny-imagenet-200/{train,val,wnids.txt,words.txt}``. Class ids are the lines of
+    ``wnids.txt``, as in R-DFCIL. If the file lists fewer classes, there are fewer. Y. Le and X.
+    Yang, Tiny ImageNet Visual Recognition Challenge, CS 231N, Stanford, 2015.
     """
 
     NAME = "seq-tinyimg"
     N_TASKS = 10
     SIZE = (SIDE, SIDE)
-    MEAN = (0.4803, 0.4481, 0.3976)  # R-DFCIL's, as is the next line
+    MEAN = (0.4803, 0.4481, 0.3976)  # from R-DFCIL, as is the next line
     STD = (0.2764, 0.2688, 0.2816)
     Options = TinyOptions
 
     @classmethod
     def downloads(cls, args: SimpleNamespace) -> Sequence[Download]:
-        """The official archive, where neither folder is there."""
+        """Return the official archive, unless one of the folders is there."""
         return () if _root(args).is_dir() else (ARCHIVE,)
 
     @classmethod
     def total_classes(cls, args: SimpleNamespace) -> int:
-        """The lines of ``wnids.txt``; the official 200 before it is fetched."""
+        """Return the number of lines of ``wnids.txt``, or the official 200 before a download."""
         return len(_wnids(_root(args))) if _root(args).is_dir() else 200
 
     @classmethod
     def image_size(cls, args: SimpleNamespace) -> int:
-        """The images' own; a network that wants more enlarges them on the device."""
+        """Return the side of the images. A network that wants more enlarges them on the device."""
         return SIDE
 
     @classmethod
     def listing(cls, args: SimpleNamespace) -> Listing:
-        """The images of the training folders, sorted, and those of ``val_annotations.txt``."""
+        """Return the sorted images of the training folders and those of ``val_annotations.txt``."""
         root = _root(args)
         wnids = _wnids(root)
         train = ImageList([], [])
@@ -84,7 +85,7 @@ class SeqTinyImageNet(ListedImages):
 
 
 def _root(args: SimpleNamespace) -> Path:
-    """The folder that is there, or the one that will be."""
+    """Return the folder that is there, or else the one that the archive makes."""
     folders = [Path(select(DataArguments, vars(args)).base_path) / name for name in FOLDERS]
     return next((folder for folder in folders if folder.is_dir()), folders[0])
 
@@ -97,7 +98,7 @@ def _wnids(root: Path) -> list[str]:
 
 
 def _names(root: Path, wnids: Sequence[str]) -> list[str]:
-    """The first name that ``words.txt`` has for each class."""
+    """Return the first name that ``words.txt`` has for each class."""
     words = dict(line.split("\t", 1) for line in _lines(root / "words.txt") if "\t" in line)
     unnamed = [wnid for wnid in wnids if wnid not in words]
     if unnamed:
@@ -108,7 +109,7 @@ def _names(root: Path, wnids: Sequence[str]) -> list[str]:
 
 
 def _validation(root: Path, wnids: Sequence[str]) -> ImageList:
-    """The images of the classes at hand, in the order of the annotations."""
+    """Return the images of the classes of ``wnids``, in the order of the annotations."""
     file, labels = root / "val" / "val_annotations.txt", {wnid: label for label, wnid in enumerate(wnids)}
     rows = [line.split("\t") for line in _lines(file)]
     if any(len(row) < 2 for row in rows):

@@ -1,4 +1,8 @@
-"""The base of every method: a network with a head per task, the counters that Mammoth's users know, and a state that is whole."""
+"""Define the base of every method.
+
+It has a network with a head per task, the counters that Mammoth's users know, and a state that is
+complete.
+"""
 
 from __future__ import annotations
 
@@ -24,7 +28,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class TrainingOptions:
-    """What every method may be told about its optimiser."""
+    """The flags of every method's optimiser."""
 
     n_epochs: int = option(
         200, "epochs of each task", unit="epochs", low=1, high=100_000, source="PMI appendix I.1", as_in_mammoth=True
@@ -78,18 +82,19 @@ class RunOutline:
 
 
 class ContinualModel(nn.Module):
-    """A method. The runner calls, for each task: ``begin_task``, then for each epoch ``begin_epoch`` and ``observe`` for each batch, then
-    ``end_task``.
+    """A method.
 
-    A subclass sets ``NAME`` and ``Options``, and overrides :meth:`observe` and what else it needs. What must survive an interruption
-    goes into :meth:`state` and comes back in :meth:`load_state`.
+    For each task the runner calls ``begin_task``, then for each epoch ``begin_epoch``, ``observe``
+    for each batch and ``end_epoch``, then ``end_task``. A subclass sets ``NAME`` and ``Options``,
+    and overrides :meth:`observe` and what else it needs. What must survive an interruption goes
+    into :meth:`state` and comes back in :meth:`load_state`.
 
     Attributes:
         net: the network. Its head has grown by the task's classes before ``begin_task`` is called.
         loss: the loss on logits and labels.
         opt: the optimiser, rebuilt for each task.
         args: every option of the run, flat.
-        options: those of the method, typed.
+        options: the options of the method, typed.
         transform: (images, generator) to augmented images, for methods that augment by themselves.
         dataset: the data set.
         host: progress, events, pictures, places to stop.
@@ -97,9 +102,9 @@ class ContinualModel(nn.Module):
 
     NAME = ""
     COMPATIBILITY: ClassVar[tuple[str, ...]] = ("class-il", "task-il")
-    NAMES_UNSEEN = False  # True: every_class() can tell classes that no task has shown yet
+    NAMES_UNSEEN = False  # True: every_class() recognises classes that no task has shown yet
     JOINT = False  # True: all tasks are shown at once, as one
-    EVALUATION_BATCH = 500  # images that are evaluated together; a matter of memory alone
+    EVALUATION_BATCH = 500  # images that are evaluated together; only memory depends on it
     Options: type = TrainingOptions
 
     def __init__(
@@ -122,13 +127,23 @@ class ContinualModel(nn.Module):
 
     @classmethod
     def check(cls, args: SimpleNamespace, outline: RunOutline) -> None:
-        """Refuse values that do not go together, before anything is built or written. Raises UserError."""
+        """Refuse values that do not go together, before anything is built or written.
+
+        Raises:
+            UserError: names them.
+        """
         milestones = list(getattr(args, "lr_milestones", ()))
         if milestones != sorted(milestones):
             raise UserError(f"--lr_milestones {','.join(map(str, milestones))}: give them in rising order")
 
     def check_data(self, dataset: ContinualDataset) -> None:
-        """Refuse training images that the method cannot learn from: those of all tasks, or those of one. Raises UserError."""
+        """Refuse training images that the method cannot learn from.
+
+        They are those of all tasks, or those of one.
+
+        Raises:
+            UserError: says why.
+        """
 
     @classmethod
     def samples_mib(cls, args: SimpleNamespace, outline: RunOutline) -> float:
@@ -151,28 +166,32 @@ class ContinualModel(nn.Module):
         return self.dataset.tasks.seen(self.current_task)
 
     def n_epochs(self) -> int:
-        """Epochs of the current task."""
+        """Return the number of epochs of the current task."""
         return int(self.options.n_epochs)
 
     def steps_per_epoch(self) -> int:
-        """Steps of an epoch of the current task."""
+        """Return the number of steps of an epoch of the current task."""
         return self.dataset.steps_per_epoch(self.current_task, self.options.batch_size)
 
     def train_batches(self, epoch: int, start: int = 0) -> Iterator[tuple[Any, Tensor, Any]]:
-        """What :meth:`observe` is given in an epoch of the current task, from step ``start`` on: (inputs, labels, not_aug_inputs).
+        """Yield the arguments of :meth:`observe` in an epoch of the current task.
 
-        They are the data set's training images, unless a method learns from something else: then it observes that.
+        They are (inputs, labels, not_aug_inputs) of the data set's training images. A method that
+        learns from something else yields that. The first step is ``start``.
         """
         return self.dataset.train_batches(self.current_task, epoch, self.options.batch_size, start=start)
 
     def grow(self) -> None:
-        """Give the head the current task's classes, unless it has them (after a resumption)."""
+        """Add the current task's classes to the head, unless it has them (after a resumption)."""
         head: Any = self.net.head
         if sum(head.sizes) < self.n_seen_classes:
             head.grow(self.cpt, seeded(self.args.seed, "head", self.current_task))
 
     def begin_task(self, dataset: ContinualDataset) -> None:
-        """Prepare for the first epoch. May take long: a method that makes synthetic samples makes them here."""
+        """Prepare for the first epoch.
+
+        It may take long: a method that makes synthetic samples makes them here.
+        """
         self.opt = self.new_optimizer(self.net.parameters())
 
     def begin_epoch(self, epoch: int, dataset: ContinualDataset) -> None:
@@ -190,15 +209,19 @@ class ContinualModel(nn.Module):
             inputs: (b, c, h, w), normalised and augmented.
             labels: (b,), global.
             not_aug_inputs: the same images as uint8 pixels.
-            epoch, step: their numbers in the task; with the seed they decide every random number of the step.
+            epoch, step: their numbers in the task. With the seed they decide every random number of
+                the step.
 
         Returns:
-            The losses by name, detached; ``loss`` is their sum as it was minimised.
+            The losses by name, detached. ``loss`` is their sum, which was minimised.
         """
         raise NotImplementedError(f"{type(self).__name__} has no observe()")
 
     def descend(self, losses: dict[str, Tensor]) -> dict[str, Tensor]:
-        """Take one step down the sum of ``losses``, which are weighted scalars by name; return what :meth:`observe` does."""
+        """Take one step down the sum of ``losses``, which are weighted scalars by name.
+
+        Return what :meth:`observe` returns.
+        """
         assert self.opt is not None, "begin_task() builds the optimiser"
         total = torch.stack(list(losses.values())).sum()
         self.opt.zero_grad()
@@ -207,34 +230,40 @@ class ContinualModel(nn.Module):
         return {**{name: value.detach() for name, value in losses.items()}, "loss": total.detach()}
 
     def arithmetic(self) -> AbstractContextManager[Any]:
-        """Give what is entered around :meth:`observe`: bfloat16 in its products where ``--precision bf16`` asks for it, else float32."""
+        """Return the context that is entered around :meth:`observe`.
+
+        Products are in bfloat16 if ``--precision bf16`` asks for it, else in float32.
+        """
         asked = getattr(self.args, "precision", "auto") == "bf16"
         return torch.autocast(self.device.type, torch.bfloat16) if asked else nullcontext()
 
     def set_modes(self) -> None:
-        """Put the network into training mode, or what of it trains."""
+        """Put the network, or the part of it that trains, into training mode."""
         self.net.train()
 
     def end_epoch(self, epoch: int, dataset: ContinualDataset) -> None:
-        """Do what comes after each epoch."""
+        """Finish an epoch."""
 
     def end_task(self, dataset: ContinualDataset) -> None:
-        """Finish a task, before its evaluation. If ``host.safe_point`` is called in here, nothing may have changed yet: a run
-        that stops there begins ``end_task`` anew."""
+        """Finish a task, before its evaluation.
+
+        A run that stops at a ``host.safe_point`` in here begins ``end_task`` anew. Nothing may have
+        changed before such a point.
+        """
 
     def forward(self, x: Tensor) -> Tensor:
-        """Images (b, c, h, w), normalised, to logits (b, seen classes)."""
+        """Return the logits (b, seen classes) of normalised images (b, c, h, w)."""
         return self.net(x)
 
     def every_class(self, x: Tensor) -> Tensor:
-        """Return the logits (b, all classes of the run) of images, of classes not seen yet, too.
+        """Return the logits (b, all classes of the run) of images, unseen classes included.
 
-        Only where ``NAMES_UNSEEN`` says so. ``x`` is as in :meth:`forward`.
+        Only methods with ``NAMES_UNSEEN`` can. ``x`` is as in :meth:`forward`.
         """
         raise NotImplementedError(f"{type(self).__name__} cannot tell classes that it has not learned")
 
     def new_optimizer(self, parameters: Any) -> torch.optim.Optimizer:
-        """Make SGD with the options' rate, momentum and weight decay over the parameters."""
+        """Return SGD with the options' rate, momentum and weight decay over the parameters."""
         options = self.options
         return MomentumSGD(parameters, lr=options.lr, momentum=options.optim_mom, weight_decay=options.optim_wd)
 
@@ -245,11 +274,14 @@ class ContinualModel(nn.Module):
             group["lr"] = lr
 
     def inversion_figures(self) -> dict[str, float]:
-        """Tell what inversion has cost over the run so far: images, steps, step_equivalents, forward_passes, backward_passes, seconds."""
+        """Return what inversion has cost over the run so far.
+
+        The names are images, steps, step_equivalents, forward_passes, backward_passes, seconds.
+        """
         return {}
 
     def state(self) -> dict[str, Any]:
-        """Give everything that the method needs to go on, as tensors and plain data."""
+        """Return everything that the method needs to go on, as tensors and plain data."""
         return {
             "task": self.current_task,
             "net": self.net.state_dict(),
@@ -257,7 +289,11 @@ class ContinualModel(nn.Module):
         }
 
     def load_state(self, state: dict[str, Any]) -> None:
-        """Take up :meth:`state`. Raises one of Python's errors where it is not that of this method and these tasks."""
+        """Restore :meth:`state`.
+
+        Raises:
+            Exception: one of Python's own, if it is not the state of this method and these tasks.
+        """
         self.load_weights(state)
         if state["opt"] is not None:
             self.restore_optimizer()
@@ -265,7 +301,10 @@ class ContinualModel(nn.Module):
             self.opt.load_state_dict(state["opt"])
 
     def load_weights(self, state: dict[str, Any]) -> None:
-        """Take up what comes before the optimiser: the task, the network, and what decides which of it trains."""
+        """Restore what comes before the optimiser.
+
+        That is the task, the network, and what decides which part of it trains.
+        """
         self.current_task = state["task"]
         self.net.load_state_dict(state["net"])
         sizes = tuple(getattr(getattr(self.net, "head", None), "sizes", ()))
@@ -273,5 +312,8 @@ class ContinualModel(nn.Module):
             raise ValueError("the heads are not those of this run's tasks")
 
     def restore_optimizer(self) -> None:
-        """Build ``opt`` over the same parameters as when the state was taken, for its own state to be loaded into."""
+        """Build ``opt`` over the same parameters as when the state was saved.
+
+        Its own state is loaded into it afterwards.
+        """
         self.opt = self.new_optimizer(self.net.parameters())

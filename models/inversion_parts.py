@@ -1,4 +1,7 @@
-"""Starts and terms of an inversion as they are typed: ``--inv_start NAME``, ``--inv_terms NAME NAME=WEIGHT``."""
+"""Read starts and terms of an inversion as they are typed.
+
+The flags are ``--inv_start NAME`` and ``--inv_terms NAME NAME=WEIGHT``.
+"""
 
 from __future__ import annotations
 

@@ -240,4 +240,4 @@ def test_the_three_of_their_own_have_openais_weights() -> None:
     for backbone in named - {"clip:NAME"}:
         model = clip_weights.MODELS[backbone]
         assert clip_weights.published(model)["openai"]["quick_gelu"]
-        assert clip_weights.is_openais(clip_weights.published(model)["openai"]["url"].split("/")[-2])
+        assert clip_weights.published_by_openai(clip_weights.published(model)["openai"]["url"].split("/")[-2])

@@ -81,8 +81,8 @@ def test_training_batches_are_those_of_the_data_set_alone_under_a_form(multi: Mu
     alone.present_as(form)
     multi.present_as(form)
     rows = torch.tensor([2, 0, 5])
-    expected, raw = alone._varied(rows, 1, 0, 3)
-    found, found_raw = multi._varied(rows + len(multi.domains[0].train.labels), 1, 0, 3)
+    expected, raw = alone._augmented(rows, 1, 0, 3)
+    found, found_raw = multi._augmented(rows + len(multi.domains[0].train.labels), 1, 0, 3)
     torch.testing.assert_close(found, expected)
     assert torch.equal(found_raw, raw)
 
@@ -90,10 +90,10 @@ def test_training_batches_are_those_of_the_data_set_alone_under_a_form(multi: Mu
 def test_a_batch_of_several_data_sets_has_each_image_in_its_place(multi: MultiDomain) -> None:
     digits = len(multi.domains[0].train.labels)
     rows = torch.tensor([digits + 1, 0, digits + 14, 5, digits])
-    together = multi._plain(multi.train, rows)
+    together = multi._normalised(multi.train, rows)
     for place, row in enumerate(rows):
-        torch.testing.assert_close(together[place : place + 1], multi._plain(multi.train, row[None]))
-    inputs, raw = multi._varied(rows, 0, 0, 0)
+        torch.testing.assert_close(together[place : place + 1], multi._normalised(multi.train, row[None]))
+    inputs, raw = multi._augmented(rows, 0, 0, 0)
     assert inputs.shape == (5, 3, 32, 32) and raw.shape == (5, 3, 32, 32) and raw.dtype == torch.uint8
 
 

@@ -21,7 +21,7 @@ from pmi_cl.backbones.resnet_cifar import resnet20
 from pmi_cl.inversion.config import InversionConfig
 from pmi_cl.inversion.engine.engine import Inversion
 from pmi_cl.inversion.engine.problem import Problem, frozen_network
-from pmi_cl.inversion.networks.token_network import TokenNetwork, of_patches
+from pmi_cl.inversion.networks.token_network import TokenNetwork, select_patches
 from pmi_cl.inversion.networks.token_statistics import measure_token_moments
 from pmi_cl.inversion.objectives import DirectionalTV, FeatureMatch, StatisticsMatch
 from pmi_cl.inversion.transforms import Transforms
@@ -116,7 +116,7 @@ def test_prefixed_keys_take_their_share_of_the_attention() -> None:
 
 def test_of_patches_takes_the_class_token_and_what_is_kept() -> None:
     tokens = torch.arange(2 * 5 * 3.0).view(2, 5, 3)
-    found = of_patches(tokens, torch.tensor([[0, 3], [1, 2]]))
+    found = select_patches(tokens, torch.tensor([[0, 3], [1, 2]]))
     assert torch.equal(found, torch.stack([tokens[0, [0, 1, 4]], tokens[1, [0, 2, 3]]]))
 
 

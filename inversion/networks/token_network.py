@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from pmi_cl.backbones.clip_pieces import of_patches
+from pmi_cl.backbones.clip_pieces import select_patches
 from pmi_cl.inversion.features.statistics import Axis, Direction, Moments, StatisticsTap
 from pmi_cl.inversion.networks.attention import FrozenAttention, class_attention, with_frozen_attention
 from pmi_cl.inversion.networks.pieces import cast_floats
@@ -197,7 +197,7 @@ class TokenNetwork(nn.Module):
                 below = x.dim()
                 x = self.pieces[number](tap(INPUT, x), context, tap)
                 if kept is not None and below == 4 and x.dim() == 3:
-                    x = of_patches(x, kept)
+                    x = select_patches(x, kept)
         top = bool(numbers) and numbers[-1] == len(self.pieces) - 1
         x = x.to(wide)
         return F.normalize(x, dim=-1) if top and self.unit_features else x
