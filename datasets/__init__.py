@@ -1,4 +1,4 @@
 """Define the data sets, one ``seq_*.py`` file each, and divide them into tasks.
 
-Read ``continual_dataset.py`` first: it is the base class of every data set.
+Read ``dataset_outline.py`` and ``continual_dataset.py`` first: the base classes of every data set.
 """

@@ -7,20 +7,18 @@ seeded.
 from __future__ import annotations
 
 import copy
-from abc import ABC, abstractmethod
+from abc import abstractmethod
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from pathlib import Path
 from types import SimpleNamespace
-from typing import TYPE_CHECKING, Any, ClassVar, Literal
+from typing import TYPE_CHECKING, Literal
 
 from pmi_cl.datasets import augmentation
-from pmi_cl.datasets.class_orders import class_order
+from pmi_cl.datasets.dataset_outline import DataArguments, DatasetOutline, check_amounts
 from pmi_cl.datasets.input_form import InputForm, random_crops, resized
 from pmi_cl.datasets.selection import PlacedSplit, Split, first_of_each, hold_out, pick, rows_of
-from pmi_cl.datasets.task_split import TaskSplit, split_classes
-from pmi_cl.errors import UserError
-from pmi_cl.options import option, select
+from pmi_cl.datasets.task_split import TaskSplit
+from pmi_cl.options import select
 from pmi_cl.seeding import seeded
 
 if TYPE_CHECKING:
@@ -28,35 +26,6 @@ if TYPE_CHECKING:
     from torch import Generator, Tensor
 
 ProgressCallback = Callable[[str, int, int], None]  # (phase, done, total)
-
-
-@dataclass(frozen=True)
-class DatasetOptions:
-    """The flags of every data set."""
-
-    class_order: str = option(
-        "natural",
-        "natural, rdfcil0, rdfcil1, rdfcil2, np1993, continualclip, seed:<n>, or every class id separated by commas",
-        role="protocol",
-    )
-
-
-@dataclass(frozen=True)
-class DataArguments:
-    """The arguments of a run that data sets read.
-
-    The defaults are for callers that leave them out.
-    """
-
-    seed: int = 0
-    n_tasks: int | None = None
-    base_classes: int | None = None
-    classes_per_task: tuple[int, ...] = ()
-    n_classes: int | None = None
-    train_per_class: int | None = None
-    validation: float = 0.0
-    base_path: str = "./data"
-    offline: bool = False
 
 
 @dataclass(frozen=True)
@@ -71,7 +40,7 @@ class RawData:
     class_names: list[str]
 
 
-class ContinualDataset(ABC):
+class ContinualDataset(DatasetOutline):
     """A labelled image set that is shown in tasks. Each task has classes of its own.
 
     Attributes:
@@ -86,20 +55,12 @@ class ContinualDataset(ABC):
         device: the device of the batches.
     """
 
-    NAME: str
-    SETTING = "class-il"  # a method written for Mammoth asks for it
-    N_CLASSES: int
-    N_TASKS: int
-    SIZE: tuple[int, int]
     MEAN: tuple[float, ...]
     STD: tuple[float, ...]
     PADDING = 4  # pixels, zeros after normalisation, on each side before the random crop
-    OWN_TASKS = False  # True: the data set alone decides the number of tasks; presets do not
     FLIP = True  # whether the mirror image of a class belongs to the class
     PROMPT = "a bad photo of a {}."  # for training by CLIP methods, from PMI's released code
     TEMPLATES: tuple[str, ...] = ("a photo of a {}.",)  # their features are averaged for the evaluation
-    DEFAULTS: ClassVar[dict[str, Any]] = {"backbone": "resnet32"}
-    Options: type[DatasetOptions] = DatasetOptions
     # Identifies files of the user: a resumed run must find the same. Empty: a checksum fixes them.
     fingerprint = ""
 
@@ -120,7 +81,7 @@ class ContinualDataset(ABC):
         import torch
 
         arguments = select(DataArguments, vars(args))
-        _check_amounts(arguments)
+        check_amounts(arguments)
         self.class_order = self.shown_classes(args)
         tasks = self.task_split(args)
         self.seed = arguments.seed
@@ -144,88 +105,6 @@ class ContinualDataset(ABC):
 
         A data set whose ``SIZE``, ``MEAN`` or ``STD`` is known only from its images sets them here.
         """
-
-    @classmethod
-    @abstractmethod
-    def check_data(cls, args: SimpleNamespace) -> None:
-        """Refuse data that is plainly damaged, or missing and impossible to fetch.
-
-        It reads little and needs no torch.
-
-        Raises:
-            UserError: says which.
-        """
-
-    @classmethod
-    def missing_files(cls, args: SimpleNamespace) -> list[tuple[str, Path]]:
-        """Return what a run will fetch before it starts: (address, where it is put).
-
-        It needs no torch.
-        """
-        return []
-
-    @classmethod
-    def total_classes(cls, args: SimpleNamespace) -> int:
-        """Return how many classes there are before ``n_classes`` takes the first of them."""
-        return cls.N_CLASSES
-
-    @classmethod
-    def image_size(cls, args: SimpleNamespace) -> int:
-        """Return the side of the images, which are squares, without torch."""
-        return cls.SIZE[0]
-
-    @classmethod
-    def default_tasks(cls, n_classes: int) -> int:
-        """Return the number of tasks of a run that does not say."""
-        return cls.N_TASKS
-
-    @classmethod
-    def check(cls, args: SimpleNamespace) -> None:
-        """Check the values of the run against the data set, and the data, without torch.
-
-        Raises:
-            UserError: the first thing that is wrong.
-        """
-        _check_amounts(select(DataArguments, vars(args)))
-        cls.n_tasks(args)
-        cls.check_data(args)
-
-    @classmethod
-    def n_classes(cls, args: SimpleNamespace) -> int:
-        """Return how many classes the run uses, without torch. Raise UserError if none fit."""
-        return len(cls.shown_classes(args))
-
-    @classmethod
-    def shown_classes(cls, args: SimpleNamespace) -> list[int]:
-        """Return the data set's own class ids in the order in which the run shows them.
-
-        It needs no torch.
-
-        Raises:
-            UserError: the order or the number of classes does not fit.
-        """
-        total = cls.total_classes(args)
-        wanted = select(DataArguments, vars(args)).n_classes
-        if wanted is not None and not 2 <= wanted <= total:
-            raise UserError(f"--n_classes {wanted}: {cls.NAME} has {total} classes, choose 2 to {total}")
-        return class_order(select(cls.Options, vars(args)).class_order, total)[:wanted]
-
-    @classmethod
-    def task_split(cls, args: SimpleNamespace) -> TaskSplit:
-        """Return which classes each task of the run has, without torch.
-
-        Raises:
-            UserError: the sizes of the tasks do not fit.
-        """
-        n_classes = cls.n_classes(args)
-        wanted = select(DataArguments, vars(args))
-        n_tasks = cls.default_tasks(n_classes) if wanted.n_tasks is None else wanted.n_tasks
-        return split_classes(n_classes, n_tasks, wanted.base_classes, wanted.classes_per_task)
-
-    @classmethod
-    def n_tasks(cls, args: SimpleNamespace) -> int:
-        """Return how many tasks the run has, without torch. Raise UserError if they do not fit."""
-        return cls.task_split(args).n_tasks
 
     def _set_tasks(self, tasks: TaskSplit) -> None:
         self.tasks, self.N_CLASSES, self.N_TASKS = tasks, tasks.n_classes, tasks.n_tasks
@@ -392,12 +271,3 @@ class ContinualDataset(ABC):
             batch = slice(step * batch_size, (step + 1) * batch_size)
             inputs, pixels = self._augmented(places[batch], task, epoch, step)
             yield inputs, self.train.labels[rows[batch]], pixels
-
-
-def _check_amounts(arguments: DataArguments) -> None:
-    if not 0 <= arguments.validation < 1:
-        raise UserError(
-            f"--validation {arguments.validation:g}: give a part of the training images, at least 0 and below 1"
-        )
-    if arguments.train_per_class is not None and arguments.train_per_class < 1:
-        raise UserError(f"--train_per_class {arguments.train_per_class}: give at least 1 image")

@@ -14,7 +14,8 @@ from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
 from pmi_cl.datasets.augmentation import crop_and_flip, draw_crops
-from pmi_cl.datasets.continual_dataset import ContinualDataset, DataArguments, ProgressCallback, RawData
+from pmi_cl.datasets.continual_dataset import ContinualDataset, ProgressCallback, RawData
+from pmi_cl.datasets.dataset_outline import DataArguments
 from pmi_cl.datasets.domain_images import DomainImages
 from pmi_cl.datasets.input_form import InputForm, resized
 from pmi_cl.datasets.selection import PlacedSplit

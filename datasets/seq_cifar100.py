@@ -7,7 +7,8 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
-from pmi_cl.datasets.continual_dataset import ContinualDataset, DataArguments, DatasetOptions, ProgressCallback, RawData
+from pmi_cl.datasets.continual_dataset import ContinualDataset, ProgressCallback, RawData
+from pmi_cl.datasets.dataset_outline import DataArguments, DatasetOptions
 from pmi_cl.datasets.files.cifar100_files import ARCHIVE, URL, check_files, ensure_files, files_present, read_file
 from pmi_cl.datasets.files.downloads import report_in_mib
 from pmi_cl.datasets.selection import Split

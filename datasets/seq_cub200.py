@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from types import SimpleNamespace
 
-from pmi_cl.datasets.continual_dataset import DataArguments, DatasetOptions
+from pmi_cl.datasets.dataset_outline import DataArguments, DatasetOptions
 from pmi_cl.datasets.files import cub_files
 from pmi_cl.datasets.files.downloads import Download
 from pmi_cl.datasets.files.listed_images import ListedImages, Listing, refuse_other_split

@@ -10,7 +10,8 @@ from pathlib import Path
 from types import SimpleNamespace
 
 from pmi_cl.datasets.augmentation import mean_and_std
-from pmi_cl.datasets.continual_dataset import ContinualDataset, DatasetOptions, ProgressCallback, RawData
+from pmi_cl.datasets.continual_dataset import ContinualDataset, ProgressCallback, RawData
+from pmi_cl.datasets.dataset_outline import DatasetOptions
 from pmi_cl.datasets.files.image_files import fingerprint
 from pmi_cl.datasets.files.image_folder import check_images, class_names, list_images, read_images
 from pmi_cl.datasets.selection import Split

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from types import SimpleNamespace
 
-from pmi_cl.datasets.continual_dataset import DatasetOptions
+from pmi_cl.datasets.dataset_outline import DatasetOptions
 from pmi_cl.datasets.multi_domain import MultiDomain
 from pmi_cl.options import option, select
 

@@ -10,7 +10,8 @@ from types import SimpleNamespace
 from typing import TYPE_CHECKING
 
 from pmi_cl.datasets.class_orders import class_order
-from pmi_cl.datasets.continual_dataset import ContinualDataset, DataArguments, ProgressCallback, RawData
+from pmi_cl.datasets.continual_dataset import ContinualDataset, ProgressCallback, RawData
+from pmi_cl.datasets.dataset_outline import DataArguments
 from pmi_cl.datasets.files.decoded_cache import DecodedImages
 from pmi_cl.datasets.files.downloads import Download
 from pmi_cl.datasets.files.image_files import ImageList, fingerprint, images_below, subfolders
