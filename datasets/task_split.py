@@ -140,7 +140,10 @@ def _divisors(number: int) -> list[int]:
 
 
 def _choice(numbers: Sequence[int], wanted: int) -> str:
-    """Return the numbers next to ``wanted``, below and above: "5 or 10" for 7 among the divisors of 100."""
+    """Return the numbers next to ``wanted``, below and above.
+
+    For 7 among the divisors of 100 it is "5 or 10".
+    """
     below = [str(number) for number in numbers if number < wanted][-1:]
     above = [str(number) for number in numbers if number > wanted][:1]
     return " or ".join(below + above)

@@ -70,7 +70,7 @@ def plain_attention(
 def stops_of(training: Training) -> set[Any]:
     """Return the middle of each phase of the second task."""
     passed = training.host.passed
-    task = min(1, training.last_task - 1)
+    task = min(1, training.tasks_to_train - 1)
     return {(place, count // 2 + 1) for place, count in passed.items() if place[0] == task and place[2] in (0, 1)}
 
 

@@ -60,20 +60,18 @@ def test_old_handlers_come_back_even_when_the_body_raises(number):
         signal.signal(number, before)
 
 
-@pytest.mark.parametrize("to_the_end", [True, False])
-def test_where_nothing_is_left_to_do_signals_change_nothing(to_the_end):
-    """This holds behind the body, too, where the process ends there; else the old handlers are
-    back.
-    """
+@pytest.mark.parametrize("ends_process", [True, False])
+def test_where_nothing_is_left_to_do_signals_change_nothing(ends_process):
+    """If the process ends after the body, it holds there, too. Else the old handlers are back."""
     before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)}
     try:
-        with Interrupts(to_the_end) as interrupts:
-            interrupts.nothing_left()
+        with Interrupts(ends_process) as interrupts:
+            interrupts.ignore_signals()
             for number in (signal.SIGINT, signal.SIGTERM, signal.SIGINT):
                 os.kill(os.getpid(), number)
         assert interrupts.requested is None
         after = {number: signal.getsignal(number) for number in before}
-        assert after == (dict.fromkeys(before, signal.SIG_IGN) if to_the_end else before)
+        assert after == (dict.fromkeys(before, signal.SIG_IGN) if ends_process else before)
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)

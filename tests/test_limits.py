@@ -19,7 +19,7 @@ from pmi_cl.options import OptionSpec
 from pmi_cl.registry import catalogue
 from pmi_cl.utils.arguments.command_line import all_specs
 from pmi_cl.utils.records import checkpoints
-from pmi_cl.utils.run.out_of_memory import told_in_one_line, what_to_lower
+from pmi_cl.utils.run.out_of_memory import explain_out_of_memory, what_to_lower
 from pmi_cl.utils.run.training import Position, Training
 from tests.support.command_runs import QUICK, folder_of, results_in
 from tests.support.small_runs import METHODS, words_of
@@ -82,7 +82,7 @@ TORCH_SAYS = (
 )
 def test_every_way_to_say_it_is_understood(error: Exception | str) -> None:
     args = SimpleNamespace(batch_size=64, inv_batch=4000, buffer_images=20000, classifier_lr=None)
-    with pytest.raises(RunFailed) as caught, told_in_one_line(args, lambda: Position(task=2, phase="train")):
+    with pytest.raises(RunFailed) as caught, explain_out_of_memory(args, lambda: Position(task=2, phase="train")):
         if isinstance(error, Exception):
             raise error
         torch.empty(2**50)
@@ -99,7 +99,7 @@ def test_every_way_to_say_it_is_understood(error: Exception | str) -> None:
 )
 def test_what_to_lower_depends_on_the_phase(phase: str, flags: str) -> None:
     args = SimpleNamespace(batch_size=64, inv_batch=4000, buffer_images=20000, n_classes=None)
-    with pytest.raises(RunFailed) as caught, told_in_one_line(args, lambda: Position(phase=phase)):
+    with pytest.raises(RunFailed) as caught, explain_out_of_memory(args, lambda: Position(phase=phase)):
         raise MemoryError
     assert str(caught.value).endswith(f"start again with a lower {flags}")
 
@@ -114,7 +114,7 @@ def test_a_method_on_a_clip_is_told_its_own_flags(phase: str, flags: str) -> Non
 
 
 def test_before_the_first_task_the_images_are_to_blame() -> None:
-    with pytest.raises(RunFailed) as caught, told_in_one_line(SimpleNamespace(image_size=512, batch_size=64)):
+    with pytest.raises(RunFailed) as caught, explain_out_of_memory(SimpleNamespace(image_size=512, batch_size=64)):
         raise MemoryError
     assert str(caught.value) == "out of memory: start again with a lower --image_size (512)"
 
@@ -123,7 +123,7 @@ def test_before_the_first_task_the_images_are_to_blame() -> None:
     "error", [RuntimeError("shapes differ"), RunFailed("the loss is not finite"), ValueError("no")]
 )
 def test_other_errors_pass(error: Exception) -> None:
-    with pytest.raises(type(error)) as caught, told_in_one_line(SimpleNamespace()):
+    with pytest.raises(type(error)) as caught, explain_out_of_memory(SimpleNamespace()):
         raise error
     assert caught.value is error
 

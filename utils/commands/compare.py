@@ -1,4 +1,7 @@
-"""``pmi-cl compare``: shows finished runs side by side, as a table and as curves, from records."""
+"""Define ``pmi-cl compare``: show finished runs side by side, from their records.
+
+They are shown as a table and as curves.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,7 @@
-"""Measure the accuracy on every task: among all classes seen, within the task's own, and on tasks not yet learned."""
+"""Measure the accuracy on every task.
+
+It is measured among all classes seen, within the task's own, and on tasks not yet learned.
+"""
 
 from __future__ import annotations
 
@@ -24,8 +27,8 @@ class Accuracies:
         class_il: on each seen task, among all classes seen so far.
         task_il: on each seen task, among the task's own classes.
         micro_class_il, micro_task_il: the same over all images together.
-        everywhere: on every task of the run, learned or not, where that was asked for:
-            ``class_il`` among all classes of the run, ``task_il`` among the task's own.
+        everywhere: on every task of the run, learned or not: ``class_il`` among all classes of the
+            run, ``task_il`` among the task's own. None: it was not asked for.
     """
 
     class_il: list[float]
@@ -37,13 +40,15 @@ class Accuracies:
 
 @dataclass(frozen=True)
 class Counts:
-    """Test images of a task, and how many of them are classified rightly; 0-dimensional tensors.
+    """The number of test images of a task, and of those that are classified rightly.
 
     Attributes:
         images: all of them.
-        seen: right among the classes seen so far; 0 of a task that is not learned yet.
-        own: right among the task's own classes.
-        every: right among all classes of the run; None where the method cannot tell unseen ones.
+        seen: 0-dimensional, right among the classes seen so far. 0 for a task that is not learned
+            yet.
+        own: 0-dimensional, right among the task's own classes.
+        every: 0-dimensional, right among all classes of the run. None: the method cannot recognise
+            unseen ones.
     """
 
     images: int
@@ -59,16 +64,18 @@ def evaluate(
     most_batches: int | None = None,
     every_task: int | None = None,
 ) -> Accuracies:
-    """Evaluate a method on the test images of tasks 0..n_tasks-1, and on others where asked to.
+    """Evaluate a method on the test images of tasks 0..n_tasks-1, and on others if asked to.
 
     The network comes back in the mode it was in.
 
     Args:
-        n_tasks: tasks learned so far.
-        most_batches: of each task; None: all.
-        every_task: how many tasks ``everywhere`` covers; None: it is left out.
+        model: the method.
+        dataset: the data set.
+        n_tasks: the number of tasks learned so far.
+        most_batches: the most batches of each task. None: all.
+        every_task: how many tasks ``everywhere`` covers. None: it is left out.
     """
-    counts = _counts(model, dataset, max(n_tasks, every_task or 0), n_tasks, most_batches, every_task is not None)
+    counts = _count_tasks(model, dataset, max(n_tasks, every_task or 0), n_tasks, most_batches, every_task is not None)
     seen = counts[:n_tasks]
     images = [count.images for count in seen]
     free, own = [int(count.seen) for count in seen], [int(count.own) for count in seen]
@@ -82,7 +89,7 @@ def before_training(
     model: ContinualModel, dataset: ContinualDataset, most_batches: int | None = None
 ) -> dict[str, list[float]]:
     """Return ``Accuracies.everywhere`` of a method that has not learned a task yet."""
-    return _everywhere(_counts(model, dataset, dataset.N_TASKS, 0, most_batches, True))
+    return _everywhere(_count_tasks(model, dataset, dataset.N_TASKS, 0, most_batches, True))
 
 
 def _everywhere(counts: list[Counts]) -> dict[str, list[float]]:
@@ -95,19 +102,19 @@ def _percent(right: list[int], images: list[int]) -> list[float]:
     return [100.0 * correct / total for correct, total in zip(right, images, strict=True)]
 
 
-def _counts(
+def _count_tasks(
     model: ContinualModel, dataset: ContinualDataset, tasks: int, learned: int, most: int | None, every: bool
 ) -> list[Counts]:
     training = model.net.training
     model.net.eval()
     try:
         with torch.no_grad():
-            return [_of_task(model, dataset, task, task < learned, most, every) for task in range(tasks)]
+            return [_count_task(model, dataset, task, task < learned, most, every) for task in range(tasks)]
     finally:
         model.net.train(training)
 
 
-def _of_task(
+def _count_task(
     model: ContinualModel, dataset: ContinualDataset, task: int, learned: bool, most: int | None, every: bool
 ) -> Counts:
     classes = dataset.task_classes(task)

@@ -1,4 +1,7 @@
-"""What the runner offers a method while it runs: progress, events, pictures, phases and places where it may stop."""
+"""Offer a method what it needs while it runs.
+
+It is progress, events, pictures, phases and places where the run may stop.
+"""
 
 from __future__ import annotations
 
@@ -39,13 +42,18 @@ class RunHost:
         save: Callable[[], None],
         checkpoint_minutes: float | None,
     ) -> None:
-        """
+        """Take the parts of the run that show and keep what happens.
+
         Args:
-            picture_folder: where PNGs go.
+            progress: the display of the progress.
+            events: the writer for TensorBoard.
+            phases: the account of seconds and memory.
+            interrupts: the signals that asked to stop.
+            picture_folder: the folder for PNGs.
             class_names: the name of each label.
             tasks: which classes each task has.
             save: writes a checkpoint of everything.
-            checkpoint_minutes: time between two saves at safe points; ``None``: only when interrupted.
+            checkpoint_minutes: time between two saves at safe points. None: only when interrupted.
         """
         self.phases = phases
         self._progress = progress
@@ -60,24 +68,36 @@ class RunHost:
         self._drawn: dict[str, int] = {}
 
     def progress(self, phase: str, done: int, total: int, **values: float | torch.Tensor) -> None:
-        """``done`` of ``total`` units of ``phase`` are behind us; ``values`` (numbers or 0-dimensional tensors) stand beside it."""
+        """Show that ``done`` of ``total`` units of ``phase`` are finished.
+
+        ``values`` (numbers or 0-dimensional tensors) are shown beside it.
+        """
         self._progress.update(phase, done, total, **values)
 
     def scalars(self, values: Mapping[str, float | torch.Tensor], step: int) -> None:
-        """Numbers or 0-dimensional tensors, by tag, for TensorBoard."""
+        """Write numbers or 0-dimensional tensors, by tag, for TensorBoard."""
         self._events.scalars(values, step)
 
     def images(self, tag: str, images: torch.Tensor, labels: torch.Tensor) -> None:
-        """Shows images (n, 3, h, w) in [0, 1] by class, as ``pictures/<tag>.png`` and in TensorBoard. ``labels``: (n,), task order."""
+        """Show images (n, 3, h, w) in [0, 1] by class.
+
+        They go to ``pictures/<tag>.png`` and to TensorBoard. ``labels`` (n,) are in task order.
+        """
         self._show(tag, pictures.sample_grid(images, labels, self._class_names, self._tasks))
 
     def curves(self, tag: str, losses: Mapping[str, Sequence[float]]) -> None:
-        """Shows the losses of each layer, by its name, against the step, as ``pictures/<tag>.png`` and in TensorBoard."""
+        """Show the losses of each layer, by its name, against the step.
+
+        They go to ``pictures/<tag>.png`` and to TensorBoard.
+        """
         self._show(tag, pictures.loss_curves(losses, tag))
 
     def accuracies(self, setting: str, matrix: Matrix) -> None:
-        """Shows the accuracies of "class-il" or "task-il" after a task: scalars by task, their averages, and the matrix as a picture."""
-        tasks = len(matrix[-1])  # joint training has learned them all at its first row
+        """Show the accuracies of "class-il" or "task-il" after a task.
+
+        They are scalars by task, their averages, and the matrix as a picture.
+        """
+        tasks = len(matrix[-1])  # the first row of joint training has them all
         by_task = {f"{setting}/task {task + 1}": value for task, value in enumerate(matrix[-1])}
         averages = {f"{setting}/last": last(matrix), f"{setting}/average": average(matrix)}
         self._events.scalars({**by_task, **averages}, tasks)
@@ -94,20 +114,20 @@ class RunHost:
         done = len(figures["matrix"])
         named = {name: figures[name] for name in ("transfer", "average", "last") if figures[name] is not None}
         self._events.scalars({f"{setting} of all tasks/{name}": value for name, value in named.items()}, done)
-        told = ", ".join(f"{name} {value:.2f} %" for name, value in named.items())
-        title = f"{setting} on all tasks after task {done}" + (f": {told}" if told else "")
+        text = ", ".join(f"{name} {value:.2f} %" for name, value in named.items())
+        title = f"{setting} on all tasks after task {done}" + (f": {text}" if text else "")
         rows = [figures["before"], *figures["matrix"]]
         self._show(f"accuracy-{setting}-all-tasks", pictures.accuracy_matrix(rows, title, from_start=True), done)
 
     def phase(self, name: str) -> AbstractContextManager[None]:
-        """Charges the seconds and the memory of the body to ``name``."""
+        """Charge the seconds and the memory of the body to ``name``."""
         return self.phases.phase(name)
 
     def safe_point(self) -> None:
-        """A place where the state is whole: saves when the time has come or a signal asked to stop.
+        """Save if the time has come or a signal asked to stop. The state is complete here.
 
         Raises:
-            Interrupted: saved, and asked to stop.
+            Interrupted: the state is saved, and a signal asked to stop.
         """
         stop = self._interrupts.requested
         if stop is not None or time.monotonic() - self._saved >= self._checkpoint_seconds:
@@ -116,12 +136,12 @@ class RunHost:
             raise Interrupted(stop)
 
     def save(self) -> None:
-        """Writes a checkpoint now and starts the time to the next one anew."""
+        """Write a checkpoint now, and count the time to the next one from here."""
         self._save()
         self._saved = time.monotonic()
 
     def close(self) -> None:
-        """Ends the line of progress and writes out the events."""
+        """End the line of progress and write out the events."""
         self._progress.close()
         self._events.close()
 

@@ -1,4 +1,4 @@
-"""What a checkpoint and the run that goes on with it must share."""
+"""Say what a checkpoint and the run that continues it must share."""
 
 from __future__ import annotations
 
@@ -12,15 +12,17 @@ if TYPE_CHECKING:
 
 
 def identity(run: Resolved, dataset: type[ContinualDataset]) -> dict[str, Any]:
-    """What a checkpoint and the run that goes on with it must share, as far as no data is needed to know it."""
+    """Return what a checkpoint and the run that continues it must share.
+
+    It is what is known without reading data.
+    """
     names = {"model": run.model.name, "dataset": run.dataset.name, "backbone": run.backbone.name}
     tasks = dataset.task_split(run.args)
     shown: dict[str, Any] = {"n_tasks": tasks.n_tasks, "classes_per_task": list(tasks.sizes)}
     shown["class_order"] = dataset.shown_classes(run.args)
     values = vars(run.args)
-    if values.get(
-        "validation"
-    ):  # the seed chose the images that are held out: under another they would have been trained on
+    if values.get("validation"):
+        # The seed chose the images that are held out. Under another one the network trained on them.
         shown["seed"] = values["seed"]
     specs = all_specs(run.model, run.dataset, run.backbone)
     bound = [spec.name for spec in specs if spec.binds == "checkpoint" and spec.name in values]
@@ -28,5 +30,8 @@ def identity(run: Resolved, dataset: type[ContinualDataset]) -> dict[str, Any]:
 
 
 def tasks_to_train(run: Resolved, n_tasks: int) -> int:
-    """How many tasks the run trains, of ``n_tasks`` that the data set has: joint training makes them one."""
+    """Return how many tasks the run trains, of ``n_tasks`` that the data set has.
+
+    Joint training makes them one.
+    """
     return 1 if run.model.constants.get("JOINT", False) else min(n_tasks, run.args.stop_after or n_tasks)

@@ -1,4 +1,7 @@
-"""Turns SIGINT, SIGTERM and SIGHUP into a wish to stop that the program grants where it can save first."""
+"""Turn SIGINT, SIGTERM and SIGHUP into a wish to stop.
+
+The program grants it at the next place where it can save.
+"""
 
 from __future__ import annotations
 
@@ -13,7 +16,7 @@ _SIGNALS = (signal.SIGINT, signal.SIGTERM, *((signal.SIGHUP,) if hasattr(signal,
 
 
 class Interrupted(Exception):
-    """Raised at a safe point, after saving, because a signal asked to stop."""
+    """A signal asked to stop. It is raised at a safe point, after saving."""
 
     def __init__(self, signal_number: int) -> None:
         super().__init__(f"stopped by {signal.Signals(signal_number).name}")
@@ -21,24 +24,27 @@ class Interrupted(Exception):
 
 
 class Interrupts:
-    """While entered, a first SIGINT, SIGTERM or SIGHUP is only noted; a SIGINT after that raises ``KeyboardInterrupt`` at once.
+    """Note a first SIGINT, SIGTERM or SIGHUP while the context is entered.
 
-    SIGHUP, which a terminal sends when it closes, stays ignored where it is (``nohup``).
-    The old handlers are back on leaving, also when the body raises. Outside the main thread, where Python allows no handlers,
-    it does nothing.
+    A SIGINT after that raises ``KeyboardInterrupt`` at once. SIGHUP, which a terminal sends when it
+    closes, stays ignored if it was ignored before (``nohup``). The old handlers are back on
+    leaving, also when the body raises. Outside the main thread, where Python allows no handlers, it
+    does nothing.
 
     Attributes:
-        requested: the number of the signal that asked to stop, or ``None``.
+        requested: the number of the signal that asked to stop, or None.
     """
 
-    def __init__(self, to_the_end: bool = False) -> None:
-        """
+    def __init__(self, ends_process: bool = False) -> None:
+        """Note how long signals are to be ignored at the end.
+
         Args:
-            to_the_end: the process ends soon after the body; once :meth:`nothing_left` was called, signals change nothing there either.
+            ends_process: whether the process ends soon after the body. Once :meth:`ignore_signals` was
+                called, signals then change nothing after the body either.
         """
         self.requested: int | None = None
-        self._to_the_end = to_the_end
-        self._nothing_left = False
+        self._ends_process = ends_process
+        self._ignoring = False
         self._old: dict[int, Any] = {}
 
     def __enter__(self) -> Interrupts:
@@ -54,25 +60,26 @@ class Interrupts:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         for number, handler in self._old.items():
-            if self._nothing_left and self._to_the_end:
-                # Python needs a third of a second to end: a signal then must not make a failure of a run that is recorded as finished
+            if self._ignoring and self._ends_process:
+                # Python needs a third of a second to end. A signal in that time must not turn a run
+                # that is recorded as finished into a failure.
                 signal.signal(number, signal.SIG_IGN)
                 continue
-            # None: the handler was not set by Python and cannot be set from here
+            # None: Python did not set the handler, so it cannot be set from here.
             signal.signal(number, signal.SIG_DFL if handler is None else handler)
         self._old.clear()
 
-    def nothing_left(self) -> None:
-        """All that a signal could ask for is being done: what comes from now on changes nothing."""
-        self._nothing_left = True
+    def ignore_signals(self) -> None:
+        """Ignore signals from now on: all that they could ask for is being done."""
+        self._ignoring = True
 
     def _note(self, number: int, frame: FrameType | None) -> None:
-        if self._nothing_left:
+        if self._ignoring:
             return
         if self.requested is not None and number == signal.SIGINT:
             raise KeyboardInterrupt
         if self.requested is None:
             self.requested = number
-            # os.write, as print() may be what the signal interrupted, and it must not be entered twice
+            # os.write: the signal may have interrupted print(), which must not be entered twice.
             with contextlib.suppress(OSError):  # the terminal may be gone
                 os.write(2, b"\nstopping: the step is finished and saved first (Ctrl-C again: stop at once)\n")

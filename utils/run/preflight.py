@@ -1,4 +1,7 @@
-"""Finds, before anything is trained or written, what would stop a run later: its device, its disk, its data, its checkpoint."""
+"""Find, before anything is trained or written, what would stop a run later.
+
+It may be its device, its disk, its data or its checkpoint.
+"""
 
 from __future__ import annotations
 
@@ -25,7 +28,9 @@ if TYPE_CHECKING:
 
 
 def preflight(run: Resolved) -> None:
-    """Checks all that a run needs from the machine and leaves nothing behind; what needs torch comes last, as it takes a second.
+    """Check all that a run needs from the machine, and leave nothing behind.
+
+    What needs torch comes last, because importing it takes a second.
 
     Raises:
         UserError: the first thing that is wrong.
@@ -48,20 +53,23 @@ def preflight(run: Resolved) -> None:
     model.check(args, outline)
     samples = model.samples_mib(args, outline)
     check_memory(args, samples, pick_device(args.device))
-    check_writable(
-        results, ROOM_MIB + math.ceil(2 * samples)
-    )  # a checkpoint is written before the one before it is removed
+    # Twice: a checkpoint is written before the last one is removed.
+    check_writable(results, ROOM_MIB + math.ceil(2 * samples))
 
 
 def check_backbone(network: ModuleType, args: SimpleNamespace) -> None:
-    """Lets a backbone check its weights, where its module has a ``check``. Raises UserError."""
+    """Let a backbone check its weights, if its module has a ``check``. Raise UserError."""
     check = getattr(network, "check", None)
     if check is not None:
         check(args)
 
 
 def outline_of(args: SimpleNamespace, dataset: type[ContinualDataset], network: ModuleType) -> RunOutline:
-    """What a method's check may know; ``network`` is the backbone's module. Raises UserError."""
+    """Return what a method's check may know. ``network`` is the backbone's module.
+
+    Raises:
+        UserError: the values do not fit.
+    """
     from pmi_cl.models.continual_model import RunOutline
 
     outline = getattr(network, "outline", lambda args: None)
@@ -69,7 +77,12 @@ def outline_of(args: SimpleNamespace, dataset: type[ContinualDataset], network: 
 
 
 def _check_resumable(record: RunRecord) -> None:
-    """Raises UserError where a run left no checkpoint, with how it ended, or a damaged one, or where another process runs it."""
+    """Refuse a run that cannot be resumed.
+
+    Raises:
+        UserError: it left no checkpoint (the error says how it ended), or a damaged one, or another
+            process runs it.
+    """
     if not record.checkpoint.exists():
         how = "ended before its first"
         with contextlib.suppress(OSError, ValueError, LookupError, TypeError):  # no results, or damaged ones

@@ -1,4 +1,7 @@
-"""Shows how far a phase is, on stderr: a bar on a terminal, else now and then a plain line."""
+"""Show how far a phase is, on stderr.
+
+On a terminal it is a bar, else a plain line now and then.
+"""
 
 from __future__ import annotations
 
@@ -14,27 +17,32 @@ if TYPE_CHECKING:
 
 
 class Display(Protocol):
-    """What shows the progress of one phase."""
+    """Shows the progress of one phase."""
 
     def update(self, done: int, values: Mapping[str, Any]) -> None:
-        """``done`` units are behind us; ``values`` may be 0-dimensional tensors and are read only if something is shown."""
+        """Show that ``done`` units are finished.
+
+        ``values`` may be 0-dimensional tensors. They are read only if something is shown.
+        """
 
     def close(self) -> None:
-        """Ends what is shown: the phase is left, finished or not."""
+        """End what is shown: the phase is left, finished or not."""
 
 
 class Progress:
     """The progress of one phase after the other.
 
-    Updates are cheap: a value on a device is turned into a number, for which the device must be waited for, only when it is shown.
+    Updates are cheap. A value on a device is turned into a number, for which the device must be
+    waited for, only when it is shown.
     """
 
     def __init__(self, mode: str = "auto", stream: TextIO | None = None, line_seconds: float = 10.0) -> None:
-        """
+        """Choose between bars, lines and nothing.
+
         Args:
             mode: "0" shows nothing, "1" bars, "auto" bars on a terminal and lines elsewhere.
-            stream: where to; ``None``: stderr.
-            line_seconds: at least so many seconds between two lines of one phase; its end is always shown.
+            stream: where to write. None: stderr.
+            line_seconds: the least time between two lines of one phase. Its end is always shown.
         """
         self._stream = sys.stderr if stream is None else stream
         self._silent = mode == "0"
@@ -44,16 +52,20 @@ class Progress:
         self._display: Display | None = None
 
     def update(self, phase: str, done: int, total: int, **values: float | torch.Tensor) -> None:
-        """``done`` of ``total`` units of ``phase`` are behind us; at ``done == total`` the phase ends.
+        """Show that ``done`` of ``total`` units of ``phase`` are finished.
+
+        At ``done == total`` the phase ends.
 
         Args:
-            values: what to show beside it, by name: numbers or 0-dimensional tensors.
+            phase: the name of the phase.
+            done, total: units.
+            values: shown beside it, by name: numbers or 0-dimensional tensors.
         """
         if self._silent:
             return
         try:
             self._show(phase, done, total, values)
-        except OSError:  # the terminal was closed: the work goes on
+        except OSError:  # the terminal was closed, but the work goes on
             self._silent, self._display = True, None
 
     def _show(self, phase: str, done: int, total: int, values: Mapping[str, Any]) -> None:
@@ -70,7 +82,7 @@ class Progress:
             self.close()
 
     def close(self) -> None:
-        """Ends the phase that is shown, if any, so that what is printed next starts on a line of its own."""
+        """End the phase that is shown, if any. What is printed next starts on a line of its own."""
         if self._display is not None:
             with contextlib.suppress(OSError):
                 self._display.close()
@@ -124,11 +136,14 @@ class _Lines:
         )
 
     def close(self) -> None:
-        """Does nothing: every line is whole."""
+        """Do nothing: every line is complete."""
 
 
 def _columns(stream: TextIO) -> int:
-    """The terminal's width; 80 where there is none, or where it says 0 as a fresh container's does (tqdm would draw nothing)."""
+    """Return the terminal's width, or 80 if there is none.
+
+    It is also 80 if the terminal says 0, as in a fresh container: tqdm would draw nothing.
+    """
     try:
         return os.get_terminal_size(stream.fileno()).columns or 80
     except OSError:

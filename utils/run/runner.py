@@ -1,4 +1,7 @@
-"""One run from its arguments to its last line: builds the parts, trains, and leaves the record."""
+"""Carry out one run, from its arguments to its last line.
+
+Build the parts, train, and leave the record.
+"""
 
 from __future__ import annotations
 
@@ -22,7 +25,7 @@ from pmi_cl.utils.records.tensorboard import EventWriter
 from pmi_cl.utils.run.host import RunHost
 from pmi_cl.utils.run.identity import identity, tasks_to_train
 from pmi_cl.utils.run.interrupts import Interrupted, Interrupts
-from pmi_cl.utils.run.out_of_memory import told_in_one_line
+from pmi_cl.utils.run.out_of_memory import explain_out_of_memory
 from pmi_cl.utils.run.preflight import preflight
 from pmi_cl.utils.run.progress import Progress
 
@@ -37,19 +40,23 @@ if TYPE_CHECKING:
 
 
 def run(resolved: Resolved, ends_process: bool = False) -> int:
-    """Carry out a run; returns the exit code: 0, or 128 + the number of the signal that stopped it.
+    """Carry out a run and return the exit code.
+
+    It is 0, or 128 + the number of the signal that stopped the run.
 
     Args:
-        ends_process: nothing comes after it in this process; signals are ignored then once the run's end is recorded.
+        resolved: the arguments.
+        ends_process: whether nothing comes after the run in this process. Signals are then ignored
+            once its end is recorded.
 
     Raises:
-        UserError: what is wrong with the arguments, the data or the machine, before anything is written.
+        UserError: the arguments, the data or the machine are wrong. Nothing is written then.
     """
     preflight(resolved)
     args = resolved.args
     device = _prepare_torch(args)
     progress = Progress("0" if args.non_verbose else args.progress)
-    with told_in_one_line(args):
+    with explain_out_of_memory(args):
         dataset: ContinualDataset = resolved.dataset.load()(args, device, progress.update)
         model = build_model(resolved, dataset)
     with Interrupts(ends_process) as interrupts, contextlib.ExitStack() as held:
@@ -57,7 +64,7 @@ def run(resolved: Resolved, ends_process: bool = False) -> int:
 
 
 def build_model(resolved: Resolved, dataset: ContinualDataset) -> ContinualModel:
-    """The method with its network, initialised from the run's seed alone."""
+    """Return the method with its network, initialised from the run's seed alone."""
     import torch
 
     with global_seed(resolved.args.seed, "network"):
@@ -71,13 +78,19 @@ def build_model(resolved: Resolved, dataset: ContinualDataset) -> ContinualModel
 
 
 def build_backbone(entry: Entry, args: SimpleNamespace) -> Any:
-    """The network of a catalogue's entry, told its options where it has any; initialised from torch's own generator."""
+    """Return the network of a catalogue's entry, initialised from torch's own generator.
+
+    If it has options, it gets them.
+    """
     factory = entry.load()
     return factory(args) if inspect.signature(factory).parameters else factory()
 
 
 def _prepare_torch(args: SimpleNamespace) -> torch.device:
-    """Memory, threads and, on a GPU, TF32 for what stays in float32. Returns the device of the run."""
+    """Set memory, threads and, on a GPU, TF32 for what stays in float32.
+
+    Return the device of the run.
+    """
     import torch
 
     device = pick_device(args.device)
@@ -90,7 +103,7 @@ def _prepare_torch(args: SimpleNamespace) -> torch.device:
 
 
 class _Run:
-    """The parts of one run, and what is written when."""
+    """The parts of one run. It decides what is written when."""
 
     def __init__(
         self,
@@ -110,7 +123,7 @@ class _Run:
         self.identity = identity(resolved, type(dataset))
         if dataset.fingerprint:
             self.identity["data"] = dataset.fingerprint
-        # a checkpoint need not hold weights that never move: it has to be gone on with on the same ones
+        # A checkpoint need not hold weights that never change. It is resumed on the same ones.
         self.weights: dict[str, Any] | None = getattr(model.net, "weights_record", None)
         if self.weights is not None:
             self.identity["backbone_weights"] = str(self.weights["sha256"] or self.weights["tag"])
@@ -141,7 +154,10 @@ class _Run:
         self.training: Training = Training(model, dataset, args, self.host, self._after_task)
 
     def _settings(self) -> dict[str, Any]:
-        """What tells the run from others: its parts, its seed, and the values that are not an option's own default."""
+        """Return what tells the run from others.
+
+        It is its parts, its seed, and the values that are not an option's own default.
+        """
         always = ("model", "dataset", "backbone", "seed")
         return {
             name: value
@@ -150,7 +166,7 @@ class _Run:
         }
 
     def _load(self) -> dict[str, Any] | None:
-        """The checkpoint to go on from, checked before anything is written."""
+        """Return the checkpoint from which to go on. It is checked before anything is written."""
         args = self.args
         if args.resume:
             return checkpoints.load(RunRecord(Path(args.resume)).checkpoint, {**self.identity, "seed": args.seed})
@@ -160,17 +176,16 @@ class _Run:
         return checkpoints.load_start(Path(args.loadcheck).expanduser(), self.identity, tasks)
 
     def carry_out(self) -> int:
-        """Train what is left, and say how it went."""
+        """Train what is left, and say how it went. Return the exit code."""
         if self.loaded is not None:
-            self._take_up(self.loaded)
+            self._restore(self.loaded)
         if not self.args.resume:
             self.record.write_args(vars(self.args), self.resolved.sources, self.weights)
             self.held.enter_context(run_lock(self.record.folder))
-        self._say(
-            f"{self.record.folder}: {self.identity['model']} on {self.identity['dataset']}, {self.dataset.tasks}, {self.device}"
-        )
-        if self.args.resume and self.training.position.task >= self.training.last_task:
-            self._say("already finished: there is nothing left to train; its figures again")
+        parts = f"{self.identity['model']} on {self.identity['dataset']}"
+        self._print(f"{self.record.folder}: {parts}, {self.dataset.tasks}, {self.device}")
+        if self.args.resume and self.training.position.task >= self.training.tasks_to_train:
+            self._print("already finished: there is nothing left to train; its figures again")
         stopped = self._train()
         if stopped is not None:
             tell(f"{stopped}; go on with: --resume {self.record.folder}")
@@ -179,27 +194,34 @@ class _Run:
         return 0
 
     def _train(self) -> Interrupted | None:
-        """Train to the end, or to the signal that is returned, and record how it ended: whatever stops a run, it is not "running" then."""
+        """Train to the end, or to the signal that is returned, and record how it ended.
+
+        Whatever stops a run, it is not "running" then.
+        """
         try:
-            with told_in_one_line(self.args, lambda: self.training.position):
+            with explain_out_of_memory(self.args, lambda: self.training.position):
                 self.training.run()
             self._finish()
         except Interrupted as interrupted:
             self._write_results("interrupted")
-            self.interrupts.nothing_left()
+            self.interrupts.ignore_signals()
             return interrupted
         except BaseException:
-            with contextlib.suppress(
-                Exception
-            ):  # a full disk or a lost device stands in the way of this, too; what is told is the cause
+            # A full disk or a lost device makes this fail, too. The error that is raised is
+            # the cause.
+            with contextlib.suppress(Exception):
                 self._write_results("failed")
             raise
         finally:
             self.host.close()
         return None
 
-    def _take_up(self, state: dict[str, Any]) -> None:
-        """Go on from a checkpoint. Raises UserError where its contents are not those of this method; a new run leaves nothing then."""
+    def _restore(self, state: dict[str, Any]) -> None:
+        """Go on from a checkpoint.
+
+        Raises:
+            UserError: its contents are not those of this method. A new run leaves nothing then.
+        """
         try:
             self.training.load_state(state["training"])
             self.phases.load_state_dict(state["phases"])
@@ -211,14 +233,17 @@ class _Run:
             ) from error
 
     def _finish(self) -> None:
-        """Leave the last results, then the last task's checkpoint, or none where none was asked for."""
-        self.interrupts.nothing_left()
+        """Leave the last results and the last task's checkpoint.
+
+        If no checkpoint was asked for, remove it.
+        """
+        self.interrupts.ignore_signals()
         self._write_results("finished")
         if self.args.savecheck == "none":
             self.record.checkpoint.unlink(missing_ok=True)
 
     def headline(self) -> str:
-        """Return the last line: the last accuracy, as papers name it, and what else is compared."""
+        """Return the last line: the last accuracy, as papers name it, and other measures."""
         matrix, micro = self.training.class_il, self.training.micro["class_il"]
         equal = self.dataset.tasks.equal
         figures = f"A_{len(matrix[-1])} = {metrics.last(matrix) if equal else micro[-1]:.2f} %"
@@ -233,7 +258,10 @@ class _Run:
         return f"{self.identity['model']} on {self.identity['dataset']}, seed {self.args.seed}: {figures}"
 
     def _after_task(self) -> None:
-        """A checkpoint, so that nothing can lose the task; the figures so far, in the record, in TensorBoard and on the screen."""
+        """Save a checkpoint first, so that the task cannot be lost, then report the figures so far.
+
+        They go to the record, to TensorBoard and to the screen.
+        """
         training = self.training
         self.host.save()
         for setting, matrix in (("class-il", training.class_il), ("task-il", training.task_il)):
@@ -241,9 +269,9 @@ class _Run:
         for setting, figures in (self._everywhere() or {}).items():
             self.host.accuracies_everywhere(setting.replace("_", "-"), figures)
         rows = [f"{value:.1f}" for value in training.class_il[-1]]
-        done = f"after task {training.position.task} of {training.last_task}"
+        done = f"after task {training.position.task} of {training.tasks_to_train}"
         free, own = metrics.last(training.class_il), metrics.last(training.task_il)
-        self._say(f"{done}: class-IL {free:.2f} % [{' '.join(rows)}], task-IL {own:.2f} %")
+        self._print(f"{done}: class-IL {free:.2f} % [{' '.join(rows)}], task-IL {own:.2f} %")
         self._write_results("running")
         if self.args.savecheck == "task":
             self._save(self.record.folder / f"checkpoint-task{training.position.task}.pt")
@@ -271,7 +299,10 @@ class _Run:
         )
 
     def _everywhere(self) -> dict[str, Any] | None:
-        """Return the figures on all tasks, learned or not, by setting; None where they were not asked for."""
+        """Return the figures on all tasks, learned or not, by setting.
+
+        None: they were not asked for.
+        """
         rows = self.training.everywhere
         return {setting: metrics.square_summary(rows[setting]) for setting in rows} if rows["task_il"] else None
 
@@ -284,12 +315,16 @@ class _Run:
         }
         checkpoints.save(path or self.record.checkpoint, state)
 
-    def _say(self, line: str) -> None:
-        """A line for who watches. That it cannot be written is no reason to end a run; that its reader closed the pipe (| head) is."""
+    def _print(self, line: str) -> None:
+        """Print a line for the user.
+
+        If it cannot be written, the run goes on. If its reader closed the pipe (``| head``), the
+        run ends.
+        """
         try:
             show("" if self.args.non_verbose else f"{line}\n")
         except UserError as error:
             tell(f"{error}; the run goes on")
         except BrokenPipeError:
-            if self.interrupts.requested is None:  # else it hung up, and the run is about to save and stop
+            if self.interrupts.requested is None:  # else it hung up: the run saves and stops next
                 raise

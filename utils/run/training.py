@@ -1,4 +1,4 @@
-"""The loop over tasks, epochs and steps: resumable at every safe point."""
+"""Loop over tasks, epochs and steps. Every safe point can be resumed from."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 PHASES = ("begin", "prepare", "train", "end", "evaluate")
 PACE_SECONDS = 5.0  # between two points of the curve of images per second
-DEBUG_STEPS = 6  # of an epoch, and batches of an evaluation, with --debug_mode 1
+DEBUG_STEPS = 6  # of an epoch, and batches of an evaluation, under --debug_mode 1
 
 
 class DivergedTraining(RunFailed):
@@ -32,7 +32,8 @@ class DivergedTraining(RunFailed):
 class Position:
     """Where a run is: the next thing to do is ``phase`` of ``task``.
 
-    "begin" (between tasks), "prepare" (``begin_task``, under way or not), "train" (at ``epoch`` and ``step``), "end", "evaluate".
+    The phases are "begin" (between tasks), "prepare" (``begin_task``, begun or not), "train" (at
+    ``epoch`` and ``step``), "end" and "evaluate".
     """
 
     task: int = 0
@@ -45,13 +46,14 @@ class Training:
     """Trains a method on a data set, task after task.
 
     Attributes:
-        tasks: how many the run has: those of the data set, or as many as ``stop_after`` says.
+        tasks: how many tasks are learned: all of the data set, or as many as ``stop_after`` says.
+        shown: the data set as the method sees it. Joint training sees one task.
         position: where it is.
         steps: how many were taken so far, over all tasks.
         class_il, task_il: the accuracy matrices so far.
         micro: for both settings, the accuracy over all images together after each task.
-        everywhere: for both settings, with ``--evaluate_unseen 1``, the accuracies on all tasks:
-            a row before the first task, and one after each.
+        everywhere: for both settings, with ``--evaluate_unseen 1``, the accuracies on all tasks: a
+            row before the first task, and one after each.
     """
 
     def __init__(
@@ -71,29 +73,32 @@ class Training:
         self.task_il: list[list[float]] = []
         self.micro: dict[str, list[float]] = {"class_il": [], "task_il": []}
         self.everywhere: dict[str, list[list[float]]] = {"class_il": [], "task_il": []}
-        self._seen, self._since = 0, time.perf_counter()
+        self._images_seen, self._pace_since = 0, time.perf_counter()
 
     @property
-    def last_task(self) -> int:
-        """The number of tasks to train, of which joint training makes one."""
+    def tasks_to_train(self) -> int:
+        """Return the number of tasks to train. Joint training has one."""
         return 1 if self.model.JOINT else self.tasks
 
     def run(self) -> None:
-        """Do what is left. ``Interrupted`` passes through from a safe point, everything saved."""
-        do = {
+        """Do what is left.
+
+        ``Interrupted`` passes through from a safe point, with everything saved.
+        """
+        actions = {
             "begin": self._begin,
             "prepare": self._prepare,
             "train": self._train,
             "end": self._end,
             "evaluate": self._evaluate,
         }
-        while self.position.task < self.last_task:
+        while self.position.task < self.tasks_to_train:
             self.model.current_task = self.position.task
-            do[self.position.phase]()
+            actions[self.position.phase]()
 
     @property
     def _most_batches(self) -> int | None:
-        """Return how many batches of a task are evaluated; None: all."""
+        """Return how many batches of a task are evaluated. None: all."""
         return DEBUG_STEPS if self.args.debug_mode else None
 
     def _begin(self) -> None:
@@ -110,12 +115,15 @@ class Training:
 
     def _train(self) -> None:
         with self.host.phase("training"):
-            self._seen, self._since = 0, time.perf_counter()  # what came before the first step is not training
+            self._images_seen, self._pace_since = (
+                0,
+                time.perf_counter(),
+            )  # the time before the first step is not training
             epochs = self.model.n_epochs()
             while self.position.epoch < epochs:
                 self._epoch(epochs)
-            if self._seen:
-                self._tell_pace()  # a short task has no other
+            if self._images_seen:
+                self._report_pace()  # the only point of a short task
         self.position.phase = "end"
 
     def _epoch(self, epochs: int) -> None:
@@ -131,7 +139,7 @@ class Training:
             with model.arithmetic():
                 losses = model.observe(inputs, labels, raw, epoch=position.epoch, step=step)
             position.step, self.steps = step + 1, self.steps + 1
-            self._tell(losses, len(inputs), position.epoch * steps + step + 1, epochs * steps)
+            self._report_step(losses, len(inputs), position.epoch * steps + step + 1, epochs * steps)
             if step + 1 < steps:
                 self.host.safe_point()
         model.end_epoch(position.epoch, self.shown)
@@ -142,22 +150,24 @@ class Training:
         position.epoch, position.step = position.epoch + 1, 0
         self.host.safe_point()
 
-    def _tell(self, losses: dict[str, torch.Tensor], images: int, done: int, total: int) -> None:
+    def _report_step(self, losses: dict[str, torch.Tensor], images: int, done: int, total: int) -> None:
         task = self.position.task + 1
         self.host.progress(f"task {task} training", done, total, loss=losses["loss"])
         events: dict[str, Any] = {f"loss/{name}": value for name, value in losses.items()}
         if self.model.opt is not None:
             events["learning rate"] = self.model.opt.param_groups[0]["lr"]
         self.host.scalars(events, self.steps)
-        self._seen += images
-        if time.perf_counter() - self._since > PACE_SECONDS:
-            self._tell_pace()
+        self._images_seen += images
+        if time.perf_counter() - self._pace_since > PACE_SECONDS:
+            self._report_pace()
 
-    def _tell_pace(self) -> None:
-        """Writes how many real images were trained on in a second, on average since the last time."""
+    def _report_pace(self) -> None:
+        """Write how many real images were trained on per second since the last call."""
         now = time.perf_counter()
-        self.host.scalars({"training/images per second": self._seen / max(now - self._since, 1e-9)}, self.steps)
-        self._seen, self._since = 0, now
+        self.host.scalars(
+            {"training/images per second": self._images_seen / max(now - self._pace_since, 1e-9)}, self.steps
+        )
+        self._images_seen, self._pace_since = 0, now
 
     def _end(self) -> None:
         self.model.end_task(self.shown)
@@ -185,14 +195,18 @@ class Training:
             self.everywhere[setting].append(row)
 
     def state(self) -> dict[str, Any]:
-        """Everything that the run needs to go on, as tensors and plain data."""
+        """Return everything that the run needs to go on, as tensors and plain data."""
         progress = {"position": asdict(self.position), "steps": self.steps, "micro": self.micro}
         progress["everywhere"] = self.everywhere
         matrices = {"class_il": self.class_il, "task_il": self.task_il}
         return {**progress, **matrices, "method": self.model.state()}
 
     def load_state(self, state: dict[str, Any]) -> None:
-        """Go on where :meth:`state` was taken. Raises one of Python's errors where the contents are not those of such a state."""
+        """Restore :meth:`state`.
+
+        Raises:
+            Exception: one of Python's own, if the contents are not those of such a state.
+        """
         self._check(state)
         self.position, self.steps = Position(**state["position"]), state["steps"]
         self.class_il, self.task_il, self.micro = (
@@ -200,17 +214,18 @@ class Training:
             state["task_il"],
             {name: list(state["micro"][name]) for name in ("class_il", "task_il")},
         )
-        # version 0.1 did not evaluate tasks that are not learned
+        # Version 0.1 did not evaluate tasks that are not learned.
         self.everywhere = state.get("everywhere", {"class_il": [], "task_il": []})
         self.model.load_state(state["method"])
 
     def _check(self, state: dict[str, Any]) -> None:
-        """Raises ValueError where a position or the accuracies cannot be those of this run."""
+        """Refuse a position or accuracies that cannot be those of this run. Raise ValueError."""
         position = Position(**state["position"])
         numbers = (position.task, position.epoch, position.step, state["steps"])
         if position.phase not in PHASES or not all(type(number) is int and number >= 0 for number in numbers):
             raise ValueError("no such position")
-        tasks = [self.tasks] if self.model.JOINT else range(1, self.shown.N_TASKS + 1)  # accuracies in each row
+        # The number of accuracies in each row.
+        tasks = [self.tasks] if self.model.JOINT else range(1, self.shown.N_TASKS + 1)
         for matrix in (state["class_il"], state["task_il"]):
             if [len(row) for row in matrix] != list(tasks)[: position.task] or position.task > len(tasks):
                 raise ValueError("the accuracies are not those of the tasks before")

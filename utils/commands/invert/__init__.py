@@ -1,1 +1,1 @@
-"""``pmi-cl invert``: pictures of a text."""
+"""Define ``pmi-cl invert``: pictures of a text."""

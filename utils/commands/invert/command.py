@@ -1,4 +1,4 @@
-"""``pmi-cl invert``: reads and checks its flags without torch, then makes pictures of a text."""
+"""Define ``pmi-cl invert``: check its flags without torch, then make pictures of a text."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from pmi_cl.utils.arguments.option_values import convert
 from pmi_cl.utils.commands.invert.options import RECORD, InvertOptions
 
 TITLE = 'pmi-cl invert --prompt "TEXT": pictures of a text, by inverting a CLIP'
-FOLDER = "runs/invert"  # where pictures go that nobody gave a place
+FOLDER = "runs/invert"  # where pictures go without --output
 
 
 def invert_specs(argv: Sequence[str], catalogue: Catalogue) -> tuple[Entry, tuple[OptionSpec, ...]]:

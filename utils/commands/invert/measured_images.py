@@ -1,4 +1,4 @@
-"""Reads a few hundred real images, on which the statistics of a network are measured."""
+"""Read a few hundred real images, on which the statistics of a network are measured."""
 
 from __future__ import annotations
 

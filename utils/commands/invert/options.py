@@ -1,4 +1,4 @@
-"""The flags of ``pmi-cl invert``, which makes pictures of a text."""
+"""Define the flags of ``pmi-cl invert``, which makes pictures of a text."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from pmi_cl.options import option
 
-RECORD = "invert.json"  # what it leaves beside the pictures
+RECORD = "invert.json"  # lies beside the pictures
 MOST_ROWS = 16  # of a picture: as many images are shown
 
 

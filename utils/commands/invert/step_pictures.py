@@ -1,4 +1,4 @@
-"""Draws the way of an inversion: its pictures at some steps, and its loss over the work."""
+"""Draw the way of an inversion: its pictures at some steps, and its loss over the work."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 _DPI = 100
 _TILE = 1.3  # inches
-FLAG = "--output"  # what decides where the pictures lie
+FLAG = "--output"  # decides where the pictures lie
 
 
 def save_steps(path: Path, shots: Sequence[tuple[int, Tensor]], title: str) -> None:

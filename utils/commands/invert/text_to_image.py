@@ -1,4 +1,4 @@
-"""Makes pictures of a text by inverting a CLIP in two ways (App. H).
+"""Make pictures of a text by inverting a CLIP in two ways (App. H).
 
 One way is PMI followed by the whole model. The other is the whole model alone, for as much work.
 """
@@ -44,13 +44,13 @@ ROOM_MIB = 16
 
 @dataclass
 class TextPictures:
-    """The pictures that one of the two ways makes, and what it took.
+    """The pictures that one of the two ways makes, and what they cost.
 
     Attributes:
-        name: of the way.
-        shots: (full-model steps done, images in [0, 1] (n, 3, h, w)); the first is before any step.
-        work: step-equivalents up to each full-model step, those of PMI counted in.
-        losses: of each full-model step.
+        name: the name of the way.
+        shots: (full-model steps done, images in [0, 1] (n, 3, h, w)). The first is before any step.
+        work: step-equivalents up to each full-model step, those of PMI included.
+        losses: the loss of each full-model step.
         layers: the losses of PMI by layer.
         figures: the summary of the inversion.
         cosine: mean cosine of the features of the finished pictures and of the text, in float32 and
@@ -67,7 +67,7 @@ class TextPictures:
 
 
 class TextInverter:
-    """The network, its statistics and the text, which both ways share."""
+    """The network, its statistics and the text. Both ways share them."""
 
     def __init__(self, args: SimpleNamespace, catalogue: Catalogue, device: torch.device, display: Progress) -> None:
         self.args, self.display = args, display
@@ -81,7 +81,7 @@ class TextInverter:
         batches = list(measured_images(args, catalogue, self.network.input_form, device, display.update))
         self.colour = Colour.of(channel_covariance(batches)[0]) if batches else None
         moments: list[TokenMoments] = []
-        if batches:  # an image has no prior: it is not what a layer computes
+        if batches:  # an image has no prior, because no layer computes it
             moments = [TokenMoments(None), *measure_token_moments(self.network.pieces(), batches)[1:]]
         self.precision = inversion_dtype(args.precision, device)
         self.tower = TokenNetwork(
@@ -119,7 +119,7 @@ class TextInverter:
             self.display.update(name, step.done, step.total, loss=step.loss)
             if step.stage == "full model":
                 made.work.append(inversion.report.step_equivalents)
-                _note(made, step, wanted, self)
+                _keep_pictures(made, step, wanted, self)
         made.layers = {entry["stage"]: entry["losses"].tolist() for entry in inversion.report.losses[:-1]}
         made.losses = inversion.report.losses[-1]["losses"].tolist()
         made.figures = inversion.report.summary()
@@ -134,7 +134,7 @@ class TextInverter:
         return (images.detach() * std + mean).clamp(0, 1).cpu()
 
 
-def _note(made: TextPictures, step: InversionStep, wanted: set[int], inverter: TextInverter) -> None:
+def _keep_pictures(made: TextPictures, step: InversionStep, wanted: set[int], inverter: TextInverter) -> None:
     """Keep the pictures before the first full-model step, and after each one in ``wanted``."""
     if step.number == 1:
         made.shots.append((0, inverter.visible(step.first_images())))
@@ -193,7 +193,7 @@ def text_to_image(args: SimpleNamespace, catalogue: Catalogue) -> None:
 
 
 def _record(args: SimpleNamespace, inverter: TextInverter, done: list[TextPictures]) -> dict[str, Any]:
-    told = [
+    entries = [
         {
             "name": made.name,
             "cosine": made.cosine,
@@ -205,4 +205,10 @@ def _record(args: SimpleNamespace, inverter: TextInverter, done: list[TextPictur
         }
         for made in done
     ]
-    return {"schema": 1, "args": vars(args), "weights": inverter.network.weights_record, "arms": told, **surroundings()}
+    return {
+        "schema": 1,
+        "args": vars(args),
+        "weights": inverter.network.weights_record,
+        "arms": entries,
+        **surroundings(),
+    }
