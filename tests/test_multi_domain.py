@@ -1,4 +1,7 @@
-"""A sequence of data sets: each task has the images, names and normalisation of its own data set."""
+"""Test a sequence of data sets.
+
+Each task has the images, names and normalisation of its own data set.
+"""
 
 from __future__ import annotations
 
@@ -62,7 +65,10 @@ def test_each_task_has_the_classes_and_the_names_of_its_data_set(multi: MultiDom
 def test_plain_batches_are_those_of_the_data_set_alone(
     multi: MultiDomain, folders: list[str], split: Any, form: InputForm | None
 ) -> None:
-    """Under a network's form; without one each data set is resized to the common side and normalised as its own."""
+    """Test it under a network's form, and without one.
+
+    Without one each data set is resized to the common side and normalised in its own way.
+    """
     alone = SeqFolder(SimpleNamespace(data_dir=folders[1]), "cpu")
     alone.present_as(form or InputForm(32, alone.MEAN, alone.STD))
     if form:
