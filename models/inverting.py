@@ -1,4 +1,7 @@
-"""What every method with PMI needs, whatever its network: contrastive models, and inversions that can be stopped and resumed."""
+"""Give every method with PMI what it needs, whatever its network.
+
+That is contrastive models, and inversions that can be stopped and resumed.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,7 @@
-"""The base of the CLIP methods: frozen towers, a few trained modules in them, classes known by their texts."""
+"""Define the base of the CLIP methods.
+
+The towers are frozen, a few modules in them train, and classes are known by their texts.
+"""
 
 from __future__ import annotations
 
@@ -49,7 +52,10 @@ class ClipOptions:
 
 @dataclass(frozen=True)
 class ClipTrainingOptions(ClipOptions):
-    """The flags of every CLIP method that trains. The rates are those of Table 9 for most data sets."""
+    """The flags of every CLIP method that trains.
+
+    The rates are those of Table 9 for most data sets.
+    """
 
     n_epochs: int = option(
         5, "epochs of each task", unit="epochs", low=1, high=100_000, source="PMI Table 9", as_in_mammoth=True
@@ -175,7 +181,10 @@ class ClipModel(ContinualModel):
         return nn.ModuleDict()
 
     def extend_learned(self) -> None:
-        """Add to ``learned`` what the current task brings, unless it is there (after a resumption)."""
+        """Add to ``learned`` what the current task needs.
+
+        After a resumption it may be there already.
+        """
 
     def trainable_parameters(self) -> list[nn.Parameter]:
         """Return what the optimiser moves."""
@@ -308,7 +317,10 @@ class ClipModel(ContinualModel):
         return self.replay.figures()
 
     def state(self) -> dict[str, Any]:
-        """Return the task, what is learned, the optimiser and the replay's state; not the towers."""
+        """Return the task, what is learned, the optimiser and the replay's state.
+
+        The towers are left out.
+        """
         opt = None if self.opt is None else self.opt.state_dict()
         return {
             "task": self.current_task,

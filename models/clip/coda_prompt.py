@@ -1,4 +1,6 @@
-"""CODA-Prompt (Smith et al., CVPR 2023) on a frozen CLIP: prompts composed for each image from a pool that grows by task.
+"""Train CODA-Prompt (Smith et al., CVPR 2023) on a frozen CLIP.
+
+The prompts of each image are composed from a pool that grows by task.
 
 In each of the lowest five blocks stands a pool of components. The query of an image is the class
 token that the bare tower gives it. It is compared with each component's key under the component's
@@ -80,7 +82,8 @@ def check_width(pool_size: int, network: ClipNetwork | ClipOutline) -> None:
 class CodaPrompt(ClipModel):
     """Prompts composed from a growing pool by each image's query, and a linear head.
 
-    ``learned``: "prompts", a pool for each of the lowest blocks; "head", linear over all classes of the run.
+    ``learned`` has "prompts", a pool for each of the lowest blocks, and "head", which is linear
+    over all classes of the run.
     """
 
     NAME = "coda_prompt"
@@ -145,7 +148,7 @@ class CodaPrompt(ClipModel):
         return self.net.query_from(maps, kept)
 
     def class_logits(self, features: Tensor, classes: range) -> Tensor:
-        """Return the head's logits (b, n) of classes. Others are left out, as if they were masked."""
+        """Return the head's logits (b, n) of classes. Others are left out, as if masked."""
         inputs = F.normalize(features, dim=1) if self.options.head_input == "unit" else features
         return self.learned["head"](inputs)[:, classes.start : classes.stop]
 
@@ -154,7 +157,7 @@ class CodaPrompt(ClipModel):
         return self.class_logits(self.image_features(x), range(self.n_seen_classes))
 
     def losses(self, inputs: Tensor, labels: Tensor, epoch: int, step: int) -> dict[str, Tensor]:
-        """Return the losses of every CLIP method, and the components' orthogonality if it is weighted."""
+        """Return the losses of every CLIP method, and the weighted orthogonality of the components."""
         losses = super().losses(inputs, labels, epoch, step)
         if self.options.mu:
             penalties = [penalty for pool in self.pools for penalty in pool.penalties()]

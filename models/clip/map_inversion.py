@@ -1,4 +1,6 @@
-"""Inverts the image tower of a CLIP down to maps of the patch convolution, and measures what that needs.
+"""Invert the image tower of a CLIP down to maps of the patch convolution.
+
+The statistics that this needs are measured here, too.
 
 The maps stand for images: the convolution itself loses too much (PMI App. C.3). PMI goes layer by
 layer and then through the whole tower; ``full`` and ``smi`` are what it is compared with (App. F).
@@ -42,7 +44,8 @@ class MapInversionOptions:
 
     inversion: str = option(
         "pmi",
-        "pmi: layer by layer, then the whole model; full: the whole model from noise; smi: as full, patches are dropped on the way",
+        "pmi: layer by layer, then the whole model; full: the whole model from noise; "
+        "smi: as full, patches are dropped on the way",
         choices=("pmi", "full", "smi"),
         source="PMI appendix F",
     )
@@ -215,7 +218,7 @@ class MapInverter:
     def _as_samples(self, maps: Tensor, labels: Tensor, kept: Tensor | None, classes: range) -> SyntheticBuffer:
         """Keep maps (n, width, g, g) with the logits of ``classes`` by the model as it is.
 
-        Contexts of their own, where the model has them, are kept, too: they do not change in a task.
+        If the maps have contexts of their own, these are kept, too: they do not change in a task.
         """
         method, logits, contexts = self.method, [], []
         with method.classifier.held(classes):
@@ -275,8 +278,9 @@ def measure_task(method: ClipModel, dataset: ContinualDataset, axis: str, of_bar
     Args:
         method: in evaluation mode.
         dataset: gives the images.
-        axis: "channel" or "token": what statistics are of.
-        of_bare: True: by the image tower before the method put anything into it. It has no contexts.
+        axis: "channel" or "token": statistics are per channel or per token.
+        of_bare: whether to measure by the image tower without the modules of the method. It has no
+            contexts.
     """
     labels: list[Tensor] = []
     contexts: list[Tensor] = []

@@ -1,4 +1,6 @@
-"""The replay of PMI + CFS on a CLIP (Tong et al., NeurIPS 2025, Alg. 4): inverted maps stand for the classes of earlier tasks.
+"""Replay by PMI + CFS on a CLIP (Tong et al., NeurIPS 2025, Alg. 4).
+
+Inverted maps stand for the classes of earlier tasks.
 
 After each task the image features of its classes are kept as diagonal Gaussians, a contrastive
 network per class learns to spread them, and the moments of every layer's input are pooled with
@@ -49,7 +51,7 @@ if TYPE_CHECKING:
 class MapReplayOptions(ProjectedTaskOptions, MapInversionOptions, SelectionOptions, ClipTrainingOptions):
     """The flags of every PMI method on a CLIP, with the appendix's values (App. I.2).
 
-    A method names its baseline's options before these: the baseline's values are the ones that count.
+    A method names its baseline's options before these, so the baseline's values are used.
     """
 
     samples_per_class: int = option(
@@ -182,7 +184,10 @@ class MapReplay(Replay):
         self.buffer = self.inverter.invert(name, network, config, targets, old)
 
     def sample_labels(self) -> Tensor:
-        """Return every old class ``samples_per_class`` times (n,), shuffled: batches mix classes."""
+        """Return every old class ``samples_per_class`` times (n,).
+
+        They are shuffled, so that batches mix classes.
+        """
         method = self.method
         n = method.n_past_classes * self.options.samples_per_class
         generator = seeded(method.args.seed, "labels", method.current_task)
@@ -198,14 +203,17 @@ class MapReplay(Replay):
     # During a task.
 
     def factors(self) -> Factors:
-        """Return the weights of the losses in the current task, by R-DFCIL's scheme or as they are."""
+        """Return the weights of the losses in the current task.
+
+        They follow R-DFCIL's scheme, or are used as they are.
+        """
         o, method, (hkd, tkd) = self.options, self.method, self.plan().distillation()
         if not o.task_factors and method.n_past_classes:
             return Factors(o.lambda_ce, hkd, tkd=tkd)
         return loss_factors(method.cpt, method.n_past_classes, o.lambda_ce, hkd, tkd=tkd)
 
     def ce_factor(self) -> float:
-        """Return the weight of the local cross-entropy: the less, the more old classes there are."""
+        """Return the weight of the local cross-entropy. More old classes make it smaller."""
         return self.factors().ce
 
     def losses(self, features: Tensor, labels: Tensor, epoch: int, step: int) -> dict[str, Tensor]:

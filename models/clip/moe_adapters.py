@@ -1,4 +1,6 @@
-"""Mixture-of-experts adapters in both towers of a frozen CLIP (Yu et al., CVPR 2024: the class-incremental part).
+"""Train mixture-of-experts adapters in both towers of a frozen CLIP.
+
+This is the class-incremental part of Yu et al., CVPR 2024.
 
 Beside the MLP of every block, of the image tower and of the text tower, stands a mixture of two
 small adapters. A noisy gate weighs them by the first token. Adapters and gates are trained on task

@@ -1,4 +1,6 @@
-"""PMI + CFS on CODA-Prompt (Tong et al., NeurIPS 2025): composed prompts that replay inverted maps of the old classes.
+"""Train PMI + CFS on CODA-Prompt (Tong et al., NeurIPS 2025).
+
+Composed prompts replay inverted maps of the old classes.
 
 The prompts are chosen by each image's query, so a map cannot be inverted without one. A second
 Gaussian of every class is kept, of its images' queries. Every target feature comes with a query

@@ -1,11 +1,14 @@
-"""PMI + CFS on MoE-Adapters (Tong et al., NeurIPS 2025): adapters in both towers that replay inverted maps of the old classes.
+"""Train PMI + CFS on MoE-Adapters (Tong et al., NeurIPS 2025).
+
+Adapters in both towers replay inverted maps of the old classes.
 
 The text tower trains too, so two losses keep it: the texts of the old classes stay where they were
 (TKD, Eq. 24), and images of all seen classes, real and synthetic, detached, are classified among
 all seen texts (TFT, Eq. 25).
 
-To be read in this order: ``moe_adapters.py`` (what trains), ``clip_model.py`` (a task from its begin
-to its end), ``map_replay.py`` (what is kept of old classes and how it is replayed), this file.
+Read these files in this order: ``moe_adapters.py`` (what trains), ``clip_model.py`` (a task from
+its begin to its end), ``map_replay.py`` (what is kept of old classes and how it is replayed), and
+this file.
 """
 
 from __future__ import annotations
@@ -88,7 +91,10 @@ class MapAndTextReplay(MapReplay):
 
 
 class PmiMoe(MoeAdapters):
-    """MoE-Adapters with PMI + CFS: adapters in both towers, replay of inverted maps, texts held in place."""
+    """MoE-Adapters with PMI + CFS: adapters in both towers, replay of inverted maps.
+
+    Losses hold the features of the texts in place.
+    """
 
     NAME = "pmi_moe"
     Options = PmiMoeOptions

@@ -1,4 +1,6 @@
-"""PMI + CFS on VPT (Tong et al., NeurIPS 2025): deep visual prompts that replay inverted maps of the old classes.
+"""Train PMI + CFS on VPT (Tong et al., NeurIPS 2025).
+
+Deep visual prompts replay inverted maps of the old classes.
 
 Hard distillation on the maps is all that is done against forgetting; the text tower is frozen.
 ``map_replay.py`` has the replay, ``vpt.py`` the prompts.

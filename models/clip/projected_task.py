@@ -1,4 +1,6 @@
-"""The last task learned without an image of it: features of similar classes, turned as the texts turn, inverted (PMI App. I.3).
+"""Learn the last task without an image of it (PMI App. I.3).
+
+Features of similar classes are turned as the texts turn, and inverted.
 
 What is known for it comes from the bare CLIP, without the method's modules: Gaussians of the
 features of the seen classes and the moments of its layers, both collected task by task. The
@@ -109,7 +111,10 @@ class ProjectedTask:
         return bool(self.options.synthetic_last_task) and method.current_task == method.dataset.N_TASKS - 1
 
     def prepare(self) -> None:
-        """Project features to the new classes and invert them on the bare CLIP, unless it is done."""
+        """Project features to the new classes and invert them on the bare CLIP.
+
+        Nothing is done if the samples exist already.
+        """
         if self.samples is not None:
             return
         with self.method.host.phase("selection"):

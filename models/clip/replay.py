@@ -1,4 +1,7 @@
-"""What a CLIP method does for the classes of earlier tasks: the places for it, and the baselines' choice, which is nothing."""
+"""Define what a CLIP method does for the classes of earlier tasks.
+
+The base class has the places for it. It does nothing there, which is the choice of the baselines.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,7 @@
-"""How one task of a CLIP method is learned: epochs, batches, rates, optimiser, weights; with its images, or without them."""
+"""Define how one task of a CLIP method is learned, with its images or without them.
+
+A plan has the epochs, batches, rates, optimiser and weights.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,8 @@
-"""The text classifier of a CLIP: names and templates of the classes, the features of their texts, and logits by cosines."""
+"""Classify by the texts of a CLIP.
+
+The classifier has the names and templates of the classes, the features of their texts, and logits
+by cosines.
+"""
 
 from __future__ import annotations
 

@@ -24,7 +24,10 @@ from pmi_cl.seeding import seeded
 
 @dataclass(frozen=True)
 class VptOptions(ClipTrainingOptions):
-    """The flags of VPT: Table 9's values for CIFAR-100. The presets have those of other data sets."""
+    """The flags of VPT, with Table 9's values for CIFAR-100.
+
+    The presets have those of other data sets.
+    """
 
     vpt_tokens: int = option(
         4, "prompt tokens of each block", unit="tokens", low=1, high=1_000, source="PMI released base learner; VPT: 5"

@@ -1,9 +1,9 @@
-"""CLIP as it is (Radford et al., ICML 2021): classes are recognised by their names, and nothing is trained.
+"""Evaluate CLIP without training (Radford et al., ICML 2021).
 
-The lower line of every CLIP table. The evaluation takes the training prompt of the other methods by
-default, so that all rows of a table differ by training alone. ``--eval_templates ensemble`` is what
-zero-shot results are usually reported with: PROOF's tables, which PMI quotes, use the ensemble of
-the data set.
+Classes are recognised by their names. This is the lower line of every CLIP table. The evaluation
+takes the training prompt of the other methods by default, so that all rows of a table differ by
+training alone. ``--eval_templates ensemble`` is usual for zero-shot results: PROOF's tables, which
+PMI quotes, use the ensemble of the data set.
 """
 
 from __future__ import annotations

@@ -1,12 +1,16 @@
-"""PMI + CFS on a ResNet (Tong et al., NeurIPS 2025, Alg. 3): per-layer model inversion replays the old classes.
+"""Train PMI + CFS on a ResNet (Tong et al., NeurIPS 2025, Alg. 3).
 
-After each task the features of every class are kept as a diagonal Gaussian, and a small contrastive network per class learns to spread
-them. Before the next task, features are sampled, a diverse part of them selected (CFS), and the frozen network inverted from them to
-images: layer by layer (PMI), then through the whole model. They are replayed beside the new images under R-DFCIL's losses.
+Per-layer model inversion replays the old classes. After each task the features of every class are
+kept as a diagonal Gaussian, and a small contrastive network per class learns to spread them. Before
+the next task, features are sampled, and a diverse part of them is selected (CFS). The frozen
+network is inverted from them to images: layer by layer (PMI), then through the whole model. The
+images are replayed beside the new ones under R-DFCIL's losses.
 
-What deviates from the released code, and why (``docs/provenance.md``): Eq. 23 is a sum (the code multiplies two terms); CFS's moment
-correction ends at the stored mean (the code's does not); the prior of a block's input is its measured moments, not those of the residual
-branch (``pmi_prior``). The preset ``best`` is ours: low-frequency start, transforms and a smoothness prior inside the loop.
+What deviates from the released code, and why (``docs/provenance.md``): Eq. 23 is a sum (the code
+multiplies two terms). CFS's correction of the moments ends at the stored mean (the code's does
+not). The prior of a block's input is its measured moments, not those of the residual branch
+(``pmi_prior``). The preset ``best`` is ours: low-frequency start, transforms and a smoothness prior
+inside the loop.
 """
 
 from __future__ import annotations
@@ -47,12 +51,12 @@ class PmiRdfcil(ReplayTraining):
     """PMI + CFS: per-layer model inversion from sampled features; R-DFCIL's losses.
 
     Attributes:
-        gaussians: of the features of every seen class.
-        bank: the contrastive model of every seen class; None without CFS.
-        moments: of every piece's input, pooled over the tasks.
-        covariance: of the channels of the real images, pooled likewise.
-        buffer: the synthetic images of the task at hand.
-        inversions: carries them out and knows their cost.
+        gaussians: the Gaussians of the features of every seen class.
+        bank: the contrastive model of every seen class. None without CFS.
+        moments: the moments of every piece's input, pooled over the tasks.
+        covariance: the covariance of the channels of the real images, pooled in the same way.
+        buffer: the synthetic images of the current task.
+        inversions: carries them out and records their cost.
     """
 
     NAME = "pmi_rdfcil"
@@ -70,7 +74,12 @@ class PmiRdfcil(ReplayTraining):
 
     @classmethod
     def check(cls, args: SimpleNamespace, outline: RunOutline) -> None:
-        """Refuse too few samples for a class's statistics, a roll all around an image, starts and terms that are none. Raises UserError."""
+        """Refuse values that do not fit, before anything is built.
+
+        Raises:
+            UserError: too few samples for the statistics of a class, a roll as large as the image,
+                or an unknown start or term.
+        """
         super().check(args, outline)
         check_named(args.inv_start, args.inv_terms, outline.image_size or 32)
         if outline.image_size is not None and args.inv_roll >= outline.image_size:
@@ -80,31 +89,37 @@ class PmiRdfcil(ReplayTraining):
         least = 2 * outline.n_classes
         if args.buffer_images < least:
             raise UserError(
-                f"--buffer_images {args.buffer_images}: give at least {least}, two for each of {outline.n_classes} classes"
+                f"--buffer_images {args.buffer_images}: give at least {least}, "
+                f"two for each of {outline.n_classes} classes"
             )
 
     def check_data(self, dataset: ContinualDataset) -> None:
-        """Refuse a network without the statistics that are to be matched, and a class with fewer than two images. Raises UserError."""
+        """Refuse a network and images without the statistics that are needed.
+
+        Raises:
+            UserError: the network has no statistics to be matched, or a class has fewer than two
+                images.
+        """
         if self.options.inv_alpha and not keeps_statistics(self.net):
             raise UserError(
-                f"--inv_alpha {self.options.inv_alpha:g} weighs the running statistics of BatchNorms, and the backbone has none: "
-                "give --inv_alpha 0 or another --backbone"
+                f"--inv_alpha {self.options.inv_alpha:g} weighs the running statistics of BatchNorms, "
+                "and the backbone has none: give --inv_alpha 0 or another --backbone"
             )
         labels, counts = dataset.train.labels.unique(return_counts=True)
         few = labels[counts < 2].tolist()
         if few:
             raise UserError(
-                f"class '{dataset.class_names[few[0]]}' has fewer than two training images, too few for its statistics: "
-                "add some, or raise --train_per_class"
+                f"class '{dataset.class_names[few[0]]}' has fewer than two training images, "
+                "too few for its statistics: add some, or raise --train_per_class"
             )
 
     @classmethod
     def samples_mib(cls, args: SimpleNamespace, outline: RunOutline) -> float:
-        """Return the most that synthetic samples, finished and under way, take, in MiB.
+        """Return the most memory that synthetic samples take, finished and in progress, in MiB.
 
-        They are the last task's images, and for the batch under way its start, iterate, best
-        iterate, Adam's two moments and what it hands down: images, or in PMI the input of a layer.
-        Of a network without an outline only the images are counted.
+        The finished samples are the images of the last task. The batch in progress needs its start,
+        its iterate, its best iterate, Adam's two moments and its result: images, or in PMI the
+        input of a layer. Without an outline of the network only the images are counted.
         """
         side = outline.image_size or 0
         n = args.buffer_images + (outline.n_tasks - 1) * args.buffer_per_task
@@ -202,7 +217,11 @@ class PmiRdfcil(ReplayTraining):
     # After a task: statistics, Gaussians, contrastive models, teacher.
 
     def end_task(self, dataset: ContinualDataset) -> None:
-        """Measure new classes by real images, old ones by the synthetic images through the new network; then copy the teacher."""
+        """Measure the statistics of all seen classes, then copy the teacher.
+
+        New classes are measured by real images, old ones by the synthetic images, through the new
+        network.
+        """
         with self.host.phase("statistics"), in_evaluation_mode([self.net]):
             moments = self._input_moments(dataset)
             features, labels = self._features(dataset)
@@ -214,19 +233,28 @@ class PmiRdfcil(ReplayTraining):
         super().end_task(dataset)
 
     def _input_moments(self, dataset: ContinualDataset) -> list[Moments]:
-        """The moments of every piece's input over the new images, pooled with those of the tasks before."""
+        """Return the moments of every piece's input over the new images.
+
+        They are pooled with those of the tasks before.
+        """
         batches = (images for images, _ in dataset.plain_batches(self.current_task))
         new: list[Moments] = measure_input_moments(self.net.pieces(), batches)
         return [pool_moments(pair) for pair in zip(self.moments, new, strict=True)] if self.moments else new
 
     def _pool_covariance(self, dataset: ContinualDataset) -> None:
-        """The channel covariance of the new images, averaged with that of the tasks before by the number of pixels."""
+        """Average the channel covariance of the new images with that of the tasks before.
+
+        The weights are the numbers of pixels.
+        """
         new, pixels = channel_covariance(images for images, _ in dataset.plain_batches(self.current_task))
         total = self._pixels + pixels
         self.covariance, self._pixels = (self.covariance * self._pixels + new * pixels) / total, total
 
     def _features(self, dataset: ContinualDataset) -> tuple[Tensor, Tensor]:
-        """Features (n, d) through the new network, and labels: the task's real images, then the synthetic ones of the old classes."""
+        """Return features (n, d) through the new network, and labels (n,).
+
+        The real images of the task come first, then the synthetic ones of the old classes.
+        """
         features, labels = [], []
         synthetic = (
             []

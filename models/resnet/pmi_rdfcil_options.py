@@ -43,7 +43,8 @@ class PmiRdfcilOptions(SelectionOptions, ReplayOptions):
 
     inv_start: str = option(
         "pmi",
-        "where the full-model stage starts: noise, stats, lowfreq, stem, pmi, or a start that a package of yours offers",
+        "where the full-model stage starts: noise, stats, lowfreq, stem, pmi, "
+        "or a start that a package of yours offers",
         source="PMI Alg. 3",
     )
     inv_batch: int = option(
