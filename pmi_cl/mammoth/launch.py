@@ -33,7 +33,10 @@ PATH_FLAGS = ("base_path", "results_path", "checkpoint_path", "loadcheck", "data
 
 
 def help_text(argv: Sequence[str], catalogue: Catalogue) -> str:
-    """Return how the command is used. With a method and a data set, Mammoth's own ``--help`` lists the flags."""
+    """Return how the command is used.
+
+    With a method and a data set, Mammoth's own ``--help`` lists the flags.
+    """
     return USAGE
 
 

@@ -26,8 +26,8 @@ class Run:
         args: the value of every option.
         sources: the source of every value (flag, preset, default).
         results: the content of its ``results.json``.
-        roles: the role of each known option, by name (:data:`pmi_cl.options.ROLES`). An option that is
-            only in an older record counts as a setting.
+        roles: the role of each known option, by name (:data:`pmi_cl.options.ROLES`). An option that
+            only an older record has counts as a setting.
     """
 
     path: Path
@@ -61,7 +61,10 @@ class Run:
         return tuple(f"{name}={_text(self.args[name])}" for name in names)
 
     def is_setting(self, name: str) -> bool:
-        """Return whether an option decides how the method learns, rather than on what, where, or what is shown."""
+        """Return whether an option decides how the method learns.
+
+        Others decide on what it learns, where, or what is shown.
+        """
         return self.roles.get(name, "setting") == "setting"
 
     def settings(self, shared: Collection[str] = ()) -> str:

@@ -105,7 +105,9 @@ class RunHost:
         self._show(f"accuracy-{setting}", pictures.accuracy_matrix(matrix, title), tasks)
 
     def accuracies_everywhere(self, setting: str, figures: Mapping[str, Any]) -> None:
-        """Show the accuracies on all tasks, learned or not: the square matrix, the row before training first.
+        """Show the accuracies on all tasks, learned or not.
+
+        It is a square matrix below the row before training.
 
         Args:
             setting: "class-il" or "task-il".

@@ -22,7 +22,7 @@ def identity(run: Resolved, dataset: type[ContinualDataset]) -> dict[str, Any]:
     shown["class_order"] = dataset.shown_classes(run.args)
     values = vars(run.args)
     if values.get("validation"):
-        # The seed chose the images that are held out. Under another one the network trained on them.
+        # The seed chose the held-out images. With another seed the network has trained on them.
         shown["seed"] = values["seed"]
     specs = all_specs(run.model, run.dataset, run.backbone)
     bound = [spec.name for spec in specs if spec.binds == "checkpoint" and spec.name in values]

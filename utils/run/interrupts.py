@@ -39,8 +39,8 @@ class Interrupts:
         """Note how long signals are to be ignored at the end.
 
         Args:
-            ends_process: whether the process ends soon after the body. Once :meth:`ignore_signals` was
-                called, signals then change nothing after the body either.
+            ends_process: whether the process ends soon after the body. After
+                :meth:`ignore_signals` signals then change nothing behind the body either.
         """
         self.requested: int | None = None
         self._ends_process = ends_process
