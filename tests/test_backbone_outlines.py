@@ -1,4 +1,7 @@
-"""What a backbone's file says of its network is what the network has, and the room that is kept for samples is what they take."""
+"""Test what a backbone's file says of its network against the network itself.
+
+The room that is reserved for samples must be what they take.
+"""
 
 from __future__ import annotations
 
@@ -132,7 +135,7 @@ def test_a_b_32_needs_a_quarter_of_a_b_16() -> None:
 
 
 def test_a_state_within_the_bare_tower_has_the_pools() -> None:
-    """A run may be saved while the blocks are bare: what a checkpoint says of the pools is then the same."""
+    """A run may be saved while the blocks are bare. The checkpoint then has the same pools."""
     training = start("pmi_codap", n_classes=4, n_tasks=2, synthetic_last_task=1)
     model: Any = begin(training, 0)
     tasks: list[int] = []

@@ -1,4 +1,7 @@
-"""The index of commands: what ``--help`` says of them, that each can be asked, and that ``cli.py`` names none."""
+"""Test the index of commands.
+
+``--help`` says what each is for, each can be asked, and ``cli.py`` names none.
+"""
 
 from __future__ import annotations
 

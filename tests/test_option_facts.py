@@ -114,7 +114,10 @@ def test_every_option_has_its_facts_from_the_vocabularies() -> None:
 
 @pytest.mark.parametrize("fact", ["role", "binds", "memory", "as_in_mammoth"])
 def test_declarations_of_one_name_agree(fact: str) -> None:
-    """A method that gives an inherited option another default repeats its facts: lists by name rely on it."""
+    """A method that gives an inherited option another default repeats its facts.
+
+    Lists by name rely on it.
+    """
     found: dict[str, set[object]] = {}
     for spec in known_specs():
         found.setdefault(spec.name, set()).add(getattr(spec, fact))

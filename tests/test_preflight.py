@@ -140,7 +140,10 @@ def estimate(run):
 
 
 def test_the_samples_of_a_run_are_estimated_from_its_images(tmp_path):
-    """20,000 CIFAR images are 234 MiB; in PMI, the stem's outputs for a batch of 4000 stand six times beside them."""
+    """20,000 CIFAR images are 234 MiB.
+
+    In PMI, the stem's outputs for a batch of 4000 are added six times.
+    """
     words = ["--model", "pmi_rdfcil", "--dataset", "seq-cifar100", "--buffer_images", "20000", "--inv_batch", "4000"]
     for start, expected in (("noise", 234.375 + 6 * 46.875), ("pmi", 234.375 + 6 * 250)):
         assert estimate(resolve([*words, "--buffer_per_task", "0", "--inv_start", start])) == pytest.approx(expected)

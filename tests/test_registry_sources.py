@@ -1,4 +1,7 @@
-"""What the registry reads in any folder and through any import, and what it refuses by name and line."""
+"""Test what the registry reads in any folder and through any import.
+
+What it cannot read it refuses by name and line.
+"""
 
 from __future__ import annotations
 
