@@ -157,7 +157,10 @@ class CodaPrompt(ClipModel):
         return self.class_logits(self.image_features(x), range(self.n_seen_classes))
 
     def losses(self, inputs: Tensor, labels: Tensor, epoch: int, step: int) -> dict[str, Tensor]:
-        """Return the losses of every CLIP method, and the weighted orthogonality of the components."""
+        """Return the losses of every CLIP method, and the orthogonality of the components.
+
+        The orthogonality is left out if its weight is 0.
+        """
         losses = super().losses(inputs, labels, epoch, step)
         if self.options.mu:
             penalties = [penalty for pool in self.pools for penalty in pool.penalties()]
