@@ -48,7 +48,7 @@ class Domain:
 
 @dataclass(frozen=True)
 class MultiDomainArguments:
-    """What is read beside :class:`DataArguments`."""
+    """The arguments that are read beside :class:`DataArguments`."""
 
     image_size: int | None = None
 
@@ -215,7 +215,7 @@ class MultiDomain(ContinualDataset):
 
 
 def _domain(word: str, args: SimpleNamespace) -> Domain:
-    """Return what "seq-digits" or "seq-folder:DIR" names. Raises UserError."""
+    """Return the data set that "seq-digits" or "seq-folder:DIR" names. Raise UserError if none."""
     name, _, folder = word.strip().partition(":")
     entry = INSTALLED.find("dataset", name)
     kind: type[ContinualDataset] = entry.load()
@@ -243,7 +243,7 @@ def _check(domain: Domain) -> None:
 
 
 def _refuse_other_channels(names: Sequence[str], domains: Sequence[ContinualDataset]) -> None:
-    """Raise UserError where the images of a domain have other channels than those of the first."""
+    """Raise UserError if the images of a domain have other channels than those of the first."""
     channels = [domain.train.channels for domain in domains]
     for name, found in zip(names, channels, strict=True):
         if found != channels[0]:

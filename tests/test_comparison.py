@@ -179,7 +179,7 @@ def test_what_is_no_record_is_passed_over_by_name(tmp_path: Path, capsys: pytest
         (["{runs}", "--against", "sgd"], "2 rows have that method, write the settings too, as in 'sgd digits'"),
     ],
 )
-def test_mistakes_are_told_in_one_line(
+def test_mistakes_are_reported_in_one_line(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], words: list[str], message: str
 ) -> None:
     record(tmp_path / "a", 0, 60.0)

@@ -109,7 +109,7 @@ def test_what_is_there_and_damaged_is_named_and_kept(server: Server, tmp_path: P
 
 
 @pytest.mark.parametrize("ranges", [True, False])
-def test_a_broken_connection_is_taken_up_again(server: Server, tmp_path: Path, ranges: bool) -> None:
+def test_a_broken_connection_is_resumed(server: Server, tmp_path: Path, ranges: bool) -> None:
     server.ranges, server.breaks = ranges, [1_500_000]
     fetch(server.url, tmp_path / "data.bin", DIGEST)
     assert (tmp_path / "data.bin").read_bytes() == CONTENT

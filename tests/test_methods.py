@@ -87,7 +87,7 @@ def test_goes_on_bit_for_bit_from_a_checkpoint_anywhere(method: str, way: str, t
 
 
 @pytest.mark.parametrize("method", METHODS)
-def test_a_state_that_was_taken_up_is_the_same_state(method: str) -> None:
+def test_a_restored_state_is_the_same_state(method: str) -> None:
     training = uninterrupted(method, "plain")
     fresh = start(method)
     fresh.load_state(copy.deepcopy(training.state()))

@@ -101,7 +101,7 @@ events.close()
 """
 
 
-def test_a_disk_that_takes_no_more_events_is_told_in_one_line(tmp_path):
+def test_a_disk_that_takes_no_more_events_is_reported_in_one_line(tmp_path):
     done = subprocess.run([sys.executable, "-c", FULL, str(tmp_path)], capture_output=True, text=True, check=False)
     told = f"cannot write TensorBoard's events into {tmp_path} (File too large): the run goes on without them\n"
     assert (done.returncode, done.stderr) == (0, told)

@@ -80,7 +80,7 @@ class MoeAdapters(ClipModel):
 
     @classmethod
     def check(cls, args: SimpleNamespace, outline: RunOutline) -> None:
-        """Raise UserError where more experts are to be chosen than there are."""
+        """Raise UserError if more experts are to be chosen than there are."""
         super().check(args, outline)
         if args.moe_top_k > args.moe_experts:
             raise UserError(f"--moe_top_k {args.moe_top_k}: there are --moe_experts {args.moe_experts} to choose from")

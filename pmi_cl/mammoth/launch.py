@@ -41,7 +41,7 @@ def help_text(argv: Sequence[str], catalogue: Catalogue) -> str:
 
 
 def run_command(argv: Sequence[str], catalogue: Catalogue) -> int:
-    """Carry the command out and return the exit code. Raises UserError."""
+    """Carry the command out and return the exit code. Raise UserError as :func:`launch`."""
     return launch(argv)
 
 

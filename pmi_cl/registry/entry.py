@@ -49,7 +49,7 @@ class Entry:
         return self.extension.load() if self.extension else getattr(self.load_module(), self.attribute)
 
     def load_module(self) -> ModuleType:
-        """Return the module alone. Raises UserError as :meth:`load`."""
+        """Return the module alone. Raise UserError as :meth:`load`."""
         return self.extension.load_module() if self.extension else importlib.import_module(self.module)
 
 

@@ -72,7 +72,11 @@ def run_command(argv: Sequence[str], catalogue: Catalogue) -> int:
 
 
 def _parse(argv: Sequence[str]) -> tuple[list[Path], CompareOptions]:
-    """Return the folders, which come before the first flag, and the options. Raises UserError."""
+    """Return the folders, which come before the first flag, and the options.
+
+    Raises:
+        UserError: a flag, a value or a folder does not fit.
+    """
     count = next((place for place, word in enumerate(argv) if word.startswith("-")), len(argv))
     folders = [Path(word).expanduser() for word in argv[:count] or ["runs"]]
     specs = specs_of(CompareOptions)

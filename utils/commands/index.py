@@ -1,4 +1,4 @@
-"""The index of commands: the word that is typed, a line about it, and the module for it.
+"""List the commands: the word that is typed, a line about it, and the module for it.
 
 A new command is one file and one row of ``COMMANDS``. Its module has these functions::
 

@@ -90,7 +90,7 @@ class TextInverter:
 
     @property
     def config(self) -> InversionConfig:
-        """The settings of the way that starts with PMI."""
+        """Return the settings of the way that starts with PMI."""
         args, side = self.args, self.network.image_size
         roll = side // 16 if args.roll is None else args.roll
         return InversionConfig(
