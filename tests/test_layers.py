@@ -111,7 +111,8 @@ def test_types_alone_may_come_from_elsewhere_and_only_from_what_exists(module: s
 
 
 # The rooms of each folder, from the ground up. A module imports from its own room and from rows
-# before it, never from another room of its row: models/clip and models/resnet know nothing of each other.
+# before it, never from another room of its row: models/clip and models/resnet know nothing of each
+# other.
 ROOMS = {
     "inversion": (
         ("objectives", "transforms", "parts"),
