@@ -133,7 +133,7 @@ ROOMS = {
     ),
     "datasets": (
         ("augmentation", "class_orders", "input_form", "placement", "task_split"),
-        ("selection",),
+        ("selection", "dataset_outline"),
         ("continual_dataset", "domain_images"),
         ("files", "multi_domain"),
     ),
