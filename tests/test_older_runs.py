@@ -1,4 +1,7 @@
-"""What version 0.1 wrote is read: records without the newer options, checkpoints without the sizes of tasks."""
+"""Test that what version 0.1 wrote is read.
+
+Its records lack the newer options, its checkpoints the sizes of tasks.
+"""
 
 from __future__ import annotations
 
