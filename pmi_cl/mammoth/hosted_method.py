@@ -107,7 +107,7 @@ class HostedMethod:
         if self._skips_training():
             return
         self.within_task = True
-        self.data.load_task(self.current_task, dataset.train_loader)
+        self.data.load_task(self.current_task, dataset.train_loader, trained=self.method.n_epochs() > 0)
         self.method.check_data(self.data)
         self.method.begin_task(self.data)
         self.args.n_epochs, self.opt = self.method.n_epochs(), self.method.opt
