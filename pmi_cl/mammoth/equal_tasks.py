@@ -30,7 +30,7 @@ def refuse_equal_tasks_only(tasks: TaskSplit, args: Any) -> None:
         tasks: which classes each task has.
         args: Mammoth's arguments.
     """
-    if tasks.equal or getattr(args, "joint", 0):
+    if tasks.equal or getattr(args, "joint", False):
         return
     if getattr(args, "label_perc", 1) != 1:
         raise UserError(f"--label_perc {args.label_perc} needs tasks of one size: say --label_perc_by_class")
