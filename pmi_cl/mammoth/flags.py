@@ -30,6 +30,7 @@ UNUSED: dict[str, tuple[Any, str]] = {
     "optim_nesterov": (False, "leave it out"),
     "label_perc": (1, "every image needs its label"),
     "label_perc_by_class": (1, "every image needs its label"),
+    "eval_future": (False, "classes of later tasks are evaluated in pmi-cl's own runner, by --evaluate_unseen 1"),
 }
 
 
@@ -207,6 +208,11 @@ def refuse_unused(flags: Flags, args: Any) -> None:
     for name, (neutral, instead) in UNUSED.items():
         if name not in known and getattr(args, name, neutral) not in (neutral, None):
             raise UserError(f"--{name} {getattr(args, name)} does nothing for {flags.entry.name}: {instead}")
+
+
+def own_runner_flags(mammoth_flags: Collection[str]) -> frozenset[str]:
+    """Return the options of every run that only our own runner reads: Mammoth has no such flag."""
+    return frozenset(spec.name for spec in run_specs() if not spec.read_by and spec.name not in mammoth_flags)
 
 
 def run_arguments(given: Mapping[str, Any]) -> SimpleNamespace:

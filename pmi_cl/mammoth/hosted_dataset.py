@@ -9,6 +9,9 @@ import torch
 from torch import Tensor, nn
 
 from pmi_cl.datasets.continual_dataset import ContinualDataset
+from pmi_cl.datasets.multi_domain import MultiDomain
+from pmi_cl.errors import UserError
+from pmi_cl.mammoth.equal_tasks import refuse_equal_tasks_only
 from pmi_cl.mammoth.flags import Flags, run_arguments
 from pmi_cl.registry.catalogue import INSTALLED, Entry
 
@@ -66,7 +69,13 @@ class HostedDataset:
     def __init__(self, args: Any, **own: Any) -> None:
         options = run_arguments({**self.FLAGS.values(own), "base_path": args.base_path, "seed": args.seed or 0})
         dataset_class = INSTALLED.load("dataset", self.ENTRY.name)
+        if issubclass(dataset_class, MultiDomain):
+            raise UserError(
+                f"{self.NAME} does not run inside Mammoth, which has one image size and one normalisation for all "
+                f"tasks: run it without Mammoth, pmi-cl --model MODEL --dataset {self.ENTRY.name} --domains ..."
+            )
         dataset_class.check(options)
+        refuse_equal_tasks_only(dataset_class.task_split(options), args)
         self.ours: ContinualDataset = dataset_class(options, "cpu")
         for name in ("N_CLASSES", "N_TASKS", "N_CLASSES_PER_TASK", "SIZE", "MEAN", "STD", "FLIP", "PADDING", "PROMPT"):
             setattr(self, name, getattr(self.ours, name))

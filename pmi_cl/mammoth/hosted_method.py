@@ -107,7 +107,7 @@ class HostedMethod:
         if self._skips_training():
             return
         self.within_task = True
-        self.data.load_task(self.current_task, dataset.train_loader)
+        self.data.load_task(self.current_task, dataset.train_loader, trained=self.method.n_epochs() > 0)
         self.method.check_data(self.data)
         self.method.begin_task(self.data)
         self.args.n_epochs, self.opt = self.method.n_epochs(), self.method.opt
@@ -150,8 +150,13 @@ class HostedMethod:
         self.data.drop_task()
 
     def forward(self, x: Tensor, *task: Any) -> Tensor:
-        """Return the logits (b, classes seen) of images (b, 3, h, w) from Mammoth's test loader."""
-        x = self.data.normalise(self.data.loader_pixels(x)) if self.data.form is not None else x
+        """Return the logits (b, classes seen) of images (b, 3, h, w) from Mammoth's test loader.
+
+        Images of a data set of ours are normalised as in our own runner: torchvision's result
+        differs in the last bit, which is enough to turn an image that lies between two classes.
+        """
+        if self.data.form is not None or hasattr(self.dataset, "ours"):
+            x = self.data.normalise(self.data.loader_pixels(x))
         return self.method(x.contiguous(memory_format=torch.channels_last))
 
     def get_extra_state(self) -> dict[str, Any]:

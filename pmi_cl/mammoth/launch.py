@@ -7,14 +7,14 @@ import itertools
 import os
 import runpy
 import sys
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from pathlib import Path
 
 from pmi_cl.errors import UserError
 from pmi_cl.machine.terminal import show
 from pmi_cl.mammoth.bridge import Bridge, register
 from pmi_cl.mammoth.checkout import canonical_name, find_mammoth
-from pmi_cl.mammoth.flags import PREFIX
+from pmi_cl.mammoth.flags import PREFIX, own_runner_flags
 from pmi_cl.registry.catalogue import Catalogue
 from pmi_cl.utils.arguments.presets import OWN_FILES
 
@@ -64,7 +64,7 @@ def launch(argv: Sequence[str]) -> int:
     folder = find_mammoth(path)
     bridge = register(folder, words)
     bridge.names.check(words)
-    _check_flags(words)
+    _check_flags(words, own_runner_flags(bridge.mammoth.flags))
     _run_main(bridge, _with_folders(bridge.names.as_registered(words), bridge.start_folder, bridge.folders))
     return 0
 
@@ -102,10 +102,14 @@ def _mammoth_path(argv: Sequence[str]) -> tuple[str, list[str]]:
     return path, words
 
 
-def _check_flags(words: Sequence[str]) -> None:
-    """Raise UserError for a flag that is typed twice, and for ``--class_order``.
+def _check_flags(words: Sequence[str], own_runner: Collection[str]) -> None:
+    """Raise UserError for a flag that Mammoth does not take.
 
-    Mammoth answers the former with a traceback. The latter has another name inside Mammoth.
+    These are a flag that is typed twice, which Mammoth answers with a traceback, ``--class_order``,
+    which has another name inside Mammoth, and the flags of our own runner.
+
+    Args:
+        own_runner: the names of the flags of our own runner.
     """
     flags = [word.partition("=")[0] for word in words if word.startswith("--")]
     twice = next((flag for place, flag in enumerate(flags) if flag in flags[:place]), None)
@@ -114,6 +118,12 @@ def _check_flags(words: Sequence[str]) -> None:
     if "--class_order" in flags:
         raise UserError(
             f"--class_order: say --{PREFIX}class_order for a data set of ours, or Mammoth's own --custom_class_order"
+        )
+    absent = next((flag for flag in flags if flag.removeprefix("--") in own_runner), None)
+    if absent:
+        raise UserError(
+            f"{absent} belongs to pmi-cl's own runner, and the loop here is Mammoth's: "
+            "leave it out, or run pmi-cl without 'mammoth'"
         )
 
 

@@ -83,20 +83,30 @@ class TaskData(ContinualDataset):
     def check_data(cls, args: SimpleNamespace) -> None:
         """Check nothing: Mammoth has loaded its data before."""
 
-    def load_task(self, task: int, loader: Any) -> None:
-        """Read the images of a task from Mammoth's loader. Raise UserError if they do not fit."""
+    def load_task(self, task: int, loader: Any, trained: bool = True) -> None:
+        """Read the images of a task from Mammoth's loader.
+
+        Args:
+            trained: whether the method trains on them, so that there must be a batch.
+
+        Raises:
+            UserError: the images do not fit our networks, or they are fewer than a batch.
+        """
         # The loader's transforms draw random numbers. Training must draw the same as without them.
         with torch.random.fork_rng(devices=[]):
             items = [loader.dataset[row] for row in range(len(loader.dataset))]
         kept = [item for item in items if int(item[1]) >= 0]
         images = torch.stack([to_uint8(item[2]) for item in kept])
-        self._check_images(task, images, kept[0][0], len(loader))
+        self._check_images(images, kept[0][0])
+        if trained and not len(loader):
+            advice = "give --drop_last 0, or a smaller --batch_size"
+            raise UserError(f"task {task + 1} of {self.NAME} has fewer images than a batch: {advice}")
         labels = torch.tensor([int(item[1]) for item in kept], device=self.device)
         self.train = PlacedSplit(images.to(self.device), labels)
         self._task, self._steps = task, len(loader)
 
-    def _check_images(self, task: int, images: Tensor, augmented: Tensor, batches: int) -> None:
-        """Raise UserError for images that no network of ours takes, or a task without a batch.
+    def _check_images(self, images: Tensor, augmented: Tensor) -> None:
+        """Raise UserError for images that no network of ours takes.
 
         Args:
             images: (n, c, h, w), not augmented.
@@ -108,9 +118,6 @@ class TaskData(ContinualDataset):
             trained, stored = ("x".join(map(str, tensor.shape[1:])) for tensor in (augmented, images[0]))
             advice = "choose a method on a CLIP, or another data set"
             raise UserError(f"{self.NAME} trains on {trained} pixels but keeps {stored}: {advice}")
-        if not batches:
-            advice = "give --drop_last 0, or a smaller --batch_size"
-            raise UserError(f"task {task + 1} of {self.NAME} has fewer images than a batch: {advice}")
 
     def drop_task(self) -> None:
         """Drop the images of the task."""

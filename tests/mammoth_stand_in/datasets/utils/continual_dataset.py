@@ -31,7 +31,9 @@ class ContinualDataset:
 
     def get_offsets(self, task=None):
         task = self.c_task if task is None else task
-        return self.N_CLASSES_PER_TASK * task, self.N_CLASSES_PER_TASK * (task + 1)
+        sizes = self.N_CLASSES_PER_TASK
+        sizes = [sizes] * self.N_TASKS if isinstance(sizes, int) else sizes
+        return sum(sizes[:task]), sum(sizes[: task + 1])
 
     def get_class_names(self):
         raise NotImplementedError
