@@ -90,7 +90,7 @@ def test_a_run_in_pieces_ends_with_the_numbers_of_the_cpu(
     assert differences(plain.state(), state) == []
     assert there.class_il == plain.class_il
     assert {
-        line for line in waits if "inversion.buffer" not in line
+        line for line in waits if "inversion.ways.buffer" not in line
     } == set()  # it sorts its rows by class when it is first drawn from
     assert {line.split(":")[0] for line in gpu.draws} <= {"pmi_cl.backbones.adapters", "pmi_cl.backbones.heads"}
 
