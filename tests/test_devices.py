@@ -32,7 +32,15 @@ from tests.support.small_runs import (
     words_of,
 )
 
-SHORT = {"n_epochs": 2, "classifier_part": 0.5, "cont_epochs": 2, "generator_steps": 2, "inv_batch": 24, "pmi_steps": 1}
+SHORT = {
+    "train_per_class": 12,
+    "n_epochs": 2,
+    "classifier_part": 0.5,
+    "cont_epochs": 2,
+    "generator_steps": 2,
+    "inv_batch": 24,
+    "pmi_steps": 1,
+}
 EVERYTHING = {**EXTRAS, "pmi_steps": 3}
 SMI = {"inversion": "smi", "inv_steps": 6}
 CASES: list[tuple[str, dict[str, Any]]] = [
