@@ -77,7 +77,7 @@ def tiny_models(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_CACHE", str(tmp_path / "hub"))
 
 
-@pytest.fixture(params=HOSTS)
+@pytest.fixture(scope="session", params=HOSTS)
 def mammoth_host(request: pytest.FixtureRequest) -> Path:
     """Return the folder of a checkout of Mammoth: the stand-in, or a real one."""
     return STAND_IN if request.param == "stand-in" else Path(str(REAL))

@@ -32,7 +32,15 @@ from tests.support.small_runs import (
     words_of,
 )
 
-SHORT = {"n_epochs": 2, "classifier_part": 0.5, "cont_epochs": 2, "generator_steps": 2, "inv_batch": 24, "pmi_steps": 1}
+SHORT = {
+    "train_per_class": 12,
+    "n_epochs": 2,
+    "classifier_part": 0.5,
+    "cont_epochs": 2,
+    "generator_steps": 2,
+    "inv_batch": 24,
+    "pmi_steps": 1,
+}
 EVERYTHING = {**EXTRAS, "pmi_steps": 3}
 SMI = {"inversion": "smi", "inv_steps": 6}
 CASES: list[tuple[str, dict[str, Any]]] = [
@@ -90,7 +98,7 @@ def test_a_run_in_pieces_ends_with_the_numbers_of_the_cpu(
     assert differences(plain.state(), state) == []
     assert there.class_il == plain.class_il
     assert {
-        line for line in waits if "inversion.buffer" not in line
+        line for line in waits if "inversion.ways.buffer" not in line
     } == set()  # it sorts its rows by class when it is first drawn from
     assert {line.split(":")[0] for line in gpu.draws} <= {"pmi_cl.backbones.adapters", "pmi_cl.backbones.heads"}
 

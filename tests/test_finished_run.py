@@ -29,6 +29,7 @@ def test_the_record_has_the_keys_of_its_schema(finished_run: tuple[Path, str, st
         "model": "pmi_rdfcil",
         "dataset": "seq-digits",
         "seed": 0,
+        "classes_per_task": [2, 2],
         "status": "finished",
         "precision": "float32",
     }
@@ -52,6 +53,7 @@ def test_the_record_has_the_keys_of_its_schema(finished_run: tuple[Path, str, st
             "average",
             "forgetting",
             "bwt",
+            "micro",
             "micro_last",
             "micro_average",
         }

@@ -15,7 +15,7 @@ import torch
 
 from pmi_cl.cli import main
 from pmi_cl.inversion.engine.engine import Inversion
-from pmi_cl.models.resnet.pmi_rdfcil import PmiRdfcil
+from pmi_cl.models.inverting import InversionRunner
 from pmi_cl.utils.records import checkpoints
 from pmi_cl.utils.run.interrupts import Interrupted
 from tests.support.command_runs import place_in, quick, results_in
@@ -38,14 +38,14 @@ def test_a_checkpoint_from_mid_inversion_is_for_its_own_run_alone(
     Another run leaves the checkpoint alone; its own run goes on with it.
     """
 
-    def two_steps(self: PmiRdfcil, name: str, inversion: Inversion, rate: str) -> None:
-        self.inversion, steps = inversion, inversion.run()
+    def two_steps(self: InversionRunner, name: str, inversion: Inversion, rate: str = "inv_lr") -> None:
+        self.current, steps = inversion, inversion.run()
         next(steps), next(steps)
-        self.host.save()  # type: ignore[attr-defined]
+        self.method.host.save()  # type: ignore[attr-defined]
         raise Interrupted(signal.SIGTERM)
 
     with monkeypatch.context() as patch:
-        patch.setattr(PmiRdfcil, "_all_steps", two_steps)
+        patch.setattr(InversionRunner, "run", two_steps)
         code, folder = quick("pmi_rdfcil", tmp_path / "runs", "stopped")
     assert code == 143 and place_in(folder)[1]["inversion"]["report"]["steps"] == 2
     capsys.readouterr()

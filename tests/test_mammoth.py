@@ -5,6 +5,7 @@ That is a stand-in of our own, and a real checkout where MAMMOTH_PATH names one.
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import pytest
@@ -35,43 +36,43 @@ def test_a_method_and_a_data_set_of_ours_and_a_checkout_that_stays_as_it_was(
     assert len(list((tmp_path / "checkpoints").glob("x*.pt"))) == 5
 
 
-def test_a_run_goes_on_from_a_checkpoint_of_its_middle(mammoth_host: Path, tmp_path: Path) -> None:
+SAVED = ["--model", "pmi_rdfcil", "--dataset", "seq-digits", *SMALL, "--lr", "0.05"]
+
+
+@pytest.fixture(scope="module")
+def saved_run(mammoth_host: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, list[list[float]]]:
+    """Run two tasks and keep a checkpoint of each. Return the folder and the accuracies."""
+    folder = tmp_path_factory.mktemp("saved")
+    return folder, raw(mammoth(folder, mammoth_host, *SAVED, "--stop_after", "2", "--savecheck", "task"))
+
+
+def test_a_run_goes_on_from_a_checkpoint_of_its_middle(
+    mammoth_host: Path, saved_run: tuple[Path, list[list[float]]], tmp_path: Path
+) -> None:
     """A relative path starts in the current folder.
 
     What was learned is there, and the rest is learned from it.
     """
-    words = ["--model", "pmi_rdfcil", "--dataset", "seq-digits", *SMALL]
-    first = raw(mammoth(tmp_path, mammoth_host, *words, "--stop_after", "2", "--savecheck", "task"))
-    newest = max((tmp_path / "checkpoints").glob("*_1.pt"))
-    more = ["--start_from", "2", "--stop_after", "3", "--loadcheck", str(newest.relative_to(tmp_path))]
-    again = mammoth(tmp_path, mammoth_host, *words, *more)
+    folder, first = saved_run
+    (newest,) = (folder / "checkpoints").glob("*_1.pt")
+    more = ["--start_from", "2", "--stop_after", "3", "--loadcheck", os.path.relpath(newest, tmp_path)]
+    again = mammoth(tmp_path, mammoth_host, *SAVED, *more)
     assert [len(row) for row in raw(again)] == [3]
     if mammoth_host != STAND_IN:
         return  # Mammoth's checkpoints keep --savecheck, with which it refuses --inference_only
     shown = ["--start_from", "2", "--stop_after", "3", "--inference_only", "1", "--loadcheck", str(newest)]
-    assert raw(mammoth(tmp_path, mammoth_host, *words, *shown))[-1][:2] == first[-1]
+    assert raw(mammoth(tmp_path, mammoth_host, *SAVED, *shown))[-1][:2] == first[-1]
 
 
-def test_a_checkpoint_brings_its_settings(mammoth_host: Path, tmp_path: Path) -> None:
+def test_a_checkpoint_brings_its_settings(
+    mammoth_host: Path, saved_run: tuple[Path, list[list[float]]], tmp_path: Path
+) -> None:
     """Nothing is typed again, and the preset does not come back.
 
     The next tasks end as if the run had not been stopped.
     """
-    words = [
-        "--model",
-        "pmi_rdfcil",
-        "--dataset",
-        "seq-digits",
-        *SMALL,
-        "--lr",
-        "0.05",
-        "--stop_after",
-        "2",
-        "--savecheck",
-        "task",
-    ]
-    whole = raw(mammoth(tmp_path, mammoth_host, *words))
-    (first,) = (tmp_path / "checkpoints").glob("*_0.pt")
+    folder, whole = saved_run
+    (first,) = (folder / "checkpoints").glob("*_0.pt")
     assert (
         raw(mammoth(tmp_path, mammoth_host, "--loadcheck", str(first), "--start_from", "1", "--stop_after", "2"))[-1]
         == whole[-1]
