@@ -78,7 +78,7 @@ def test_its_maps_come_near_the_projected_features_on_the_bare_clip(method: str)
     begin(training, 1)
     labels, maps = model.replay.projected.samples.labels, model.replay.projected.samples.images
     assert labels.bincount().tolist() == [0, 0, 6, 6]
-    texts = F.normalize(small_clip().encode_text(model.classifier.texts.tokens[:4, 0]), dim=1).detach()
+    texts = F.normalize(small_clip().encode_text(model.classifier.texts.tokens[:4]), dim=1).detach()
     seed = mix(model.args.seed, "projected")
     targets = projected_features(
         model.replay.projected.bare_gaussians, texts[:2], texts[2:], labels - 2, seed, top_k=5, alpha=0.1

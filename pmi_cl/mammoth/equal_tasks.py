@@ -69,7 +69,7 @@ def _lines(node: ast.AST) -> Iterator[int]:
 
 
 def _needs_one_size(node: ast.BinOp) -> bool:
-    """Return whether a list is an operand, or a label is divided by the size of the current task."""
+    """Return whether an operand is a list, or a label is divided by the current task's size."""
     if {_attribute(node.left), _attribute(node.right)} & SIZES:
         return True
     of_labels = isinstance(node.op, ast.FloorDiv | ast.Mod) and "label" in ast.unparse(node.left)
@@ -77,7 +77,7 @@ def _needs_one_size(node: ast.BinOp) -> bool:
 
 
 def _passes_one_size(node: ast.Call) -> bool:
-    """Return whether a function gets a list where it needs a number, or a number that is not every task's."""
+    """Return whether a function gets a list, or the size of one task, where it needs all sizes."""
     function = _attribute(node.func) or getattr(node.func, "id", "")
     if function in TAKE_LISTS:
         return False
