@@ -289,9 +289,9 @@ def mammoths(watch: Watch, path: str, words: list[str], own: bool) -> None:
 
     here = Path.cwd()  # Mammoth changes it
     if own:
-        from pmi_cl.mammoth import bridge as mammoth
+        from pmi_cl.mammoth import registration
 
-        mammoth.Bridge.register = lambda self: None  # type: ignore[method-assign]
+        registration.register_entries = registration.replace_functions = lambda bridge: None
     register(path, words)
     take_any_cifar()
     base = sys.modules["models.utils.continual_model"].ContinualModel

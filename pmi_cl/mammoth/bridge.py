@@ -1,19 +1,12 @@
-"""Register our methods, data sets and backbones in a checkout of Mammoth.
-
-The names inside Mammoth are in ``names.py``, the classes that Mammoth gets in ``registration.py``,
-and the functions of Mammoth that are replaced in ``patches.py``.
-"""
+"""Hold what is registered in a Mammoth: our entries, their names and flags there, folders."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from pathlib import Path
 
-from pmi_cl.mammoth.checkout import Mammoth, find_mammoth, import_mammoth, importable_checkout
+from pmi_cl.mammoth.checkout import Mammoth
 from pmi_cl.mammoth.flags import Flags
 from pmi_cl.mammoth.names import HostedNames
-from pmi_cl.mammoth.patches import replace_functions
-from pmi_cl.mammoth.registration import register_entries
 
 
 class Bridge:
@@ -37,29 +30,6 @@ class Bridge:
             kind: {name: Flags(entry, mammoth.flags) for name, entry in entries.items()}
             for kind, entries in self.entries.items()
         }
-
-
-def register(mammoth_path: str | Path | None = None, words: Sequence[str] = ()) -> Bridge:
-    """Register our methods, data sets and backbones in a Mammoth. A second call does nothing.
-
-    Args:
-        mammoth_path: the checkout. None takes the one whose ``models`` is imported or importable.
-        words: names that will be used, so that modules that only they need are imported.
-
-    Raises:
-        UserError: there is no Mammoth, or one that the bridge does not fit.
-    """
-    from pmi_cl.machine.torchvision_shim import ensure_torchvision
-
-    ensure_torchvision()
-    start_folder = Path.cwd()  # importing Mammoth makes its checkout the current folder
-    mammoth = import_mammoth(find_mammoth(mammoth_path or importable_checkout()), words)
-    models = mammoth.models
-    if not hasattr(models, "pmi_cl_bridge"):
-        models.pmi_cl_bridge = Bridge(mammoth, start_folder)
-        register_entries(models.pmi_cl_bridge)
-        replace_functions(models.pmi_cl_bridge)
-    return models.pmi_cl_bridge
 
 
 def default_folders(checkout: Path, start_folder: Path) -> dict[str, str]:

@@ -12,9 +12,10 @@ from pathlib import Path
 
 from pmi_cl.errors import UserError
 from pmi_cl.machine.terminal import show
-from pmi_cl.mammoth.bridge import Bridge, register
+from pmi_cl.mammoth.bridge import Bridge
 from pmi_cl.mammoth.checkout import canonical_name, find_mammoth
 from pmi_cl.mammoth.flags import PREFIX, own_runner_flags
+from pmi_cl.mammoth.registration import register
 from pmi_cl.registry.catalogue import Catalogue
 from pmi_cl.utils.arguments.presets import OWN_FILES
 

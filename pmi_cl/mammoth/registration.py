@@ -1,17 +1,21 @@
-"""Make a class of Mammoth's kind for each of our entries, and enter it into Mammoth's registers."""
+"""Register our methods, data sets and backbones in a checkout of Mammoth.
+
+Each entry becomes a class of Mammoth's kind, which is entered into Mammoth's registers. The names
+inside Mammoth are in ``names.py``; the functions of Mammoth that are replaced, in ``patches.py``.
+"""
 
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
 
-from pmi_cl.mammoth.checkout import without_output
+from pmi_cl.mammoth.bridge import Bridge
+from pmi_cl.mammoth.checkout import find_mammoth, import_mammoth, importable_checkout, without_output
 from pmi_cl.mammoth.flags import options_from_preset
+from pmi_cl.mammoth.patches import replace_functions
 from pmi_cl.registry.catalogue import INSTALLED, Entry
-
-if TYPE_CHECKING:
-    from pmi_cl.mammoth.bridge import Bridge
 
 # Mammoth's methods that give a data set's default for a flag.
 DEFAULT_GETTERS = {
@@ -20,6 +24,29 @@ DEFAULT_GETTERS = {
     "get_batch_size": "batch_size",
     "get_rate": "lr",
 }
+
+
+def register(mammoth_path: str | Path | None = None, words: Sequence[str] = ()) -> Bridge:
+    """Register our methods, data sets and backbones in a Mammoth. A second call does nothing.
+
+    Args:
+        mammoth_path: the checkout. None takes the one whose ``models`` is imported or importable.
+        words: names that will be used, so that modules that only they need are imported.
+
+    Raises:
+        UserError: there is no Mammoth, or one that the bridge does not fit.
+    """
+    from pmi_cl.machine.torchvision_shim import ensure_torchvision
+
+    ensure_torchvision()
+    start_folder = Path.cwd()  # importing Mammoth makes its checkout the current folder
+    mammoth = import_mammoth(find_mammoth(mammoth_path or importable_checkout()), words)
+    models = mammoth.models
+    if not hasattr(models, "pmi_cl_bridge"):
+        models.pmi_cl_bridge = Bridge(mammoth, start_folder)
+        register_entries(models.pmi_cl_bridge)
+        replace_functions(models.pmi_cl_bridge)
+    return models.pmi_cl_bridge
 
 
 def register_entries(bridge: Bridge) -> None:
