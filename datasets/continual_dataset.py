@@ -14,7 +14,7 @@ from types import SimpleNamespace
 from typing import TYPE_CHECKING, Literal
 
 from pmi_cl.datasets import augmentation
-from pmi_cl.datasets.dataset_outline import DataArguments, DatasetOutline, check_amounts
+from pmi_cl.datasets.dataset_outline import DataArguments, DatasetOptions, DatasetOutline, check_amounts
 from pmi_cl.datasets.input_form import InputForm, random_crops, resized
 from pmi_cl.datasets.selection import PlacedSplit, Split, first_of_each, hold_out, pick, rows_of
 from pmi_cl.datasets.task_split import TaskSplit
@@ -24,6 +24,14 @@ from pmi_cl.seeding import seeded
 if TYPE_CHECKING:
     import torch
     from torch import Generator, Tensor
+
+__all__ = [
+    "ContinualDataset",
+    "DataArguments",
+    "DatasetOptions",
+    "ProgressCallback",
+    "RawData",
+]  # for data sets of others
 
 ProgressCallback = Callable[[str, int, int], None]  # (phase, done, total)
 
