@@ -84,3 +84,15 @@ def test_record_pictures_and_last_line(tmp_path: Path, capsys: pytest.CaptureFix
     for setting in ("class_il", "task_il"):
         assert everywhere[setting]["before"] == everywhere[setting]["matrix"][0]  # nothing is trained
         assert (folder / "pictures" / f"accuracy-{setting.replace('_', '-')}-all-tasks.png").exists()
+
+
+def test_compare_has_a_column_for_transfer(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    figures = results_in(quick("zsclip", tmp_path, "unseen", **ASKED)[1])["everywhere"]["task_il"]
+    capsys.readouterr()
+    assert main(["compare", str(tmp_path)]) == 0
+    table = capsys.readouterr().out
+    assert "| transfer, % |" in table and f" {figures['transfer']:.2f} " in table
+    quick("zsclip", tmp_path / "seen", "alone")
+    capsys.readouterr()
+    assert main(["compare", str(tmp_path / "seen")]) == 0
+    assert "transfer" not in capsys.readouterr().out

@@ -104,6 +104,12 @@ class Row:
         values = {seed: run.results[part].get(name) for seed, run in self.runs.items()}
         return {seed: float(value) for seed, value in values.items() if value is not None}
 
+    def transfer(self) -> dict[int, float]:
+        """Return Transfer in % by seed, the task's identity known, for the runs that measured it."""
+        everywhere = {seed: run.results.get("everywhere", {}) for seed, run in self.runs.items()}
+        values = {seed: figures.get("task_il", {}).get("transfer") for seed, figures in everywhere.items()}
+        return {seed: float(value) for seed, value in values.items() if value is not None}
+
     def minutes(self) -> dict[int, float]:
         """Return the minutes of the run of each seed, over all phases."""
         return {seed: sum(run.results["seconds"].values()) / 60 for seed, run in self.runs.items()}

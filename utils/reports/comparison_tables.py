@@ -16,11 +16,13 @@ FIGURES = {
     "task-IL last, %": ("task_il", "last"),
     "s per sample": ("inversion", "seconds_per_image"),
 }
+OTHERS = ("transfer, %", "minutes")  # columns that a row computes itself
 
 
 def figures(row: Row) -> dict[str, dict[int, float]]:
     """Return every figure of a row by seed, by the title of its column."""
-    return {**{title: row.figure(*where) for title, where in FIGURES.items()}, "minutes": row.minutes()}
+    found = {title: row.figure(*where) for title, where in FIGURES.items()}
+    return {**found, "transfer, %": row.transfer(), "minutes": row.minutes()}
 
 
 PAIRED = ("last, %", "average, %")  # the figures whose differences are shown
@@ -57,7 +59,7 @@ def cells(rows: Sequence[Row], against: Row | None = None) -> list[list[str]]:
     Args:
         against: the row that the others are compared with, seed by seed. None adds no such columns.
     """
-    titles = ["method", "settings", "seeds", *FIGURES, "minutes"]
+    titles = ["method", "settings", "seeds", *FIGURES, *OTHERS]
     lines = [titles + (titles_of_differences(against.name) if against else [])]
     for row in rows:
         values = [spread(list(found.values())) for found in figures(row).values()]
@@ -113,7 +115,7 @@ def comma_separated(tables: Mapping[str, list[Row]], against: Mapping[str, Row |
     writer = csv.writer(buffer, lineterminator="\n")
     names = sorted({row.name for row in (against or {}).values() if row is not None})
     paired = titles_of_differences(" or ".join(names)) if against else []
-    writer.writerow(["protocol", "method", "settings", "seed", *FIGURES, "minutes", *paired, "run"])
+    writer.writerow(["protocol", "method", "settings", "seed", *FIGURES, *OTHERS, *paired, "run"])
     for protocol, rows in tables.items():
         other = (against or {}).get(protocol)
         for row in rows:
