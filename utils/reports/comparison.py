@@ -105,7 +105,7 @@ class Row:
         return {seed: float(value) for seed, value in values.items() if value is not None}
 
     def transfer(self) -> dict[int, float]:
-        """Return Transfer in % by seed, the task's identity known, for the runs that measured it."""
+        """Return Transfer in % by seed, the identity of tasks known, for runs that measured it."""
         everywhere = {seed: run.results.get("everywhere", {}) for seed, run in self.runs.items()}
         values = {seed: figures.get("task_il", {}).get("transfer") for seed, figures in everywhere.items()}
         return {seed: float(value) for seed, value in values.items() if value is not None}
