@@ -20,6 +20,8 @@ class MammothDatasetWrapper(Dataset):
 class ContinualDataset:
     def __init__(self, args):
         self.train_loader, self.test_loaders, self.c_task, self.args = None, [], -1, args
+        if args.joint:
+            self.N_CLASSES_PER_TASK, self.N_TASKS = self.N_CLASSES, 1
         if args.permute_classes and not hasattr(args, "class_order"):
             args.class_order = np.random.RandomState(args.seed).permutation(self.N_CLASSES)
         missing = [
