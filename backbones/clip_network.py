@@ -83,7 +83,8 @@ class ClipNetwork(nn.Module):
     @property
     def outline(self) -> ClipOutline:
         """Return what the backbone's file says of this network before it is built."""
-        return ClipOutline(self.name, self.width, self.context_length, self.tokenizer, self.grid, self.feature_dim)
+        text = (self.context_length, self.tokenizer)
+        return ClipOutline(self.name, self.width, *text, self.grid, self.feature_dim, self.image_size)
 
     @property
     def blocks(self) -> list[BlockPiece]:

@@ -29,6 +29,7 @@ class ClipOutline:
         tokenizer: makes token numbers of texts.
         grid: the side of the map of patches, in patches.
         feature_dim: the width of the space that images and texts share.
+        image_size: the side of an image, in pixels.
     """
 
     name: str
@@ -37,6 +38,7 @@ class ClipOutline:
     tokenizer: Tokenizer = field(compare=False)
     grid: int
     feature_dim: int
+    image_size: int
 
     @classmethod
     def of(cls, name: str, config: Mapping[str, Any], tokenizer: Tokenizer) -> ClipOutline:
@@ -48,7 +50,7 @@ class ClipOutline:
         vision, text = parts.CLIPVisionCfg(**config["vision_cfg"]), parts.CLIPTextCfg(**config["text_cfg"])
         sides = [size[0] if isinstance(size, tuple | list) else size for size in (vision.image_size, vision.patch_size)]
         grid, feature_dim = sides[0] // sides[1], int(config["embed_dim"])
-        return cls(name, int(vision.width), int(text.context_length), tokenizer, grid, feature_dim)
+        return cls(name, int(vision.width), int(text.context_length), tokenizer, grid, feature_dim, sides[0])
 
     def tokenize(self, texts: Sequence[str]) -> Tensor:
         """Return the token numbers (n, context_length), int64, of texts.

@@ -131,6 +131,14 @@ class ContinualDataset(DatasetOutline):
         return [(tasks == task).nonzero().squeeze(1) for task in range(self.N_TASKS)]
 
     @property
+    def weighs_images(self) -> bool:
+        """Return whether the headline is the accuracy over all images, not the mean over tasks.
+
+        It is where tasks differ in size, or bring their own data sets.
+        """
+        return self.OWN_TASKS or not self.tasks.equal
+
+    @property
     def N_CLASSES_PER_TASK(self) -> int | list[int]:
         """Return the classes of each task as Mammoth's data sets do.
 

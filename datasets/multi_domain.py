@@ -7,7 +7,8 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from types import SimpleNamespace
@@ -95,7 +96,7 @@ class MultiDomain(ContinualDataset):
     @classmethod
     def task_split(cls, args: SimpleNamespace) -> TaskSplit:
         """Return a task for each domain. Raise UserError if tasks of another size are asked for."""
-        sizes = tuple(domain.kind.n_classes(domain.args) for domain in cls.outline(args))
+        sizes = tuple(_n_classes(domain) for domain in cls.outline(args))
         asked = select(DataArguments, vars(args))
         if asked.base_classes or asked.classes_per_task:
             advice = "leave --base_classes and --classes_per_task out"
@@ -119,7 +120,8 @@ class MultiDomain(ContinualDataset):
     def check_data(cls, args: SimpleNamespace) -> None:
         """Let each domain check its data. An error names the domain."""
         for domain in cls.outline(args):
-            _check(domain)
+            with _named(domain):
+                domain.kind.check(domain.args)
 
     @classmethod
     def missing_files(cls, args: SimpleNamespace) -> list[tuple[str, Path]]:
@@ -190,14 +192,16 @@ class MultiDomain(ContinualDataset):
             [self.domains[domain].denormalise(image[None]) for domain, image in zip(domains, images, strict=True)]
         )
 
-    def augment(self, images: Tensor, generator: Generator, labels: Tensor | None = None) -> Tensor:
+    def augment(self, images: Tensor, generator: Generator) -> Tensor:
         """Augment normalised float images (b, c, h, w) of any domains, such as synthetic ones.
 
         Images are mirrored only if every domain may be mirrored. A network's form comes before
         that.
         """
-        if self.form or not images.is_floating_point():
+        if self.form:
             return super().augment(images, generator)
+        if not images.is_floating_point():
+            raise ValueError("pixels of several data sets come augmented from train_batches(); pass floats here")
         return crop_and_flip(images, draw_crops(len(images), self.PADDING, self.FLIP, generator), self.PADDING)
 
     def _normalised(self, split: PlacedSplit, rows: Tensor) -> Tensor:
@@ -229,17 +233,27 @@ def _domain(word: str, args: SimpleNamespace) -> Domain:
     if own.get("image_size") is None:
         own.pop("image_size", None)
     own |= {"n_tasks": 1, **({"data_dir": folder} if folder else {})}
+    label = Path(folder).expanduser().resolve().name if folder else canonical(entry.name)
+    domain = Domain(label, kind, SimpleNamespace(**own))
+    with _named(domain):
+        total = kind.total_classes(domain.args)
     if own.get("n_classes"):  # of each domain, as far as it has so many
-        own["n_classes"] = min(own["n_classes"], kind.total_classes(SimpleNamespace(**own)))
-    label = Path(folder).expanduser().name if folder else canonical(entry.name)
-    return Domain(label, kind, SimpleNamespace(**own))
+        domain.args.n_classes = min(own["n_classes"], total)
+    return domain
 
 
-def _check(domain: Domain) -> None:
+def _n_classes(domain: Domain) -> int:
+    with _named(domain):
+        return domain.kind.n_classes(domain.args)
+
+
+@contextmanager
+def _named(domain: Domain) -> Iterator[None]:
+    """Let an error name the domain and not the flag that the data set has when it stands alone."""
     try:
-        domain.kind.check(domain.args)
+        yield
     except UserError as error:
-        raise UserError(f"--domains {domain.name}: {error}") from error
+        raise UserError(f"--domains {domain.name}: {str(error).replace('--data_dir ', '')}") from error
 
 
 def _refuse_other_channels(names: Sequence[str], domains: Sequence[ContinualDataset]) -> None:

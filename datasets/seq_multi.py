@@ -25,7 +25,7 @@ class MultiOptions(DatasetOptions):
     )
     image_size: int | None = option(
         None,
-        "side of the images, where a network takes any; none: the largest of the domains",
+        "side of the images as they are read; none: that of a CLIP, or the largest of the domains (a folder has 32)",
         unit="pixels",
         low=8,
         high=512,

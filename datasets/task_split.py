@@ -74,7 +74,7 @@ class TaskSplit:
     def __str__(self) -> str:
         """Return "5 tasks", or "4 tasks of 4, 3, 2, 1 classes" where they differ."""
         sizes = "" if self.equal else f" of {', '.join(map(str, self.sizes))} classes"
-        return f"{self.n_tasks} tasks{sizes}"
+        return f"{self.n_tasks} task{'s' * (self.n_tasks > 1)}{sizes}"
 
 
 def split_classes(

@@ -126,8 +126,8 @@ def test_a_network_without_an_outline_is_not_counted_as_the_largest() -> None:
 
 def test_a_b_32_needs_a_quarter_of_a_b_16() -> None:
     outlines = [
-        ClipOutline("b-32", 768, 77, lambda texts, length: torch.zeros(0), 7, 512),
-        ClipOutline("b-16", 768, 77, lambda texts, length: torch.zeros(0), 14, 512),
+        ClipOutline("b-32", 768, 77, lambda texts, length: torch.zeros(0), 7, 512, 224),
+        ClipOutline("b-16", 768, 77, lambda texts, length: torch.zeros(0), 14, 512, 224),
     ]
     run = resolve(["--model", "pmi_vpt", "--dataset", "seq-cifar100", "--cfs", "0"])
     small, large = (run.model.load().samples_mib(run.args, RunOutline(100, 10, outline)) for outline in outlines)

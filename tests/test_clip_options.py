@@ -19,7 +19,7 @@ from pmi_cl.utils.arguments.command_line import resolve
 from tests.support.small_clips import letter_tokens, small_clip
 from tests.support.small_runs import start, words_of
 
-SMALL = ClipOutline("small-clip", 32, 24, letter_tokens, 4, 16)
+SMALL = ClipOutline("small-clip", 32, 24, letter_tokens, 4, 16, 16)
 
 
 @pytest.mark.parametrize(

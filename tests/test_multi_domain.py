@@ -166,7 +166,7 @@ REFUSED: dict[str, tuple[dict[str, Any], str]] = {
     "twice": ({"domains": ("seq-digits", "seq_digits")}, "two domains are called 'seq-digits'"),
     "no folder": ({"domains": ("seq-folder",)}, "write seq-folder:DIR"),
     "folder": ({"domains": ("seq-digits:/somewhere",)}, "write seq-digits"),
-    "absent": ({"domains": ("seq-folder:/no/such/place",)}, "there is no such folder"),
+    "absent": ({"domains": ("seq-folder:/no/such/place",)}, "--domains place: /no/such/place: there is no such folder"),
     "itself": ({"domains": ("seq-multi",)}, "a sequence is no domain of another"),
     "tasks": ({"n_tasks": 2}, "--n_tasks 2: seq-multi has one task for each of its 3 domains"),
     "base": ({"base_classes": 4}, "leave --base_classes and --classes_per_task out"),
@@ -200,3 +200,43 @@ def test_a_run_is_gone_on_with_on_the_same_images_only(folders: list[str], multi
     assert SeqMulti(arguments(folders), "cpu").fingerprint == multi.fingerprint
     next(Path(folders[0]).rglob("*.png")).unlink()
     assert SeqMulti(arguments(folders), "cpu").fingerprint != multi.fingerprint
+
+
+def test_the_headline_is_over_all_images_though_the_domains_have_as_many_classes(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    domains = [str(make_folder(tmp_path / name, 2, images=n)) for name, n in (("many", 20), ("few", 5))]
+    typed = ["--model", "sgd", "--dataset", "seq-multi", "--domains", ",".join(f"seq-folder:{d}" for d in domains)]
+    typed += ["--backbone", "resnet20", "--n_epochs", "1", "--batch_size", "4", "--tensorboard", "0"]
+    assert main([*typed, "--results_path", str(tmp_path / "runs"), "--run_name", "one"]) == 0
+    said = capsys.readouterr().out
+    results = results_in(tmp_path / "runs" / "sgd" / "seq-multi" / "one")
+    micro = results["class_il"]["micro_last"]
+    assert (
+        results["headline_over"] == "images" and f"A_2 = {micro:.2f} % (last class-IL accuracy over all images" in said
+    )
+    assert f"after task 2 of 2: class-IL {micro:.2f} %" in said
+    assert main(["compare", str(tmp_path / "runs")]) == 0
+    table = capsys.readouterr().out
+    assert f" {micro:.2f} " in table and "last over tasks, %" in table
+
+
+def test_a_folder_is_read_in_the_size_of_a_clip_or_as_was_asked(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = make_folder(tmp_path / "one", 2)
+    typed = [
+        "--model",
+        "zsclip",
+        "--dataset",
+        "seq-multi",
+        "--domains",
+        f"seq-folder:{folder}",
+        "--backbone",
+        "clip-tiny",
+    ]
+    assert main([*typed, "--check"]) == 0
+    (row,) = [line.split() for line in capsys.readouterr().out.splitlines() if line.startswith("image_size")]
+    assert row[1:] == ["16", "backbone"]  # clip-tiny's own side
+    assert main([*typed, "--image_size", "24", "--check"]) == 0
+    assert "image_size          24" in capsys.readouterr().out

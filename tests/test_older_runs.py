@@ -30,7 +30,7 @@ def as_of_version_0_1(folder: Path) -> None:
     del state["classes_per_task"], state["training"]["everywhere"]
     torch.save(state, folder / "checkpoint.pt")
     results = json.loads((folder / "results.json").read_text())
-    del results["classes_per_task"], results["class_il"]["micro"], results["task_il"]["micro"]
+    del results["classes_per_task"], results["headline_over"], results["class_il"]["micro"], results["task_il"]["micro"]
     (folder / "results.json").write_text(json.dumps(results))
 
 

@@ -265,9 +265,14 @@ def test_a_method_in_a_folder_of_a_checkout_runs(tmp_path: Path) -> None:
     (checkout / "models/mine/deep/own.py").write_text(
         "import pmi_cl.models.sgd\nclass Own(pmi_cl.models.sgd.Sgd):\n    '''Mine.'''\n    NAME = 'own'\n"
     )
-    words = ["--model", "own", "--dataset", "seq-digits", "--check"]
-    done = subprocess.run(
-        [sys.executable, "main.py", *words], cwd=checkout, capture_output=True, text=True, check=False
-    )
+    (checkout / "models/alone.py").write_text("class Alone:\n    '''Derived from nothing.'''\n    NAME = 'alone'\n")
+
+    def check(model: str) -> subprocess.CompletedProcess[str]:
+        command = [sys.executable, "main.py", "--model", model, "--dataset", "seq-digits", "--check"]
+        return subprocess.run(command, cwd=checkout, capture_output=True, text=True, check=False)
+
+    alone, done = check("alone"), check("own")
+    assert alone.returncode == 2 and alone.stderr.count("\n") == 1
+    assert "pmi_cl.models.alone: Alone cannot be run: derive it from pmi_cl's ContinualModel" in alone.stderr
     assert done.returncode == 0, done.stderr
     assert re.search(r"^n_epochs +200 +default$", done.stdout, re.MULTILINE)

@@ -9,6 +9,7 @@ import torch
 
 from pmi_cl.cli import main
 from pmi_cl.models.training.losses import loss_factors
+from pmi_cl.utils.records.metrics import headline
 from tests.support.command_runs import quick, results_in
 from tests.support.small_runs import METHODS, differences, finished, finished_in_pieces, start
 
@@ -101,3 +102,24 @@ def test_a_checkpoint_of_other_tasks_is_no_start(tmp_path: Path, capsys: pytest.
     capsys.readouterr()
     assert quick("sgd", tmp_path, "second", **EQUAL, loadcheck=folder / "checkpoint-task1.pt")[0] == 2
     assert "classes_per_task" in capsys.readouterr().err
+
+
+def test_a_presets_number_of_tasks_gives_way_to_sizes_that_are_typed(capsys: pytest.CaptureFixture[str]) -> None:
+    typed = ["--model", "zsclip", "--dataset", "seq-digits", "--model_config", "smoke", "--check"]
+    assert main([*typed, "--classes_per_task", "2,1,1"]) == 0
+    assert "n_tasks             3" in capsys.readouterr().out
+    assert main([*typed, "--classes_per_task", "2,1,1", "--n_tasks", "2"]) == 2
+    assert "--n_tasks 2: --classes_per_task lists 3 tasks; leave --n_tasks out" in capsys.readouterr().err
+
+
+def test_a_resumed_run_keeps_its_sizes(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    folder = quick("sgd", tmp_path, "first", **SIZES)[1]
+    capsys.readouterr()
+    for words, recorded in ((["--classes_per_task", "2,2,2"], "3,2,1"), (["--base_classes", "4"], "no --base_classes")):
+        assert main(["--resume", str(folder), *words]) == 2
+        assert f"the run that goes on has {recorded};" in capsys.readouterr().err
+
+
+def test_titles_scalars_and_lines_have_the_same_figure() -> None:
+    assert headline([[50.0], [20.0, 80.0]], [50.0, 30.0], over_images=True) == (30.0, 40.0)
+    assert headline([[50.0], [20.0, 80.0]], [50.0, 30.0], over_images=False) == (50.0, 50.0)

@@ -266,9 +266,10 @@ def _check_run_name(name: str | None) -> None:
 def _task_count(values: Mapping[str, Any], source: str, dataset: Entry) -> tuple[int | None, str]:
     """Return the number of tasks and where it is from; None where only the disk tells."""
     sizes = values["classes_per_task"]
-    if source.startswith("preset") and dataset.constants.get("OWN_TASKS"):
+    preset = source.startswith("preset")
+    if preset and dataset.constants.get("OWN_TASKS"):
         return None, "data set"
-    if sizes and values["n_tasks"] not in (None, len(sizes)):
+    if sizes and not preset and values["n_tasks"] not in (None, len(sizes)):
         raise UserError(
             f"--n_tasks {values['n_tasks']}: --classes_per_task lists {len(sizes)} tasks; leave --n_tasks out"
         )

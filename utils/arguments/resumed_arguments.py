@@ -10,6 +10,7 @@ from typing import Any
 from pmi_cl.errors import UserError
 from pmi_cl.options import OptionSpec
 from pmi_cl.registry.catalogue import canonical
+from pmi_cl.utils.arguments.option_texts import shown
 from pmi_cl.utils.arguments.option_values import convert
 
 NAMES = ("model", "dataset", "backbone", "model_config")  # compared without case, and _ as -
@@ -66,7 +67,7 @@ def changes(values: Mapping[str, Any], typed: Mapping[str, str], specs: Sequence
     for name, value in wanted.items():
         same = canonical(str(value)) == canonical(str(values[name])) if name in NAMES else value == values[name]
         if by_name[name].binds != "nothing" and not same:
-            recorded = f"no --{name}" if values[name] is None else values[name]
+            recorded = f"no --{name}" if values[name] in (None, ()) else shown(values[name])
             raise UserError(
                 f"--{name} {typed[name]}: the run that goes on has {recorded}; leave --{name} out, or start a new run"
             )

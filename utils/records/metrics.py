@@ -76,6 +76,17 @@ def transfer(square: Matrix) -> float:
     return _mean([_mean([square[i][task] for i in range(task)]) for task in tasks])
 
 
+def headline(matrix: Matrix, micros: Sequence[float], over_images: bool) -> tuple[float, float]:
+    """Return the last and the average accuracy in % that a run is known by.
+
+    Args:
+        matrix: see the module.
+        micros: :func:`micro` after each task.
+        over_images: True: both are over all images. False: both are means over tasks.
+    """
+    return (micros[-1], _mean(micros)) if over_images else (last(matrix), average(matrix))
+
+
 def square_summary(rows: Matrix) -> dict[str, object]:
     """Return the figures of accuracies on all tasks, learned or not, for ``results.json``.
 

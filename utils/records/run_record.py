@@ -151,6 +151,7 @@ def build_results(
     peak_memory_mib: Mapping[str, float],
     inversion: Mapping[str, Any],
     classes_per_task: Sequence[int],
+    over_images: bool = False,
     backbone_weights: Mapping[str, Any] | None = None,
     everywhere: Mapping[str, Any] | None = None,
 ) -> dict[str, Any]:
@@ -166,11 +167,13 @@ def build_results(
         inversion: the figures of :func:`inversion_figures`.
         classes_per_task: the number of classes of each task.
         backbone_weights: the origin of a pre-trained backbone: name, model, tag, file, sha256.
+        over_images: whether the headline is over all images, not a mean over tasks.
         everywhere: the figures on all tasks, learned or not, by setting, of
             :func:`pmi_cl.utils.records.metrics.square_summary`. None if they were not asked for.
     """
     named = {"model": model, "dataset": dataset, "seed": seed, "backbone_weights": backbone_weights}
     named |= {"status": status, "precision": precision, "classes_per_task": list(classes_per_task)}
+    named["headline_over"] = "images" if over_images else "tasks"
     figures = {"class_il": class_il, "task_il": task_il} | ({"everywhere": everywhere} if everywhere else {})
     costs = {"seconds": seconds, "peak_memory_mib": peak_memory_mib, "inversion": inversion}
     return {"schema": SCHEMA, **named, **figures, **costs, **surroundings()}

@@ -43,16 +43,16 @@ class Run:
         Only runs of one protocol can be compared.
         """
         tasks = f"{max(len(row) for row in self.results['class_il']['matrix'])} tasks"
-        if not self.equal_tasks:
+        if self.over_images:
             tasks = f"{TaskSplit(tuple(self.results['classes_per_task']))} (accuracies over all images)"
         names = [name for name, role in self.roles.items() if role == "protocol"]
         named = [f"{name} {_text(self.args[name])}" for name in names if self.args.get(name) not in (None, 0)]
         return ", ".join([self.args["dataset"], tasks, *named])
 
     @property
-    def equal_tasks(self) -> bool:
-        """Return whether all tasks have the same number of classes; version 0.1 knew no others."""
-        return len(set(self.results.get("classes_per_task", ()))) <= 1
+    def over_images(self) -> bool:
+        """Return whether its headline is over all images; in version 0.1 none was."""
+        return bool(self.results.get("headline_over") == "images")
 
     @property
     def typed(self) -> tuple[str, ...]:
@@ -94,15 +94,21 @@ class Row:
         return f"{self.method} {self.settings}".strip()
 
     @property
-    def equal_tasks(self) -> bool:
-        """Return whether all tasks have the same number of classes; the runs of a row share it."""
-        return next(iter(self.runs.values())).equal_tasks
+    def over_images(self) -> bool:
+        """Return whether the headline is over all images; the runs of a row share it."""
+        return next(iter(self.runs.values())).over_images
 
     def figure(self, part: str, name: str) -> dict[int, float]:
         """Return a figure of ``results.json`` by seed, for the runs that have it."""
-        name = name if self.equal_tasks or part == "inversion" else OVER_IMAGES.get(name, name)
+        name = OVER_IMAGES.get(name, name) if self.over_images and part != "inversion" else name
         values = {seed: run.results[part].get(name) for seed, run in self.runs.items()}
         return {seed: float(value) for seed, value in values.items() if value is not None}
+
+    def last_over_tasks(self) -> dict[int, float]:
+        """Return the last accuracy as a mean over tasks by seed, where the headline is another."""
+        if not self.over_images:
+            return {}
+        return {seed: float(run.results["class_il"]["last"]) for seed, run in self.runs.items()}
 
     def transfer(self) -> dict[int, float]:
         """Return Transfer in % by seed, the identity of tasks known, for runs that measured it."""
@@ -121,7 +127,7 @@ class Row:
         training has a single value.
         """
         results = [run.results["class_il"] for run in self.runs.values()]
-        if not self.equal_tasks:
+        if self.over_images:
             return [list(figures["micro"]) for figures in results]
         return [[statistics.mean(row) for row in figures["matrix"]] for figures in results]
 

@@ -16,13 +16,14 @@ FIGURES = {
     "task-IL last, %": ("task_il", "last"),
     "s per sample": ("inversion", "seconds_per_image"),
 }
-OTHERS = ("transfer, %", "minutes")  # columns that a row computes itself
+OTHERS = ("last over tasks, %", "transfer, %", "minutes")  # columns that a row computes itself
 
 
 def figures(row: Row) -> dict[str, dict[int, float]]:
     """Return every figure of a row by seed, by the title of its column."""
     found = {title: row.figure(*where) for title, where in FIGURES.items()}
-    return {**found, "transfer, %": row.transfer(), "minutes": row.minutes()}
+    others = (row.last_over_tasks(), row.transfer(), row.minutes())
+    return {**found, **dict(zip(OTHERS, others, strict=True))}
 
 
 PAIRED = ("last, %", "average, %")  # the figures whose differences are shown

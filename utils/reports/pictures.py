@@ -7,6 +7,7 @@ it into an array for TensorBoard or :func:`save_png`.
 from __future__ import annotations
 
 import math
+import textwrap
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
 
 _DPI = 100
 _FONT_POINTS = 9
+_LETTERS_PER_INCH = 10  # of a title of 11 points
 _LETTER = 7.5  # width of a letter of that size, in pixels
 _HEADING = 24  # height of a line "task 2", in pixels
 _GAP = 2  # pixels between two images
@@ -82,7 +84,8 @@ def accuracy_matrix(matrix: Sequence[Sequence[float]], title: str, from_start: b
     axes.set_yticks(range(0, rows, every), learned)
     axes.set_xlabel("accuracy on task")
     axes.set_ylabel("after task")
-    figure.suptitle(title, fontsize=11)
+    letters = int(figure.get_figwidth() * _LETTERS_PER_INCH)
+    figure.suptitle(textwrap.fill(title, letters), fontsize=11)
     axes.spines[:].set_visible(False)
     figure.colorbar(heat, ax=axes, label="%", shrink=0.8)
     return figure

@@ -92,16 +92,21 @@ class RunHost:
         """
         self._show(tag, pictures.loss_curves(losses, tag))
 
-    def accuracies(self, setting: str, matrix: Matrix) -> None:
+    def accuracies(self, setting: str, matrix: Matrix, headline: tuple[float, float] | None = None) -> None:
         """Show the accuracies of "class-il" or "task-il" after a task.
 
         They are scalars by task, their averages, and the matrix as a picture.
+
+        Args:
+            setting: "class-il" or "task-il".
+            matrix: row i holds the accuracies in % on tasks 0..i after task i.
+            headline: the last and the average accuracy in %; None: the means over tasks.
         """
         tasks = len(matrix[-1])  # the first row of joint training has them all
+        final, over_time = headline or (last(matrix), average(matrix))
         by_task = {f"{setting}/task {task + 1}": value for task, value in enumerate(matrix[-1])}
-        averages = {f"{setting}/last": last(matrix), f"{setting}/average": average(matrix)}
-        self._events.scalars({**by_task, **averages}, tasks)
-        title = f"{setting} after task {tasks}: last {last(matrix):.2f} %, average {average(matrix):.2f} %"
+        self._events.scalars({**by_task, f"{setting}/last": final, f"{setting}/average": over_time}, tasks)
+        title = f"{setting} after task {tasks}: last {final:.2f} %, average {over_time:.2f} %"
         self._show(f"accuracy-{setting}", pictures.accuracy_matrix(matrix, title), tasks)
 
     def accuracies_everywhere(self, setting: str, figures: Mapping[str, Any]) -> None:

@@ -8,7 +8,7 @@ from __future__ import annotations
 import contextlib
 import math
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from pmi_cl.errors import UserError
 from pmi_cl.machine.device import pick_device
@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 
     from pmi_cl.datasets.continual_dataset import ContinualDataset
     from pmi_cl.models.continual_model import RunOutline
+    from pmi_cl.registry.catalogue import Entry
     from pmi_cl.utils.arguments.command_line import Resolved
 
 
@@ -40,7 +41,8 @@ def preflight(run: Resolved) -> None:
     check_writable(results)
     network = run.backbone.load_module()
     check_backbone(network, args)
-    dataset = run.dataset.load()
+    dataset = _load_class(run.dataset)
+    _choose_image_size(run, network)
     dataset.check(args)
     if args.loadcheck:
         load_start(
@@ -48,13 +50,30 @@ def preflight(run: Resolved) -> None:
         )
     if args.resume:
         _check_resumable(RunRecord(Path(args.resume)))
-    model = run.model.load()
+    model = _load_class(run.model)
     outline = outline_of(args, dataset, network)
     model.check(args, outline)
     samples = model.samples_mib(args, outline)
     check_memory(args, samples, pick_device(args.device))
     # Twice: a checkpoint is written before the last one is removed.
     check_writable(results, ROOM_MIB + math.ceil(2 * samples))
+
+
+def _load_class(entry: Entry) -> Any:
+    """Import a method or a data set. Raise UserError if it is derived from nothing of ours."""
+    found = entry.load()
+    if not hasattr(found, "check"):
+        base = {"model": "ContinualModel", "dataset": "ContinualDataset"}[entry.kind]
+        raise UserError(f"{entry.module}: {entry.attribute} cannot be run: derive it from pmi_cl's {base}")
+    return found
+
+
+def _choose_image_size(run: Resolved, network: ModuleType) -> None:
+    """Let files be read in the size of the network, where nothing else says a size."""
+    if getattr(run.args, "image_size", 0) is None:
+        side = getattr(getattr(network, "outline", lambda args: None)(run.args), "image_size", None)
+        if side is not None:
+            run.args.image_size, run.sources["image_size"] = side, "backbone"
 
 
 def check_backbone(network: ModuleType, args: SimpleNamespace) -> None:

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import contextlib
 import inspect
-import statistics
 from pathlib import Path
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
@@ -244,13 +243,11 @@ class _Run:
 
     def headline(self) -> str:
         """Return the last line: the last accuracy, as papers name it, and other measures."""
-        matrix, micro = self.training.class_il, self.training.micro["class_il"]
-        equal = self.dataset.tasks.equal
-        figures = f"A_{len(matrix[-1])} = {metrics.last(matrix) if equal else micro[-1]:.2f} %"
-        figures += " (last class-IL accuracy" + ("" if equal else f" over all images; {metrics.last(matrix):.2f} %")
-        figures += ")" if equal else " as a mean over tasks)"
+        matrix, over_images = self.training.class_il, self.dataset.weighs_images
+        last, average = metrics.headline(matrix, self.training.micro["class_il"], over_images)
+        mean = f" over all images; {metrics.last(matrix):.2f} % as a mean over tasks" if over_images else ""
+        figures = f"A_{len(matrix[-1])} = {last:.2f} % (last class-IL accuracy{mean})"
         if len(matrix) > 1:
-            average = metrics.average(matrix) if equal else statistics.mean(micro)
             figures += f", average incremental {average:.2f} %, forgetting {metrics.forgetting(matrix):.2f}"
         everywhere = self._everywhere()
         if everywhere and everywhere["task_il"]["transfer"] is not None:
@@ -264,13 +261,15 @@ class _Run:
         """
         training = self.training
         self.host.save()
-        for setting, matrix in (("class-il", training.class_il), ("task-il", training.task_il)):
-            self.host.accuracies(setting, matrix)
+        found = {}
+        for setting, matrix in (("class_il", training.class_il), ("task_il", training.task_il)):
+            found[setting] = metrics.headline(matrix, training.micro[setting], self.dataset.weighs_images)
+            self.host.accuracies(setting.replace("_", "-"), matrix, found[setting])
         for setting, figures in (self._everywhere() or {}).items():
             self.host.accuracies_everywhere(setting.replace("_", "-"), figures)
         rows = [f"{value:.1f}" for value in training.class_il[-1]]
         done = f"after task {training.position.task} of {training.tasks_to_train}"
-        free, own = metrics.last(training.class_il), metrics.last(training.task_il)
+        free, own = found["class_il"][0], found["task_il"][0]
         self._print(f"{done}: class-IL {free:.2f} % [{' '.join(rows)}], task-IL {own:.2f} %")
         self._write_results("running")
         if self.args.savecheck == "task":
@@ -294,6 +293,7 @@ class _Run:
                 peak_memory_mib=self.phases.peak_memory_mib(),
                 inversion=inversion_figures(self.model.inversion_figures()),
                 classes_per_task=self.dataset.tasks.sizes,
+                over_images=self.dataset.weighs_images,
                 everywhere=self._everywhere(),
             )
         )
