@@ -108,7 +108,6 @@ def test_it_is_found_in_the_source(source: str, tmp_path: Path, monkeypatch: pyt
 
 SCAN = """
 import sys
-sys.dont_write_bytecode = True  # the checkout stays as it is
 from pmi_cl.mammoth import register
 from pmi_cl.mammoth.equal_tasks import place_of_one_size
 register(sys.argv[1])

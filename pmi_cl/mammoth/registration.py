@@ -44,6 +44,9 @@ def register(mammoth_path: str | Path | None = None, words: Sequence[str] = ()) 
     models = mammoth.models
     if not hasattr(models, "pmi_cl_bridge"):
         models.pmi_cl_bridge = Bridge(mammoth, start_folder)
+        # Modules of Mammoth make a folder there when they are imported: by default in the checkout.
+        checkpoints = models.pmi_cl_bridge.folders["checkpoint_path"]
+        sys.modules["utils.conf"].get_checkpoint_path.path = f"{checkpoints}/"
         register_entries(models.pmi_cl_bridge)
         replace_functions(models.pmi_cl_bridge)
     return models.pmi_cl_bridge

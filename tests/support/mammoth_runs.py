@@ -48,9 +48,17 @@ def mammoth(folder: Path, host: Path, *words: str) -> str:
 
 
 def python(folder: Path, code: str, *words: str) -> str:
-    """Run a program and return its last line. It must succeed."""
+    """Run a program and return its last line. It must succeed.
+
+    It writes no bytecode, so that a real checkout stays as it is.
+    """
     done = subprocess.run(
-        [sys.executable, "-c", code, *words], cwd=folder, env=environment(), capture_output=True, text=True, check=False
+        [sys.executable, "-c", code, *words],
+        cwd=folder,
+        env=environment(PYTHONDONTWRITEBYTECODE="1"),
+        capture_output=True,
+        text=True,
+        check=False,
     )
     assert done.returncode == 0, done.stderr
     return done.stdout.strip().splitlines()[-1]
