@@ -27,8 +27,17 @@ from pmi_cl.utils.arguments.presets import presets_of
 from tests.support.command_runs import results_in
 from tests.support.image_sets import make_folder
 from tests.support.run_figures import same_figures
-from tests.support.small_runs import BACKBONE, METHODS
+from tests.support.small_runs import BACKBONE, METHODS, options_of
 
+FEW = {
+    "buffer_images": 30,
+    "inv_batch": 12,
+    "inv_steps": 2,
+    "pmi_steps": 1,
+    "cont_epochs": 2,
+    "generator_steps": 2,
+    "generator_batch": 8,
+}
 FORM = InputForm(24, (0.5, 0.5, 0.5), (0.25, 0.25, 0.25))
 
 
@@ -143,6 +152,8 @@ def test_every_method_runs_and_goes_on(method: str, folders: list[str], tmp_path
     smoke = ["--model_config", "smoke"] if "smoke" in presets_of(method, catalogue.INSTALLED).presets else []
     fixed = ["--model", method, "--dataset", "seq-multi", "--domains", ",".join(words(folders)), *smoke]
     fixed += ["--backbone", BACKBONE[method], "--train_per_class", "4", "--progress", "0", "--tensorboard", "0"]
+    known = options_of(method)
+    fixed += [word for flag, value in FEW.items() if flag in known for word in (f"--{flag}", str(value))]
     unseen = catalogue.find("model", method).constants.get("NAMES_UNSEEN")
     fixed += ["--evaluate_unseen", "1"] if unseen else []
     place = ["--results_path", str(tmp_path / "runs"), "--run_name"]

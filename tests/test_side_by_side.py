@@ -111,6 +111,8 @@ def test_a_run_that_was_killed_before_its_first_checkpoint_is_made_anew(
         "seq-digits",
         "--model_config",
         "smoke",
+        "--train_per_class",
+        "4",
         "--tensorboard",
         "0",
         "--num_threads",
