@@ -30,6 +30,7 @@ def test_the_record_has_the_keys_of_its_schema(finished_run: tuple[Path, str, st
         "dataset": "seq-digits",
         "seed": 0,
         "classes_per_task": [2, 2],
+        "headline_over": "tasks",
         "status": "finished",
         "precision": "float32",
     }
