@@ -7,17 +7,17 @@ from dataclasses import dataclass
 from pathlib import Path
 from types import SimpleNamespace
 
-from pmi_cl.datasets.dataset_outline import DataArguments, DatasetOptions
+from pmi_cl.datasets.dataset_outline import DataArguments
 from pmi_cl.datasets.files import cub_files
 from pmi_cl.datasets.files.downloads import Download
-from pmi_cl.datasets.files.listed_images import ListedImages, Listing, refuse_other_split
+from pmi_cl.datasets.files.listed_images import ListedImages, Listing, PublishedSplitOptions, refuse_other_split
 from pmi_cl.options import option, select
 
 ARCHIVE = Download(cub_files.URL, "md5:97eceeb196236b17998738112f37df78", "CUB_200_2011.tgz", cub_files.FOLDER)
 
 
 @dataclass(frozen=True)
-class CubOptions(DatasetOptions):
+class CubOptions(PublishedSplitOptions):
     """The flags of ``seq-cub200``."""
 
     class_order: str = option(
@@ -32,20 +32,6 @@ class CubOptions(DatasetOptions):
         choices=("official", "proof"),
         role="protocol",
         binds="checkpoint",
-    )
-    allow_other_split: bool = option(
-        False, "1: take folders that are not PROOF's split (not comparable with its figures)"
-    )
-    image_size: int = option(
-        224,
-        "side of the square that each image becomes",
-        unit="pixels",
-        low=8,
-        high=1024,
-        source="PROOF",
-        role="protocol",
-        binds="checkpoint",
-        memory="pixels",
     )
 
 

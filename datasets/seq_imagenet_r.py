@@ -10,16 +10,16 @@ from dataclasses import dataclass
 from pathlib import Path
 from types import SimpleNamespace
 
-from pmi_cl.datasets.dataset_outline import DataArguments, DatasetOptions
+from pmi_cl.datasets.dataset_outline import DataArguments
 from pmi_cl.datasets.files import imagenet_r_files as files
 from pmi_cl.datasets.files.downloads import Download
-from pmi_cl.datasets.files.listed_images import ListedImages, Listing, refuse_other_split
+from pmi_cl.datasets.files.listed_images import ListedImages, Listing, PublishedSplitOptions, refuse_other_split
 from pmi_cl.errors import UserError
 from pmi_cl.options import option, select
 
 
 @dataclass(frozen=True)
-class ImageNetROptions(DatasetOptions):
+class ImageNetROptions(PublishedSplitOptions):
     """The flags of ``seq-imagenet-r``."""
 
     class_order: str = option(
@@ -41,20 +41,6 @@ class ImageNetROptions(DatasetOptions):
         "what a class id is: its folder's place (PROOF, PMI), or coda: CODA-Prompt's own numbers",
         choices=("folders", "coda"),
         role="protocol",
-    )
-    allow_other_split: bool = option(
-        False, "1: take folders that are not PROOF's split (not comparable with its figures)"
-    )
-    image_size: int = option(
-        224,
-        "side of the square that each image becomes",
-        unit="pixels",
-        low=8,
-        high=1024,
-        source="PROOF",
-        role="protocol",
-        binds="checkpoint",
-        memory="pixels",
     )
 
 

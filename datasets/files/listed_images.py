@@ -11,13 +11,13 @@ from typing import TYPE_CHECKING
 
 from pmi_cl.datasets.class_orders import class_order
 from pmi_cl.datasets.continual_dataset import ContinualDataset, ProgressCallback, RawData
-from pmi_cl.datasets.dataset_outline import DataArguments
+from pmi_cl.datasets.dataset_outline import DataArguments, DatasetOptions
 from pmi_cl.datasets.files.decoded_cache import DecodedImages
 from pmi_cl.datasets.files.downloads import Download
 from pmi_cl.datasets.files.image_files import ImageList, fingerprint, images_below, subfolders
 from pmi_cl.datasets.selection import Split
 from pmi_cl.errors import UserError
-from pmi_cl.options import select
+from pmi_cl.options import option, select
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -52,6 +52,26 @@ class DecodeArguments:
 
     image_size: int = 224
     resize: str = "squash"
+
+
+@dataclass(frozen=True)
+class PublishedSplitOptions(DatasetOptions):
+    """The flags of data sets of which PROOF has published a split of its own."""
+
+    allow_other_split: bool = option(
+        False, "1: take folders that are not PROOF's split (not comparable with its figures)"
+    )
+    image_size: int = option(
+        224,
+        "side of the square that each image becomes",
+        unit="pixels",
+        low=8,
+        high=1024,
+        source="PROOF",
+        role="protocol",
+        binds="checkpoint",
+        memory="pixels",
+    )
 
 
 class ListedImages(ContinualDataset):
