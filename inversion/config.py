@@ -44,7 +44,7 @@ class InversionConfig:
             1 / f^spectrum (:class:`~pmi_cl.inversion.parts.image_space.Spectrum`).
         batch: the most samples that are optimised together. Their moments are the batch statistics,
             so 200 or more is wise.
-        keep_best: whether the iterate of the lowest loss is kept rather than the last.
+        keep_best: whether the iterate after the step of the lowest loss is kept, not the last.
         pmi: the settings of the ``pmi`` start.
         stem_steps: how many steps the ``stem`` start takes.
         direction: of the KL between the statistics of the batch and the stored ones.
@@ -59,7 +59,7 @@ class InversionConfig:
     schedule: Schedule = "constant"
     schedule_steps: int | None = None
     beta2: float = 0.999
-    terms: tuple[Term, ...] = (FeatureMatch(1.0), StatisticsMatch(0.1))
+    terms: tuple[Term, ...] = (FeatureMatch(1.0), StatisticsMatch(1.6))
     transforms: Transforms = field(default_factory=Transforms)
     pruning: PruningConfig | None = None
     spectrum: float = 0.0

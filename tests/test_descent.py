@@ -53,7 +53,7 @@ def test_equals_adam_by_hand(beta2: float) -> None:
     assert not losses[0].requires_grad and not descent.result().requires_grad
 
 
-def test_keeps_the_iterate_of_the_lowest_loss() -> None:
+def test_keeps_the_iterate_after_the_step_of_the_lowest_loss() -> None:
     def worsening(x: Tensor, step: int) -> Tensor:
         return ((x - GOAL) ** 2).mean() + (1.0 if step > 6 else 0.0)
 
@@ -62,7 +62,7 @@ def test_keeps_the_iterate_of_the_lowest_loss() -> None:
         losses = list(descent.run(worsening))
     chosen = int(torch.stack(losses).argmin())
     assert 0 < chosen <= 6
-    upto = Descent(START, chosen, lambda _: 0.3)
+    upto = Descent(START, chosen + 1, lambda _: 0.3)
     list(upto.run(worsening))
     assert torch.equal(best.result(), upto.result())
     assert not torch.equal(best.result(), last.result())

@@ -44,7 +44,10 @@ def test_presets_differ_where_their_sources_do() -> None:
         "lr_gamma",
         "classifier_lr",
         "first_task_part",
+        "inv_alpha",
+        "inv_keep_best",
     }
+    assert {"inv_keep_best", "inv_alpha"} <= different_options("pmi_rdfcil", "paper", "best")
 
 
 @pytest.mark.parametrize(
@@ -160,16 +163,21 @@ def test_layers_are_inverted_from_the_top_at_four_fifths(
 
 
 @pytest.mark.parametrize(
-    ("preset", "steps", "alpha", "rates"),
+    ("preset", "steps", "alpha", "keeps_best", "rates"),
     [
-        ("paper", 280, 0.1, {0: 0.15, 140: 0.15, 279: 0.15}),
-        ("rdfcil", 280, 0.1, {0: 0.15, 140: 0.15, 279: 0.15}),
-        ("code", 160, 0.25, {0: 0.08, 4: 0.4, 79: 0.4, 80: 0.2, 119: 0.2, 120: 0.1, 159: 0.1}),
-        ("best", 280, 0.5, {0: 0.15, 140: 0.075, 279: 5e-6}),
+        ("paper", 280, 1.6, True, {0: 0.15, 140: 0.15, 279: 0.15}),
+        ("rdfcil", 280, 0.1, False, {0: 0.15, 140: 0.15, 279: 0.15}),
+        ("code", 160, 0.25, True, {0: 0.08, 4: 0.4, 79: 0.4, 80: 0.2, 119: 0.2, 120: 0.1, 159: 0.1}),
+        ("best", 280, 0.5, False, {0: 0.15, 140: 0.075, 279: 5e-6}),
     ],
 )
 def test_the_whole_network_is_inverted_by_features_and_statistics(
-    preset: str, steps: int, alpha: float, rates: dict[int, float], monkeypatch: pytest.MonkeyPatch
+    preset: str,
+    steps: int,
+    alpha: float,
+    keeps_best: bool,
+    rates: dict[int, float],
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """The released rate rises over 5 steps and is halved at 80 and 120.
 
@@ -180,7 +188,7 @@ def test_the_whole_network_is_inverted_by_features_and_statistics(
     assert config.steps == steps and config.terms[:2] == (FeatureMatch(1.0), StatisticsMatch(alpha))
     found = {step: config.full_rate(step) for step in rates}
     assert found == pytest.approx(rates, abs=1e-6)
-    assert (config.beta2, config.keep_best, config.direction) == (0.999, False, "synthetic_to_real")
+    assert (config.beta2, config.keep_best, config.direction) == (0.999, keeps_best, "synthetic_to_real")
     if preset != "best":  # no smoothness, and nothing else that the sources do not know
         assert len(config.terms) == 2 and config.transforms == Transforms(0, False, 0.0)
         assert config.pruning is None and config.spectrum == 0 and made["colour"] is None

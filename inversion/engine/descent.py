@@ -55,7 +55,8 @@ class Descent:
             steps: how many are taken.
             rate: maps the number of a step, from 0, to its learning rate.
             beta2: second decay of Adam.
-            keep_best: whether the result is the iterate of the lowest loss, not the last.
+            keep_best: whether the result is the best iterate, not the last. It is the one that the
+                step of the lowest loss leads to, as in PMI's released code: stored after the step.
             name: of what is inverted, for the message if it fails.
             locate: names the layer in which the loss of (iterate, step) stops being finite. It is
                 called once, when all restarts have failed.
@@ -94,11 +95,11 @@ class Descent:
         self.optimizer.zero_grad(set_to_none=True)
         loss = loss_of(self.x, self.step)
         loss.backward()
+        self.optimizer.step()
         if self.best is not None:
             better = loss.detach() < self.best_loss
             self.best = torch.where(better, self.x.detach(), self.best)
             self.best_loss = torch.where(better, loss.detach(), self.best_loss)
-        self.optimizer.step()
         self.step += 1
         return loss.detach()
 
@@ -129,7 +130,7 @@ class Descent:
                 return before, step
 
     def result(self) -> Tensor:
-        """Return the best iterate if it is kept, else the last."""
+        """Return the iterate after the step of the lowest loss if it is kept, else the last."""
         return (self.x if self.best is None else self.best).detach()
 
     def state(self) -> dict[str, Any]:

@@ -30,8 +30,8 @@ class PmiConfig:
             gamma^2) of the last BatchNorm before it. The latter is that of the released code; it
             describes the residual branch without the skip (docs/provenance.md).
         boost: whether a term above its first value doubles its weight, up to 10 times (the prior: 5
-            times), which the released code does for safety. It steers the gradient alone: the best
-            iterate is that of the lowest loss without it.
+            times), which the released code does for safety. It steers the gradient alone: the loss
+            that decides which iterate is the best is without it.
         last_at_lowest: whether the lowest piece gives its last iterate, not its best (the released
             code for CLIP).
         lowest_steps: of the lowest piece; None: ``steps``. 1200 in the released code for CLIP.

@@ -14,6 +14,11 @@ class PmiRdfcilOptions(SelectionOptions, ReplayOptions):
     """The flags of ``pmi_rdfcil``, with the appendix's values (App. I.1).
 
     ``models/config/pmi_rdfcil.yaml`` has those of the released code, R-DFCIL's schedule and ours.
+
+    The appendix prints one weight of the statistics, 1.6, and does not say of which stage. It can
+    be the weight itself. Or it is the base weight of the released code, which is the full model's
+    there, and which PMI multiplies by the number of pieces. Both readings give ``inv_alpha`` 1.6.
+    Version 0.2.0 took 1.6 as PMI's product and 1.6 / 16 = 0.1 as its base: ``--inv_alpha 0.1``.
     """
 
     buffer_images: int = option(
@@ -70,7 +75,11 @@ class PmiRdfcilOptions(SelectionOptions, ReplayOptions):
         1.0, "weight of the squared distance to the sampled feature", low=0, source="PMI appendix I.1"
     )
     inv_alpha: float = option(
-        0.1, "weight of the statistics in the full-model stage", low=0, source="[INF] 1.6 / 16 blocks; code: 0.25"
+        1.6,
+        "weight of the statistics in the full-model stage",
+        low=0,
+        source="PMI appendix I.1: 1.6 as printed, and 1.6 as a base that PMI's layers multiply; "
+        "[INF] 0.1 = 1.6 / 16 blocks; code: 0.25",
     )
     inv_terms: tuple[str, ...] = option(
         (), "further terms, which packages of yours offer, as NAME or NAME=WEIGHT", source="ours"
@@ -105,7 +114,11 @@ class PmiRdfcilOptions(SelectionOptions, ReplayOptions):
     inv_colour: bool = option(
         False, "1: optimise in the colour space of the real images", source="[paper: no]; ours", binds="checkpoint"
     )
-    inv_keep_best: bool = option(False, "1: keep the iterate with the lowest loss; 0: the last", source="[INF]")
+    inv_keep_best: bool = option(
+        True,
+        "1: keep the iterate after the step of the lowest loss; 0: the last",
+        source="PMI released code: 1; the appendix is silent",
+    )
 
     pmi_steps: int = option(
         100, "steps of each layer", unit="steps", low=1, high=1_000_000, source="PMI appendix I.1; code: 50"
