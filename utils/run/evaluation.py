@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 import torch
 
+from pmi_cl.errors import UserError
 from pmi_cl.utils.records.metrics import micro
 
 if TYPE_CHECKING:
@@ -49,12 +50,15 @@ class Counts:
         own: 0-dimensional, right among the task's own classes.
         every: 0-dimensional, right among all classes of the run. None: the method cannot recognise
             unseen ones.
+        finite: 0-dimensional, whether every logit is a finite number. If not, the others mean
+            nothing: argmax takes NaN for the highest.
     """
 
     images: int
     seen: Tensor
     own: Tensor
     every: Tensor | None
+    finite: Tensor
 
 
 def evaluate(
@@ -74,6 +78,9 @@ def evaluate(
         n_tasks: the number of tasks learned so far.
         most_batches: the most batches of each task. None: all.
         every_task: how many tasks ``everywhere`` covers. None: it is left out.
+
+    Raises:
+        UserError: a logit is not finite. It names the task and the learning rate.
     """
     counts = _count_tasks(model, dataset, max(n_tasks, every_task or 0), n_tasks, most_batches, every_task is not None)
     seen = counts[:n_tasks]
@@ -88,7 +95,11 @@ def evaluate(
 def before_training(
     model: ContinualModel, dataset: ContinualDataset, most_batches: int | None = None
 ) -> dict[str, list[float]]:
-    """Return ``Accuracies.everywhere`` of a method that has not learned a task yet."""
+    """Return ``Accuracies.everywhere`` of a method that has not learned a task yet.
+
+    Raises:
+        UserError: a logit is not finite.
+    """
     return _everywhere(_count_tasks(model, dataset, dataset.N_TASKS, 0, most_batches, True))
 
 
@@ -109,9 +120,21 @@ def _count_tasks(
     model.net.eval()
     try:
         with torch.no_grad():
-            return [_count_task(model, dataset, task, task < learned, most, every) for task in range(tasks)]
+            counts = [_count_task(model, dataset, task, task < learned, most, every) for task in range(tasks)]
     finally:
         model.net.train(training)
+    if not all(bool(count.finite) for count in counts):
+        raise _no_numbers(model, learned)
+    return counts
+
+
+def _no_numbers(model: ContinualModel, learned: int) -> UserError:
+    """Return the error for logits that are not finite after ``learned`` tasks."""
+    when = f"after task {learned}" if learned else "before task 1"
+    rate = getattr(model.options, "lr", None)
+    if not learned or rate is None:
+        return UserError(f"the network gives no numbers {when}, and nothing has trained it: give it other weights")
+    return UserError(f"the network gives no numbers {when}: lower --lr (it is {rate:g})")
 
 
 def _count_task(
@@ -119,16 +142,18 @@ def _count_task(
 ) -> Counts:
     classes = dataset.task_classes(task)
     seen, own, total = (torch.zeros((), device=dataset.device) for _ in range(3))
+    finite = torch.ones((), dtype=torch.bool, device=dataset.device)
     images = 0
     for number, (inputs, labels) in enumerate(dataset.plain_batches(task, "test", model.EVALUATION_BATCH)):
         if number == most:
             break
         logits = model.every_class(inputs) if every else model(inputs)
         images += len(labels)
+        finite &= torch.isfinite(logits).all()
         own += (logits[:, classes.start : classes.stop].argmax(1) + classes.start == labels).sum()
         if every:
             total += (logits.argmax(1) == labels).sum()
             logits = logits[:, : model.n_seen_classes]
         if learned:
             seen += (logits.argmax(1) == labels).sum()
-    return Counts(images, seen, own, total if every else None)
+    return Counts(images, seen, own, total if every else None, finite)

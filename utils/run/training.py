@@ -143,10 +143,8 @@ class Training:
             if step + 1 < steps:
                 self.host.safe_point()
         model.end_epoch(position.epoch, self.shown)
-        if losses and not bool(torch.isfinite(losses["loss"])):
-            raise DivergedTraining(
-                f"the loss is not finite in epoch {position.epoch + 1} of task {position.task + 1}: try a smaller --lr"
-            )
+        if losses:
+            self._refuse_diverged(losses["loss"])
         position.epoch, position.step = position.epoch + 1, 0
         self.host.safe_point()
 
@@ -160,6 +158,13 @@ class Training:
         self._images_seen += images
         if time.perf_counter() - self._pace_since > PACE_SECONDS:
             self._report_pace()
+            self._refuse_diverged(losses["loss"])  # so rarely that waiting for the device costs nothing
+
+    def _refuse_diverged(self, loss: torch.Tensor) -> None:
+        """Raise DivergedTraining if the loss of the last step is not finite."""
+        if not bool(torch.isfinite(loss)):
+            epoch, task = self.position.epoch + 1, self.position.task + 1
+            raise DivergedTraining(f"the loss is not finite in epoch {epoch} of task {task}: try a smaller --lr")
 
     def _report_pace(self) -> None:
         """Write how many real images were trained on per second since the last call."""
