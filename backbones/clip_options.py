@@ -17,6 +17,7 @@ class ClipOptions:
         "none: the backbone's own, openai for those that OpenAI trained",
         source="PMI main tables: openai; Table 7: laion400m_e32",
         binds="nothing",
+        path=True,
     )
     clip_gelu: str = option(
         "auto",

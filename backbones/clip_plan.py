@@ -41,7 +41,7 @@ class Plan:
     def path(self) -> Path | None:
         """Return the file or folder that ``weights`` names, or None if they are a tag."""
         text = self.weights or ""
-        path = Path(text).expanduser()
+        path = Path(text)
         return path if text and (text.endswith(EXTENSIONS) or "/" in text or path.exists()) else None
 
 

@@ -66,7 +66,7 @@ def find_source(plan: Plan, args: SimpleNamespace) -> Source:
         return _from_path(plan.path, plan.model)
     tag = tag_of(plan)
     entry = published(plan.model)[tag]
-    folder = Path(args.base_path).expanduser() / "clip"
+    folder = Path(args.base_path) / "clip"
     return Source(next(_local_files(folder, plan.model, tag, entry), None), tag, entry)
 
 

@@ -22,6 +22,8 @@ from pmi_cl.datasets.input_form import InputForm, resized
 from pmi_cl.datasets.selection import PlacedSplit
 from pmi_cl.datasets.task_split import TaskSplit
 from pmi_cl.errors import UserError
+from pmi_cl.machine.plain_text import printable
+from pmi_cl.machine.user_paths import user_path
 from pmi_cl.options import select
 from pmi_cl.registry.catalogue import INSTALLED, canonical
 
@@ -232,8 +234,9 @@ def _domain(word: str, args: SimpleNamespace) -> Domain:
     own: dict[str, Any] = {key: value for key, value in vars(args).items() if key not in OF_THE_SEQUENCE}
     if own.get("image_size") is None:
         own.pop("image_size", None)
-    own |= {"n_tasks": 1, **({"data_dir": folder} if folder else {})}
-    label = Path(folder).expanduser().resolve().name if folder else canonical(entry.name)
+    root = user_path(folder, f"--domains {entry.name}:") if folder else None
+    own |= {"n_tasks": 1, **({"data_dir": str(root)} if root else {})}
+    label = printable(root.resolve().name) if root else canonical(entry.name)
     domain = Domain(label, kind, SimpleNamespace(**own))
     with _named(domain):
         total = kind.total_classes(domain.args)

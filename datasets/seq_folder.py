@@ -24,7 +24,10 @@ class FolderOptions(DatasetOptions):
     """The flags of ``seq-folder``."""
 
     data_dir: str | None = option(
-        None, "folder that holds a folder for each class, or train/ and test/ with those; required", role="protocol"
+        None,
+        "folder that holds a folder for each class, or train/ and test/ with those; required",
+        role="protocol",
+        path=True,
     )
     test_fraction: float = option(
         0.2,
@@ -110,4 +113,4 @@ class SeqFolder(ContinualDataset):
 def _root(options: FolderOptions) -> Path:
     if options.data_dir is None:
         raise UserError("seq-folder needs --data_dir DIR: a folder that holds a folder for each class")
-    return Path(options.data_dir).expanduser()
+    return Path(options.data_dir)

@@ -10,6 +10,7 @@ from pmi_cl.errors import RunFailed, UserError
 from pmi_cl.help_text import listing, overview, own_flags
 from pmi_cl.machine.process_settings import before_torch
 from pmi_cl.machine.terminal import give_up_stdout, open_closed_streams, show, tell
+from pmi_cl.machine.user_paths import path_fault
 from pmi_cl.registry.catalogue import INSTALLED, KINDS, Catalogue, Entry
 from pmi_cl.utils.arguments.command_line import CONTROLS, LONG_DASHES, all_specs, resolve, scan
 from pmi_cl.utils.arguments.known_options import run_specs
@@ -34,18 +35,21 @@ def main(argv: Sequence[str] | None = None, catalogue: Catalogue = INSTALLED) ->
     """
     open_closed_streams()
     before_torch()
+    words = sys.argv[1:] if argv is None else argv
     try:
-        return _command(sys.argv[1:] if argv is None else argv, catalogue, ends_process=argv is None)
+        return _command(words, catalogue, ends_process=argv is None)
     except (UserError, RunFailed) as error:
         tell(f"pmi-cl: error: {' '.join(str(error).splitlines())}")
         return error.exit_code
+    except BrokenPipeError:
+        give_up_stdout()  # after `pmi-cl --list | head` Python must not flush into the closed pipe
+        return PIPE_CLOSED
+    except OSError as error:
+        return _file_refused(error, words)
     except ModuleNotFoundError as error:
         return _not_installed(error)
     except KeyboardInterrupt:
         return INTERRUPTED
-    except BrokenPipeError:
-        give_up_stdout()  # after `pmi-cl --list | head` Python must not flush into the closed pipe
-        return PIPE_CLOSED
 
 
 def _command(argv: Sequence[str], catalogue: Catalogue, ends_process: bool = False) -> int:
@@ -72,6 +76,19 @@ def _command(argv: Sequence[str], catalogue: Catalogue, ends_process: bool = Fal
 def _is_command(word: str) -> bool:
     """Whether a first word is meant as a command: it is no flag."""
     return word[:1] not in f"-{LONG_DASHES}"
+
+
+def _file_refused(error: OSError, words: Sequence[str]) -> int:
+    """Say which file or folder cannot be used, by which flag, and return the exit code.
+
+    This is the one place for all that the system may say of a user's paths, such as a folder
+    without permission. An error that names no file is raised again.
+    """
+    fault = path_fault(error, words)
+    if fault is None:
+        raise error
+    tell(f"pmi-cl: error: {fault}")
+    return fault.exit_code
 
 
 def _not_installed(error: ModuleNotFoundError) -> int:

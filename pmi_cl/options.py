@@ -66,6 +66,8 @@ class OptionSpec:
         group: heading of the option in ``--help``, for the options of every run.
         read_by: "model" or "dataset": the part whose code reads an option of every run. Inside
             Mammoth that part brings the flag.
+        path: whether the value is a path of the user: ``~`` in it is expanded, and it is refused
+            where the system cannot look it up.
         as_in_mammoth: whether Mammoth has a flag of this name with the same meaning.
     """
 
@@ -85,6 +87,7 @@ class OptionSpec:
     memory: str = ""
     group: str = ""
     read_by: str = ""
+    path: bool = False
     as_in_mammoth: bool = False
 
     def __post_init__(self) -> None:

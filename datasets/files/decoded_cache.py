@@ -53,7 +53,7 @@ class DecodedImages:
         hasher = hashlib.sha256(VERSION.encode())
         for path in self.paths:
             name, stat = path.relative_to(self.root).as_posix(), path.stat()
-            hasher.update(f"{name}\0{stat.st_size}\0{stat.st_mtime_ns}\n".encode())
+            hasher.update(f"{name}\0{stat.st_size}\0{stat.st_mtime_ns}\n".encode("utf-8", "surrogateescape"))
         return self.folder / f"{self._prefix}{hasher.hexdigest()[:16]}.npy"
 
     @property

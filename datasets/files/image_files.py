@@ -102,7 +102,8 @@ def fingerprint(root: Path, lists: Iterable[ImageList]) -> str:
     hasher, images = hashlib.sha256(), 0
     for split in lists:
         for path, label in zip(split.paths, split.labels, strict=True):
-            hasher.update(f"{path.relative_to(root).as_posix()}\0{label}\0{path.stat().st_size}\n".encode())
+            line = f"{path.relative_to(root).as_posix()}\0{label}\0{path.stat().st_size}\n"
+            hasher.update(line.encode("utf-8", "surrogateescape"))  # the bytes of a name that is not UTF-8
         hasher.update(b"\0")
         images += len(split.paths)
     return f"{images} images, {hasher.hexdigest()[:16]}"

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TextIO
 
 from pmi_cl.errors import UserError
+from pmi_cl.machine.plain_text import printable
 
 
 def show(text: str) -> None:
@@ -20,7 +21,7 @@ def show(text: str) -> None:
     """
     encoding = sys.stdout.encoding or "utf-8"
     try:
-        print(text.encode(encoding, "backslashreplace").decode(encoding), end="", flush=True)
+        print(printable(text).encode(encoding, "backslashreplace").decode(encoding), end="", flush=True)
     except BrokenPipeError:
         raise
     except OSError as error:
@@ -31,7 +32,7 @@ def show(text: str) -> None:
 def tell(line: str) -> None:
     """Print a line on stderr. Ignore a stderr that cannot be written to."""
     with contextlib.suppress(OSError):
-        print(line, file=sys.stderr, flush=True)
+        print(printable(line), file=sys.stderr, flush=True)
 
 
 def give_up_stdout() -> None:

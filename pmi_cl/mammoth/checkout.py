@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from pmi_cl.errors import UserError
+from pmi_cl.machine.user_paths import user_path
 
 KNOWN_SNAPSHOT = "the snapshot of May 2026, e75a491"
 FILES = ("main.py", "models/__init__.py", "datasets/__init__.py", "backbone/__init__.py", "utils/args.py")
@@ -70,7 +71,7 @@ def canonical_name(name: str) -> str:
 
 def find_mammoth(path: str | Path) -> Path:
     """Return the root of the checkout at a path. Raise UserError if the folder is not one."""
-    folder = Path(path).expanduser().resolve()
+    folder = user_path(str(path), "--mammoth_path").resolve()
     missing = [name for name in FILES if not (folder / name).is_file()]
     if missing:
         raise UserError(

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from pmi_cl.datasets.continual_dataset import ContinualDataset
 from pmi_cl.datasets.multi_domain import MultiDomain
 from pmi_cl.errors import UserError
+from pmi_cl.machine.user_paths import user_path
 from pmi_cl.mammoth.equal_tasks import refuse_equal_tasks_only
 from pmi_cl.mammoth.flags import Flags, run_arguments
 from pmi_cl.registry.catalogue import INSTALLED, Entry
@@ -67,7 +68,8 @@ class HostedDataset:
     args: Any
 
     def __init__(self, args: Any, **own: Any) -> None:
-        options = run_arguments({**self.FLAGS.values(own), "base_path": args.base_path, "seed": args.seed or 0})
+        base_path = str(user_path(args.base_path, "--base_path"))
+        options = run_arguments({**self.FLAGS.values(own), "base_path": base_path, "seed": args.seed or 0})
         dataset_class = INSTALLED.load("dataset", self.ENTRY.name)
         if issubclass(dataset_class, MultiDomain):
             raise UserError(

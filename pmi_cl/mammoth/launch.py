@@ -12,6 +12,7 @@ from pathlib import Path
 
 from pmi_cl.errors import UserError
 from pmi_cl.machine.terminal import show
+from pmi_cl.machine.user_paths import user_path
 from pmi_cl.mammoth.bridge import Bridge
 from pmi_cl.mammoth.checkout import canonical_name, find_mammoth
 from pmi_cl.mammoth.flags import PREFIX, own_runner_flags
@@ -139,7 +140,7 @@ def _with_folders(words: Sequence[str], start_folder: Path, folders: dict[str, s
         flags += [name, value] if equals and _is_path(name, value) else [word]
     for place, (flag, value) in enumerate(itertools.pairwise(flags)):
         if _is_path(flag, value):
-            flags[place + 1] = str(start_folder / Path(value).expanduser())
+            flags[place + 1] = str(start_folder / user_path(value, flag))
     # Flags that are typed win over the folders of a checkpoint.
     for name, folder in folders.items():
         flags += [] if f"--{name}" in flags else [f"--{name}", folder]

@@ -12,11 +12,14 @@ from typing import Any
 
 from pmi_cl.datasets.task_split import split_classes
 from pmi_cl.errors import UserError
+from pmi_cl.machine.plain_text import excerpt
+from pmi_cl.machine.user_paths import user_path
 from pmi_cl.options import OptionSpec
 from pmi_cl.registry.catalogue import INSTALLED, KINDS, Catalogue, Entry
 from pmi_cl.utils.arguments.known_options import known_specs, run_specs
+from pmi_cl.utils.arguments.option_values import convert
 from pmi_cl.utils.arguments.presets import chosen_backbone, decide, presets_of
-from pmi_cl.utils.arguments.run_options import DEVICES, RunOptions
+from pmi_cl.utils.arguments.run_options import DEVICES
 
 CONTROLS = ("--help", "--list", "--check", "--version")
 NEAREST = 3
@@ -77,7 +80,7 @@ def resolve(argv: Sequence[str], catalogue: Catalogue = INSTALLED) -> Resolved:
     )
     values |= {"model": model.name, "dataset": dataset.name}
     values["n_tasks"], sources["n_tasks"] = _task_count(values, sources["n_tasks"], dataset)
-    return _resolved(values, sources, catalogue)
+    return _resolved(values, sources, specs, catalogue)
 
 
 def _resume(argv: Sequence[str], named: Mapping[str, str], catalogue: Catalogue) -> Resolved:
@@ -88,14 +91,20 @@ def _resume(argv: Sequence[str], named: Mapping[str, str], catalogue: Catalogue)
     for name in ("resume", "results_path"):
         if name in named and not named[name].strip():
             raise UserError(f"--{name} '': give the folder of {'a run' if name == 'resume' else 'the runs'}")
-    folder = find_run(named.get("results_path", RunOptions().results_path), named["resume"]).folder
+    places = {spec.name: spec for spec in run_specs()}
+    results, run = (
+        convert(places[name], named.get(name, places[name].default), f"--{name} {excerpt(named.get(name))}")
+        for name in ("results_path", "resume")
+    )
+    check_paths({"results_path": results, "resume": run}, run_specs())
+    folder = find_run(results, run).folder
     path = folder / "args.json"
     recorded, sources = read_arguments(path)
     specs = all_specs(*(_entry(kind, recorded.get(kind), catalogue) for kind in KINDS))
     values = check_recorded(recorded, specs, path)
     changed = changes(values, strict_flags(argv, specs, catalogue=catalogue), specs) | {"resume": str(folder)}
     sources = dict.fromkeys(values, "default") | sources | dict.fromkeys(changed, "flag")
-    return _resolved(values | changed, sources, catalogue)
+    return _resolved(values | changed, sources, specs, catalogue)
 
 
 def scan(argv: Sequence[str], specs: Sequence[OptionSpec]) -> tuple[dict[str, str], list[str]]:
@@ -218,8 +227,18 @@ def _entry(kind: str, name: str | None, catalogue: Catalogue) -> Entry:
     return catalogue.find(kind, name)
 
 
-def _resolved(values: Mapping[str, Any], sources: dict[str, str], catalogue: Catalogue) -> Resolved:
+def check_paths(values: Mapping[str, Any], specs: Sequence[OptionSpec]) -> None:
+    """Raise UserError, with the flag, for a path that the system cannot look up."""
+    for spec in specs:
+        if spec.path and values.get(spec.name) is not None:
+            user_path(values[spec.name], f"--{spec.name}")
+
+
+def _resolved(
+    values: Mapping[str, Any], sources: dict[str, str], specs: Sequence[OptionSpec], catalogue: Catalogue
+) -> Resolved:
     """Return the complete arguments once the checks across options are passed."""
+    check_paths(values, specs)
     args = SimpleNamespace(**values)
     model, dataset, backbone = (_entry(kind, values[kind], catalogue) for kind in ("model", "dataset", "backbone"))
     args.backbone = backbone.name

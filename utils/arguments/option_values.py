@@ -7,7 +7,11 @@ from collections.abc import Callable
 from typing import Any
 
 from pmi_cl.errors import UserError
+from pmi_cl.machine.plain_text import typed_text
+from pmi_cl.machine.user_paths import expanded
 from pmi_cl.options import OptionSpec
+
+LIMIT = 2**63  # no option counts further; Python refuses to print numbers of thousands of digits
 
 
 def convert(spec: OptionSpec, raw: Any, where: str) -> Any:
@@ -20,7 +24,8 @@ def convert(spec: OptionSpec, raw: Any, where: str) -> Any:
         where: what the error line starts with ("--lr 0").
 
     Raises:
-        UserError: wrong type, word or bounds, an empty text, nan or infinity.
+        UserError: wrong type, word or bounds, an empty text, nan or infinity, or a path in a home
+            folder that there is not.
     """
     try:
         if raw is None or (spec.optional and isinstance(raw, str) and raw.lower() == "none"):
@@ -43,7 +48,7 @@ def _none(spec: OptionSpec) -> None:
 
 
 def _scalar(spec: OptionSpec, raw: Any) -> Any:
-    value = _READERS[spec.scalar](raw)
+    value = expanded(_words(raw)) if spec.path else _READERS[spec.scalar](raw)
     if spec.choices and value not in spec.choices:
         raise ValueError(f"choose from {', '.join(spec.choices)}")
     if isinstance(value, int | float):
@@ -80,9 +85,12 @@ def _int(raw: Any) -> int:
     if isinstance(raw, bool) or not isinstance(raw, int | str):
         raise ValueError("it must be a whole number")
     try:
-        return int(raw)
+        value = int(raw)
     except ValueError:
         raise ValueError("it must be a whole number") from None
+    if abs(value) >= LIMIT:
+        raise ValueError("it is too large a number")
+    return value
 
 
 def _float(raw: Any) -> float:
@@ -96,6 +104,10 @@ def _float(raw: Any) -> float:
 
 
 def _text(raw: Any) -> str:
+    return typed_text(_words(raw))
+
+
+def _words(raw: Any) -> str:
     if isinstance(raw, list | tuple | dict) or not str(raw).strip():
         raise ValueError("it must be a text that is not empty")
     return str(raw)

@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
-import functools
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 from pmi_cl.errors import UserError, unknown_name
+from pmi_cl.machine.plain_text import excerpt
+from pmi_cl.machine.user_paths import user_path
 from pmi_cl.options import OptionSpec
 from pmi_cl.registry.catalogue import Catalogue, Entry, canonical
 from pmi_cl.utils.arguments.option_values import convert
+from pmi_cl.utils.arguments.preset_text import read_yaml
 
 # Kind of an entry with DEFAULTS -> the source of such a value.
 KINDS_OF_DEFAULTS = {"dataset": "data set", "model": "method"}
@@ -89,8 +91,8 @@ def _own_file(requested: str, datasets: Collection[str]) -> PresetFile:
 
     The file has 'option: value' lines for every data set, or the form of those in models/config.
     """
-    path = Path(requested).expanduser()
-    content = _document(path)
+    path = user_path(requested, "--model_config")
+    content = _mapping(read_yaml(path), str(path))
     if not any(isinstance(value, dict) for value in content.values()):
         return PresetFile(path, presets={requested: Preset(requested, str(content.pop("about", "")), {"all": content})})
     names = [name for name in content if name not in ("default", "base")]
@@ -102,7 +104,7 @@ def _own_file(requested: str, datasets: Collection[str]) -> PresetFile:
 
 
 def _read(path: Path, datasets: Collection[str]) -> PresetFile:
-    content = _document(path)
+    content = _mapping(read_yaml(path), str(path))
     default = _mapping(content.pop("default", {}), f"{path}: default")
     presets = _base(path, content.pop("base", None), datasets)
     for name, body in content.items():
@@ -115,50 +117,12 @@ def _read(path: Path, datasets: Collection[str]) -> PresetFile:
     return PresetFile(path, default, presets)
 
 
-def _document(path: Path) -> dict[str, Any]:
-    import yaml  # here, so that a Python without it gets as far as saying so
-
-    try:
-        document = yaml.load(path.read_text(encoding="utf-8"), _loader())
-    except OSError as error:
-        raise UserError(f"cannot read {path} ({error.strerror})") from error
-    except yaml.MarkedYAMLError as error:
-        line = f", line {error.problem_mark.line + 1}" if error.problem_mark else ""
-        raise UserError(f"{path} is not readable as YAML{line}: {error.problem}") from error
-    except (yaml.YAMLError, ValueError) as error:
-        raise UserError(f"{path} is not readable as YAML: {error}") from error
-    return _mapping(document, str(path))
-
-
-@functools.cache
-def _loader() -> Any:
-    """Return a safe loader of YAML that refuses a key given twice; YAML would take the last one."""
-    import yaml
-
-    fastest: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)  # ten times as fast, if PyYAML has it
-
-    class Once(fastest):
-        """A loader that looks at every mapping of a document."""
-
-        def construct_mapping(self, node: Any, deep: bool = False) -> Any:
-            seen = set()
-            for key, _ in node.value if isinstance(node, yaml.MappingNode) else ():
-                if isinstance(key, yaml.ScalarNode) and key.value in seen:
-                    raise yaml.constructor.ConstructorError(
-                        None, None, f"the key '{key.value}' is given twice: keep one", key.start_mark
-                    )
-                seen.add(str(key.value))
-            return super().construct_mapping(node, deep)
-
-    return Once
-
-
 def _base(path: Path, base: Any, datasets: Collection[str]) -> dict[str, Preset]:
     """Return the presets of the file that ``base:`` names; the file at ``path`` adds to them."""
     if base is None:
         return {}
     file = path.parent / f"{base}.yaml"
-    if not file.is_file() or "base" in _document(file):
+    if not file.is_file() or "base" in _mapping(read_yaml(file), str(file)):
         raise UserError(f"{path}: base {base}: name a preset file beside it ({base}.yaml) that has no base itself")
     return _read(file, datasets).presets
 
@@ -256,7 +220,7 @@ def decide(
         _refuse_unknown_keys(layer, by_name)
         for name, raw in layer.settings.items():
             if name in by_name:  # a data set's defaults may be for other methods
-                values[name] = convert(by_name[name], raw, f"{layer.where}{name} {raw}")
+                values[name] = convert(by_name[name], raw, f"{layer.where}{name} {excerpt(raw)}")
                 sources[name] = layer.source
     values["model_config"] = preset.name if preset else None
     return values, sources

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from pmi_cl.errors import UserError
+from pmi_cl.machine.plain_text import excerpt
 from pmi_cl.options import OptionSpec
 from pmi_cl.registry.catalogue import canonical
 from pmi_cl.utils.arguments.option_texts import shown
@@ -51,7 +52,8 @@ def check_recorded(values: Mapping[str, Any], specs: Sequence[OptionSpec], path:
         )
     recorded = [spec for spec in specs if spec.name in values]
     found = {
-        spec.name: convert(spec, values[spec.name], f"{path}: {spec.name} {values[spec.name]}") for spec in recorded
+        spec.name: convert(spec, values[spec.name], f"{path}: {spec.name} {excerpt(values[spec.name])}")
+        for spec in recorded
     }
     return {spec.name: found.get(spec.name, spec.default) for spec in specs}
 
@@ -63,7 +65,8 @@ def changes(values: Mapping[str, Any], typed: Mapping[str, str], specs: Sequence
         UserError: a flag that would make it another run.
     """
     by_name = {spec.name: spec for spec in specs}
-    wanted = {name: convert(by_name[name], raw, f"--{name} {raw}") for name, raw in typed.items() if name != "resume"}
+    names = [name for name in typed if name != "resume"]
+    wanted = {name: convert(by_name[name], typed[name], f"--{name} {excerpt(typed[name])}") for name in names}
     for name, value in wanted.items():
         same = canonical(str(value)) == canonical(str(values[name])) if name in NAMES else value == values[name]
         if by_name[name].binds != "nothing" and not same:

@@ -122,6 +122,7 @@ class RunOptions:
         "./data",
         "folder of the data sets, filled on first use",
         role="machine",
+        path=True,
         binds="nothing",
         group="data and results",
     )
@@ -137,6 +138,7 @@ class RunOptions:
         "./runs",
         "folder of the runs; a run's own is MODEL/DATASET/NAME below it",
         role="output",
+        path=True,
         binds="nothing",
         group="data and results",
     )
@@ -162,12 +164,16 @@ class RunOptions:
         group="stop and go on",
     )
     loadcheck: str | None = option(
-        None, "checkpoint to start from: its weights and the method's memory, in a new run", group="stop and go on"
+        None,
+        "checkpoint to start from: its weights and the method's memory, in a new run",
+        path=True,
+        group="stop and go on",
     )
     resume: str | None = option(
         None,
         "run folder, as it is or below --results_path, to go on with, under its own arguments",
         role="choice",
+        path=True,
         group="stop and go on",
     )
     checkpoint_minutes: float = option(

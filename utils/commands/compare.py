@@ -11,9 +11,10 @@ from pathlib import Path
 
 from pmi_cl.errors import UserError, unknown_name
 from pmi_cl.machine.terminal import show, tell
+from pmi_cl.machine.user_paths import user_path
 from pmi_cl.options import option, specs_of
 from pmi_cl.registry.catalogue import Catalogue
-from pmi_cl.utils.arguments.command_line import strict_flags
+from pmi_cl.utils.arguments.command_line import check_paths, strict_flags
 from pmi_cl.utils.arguments.option_texts import section
 from pmi_cl.utils.arguments.option_values import convert
 from pmi_cl.utils.reports.comparison import Row, comparisons, read_runs
@@ -36,7 +37,7 @@ class CompareOptions:
     against: str | None = option(
         None, "a method, or method and settings as the table has them: adds differences to it, paired by seed"
     )
-    plot: str | None = option(None, "also draw accuracy over the tasks into this file, .png, .pdf or .svg")
+    plot: str | None = option(None, "also draw accuracy over the tasks into this file, .png, .pdf or .svg", path=True)
 
 
 def help_text(argv: Sequence[str], catalogue: Catalogue) -> str:
@@ -67,7 +68,7 @@ def run_command(argv: Sequence[str], catalogue: Catalogue) -> int:
     if options.plot is not None:
         from pmi_cl.utils.reports.comparison_plot import accuracy_over_tasks, save_figure  # matplotlib takes a second
 
-        save_figure(accuracy_over_tasks(tables), Path(options.plot).expanduser())
+        save_figure(accuracy_over_tasks(tables), Path(options.plot))
     return 0
 
 
@@ -78,12 +79,13 @@ def _parse(argv: Sequence[str]) -> tuple[list[Path], CompareOptions]:
         UserError: a flag, a value or a folder does not fit.
     """
     count = next((place for place, word in enumerate(argv) if word.startswith("-")), len(argv))
-    folders = [Path(word).expanduser() for word in argv[:count] or ["runs"]]
+    folders = [user_path(word, "the folder") for word in argv[:count] or ["runs"]]
     specs = specs_of(CompareOptions)
     typed = strict_flags(argv[count:], specs)
     options = CompareOptions(
         **{spec.name: convert(spec, typed[spec.name], f"--{spec.name}") for spec in specs if spec.name in typed}
     )
+    check_paths(vars(options), specs)
     for folder in folders:
         if not folder.is_dir():
             raise UserError(f"there is no folder {folder}: name a folder of runs, as in pmi-cl {WORD} runs")

@@ -44,9 +44,12 @@ def write_atomically(path: Path, write: Callable[[IO[bytes]], object], flag: str
 
 
 def write_json(path: Path, content: Mapping[str, Any], flag: str = "--results_path") -> None:
-    """Write ``content`` as indented JSON, atomically. NaN and infinity become null."""
+    """Write ``content`` as indented JSON, atomically. NaN and infinity become null.
+
+    Lone surrogates, which stand for the bytes of a name that is not UTF-8, become JSON's escapes.
+    """
     text = json.dumps(_jsonable(content), indent=2, allow_nan=False, ensure_ascii=False) + "\n"
-    write_atomically(path, lambda file: file.write(text.encode()), flag)
+    write_atomically(path, lambda file: file.write(text.encode("utf-8", "backslashreplace")), flag)
 
 
 def _jsonable(value: Any) -> Any:

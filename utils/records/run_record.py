@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from pmi_cl.errors import UserError, unknown_name
+from pmi_cl.machine.user_paths import path_text
 from pmi_cl.utils.records.atomic import write_json
 from pmi_cl.utils.records.surroundings import surroundings
 
@@ -54,11 +55,11 @@ class RunRecord:
         """
         name = time.strftime("%Y%m%d-%H%M%S") + f"-seed{seed}" if run_name is None else run_name
         _check_name(name)
-        parent = Path(results_path).expanduser() / model / dataset
+        parent = Path(results_path) / model / dataset
         missing = tuple(path for path in (parent, *parent.parents) if not path.exists())
         try:
             parent.mkdir(parents=True, exist_ok=True)
-            record = cls(_make_new_folder(parent, name))
+            record = cls(_make_new_folder(parent, path_text(name)))
         except OSError as error:
             raise UserError(
                 f"cannot make a folder in {parent} ({error.strerror}): choose another --results_path"
@@ -103,8 +104,8 @@ def find_run(results_path: str | Path, run: str) -> RunRecord:
     Raises:
         UserError: there is no such run, or several have the name.
     """
-    root = Path(results_path).expanduser()
-    for folder in (root / run, Path(run).expanduser()):
+    root = Path(results_path)
+    for folder in (root / run, Path(run)):
         if (folder / "args.json").is_file():
             return RunRecord(folder)
     folders = [file.parent for file in root.glob("*/*/*/args.json")]

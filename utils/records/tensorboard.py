@@ -10,6 +10,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any
 
+from pmi_cl.machine.plain_text import printable
 from pmi_cl.machine.terminal import tell
 
 if TYPE_CHECKING:
@@ -66,7 +67,7 @@ class EventWriter:
             from torch.utils.tensorboard import summary
 
             with self._stopping_on_errors():
-                self._write(summary.image(tag, pixels, dataformats="HWC"), step)
+                self._write(summary.image(printable(tag), pixels, dataformats="HWC"), step)
 
     def flush(self) -> None:
         """Write the buffered scalars to the disk."""
@@ -79,7 +80,7 @@ class EventWriter:
         with self._stopping_on_errors():
             for step, moment, values in rows:
                 for tag in values:
-                    self._write(summary.scalar(tag, next(numbers)), step, moment)
+                    self._write(summary.scalar(printable(tag), next(numbers)), step, moment)
             self._open().flush()
 
     def close(self) -> None:
@@ -143,10 +144,10 @@ class EventWriter:
         """Write the settings as a table and as hyper-parameters."""
         from torch.utils.tensorboard import summary
 
-        rows = "\n".join(f"| {name} | {value} |" for name, value in self._settings.items())
+        rows = "\n".join(f"| {name} | {printable(str(value))} |" for name, value in self._settings.items())
         self._write(summary.text("settings", f"| option | value |\n|---|---|\n{rows}"), 0)
         plain = {
-            name: value if isinstance(value, bool | int | float | str) else str(value)
+            name: value if isinstance(value, bool | int | float) else printable(str(value))
             for name, value in self._settings.items()
         }
         for each in summary.hparams(plain, dict.fromkeys(HEADLINES, 0.0))[:2]:  # the third is the session's end

@@ -37,7 +37,7 @@ def preflight(run: Resolved) -> None:
         UserError: the first thing that is wrong.
     """
     args = run.args
-    results = Path(args.resume or args.results_path).expanduser()
+    results = Path(args.resume or args.results_path)
     check_writable(results)
     network = run.backbone.load_module()
     check_backbone(network, args)
@@ -45,9 +45,7 @@ def preflight(run: Resolved) -> None:
     _choose_image_size(run, network)
     dataset.check(args)
     if args.loadcheck:
-        load_start(
-            Path(args.loadcheck).expanduser(), identity(run, dataset), tasks_to_train(run, dataset.n_tasks(args))
-        )
+        load_start(Path(args.loadcheck), identity(run, dataset), tasks_to_train(run, dataset.n_tasks(args)))
     if args.resume:
         _check_resumable(RunRecord(Path(args.resume)))
     model = _load_class(run.model)

@@ -172,7 +172,7 @@ class _Run:
         if not args.loadcheck:
             return None
         tasks = tasks_to_train(self.resolved, self.dataset.N_TASKS)
-        return checkpoints.load_start(Path(args.loadcheck).expanduser(), self.identity, tasks)
+        return checkpoints.load_start(Path(args.loadcheck), self.identity, tasks)
 
     def carry_out(self) -> int:
         """Train what is left, and say how it went. Return the exit code."""

@@ -9,9 +9,10 @@ from pathlib import Path
 from types import SimpleNamespace
 
 from pmi_cl.errors import RunFailed, UserError
+from pmi_cl.machine.user_paths import path_text
 from pmi_cl.options import OptionSpec, specs_of
 from pmi_cl.registry.catalogue import Catalogue, Entry
-from pmi_cl.utils.arguments.command_line import device_name, scan, strict_flags
+from pmi_cl.utils.arguments.command_line import check_paths, device_name, scan, strict_flags
 from pmi_cl.utils.arguments.option_texts import section, table
 from pmi_cl.utils.arguments.option_values import convert
 from pmi_cl.utils.commands.invert.options import RECORD, InvertOptions
@@ -50,6 +51,7 @@ def resolve_invert(argv: Sequence[str], catalogue: Catalogue) -> tuple[SimpleNam
         for spec in specs
     }
     args = SimpleNamespace(**{**values, "backbone": entry.name, "device": device_name(values["device"])})
+    check_paths(vars(args), specs)
     if not (args.prompt or "").strip():
         raise UserError('--prompt is missing: write the text in quotes, --prompt "a photo of the digit 5."')
     if args.data_dir is not None and args.dataset is not None:
@@ -60,7 +62,7 @@ def resolve_invert(argv: Sequence[str], catalogue: Catalogue) -> tuple[SimpleNam
         args.dataset = catalogue.find("dataset", args.dataset).name
     if args.output is None:
         args.output = new_folder(args.prompt)
-    if (Path(args.output).expanduser() / RECORD).exists():
+    if (Path(args.output) / RECORD).exists():
         raise UserError(f"--output {args.output} has pictures already: name another folder")
     return args, {name: "flag" if name in typed else "default" for name in vars(args)}
 
@@ -68,7 +70,7 @@ def resolve_invert(argv: Sequence[str], catalogue: Catalogue) -> tuple[SimpleNam
 def new_folder(prompt: str) -> str:
     """Return a folder named after the text, with a number if that has pictures already."""
     words = re.sub(r"[^\w]+", "-", prompt.lower()).strip("-")[:60] or "text"
-    names = (f"{FOLDER}/{words}{'' if number == 1 else f'-{number}'}" for number in itertools.count(1))
+    names = (f"{FOLDER}/{path_text(words)}{'' if number == 1 else f'-{number}'}" for number in itertools.count(1))
     return next(name for name in names if not (Path(name) / RECORD).exists())
 
 

@@ -36,7 +36,7 @@ def measured_images(
         UserError: the folder or the data set is not there, or an image cannot be read.
     """
     if args.data_dir is not None:
-        yield from _of_folder(Path(args.data_dir).expanduser(), args.data_images, form, device, report)
+        yield from _of_folder(Path(args.data_dir), args.data_images, form, device, report)
     elif args.dataset is not None:
         yield from _of_dataset(args, catalogue, form, device, report)
 
@@ -44,7 +44,7 @@ def measured_images(
 def check_images(args: SimpleNamespace, catalogue: Catalogue) -> None:
     """Raise UserError if the folder or the data set is missing. No image is read."""
     if args.data_dir is not None:
-        _listed(Path(args.data_dir).expanduser())
+        _listed(Path(args.data_dir))
     elif args.dataset is not None:
         dataset, dataset_args = _named(args, catalogue)
         dataset.check(dataset_args)

@@ -18,7 +18,9 @@ class InvertOptions:
     """
 
     prompt: str | None = option(None, 'the text, in quotes: "a photo of the digit 5."; required')
-    output: str | None = option(None, "folder of the pictures, made where it lacks; none: runs/invert/ and the text")
+    output: str | None = option(
+        None, "folder of the pictures, made where it lacks; none: runs/invert/ and the text", path=True
+    )
     backbone: str = option("clip-tiny", "a CLIP: clip-tiny, clip-vit-b-16 or another that --list names")
     images: int = option(
         4, "pictures of the text, inverted together; the first 16 are shown", unit="images", low=1, high=1000
@@ -40,14 +42,14 @@ class InvertOptions:
     )
     noise: float = option(0.1, "deviation of the noise added at every step", source="ours", low=0, high=10)
     pictures: int = option(8, "shown of each image, evenly spread over its full-model steps", low=2, high=50)
-    data_dir: str | None = option(None, "folder of any images to measure statistics and colours on")
+    data_dir: str | None = option(None, "folder of any images to measure statistics and colours on", path=True)
     dataset: str | None = option(
         None, "data set to measure them on instead; none: no statistics; not given: seq-digits for clip-tiny"
     )
     data_images: int = option(500, "images measured at the most", unit="images", low=2, high=1_000_000)
     seed: int = option(0, "seed of every random number", low=0, high=4294967295)
 
-    base_path: str = option("./data", "folder of data sets and downloaded weights")
+    base_path: str = option("./data", "folder of data sets and downloaded weights", path=True)
     offline: bool = option(False, "1: fetch nothing")
     device: str = option("auto", "auto, cpu, cuda, cuda:N or N; auto: the first GPU where there is one, else the CPU")
     num_threads: int | None = option(None, "CPU threads; none: as PyTorch chooses", unit="threads", low=1, high=1024)

@@ -154,7 +154,7 @@ def both_ways(inverter: TextInverter) -> Iterator[TextPictures]:
 
 def check_machine(args: SimpleNamespace, catalogue: Catalogue) -> None:
     """Refuse what would stop the command before its first step. Raise UserError."""
-    check_writable(Path(args.output).expanduser(), ROOM_MIB, flag="--output")
+    check_writable(Path(args.output), ROOM_MIB, flag="--output")
     pick_device(args.device)
     check_backbone(catalogue.find("backbone", args.backbone).load_module(), args)
     check_images(args, catalogue)
@@ -170,7 +170,7 @@ def text_to_image(args: SimpleNamespace, catalogue: Catalogue) -> None:
             missing.
     """
     check_machine(args, catalogue)
-    folder, device, display = Path(args.output).expanduser(), pick_device(args.device), Progress(args.progress)
+    folder, device, display = Path(args.output), pick_device(args.device), Progress(args.progress)
     if args.num_threads:
         torch.set_num_threads(args.num_threads)
     inverter = TextInverter(args, catalogue, device, display)

@@ -1,0 +1,41 @@
+"""Texts that came in as bytes: from the command line, file names and other people's files.
+
+Where bytes are not those of the locale, Python keeps them as lone surrogates (PEP 383).
+"""
+
+from __future__ import annotations
+
+LONGEST = 100  # letters of a value in an error line
+
+
+def printable(text: str) -> str:
+    """Return the text in characters that can be written as UTF-8.
+
+    Lone surrogates that stand for UTF-8 bytes become the characters that were meant, as under
+    ``LC_ALL=C``. Other bytes become escapes: ``caf\\xe9``.
+    """
+    if text.isascii():
+        return text
+    try:
+        raw = text.encode("utf-8", "surrogateescape")
+    except UnicodeEncodeError:  # a surrogate that stands for no byte, as "\ud800" in a JSON file
+        raw = text.encode("utf-8", "backslashreplace")
+    return raw.decode("utf-8", "backslashreplace")
+
+
+def typed_text(text: str) -> str:
+    """Return a typed text in the characters that were meant. Raise ValueError: it is not UTF-8."""
+    try:
+        return text.encode("utf-8", "surrogateescape").decode("utf-8")
+    except UnicodeError:
+        raise ValueError("it is not UTF-8: type it in a terminal whose text is UTF-8") from None
+
+
+def excerpt(value: object) -> str:
+    """Return a value as an error line shows it: on one line, of at most ``LONGEST`` letters."""
+    try:
+        text = printable(str(value))
+    except (ValueError, RecursionError):  # a number of too many digits, or lists that are nested too deep
+        return f"(a {type(value).__name__} too long to show)"
+    text = " ".join(text.splitlines())
+    return text if len(text) <= LONGEST else f"{text[:LONGEST]}..."
