@@ -75,6 +75,14 @@ def crop_and_flip(images: Tensor, crops: Tensor, padding: int) -> Tensor:
     return cut.reshape(count, height, width, channels).permute(0, 3, 1, 2)
 
 
+def mirrored(images: Tensor, generator: Generator) -> Tensor:
+    """Mirror each of the images (b, c, h, w) with probability one half."""
+    import torch
+
+    chosen = torch.randint(0, 2, (len(images), 1, 1, 1), generator=generator).to(images.device).bool()
+    return torch.where(chosen, images.flip(-1), images)
+
+
 def mean_and_std(images: Tensor) -> tuple[tuple[float, ...], tuple[float, ...]]:
     """Return mean and standard deviation of each channel of uint8 images (n, c, h, w), in [0, 1].
 

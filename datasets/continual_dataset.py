@@ -8,14 +8,15 @@ from __future__ import annotations
 
 import copy
 from abc import abstractmethod
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
-from types import SimpleNamespace
+from types import MappingProxyType, SimpleNamespace
 from typing import TYPE_CHECKING, Literal
 
 from pmi_cl.datasets import augmentation
 from pmi_cl.datasets.dataset_outline import DataArguments, DatasetOptions, DatasetOutline, check_amounts
 from pmi_cl.datasets.input_form import InputForm, random_crops, resized
+from pmi_cl.datasets.reading import Reading
 from pmi_cl.datasets.selection import PlacedSplit, Split, first_of_each, hold_out, pick, rows_of
 from pmi_cl.datasets.task_split import TaskSplit
 from pmi_cl.options import select
@@ -71,6 +72,9 @@ class ContinualDataset(DatasetOutline):
     TEMPLATES: tuple[str, ...] = ("a photo of a {}.",)  # their features are averaged for the evaluation
     # Identifies files of the user: a resumed run must find the same. Empty: a checksum fixes them.
     fingerprint = ""
+    reading = Reading()  # how image files became pixels
+    skipped_images: Mapping[str, str] = MappingProxyType({})  # why files were left out (--on_bad_image skip)
+    _flip: bool | None = None  # what --flip says, if anything
 
     def __init__(
         self, args: SimpleNamespace, device: torch.device | str, progress: ProgressCallback | None = None
@@ -94,6 +98,8 @@ class ContinualDataset(DatasetOutline):
         tasks = self.task_split(args)
         self.seed = arguments.seed
         self.device = torch.device(device)
+        self._flip = select(DatasetOptions, vars(args)).flip
+        self.FLIP = type(self).FLIP if self._flip is None else self._flip
         self._read(args, progress)
         self._set_tasks(tasks)  # only now: load() reads the class's own numbers
         self._indices = {"train": self._rows_by_task(self.train), "test": self._rows_by_task(self.test)}
@@ -213,7 +219,8 @@ class ContinualDataset(DatasetOutline):
         """Return random crops, mirrored at random if ``FLIP`` allows it.
 
         They are float32 (b, c, h, w), normalised, channels_last. Under a form (:meth:`present_as`)
-        they are the form's own crops, or the images are not cropped.
+        they are the form's own crops, or the images are not cropped. They are mirrored then if
+        ``--flip 1`` was typed.
 
         Args:
             images: uint8 pixels, or floats that are normalised already (synthetic images).
@@ -222,6 +229,7 @@ class ContinualDataset(DatasetOutline):
         """
         if self.form and self.form.augment != "own":
             images = random_crops(images, self.form, generator) if self.form.augment == "crop" else images
+            images = augmentation.mirrored(images, generator) if self._flip else images
             return images if images.is_floating_point() else self.normalise(images)
         floats = images if images.is_floating_point() else self.normalise(images)
         crops = augmentation.draw_crops(len(images), self.PADDING, self.FLIP, generator)

@@ -6,6 +6,7 @@ It needs no torch.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import SimpleNamespace
@@ -14,6 +15,7 @@ from typing import Any, ClassVar
 from pmi_cl.datasets.class_orders import class_order
 from pmi_cl.datasets.task_split import TaskSplit, split_classes
 from pmi_cl.errors import UserError
+from pmi_cl.machine.terminal import tell
 from pmi_cl.options import option, select
 
 
@@ -25,6 +27,11 @@ class DatasetOptions:
         "natural",
         "natural, rdfcil0, rdfcil1, rdfcil2, np1993, continualclip, seed:<n>, or every class id separated by commas",
         role="protocol",
+    )
+    flip: bool | None = option(
+        None,
+        "1: mirror training images at random, 0: never, as letters and digits need; none: as the data set has it",
+        source="ours",
     )
 
 
@@ -44,6 +51,7 @@ class DataArguments:
     validation: float = 0.0
     base_path: str = "./data"
     offline: bool = False
+    non_verbose: bool = False
 
 
 class DatasetOutline(ABC):
@@ -139,6 +147,13 @@ class DatasetOutline(ABC):
     def n_tasks(cls, args: SimpleNamespace) -> int:
         """Return how many tasks the run has, without torch. Raise UserError if they do not fit."""
         return cls.task_split(args).n_tasks
+
+
+def tell_user(args: SimpleNamespace, notes: Sequence[str]) -> None:
+    """Print what the user should know of the data, on stderr, unless only errors are wanted."""
+    if not select(DataArguments, vars(args)).non_verbose:
+        for note in notes:
+            tell(note)
 
 
 def check_amounts(arguments: DataArguments) -> None:

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from pmi_cl.datasets.placement import GatheredImages, place_images
+from pmi_cl.datasets.reading import Reading, hex_of
 from pmi_cl.errors import UserError
 from pmi_cl.seeding import seeded
 
@@ -54,6 +55,20 @@ class PlacedSplit:
     def pixels(self, rows: Tensor) -> Tensor:
         """Return the images at ``rows`` (int64, any device) as uint8 (b, c, h, w) on the device."""
         return self.images[rows.to(self.images.device)].to(self.labels.device, non_blocking=True)
+
+
+def refuse_one_colour(images: Tensor, reading: Reading) -> None:
+    """Raise UserError if all pixels of all images uint8 (n, 3, h, w) have one colour.
+
+    It looks no further than at the first difference.
+    """
+    first = images[0, :, :1, :1]
+    if all(bool((images[row] == first[0]).all()) for row in range(len(images))):
+        red, green, blue = first.flatten().tolist()
+        seen = f"all {len(images)} training images are of one colour, {hex_of((red, green, blue))}"
+        cure = "black" if reading.background != (0, 0, 0) else "white"
+        advice = f"look at the files, or say --background {cure} if they are transparent"
+        raise UserError(f"{seen} (transparent images are laid on {hex_of(reading.background)}): {advice}")
 
 
 def pick(split: Split, rows: Tensor, order: Sequence[int], device: torch.device) -> PlacedSplit:

@@ -6,13 +6,13 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from types import SimpleNamespace
 
-from pmi_cl.datasets.dataset_outline import DatasetOptions
+from pmi_cl.datasets.files.file_options import FileOptions
 from pmi_cl.datasets.multi_domain import MultiDomain
 from pmi_cl.options import option, select
 
 
 @dataclass(frozen=True)
-class MultiOptions(DatasetOptions):
+class MultiOptions(FileOptions):
     """The flags of ``seq-multi``."""
 
     class_order: str = option(

@@ -7,8 +7,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from types import SimpleNamespace
 
-from pmi_cl.datasets.dataset_outline import DataArguments, DatasetOptions
+from pmi_cl.datasets.dataset_outline import DataArguments
 from pmi_cl.datasets.files.downloads import Download
+from pmi_cl.datasets.files.file_names import read_text
+from pmi_cl.datasets.files.file_options import FileOptions
 from pmi_cl.datasets.files.image_files import ImageList, images_below, refuse_missing
 from pmi_cl.datasets.files.listed_images import ListedImages, Listing
 from pmi_cl.errors import UserError
@@ -26,7 +28,7 @@ AGAIN = "unpack the archive again"
 
 
 @dataclass(frozen=True)
-class TinyOptions(DatasetOptions):
+class TinyOptions(FileOptions):
     """The flags of ``seq-tinyimg``."""
 
     class_order: str = option(
@@ -42,8 +44,9 @@ class SeqTinyImageNet(ListedImages):
 
     The test images are the validation images of the archive. Files are read from
     ``<base_path>/tiny-imagenet-200/{train,val,wnids.txt,words.txt}``. Class ids are the lines of
-    ``wnids.txt``, as in R-DFCIL. If the file lists fewer classes, there are fewer. Y. Le and X.
-    Yang, Tiny ImageNet Visual Recognition Challenge, CS 231N, Stanford, 2015.
+    ``wnids.txt``, as in R-DFCIL. If the file lists fewer classes, there are fewer. ``val/`` may
+    have a folder for each class instead, as some scripts leave it. Y. Le and X. Yang, Tiny ImageNet
+    Visual Recognition Challenge, CS 231N, Stanford, 2015.
     """
 
     NAME = "seq-tinyimg"
@@ -110,6 +113,10 @@ def _names(root: Path, wnids: Sequence[str]) -> list[str]:
 
 def _validation(root: Path, wnids: Sequence[str]) -> ImageList:
     """Return the images of the classes of ``wnids``, in the order of the annotations."""
+    together = root / "val" / "images"
+    is_sorted = any((root / "val" / wnid).is_dir() for wnid in wnids)
+    if is_sorted and not (together.is_dir() and any(together.iterdir())):
+        return _sorted_validation(root / "val", wnids)
     file, labels = root / "val" / "val_annotations.txt", {wnid: label for label, wnid in enumerate(wnids)}
     rows = [line.split("\t") for line in _lines(file)]
     if any(len(row) < 2 for row in rows):
@@ -126,7 +133,20 @@ def _validation(root: Path, wnids: Sequence[str]) -> ImageList:
     return images
 
 
+def _sorted_validation(folder: Path, wnids: Sequence[str]) -> ImageList:
+    """Return the images of ``val/`` if it has a folder for each class.
+
+    Their numbers give them the order of the annotations.
+    """
+    missing = [wnid for wnid in wnids if not (folder / wnid).is_dir()]
+    if missing:
+        raise UserError(f"{folder} has folders for classes, but none for {', '.join(missing[:3])}: {AGAIN}")
+    rows = [(path, label) for label, wnid in enumerate(wnids) for path in images_below(folder / wnid)]
+    rows.sort(key=lambda row: (len(row[0].name), row[0].name, row[0]))
+    return ImageList([path for path, _ in rows], [label for _, label in rows])
+
+
 def _lines(path: Path) -> list[str]:
     if not path.is_file():
         raise UserError(f"{path} is missing: {AGAIN} ({ARCHIVE.url})")
-    return [line.strip() for line in path.read_text(encoding="utf-8").splitlines() if line.strip()]
+    return [line.strip() for line in read_text(path).splitlines() if line.strip()]

@@ -132,7 +132,7 @@ ROOMS = {
         ("sgd",),
     ),
     "datasets": (
-        ("augmentation", "class_orders", "input_form", "placement", "task_split"),
+        ("augmentation", "class_orders", "input_form", "placement", "reading", "task_split"),
         ("selection", "dataset_outline"),
         ("continual_dataset", "domain_images"),
         ("files", "multi_domain"),

@@ -6,7 +6,9 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from pmi_cl.datasets.files.image_files import ImageList, refuse_missing, subfolders
+from pmi_cl.datasets.files.file_names import read_text
+from pmi_cl.datasets.files.find_images import subfolders
+from pmi_cl.datasets.files.image_files import ImageList, refuse_missing
 from pmi_cl.datasets.files.listed_images import Listing, class_folders
 from pmi_cl.errors import UserError
 
@@ -91,7 +93,7 @@ def _table(path: Path, kind: Callable[[str], str] | Callable[[str], int]) -> dic
     if not path.is_file():
         raise UserError(f"{path} is missing: unpack {URL} again")
     table = {}
-    for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), start=1):
+    for number, line in enumerate(read_text(path).splitlines(), start=1):
         words = line.split()
         if not words:
             continue

@@ -12,14 +12,16 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any
 
-from pmi_cl.datasets.files.decoding import bicubic_square, map_in_order
+from pmi_cl.datasets.files.decoding import AS_WRITTEN, bicubic_square, map_in_order
 from pmi_cl.datasets.files.fetching import disk_errors, part_file
+from pmi_cl.datasets.files.image_files import state_of_files
+from pmi_cl.datasets.reading import Reading
 from pmi_cl.errors import UserError
 
 if TYPE_CHECKING:
     from torch import Tensor
 
-VERSION = "1"  # of the file format; a new version makes old files invalid
+VERSION = "2"  # of the file format and of how pixels are made; a new version makes old files invalid
 _CHECKED = 3  # images that are decoded again when a file is opened, to check its content
 
 
@@ -27,9 +29,9 @@ _CHECKED = 3  # images that are decoded again when a file is opened, to check it
 class DecodedImages:
     """Decode and resize the images of one split once.
 
-    The cache is ``<folder>/<name>-<size>-<resize>-<key>.npy``. The key is a hash of the names,
-    lengths and modification times of the files. So a changed file makes a new cache, and the old
-    cache is removed.
+    The cache is ``<folder>/<name>-<size>-<resize>-<key>.npy``. The key is a hash of ``reading`` and
+    of the names, lengths and modification times of the files. So a changed file makes a new cache,
+    and the old cache is removed.
 
     Attributes:
         paths: the image files.
@@ -38,6 +40,7 @@ class DecodedImages:
         resize: "squash" or "crop", see :func:`pmi_cl.datasets.files.decoding.bicubic_square`.
         folder: the folder of the cache.
         name: the start of the cache's file name.
+        reading: how the values in the files become 8-bit colours.
     """
 
     paths: Sequence[Path]
@@ -46,15 +49,14 @@ class DecodedImages:
     resize: str
     folder: Path
     name: str
+    reading: Reading = AS_WRITTEN
 
     @property
     def path(self) -> Path:
         """The path of the cache."""
-        hasher = hashlib.sha256(VERSION.encode())
-        for path in self.paths:
-            name, stat = path.relative_to(self.root).as_posix(), path.stat()
-            hasher.update(f"{name}\0{stat.st_size}\0{stat.st_mtime_ns}\n".encode("utf-8", "surrogateescape"))
-        return self.folder / f"{self._prefix}{hasher.hexdigest()[:16]}.npy"
+        content = f"{VERSION}\0{self.reading.text}\0{state_of_files(self.paths, self.root)}"
+        key = hashlib.sha256(content.encode()).hexdigest()[:16]
+        return self.folder / f"{self._prefix}{key}.npy"
 
     @property
     def _prefix(self) -> str:
@@ -102,11 +104,11 @@ class DecodedImages:
     def _holds_images(self, pixels: Any) -> bool:
         """Decode a few images again and return whether they are those of the file."""
         rows = sorted({k * (len(self.paths) - 1) // max(_CHECKED - 1, 1) for k in range(_CHECKED)})
-        decoded = map_in_order([self.paths[row] for row in rows], self._decode)
+        decoded = map_in_order([self.paths[row] for row in rows], self._decode, skippable=True)
         return all((pixels[row] == image).all() for row, image in zip(rows, decoded, strict=True))
 
     def _decode(self, path: Path) -> Any:
-        return bicubic_square(path, self.size, self.resize)
+        return bicubic_square(path, self.size, self.resize, self.reading)
 
     def _write(self, path: Path, part: IO[bytes], report: Callable[[int], None]) -> None:
         """Write all images to ``part``, then rename it: a reader never finds half a file."""
@@ -115,7 +117,7 @@ class DecodedImages:
             self._refuse_small_disk()
             with disk_errors(path):
                 _write_header(part, self._shape)
-            for done, image in enumerate(map_in_order(self.paths, self._decode), start=1):
+            for done, image in enumerate(map_in_order(self.paths, self._decode, skippable=True), start=1):
                 with disk_errors(path):
                     part.write(image.tobytes())
                 report(done)

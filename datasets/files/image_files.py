@@ -1,18 +1,16 @@
-"""List image files: find them in folders, check the files of a list, take a fingerprint."""
+"""List image files, check the files of a list, take a fingerprint."""
 
 from __future__ import annotations
 
-import contextlib
 import hashlib
-import os
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from pmi_cl.datasets.files.file_names import name_bytes, printable
+from pmi_cl.datasets.files.find_images import ENDINGS, Found, find_images
 from pmi_cl.errors import UserError
 
-ENDINGS = (".png", ".jpg", ".jpeg", ".webp", ".bmp")
-SYSTEM_FILES = {"thumbs.db", "ehthumbs.db", "desktop.ini", "icon\r"}  # Windows and macOS create them
 MAX_NAMES = 3  # names in an error message
 
 
@@ -23,60 +21,50 @@ class ImageList:
     paths: list[Path]
     labels: list[int]
 
-
-@contextlib.contextmanager
-def refuse_unreadable() -> Iterator[None]:
-    """Turn a PermissionError in the body into a UserError that names the folder or file."""
-    try:
-        yield
-    except PermissionError as error:
-        raise UserError(
-            f"cannot read {error.filename} ({error.strerror}): change its permissions, or take it out of the folder"
-        ) from error
+    def without(self, gone: Collection[Path]) -> ImageList:
+        """Return the list without some files."""
+        kept = [k for k, path in enumerate(self.paths) if path not in gone]
+        return ImageList([self.paths[k] for k in kept], [self.labels[k] for k in kept])
 
 
-@refuse_unreadable()
-def subfolders(folder: Path) -> list[str]:
-    """Return the sorted names of the subfolders, without hidden ones.
-
-    Raises:
-        UserError: the folder cannot be read.
-    """
-    return sorted(entry.name for entry in folder.iterdir() if entry.is_dir() and not entry.name.startswith("."))
-
-
-@refuse_unreadable()
-def images_below(folder: Path, at_least: int = 1) -> list[Path]:
-    """Return the sorted image files in a folder and its subfolders.
-
-    Hidden files and :data:`SYSTEM_FILES` are ignored.
+def images_below(folder: Path, at_least: int = 1, owners: dict[str, Path] | None = None) -> list[Path]:
+    """Return the sorted image files in a folder and its subfolders, see :func:`find_images`.
 
     Raises:
         UserError: there are fewer than ``at_least``, a file has another ending than
-            :data:`ENDINGS`, or a folder cannot be read.
+            :data:`ENDINGS`, or a file or a folder cannot be read.
     """
-    found = []
-    for place, below, names in os.walk(folder, onerror=_raise):  # os.walk() would ignore errors
-        below[:] = [name for name in below if not name.startswith(".")]
-        found += [Path(place, name) for name in names if not name.startswith(".") and name.lower() not in SYSTEM_FILES]
-    found = sorted(path for path in found if path.is_file())
-    refuse_non_images([path for path in found if path.suffix.lower() not in ENDINGS])
-    if len(found) < at_least:
-        amount = "one image" if found else "no image"
-        fault = f"{folder} holds {amount} ({', '.join(ENDINGS)}), it needs {at_least} or more"
+    found = find_images(folder, owners)
+    refuse_bad(found)
+    refuse_few(folder, len(found.images), at_least)
+    return found.images
+
+
+def refuse_bad(found: Found, skippable: bool = False) -> None:
+    """Raise UserError for a file that is no image by its ending, or cannot be read.
+
+    Args:
+        found: what was found in a folder.
+        skippable: whether the command has a flag that skips such files.
+    """
+    refuse_non_images(found.others)
+    for file in found.bad[:1]:
+        file.refuse(skippable)
+
+
+def refuse_few(folder: Path, images: int, at_least: int) -> None:
+    """Raise UserError if a class folder has fewer images than are needed."""
+    if images < at_least:
+        amount = "one image" if images else "no image"
+        fault = f"{printable(folder)} holds {amount} ({', '.join(ENDINGS)}), it needs {at_least} or more"
         raise UserError(f"{fault}: add some or remove the folder")
-    return found
-
-
-def _raise(error: OSError) -> None:
-    raise error
 
 
 def refuse_non_images(paths: Sequence[Path]) -> None:
     """Raise UserError if there is a path: these files are no images."""
     if paths:
         what = "is no image" if len(paths) == 1 else f"and {len(paths) - 1} more are no images"
-        fault = f"{paths[0]} {what} of a kind that is read ({', '.join(ENDINGS)})"
+        fault = f"{printable(paths[0])} {what} of a kind that is read ({', '.join(ENDINGS)})"
         raise UserError(f"{fault}: convert it, or take it out of the folder")
 
 
@@ -90,11 +78,25 @@ def refuse_missing(paths: Sequence[Path], root: Path, origin: str, remedy: str) 
     """
     missing = [path for path in paths if not path.is_file()]
     if missing:
-        names = ", ".join(str(path.relative_to(root)) for path in missing[:MAX_NAMES])
+        names = ", ".join(printable(path.relative_to(root)) for path in missing[:MAX_NAMES])
         more = ", ..." if len(missing) > MAX_NAMES else ""
         raise UserError(
             f"{len(missing)} of the {len(paths)} images of {origin} are not in {root}: {names}{more}; {remedy}"
         )
+
+
+def refuse_empty_classes(images: ImageList, names: Sequence[str], what: str) -> None:
+    """Raise UserError if a class has no image left after files were skipped.
+
+    Args:
+        images: the images of one split.
+        names: the name of each class.
+        what: "training" or "test".
+    """
+    empty = sorted(set(range(len(names))) - set(images.labels))
+    if empty:
+        fault = f"class '{printable(names[empty[0]])}' has no {what} image left"
+        raise UserError(f"{fault} without those that cannot be read: repair some, or leave the class out")
 
 
 def fingerprint(root: Path, lists: Iterable[ImageList]) -> str:
@@ -102,8 +104,18 @@ def fingerprint(root: Path, lists: Iterable[ImageList]) -> str:
     hasher, images = hashlib.sha256(), 0
     for split in lists:
         for path, label in zip(split.paths, split.labels, strict=True):
-            line = f"{path.relative_to(root).as_posix()}\0{label}\0{path.stat().st_size}\n"
-            hasher.update(line.encode("utf-8", "surrogateescape"))  # the bytes of a name that is not UTF-8
+            hasher.update(name_bytes(path.relative_to(root).as_posix()))
+            hasher.update(f"\0{label}\0{path.stat().st_size}\n".encode())
         hasher.update(b"\0")
         images += len(split.paths)
     return f"{images} images, {hasher.hexdigest()[:16]}"
+
+
+def state_of_files(paths: Iterable[Path], root: Path) -> str:
+    """Return a hash of the names below ``root``, the lengths and the times of change of files."""
+    hasher = hashlib.sha256()
+    for path in paths:
+        stat = path.stat()
+        hasher.update(name_bytes(path.relative_to(root).as_posix()))
+        hasher.update(f"\0{stat.st_size}\0{stat.st_mtime_ns}\n".encode())
+    return hasher.hexdigest()

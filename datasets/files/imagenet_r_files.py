@@ -7,7 +7,9 @@ from pathlib import Path
 
 from pmi_cl.datasets.files.downloads import Download
 from pmi_cl.datasets.files.fetching import check_digest
-from pmi_cl.datasets.files.image_files import ENDINGS, ImageList, refuse_missing
+from pmi_cl.datasets.files.file_names import read_text
+from pmi_cl.datasets.files.find_images import ENDINGS
+from pmi_cl.datasets.files.image_files import ImageList, refuse_missing
 from pmi_cl.datasets.files.listed_images import Listing, class_folders
 from pmi_cl.errors import UserError
 
@@ -75,7 +77,7 @@ def proof(base_path: Path) -> Listing:
 
 def read_coda(path: Path) -> Rows:
     """Read one of CODA-Prompt's two lists: YAML with the sequences ``data`` and ``targets``."""
-    lines = [line.strip() for line in path.read_text(encoding="utf-8").splitlines()]
+    lines = [line.strip() for line in read_text(path).splitlines()]
     middle = lines.index("targets:")
     parts = (lines[1:middle], lines[middle + 1 :])
     files, targets = ([line.removeprefix("- ") for line in part if line] for part in parts)
@@ -84,7 +86,7 @@ def read_coda(path: Path) -> Rows:
 
 def read_rapf(path: Path) -> list[Rows]:
     """Read RAPF's list: "train" and the training images, then "test" and the test images."""
-    lines = path.read_text(encoding="utf-8").split()
+    lines = read_text(path).split()
     middle = lines.index("test")
     parts = (lines[1:middle], lines[middle + 1 :])
     return [[(line, None) for line in part if line.lower().endswith(ENDINGS)] for part in parts]
@@ -109,7 +111,7 @@ def class_names(root: Path, folders: list[str]) -> list[str]:
     file, remedy = root / "README.txt", f"take the README.txt of {ARCHIVE.url}"
     if not file.is_file():
         raise UserError(f"{file} is missing, which has the names of the classes: {remedy}")
-    names = dict(re.findall(r"^(n\d{8})\s+(\S+)\s*$", file.read_text(encoding="utf-8", errors="replace"), re.MULTILINE))
+    names = dict(re.findall(r"^(n\d{8})\s+(\S+)\s*$", read_text(file, strict=False), re.MULTILINE))
     unnamed = [folder for folder in folders if folder not in names]
     if unnamed:
         raise UserError(f"{file} has no name for {', '.join(unnamed[:3])}: {remedy}")

@@ -4,18 +4,22 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import TYPE_CHECKING
 
 from pmi_cl.datasets.class_orders import class_order
 from pmi_cl.datasets.continual_dataset import ContinualDataset, ProgressCallback, RawData
-from pmi_cl.datasets.dataset_outline import DataArguments, DatasetOptions
+from pmi_cl.datasets.dataset_outline import DataArguments, tell_user
 from pmi_cl.datasets.files.decoded_cache import DecodedImages
 from pmi_cl.datasets.files.downloads import Download
-from pmi_cl.datasets.files.image_files import ImageList, fingerprint, images_below, subfolders
-from pmi_cl.datasets.selection import Split
+from pmi_cl.datasets.files.file_options import FileOptions
+from pmi_cl.datasets.files.find_images import subfolders
+from pmi_cl.datasets.files.image_files import ImageList, fingerprint, images_below, refuse_empty_classes
+from pmi_cl.datasets.files.skipping import as_record, skipped_note, unreadable_files
+from pmi_cl.datasets.reading import Reading, colour_named
+from pmi_cl.datasets.selection import Split, refuse_one_colour
 from pmi_cl.errors import UserError
 from pmi_cl.options import option, select
 
@@ -55,7 +59,7 @@ class DecodeArguments:
 
 
 @dataclass(frozen=True)
-class PublishedSplitOptions(DatasetOptions):
+class PublishedSplitOptions(FileOptions):
     """The flags of data sets of which PROOF has published a split of its own."""
 
     allow_other_split: bool = option(
@@ -107,6 +111,7 @@ class ListedImages(ContinualDataset):
     def check_data(cls, args: SimpleNamespace) -> None:
         """Raise UserError if a file is missing that may not be downloaded, or files do not fit."""
         arguments = select(DataArguments, vars(args))
+        colour_named(select(FileOptions, vars(args)).background)
         base_path = Path(arguments.base_path)
         for download in cls.downloads(args):
             download.check(base_path, arguments.offline)
@@ -129,9 +134,11 @@ class ListedImages(ContinualDataset):
         for download in self.downloads(args):
             download.check(Path(arguments.base_path), arguments.offline)
             download.ensure(Path(arguments.base_path), progress)
-        listing = self.listing(args)
+        self.reading = Reading(colour_named(select(FileOptions, vars(args)).background))
+        listing = self._readable(self.listing(args), args)
         self.fingerprint = fingerprint(listing.root, (listing.train, listing.test))
         pixels = self._decoded(listing, args, progress)
+        refuse_one_colour(pixels[0], self.reading)
         size = self.image_size(args)
         self.SIZE, self.PADDING = (size, size), max(1, size // 8)
         splits = [
@@ -140,9 +147,25 @@ class ListedImages(ContinualDataset):
         ]
         return RawData(splits[0], splits[1], listing.class_names)
 
+    def _readable(self, listing: Listing, args: SimpleNamespace) -> Listing:
+        """Return the listing without the files that cannot be read, if they are to be skipped.
+
+        Raises:
+            UserError: a class has no training or no test image left.
+        """
+        if select(FileOptions, vars(args)).on_bad_image != "skip":
+            return listing
+        cache = _cache_folder(args) / f"{self.NAME}-{listing.name}-unreadable.json"
+        bad = unreadable_files([*listing.train.paths, *listing.test.paths], listing.root, cache)
+        tell_user(args, skipped_note(bad))
+        self.skipped_images = as_record(bad, listing.root)
+        parts = [images.without({file.path for file in bad}) for images in (listing.train, listing.test)]
+        for what, part in zip(("training", "test"), parts, strict=True):
+            refuse_empty_classes(part, listing.class_names, what)
+        return replace(listing, train=parts[0], test=parts[1])
+
     def _decoded(self, listing: Listing, args: SimpleNamespace, progress: ProgressCallback | None) -> list[Tensor]:
         """Return the decoded training and test images."""
-        folder = Path(select(DataArguments, vars(args)).base_path) / "cache"
         resize = select(DecodeArguments, vars(args)).resize
         total, before, pixels = len(listing.train.paths) + len(listing.test.paths), 0, []
         for part, images in (("train", listing.train), ("test", listing.test)):
@@ -152,10 +175,15 @@ class ListedImages(ContinualDataset):
                     progress("decoding images", before + done, total)
 
             name = f"{self.NAME}-{listing.name}-{part}"
-            cache = DecodedImages(images.paths, listing.root, self.image_size(args), resize, folder, name)
+            size, folder = self.image_size(args), _cache_folder(args)
+            cache = DecodedImages(images.paths, listing.root, size, resize, folder, name, self.reading)
             pixels.append(cache.open(report))
             before += len(images.paths)
         return pixels
+
+
+def _cache_folder(args: SimpleNamespace) -> Path:
+    return Path(select(DataArguments, vars(args)).base_path) / "cache"
 
 
 def class_folders(root: Path, origin: str) -> tuple[list[str], ImageList, ImageList]:

@@ -155,6 +155,7 @@ def build_results(
     over_images: bool = False,
     backbone_weights: Mapping[str, Any] | None = None,
     everywhere: Mapping[str, Any] | None = None,
+    skipped_images: Mapping[str, str] | None = None,
 ) -> dict[str, Any]:
     """Return the content of ``results.json``.
 
@@ -171,9 +172,12 @@ def build_results(
         over_images: whether the headline is over all images, not a mean over tasks.
         everywhere: the figures on all tasks, learned or not, by setting, of
             :func:`pmi_cl.utils.records.metrics.square_summary`. None if they were not asked for.
+        skipped_images: why image files were left out, by their names (``--on_bad_image skip``).
     """
     named = {"model": model, "dataset": dataset, "seed": seed, "backbone_weights": backbone_weights}
     named |= {"status": status, "precision": precision, "classes_per_task": list(classes_per_task)}
+    if skipped_images:
+        named["skipped_images"] = {"count": len(skipped_images), "files": dict(skipped_images)}
     named["headline_over"] = "images" if over_images else "tasks"
     figures = {"class_il": class_il, "task_il": task_il} | ({"everywhere": everywhere} if everywhere else {})
     costs = {"seconds": seconds, "peak_memory_mib": peak_memory_mib, "inversion": inversion}

@@ -295,6 +295,7 @@ class _Run:
                 classes_per_task=self.dataset.tasks.sizes,
                 over_images=self.dataset.weighs_images,
                 everywhere=self._everywhere(),
+                skipped_images=self.dataset.skipped_images,
             )
         )
 

@@ -1,0 +1,63 @@
+"""Refuse or skip files that cannot be read as images, as ``--on_bad_image`` says."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+from pmi_cl.datasets.files.decoding import BadFile, decode_whole, try_in_order
+from pmi_cl.datasets.files.fetching import disk_errors, part_file
+from pmi_cl.datasets.files.file_names import printable
+from pmi_cl.datasets.files.image_files import state_of_files
+
+OnBad = Callable[[BadFile], object]
+_FEW = 3  # names in a message
+
+
+def on_bad_image(skip: bool, skipped: list[BadFile]) -> OnBad:
+    """Return what is done with a file that cannot be read: it goes to ``skipped``, or ends the run.
+
+    Its UserError names the flag that skips such files.
+    """
+    return skipped.append if skip else lambda file: file.refuse(skippable=True)
+
+
+def skipped_note(files: Sequence[BadFile]) -> list[str]:
+    """Return a line that names files that are skipped, or no line if there are none."""
+    if not files:
+        return []
+    names = ", ".join(f"{printable(file.path)} ({file.reason})" for file in files[:_FEW])
+    more = ", ..." if len(files) > _FEW else ""
+    amount = "1 file that cannot be read is" if len(files) == 1 else f"{len(files)} files that cannot be read are"
+    return [f"{amount} skipped: {names}{more}"]
+
+
+def as_record(files: Sequence[BadFile], root: Path) -> dict[str, str]:
+    """Return why each file was skipped, by its name below ``root``."""
+    return {printable(file.path.relative_to(root)): file.reason for file in files}
+
+
+def unreadable_files(paths: Sequence[Path], root: Path, cache: Path) -> list[BadFile]:
+    """Return the files that cannot be decoded. The result is kept while the files stay the same.
+
+    Args:
+        paths: image files.
+        root: the folder that holds them all.
+        cache: the JSON file that keeps the result.
+    """
+    key = state_of_files(paths, root)
+    with contextlib.suppress(OSError, ValueError, LookupError, TypeError, AttributeError):
+        kept = json.loads(cache.read_text(encoding="utf-8"))
+        if kept["files"] == key:
+            return [BadFile(paths[int(row)], str(reason)) for row, reason in kept["unreadable"].items()]
+    found = {row: file for row, file in enumerate(try_in_order(paths, decode_whole)) if isinstance(file, BadFile)}
+    content = json.dumps({"files": key, "unreadable": {row: file.reason for row, file in found.items()}})
+    with part_file(cache, "checks") as part, disk_errors(cache):
+        os.ftruncate(part.fileno(), 0)
+        part.write(content.encode())
+        part.flush()
+        Path(part.name).replace(cache)
+    return list(found.values())
