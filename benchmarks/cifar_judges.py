@@ -1,6 +1,6 @@
-"""Train and cache the two networks of the inversion benchmark.
+"""Train and cache the networks of the inversion benchmarks.
 
-Network A is inverted. Network B judges the images of A independently.
+In ``inversion.py``, network A is inverted, and network B judges the images of A independently.
 """
 
 from __future__ import annotations
@@ -16,7 +16,9 @@ from torch.nn import functional as F
 
 from pmi_cl.backbones import resnet_cifar
 from pmi_cl.backbones.resnet_cifar import ResNetCifar
+from pmi_cl.datasets.continual_dataset import ContinualDataset
 from pmi_cl.datasets.seq_cifar100 import SeqCifar100
+from pmi_cl.datasets.seq_digits import SeqDigits
 from pmi_cl.seeding import seeded
 from pmi_cl.utils.records import checkpoints
 
@@ -71,8 +73,14 @@ def load_cifar(folder: Path, images: int, offline: bool = False) -> SeqCifar100:
     return SeqCifar100(args, "cpu")
 
 
+def load_digits(images: int) -> SeqDigits:
+    """Load the digits of the package as one task, at most ``images`` training images of each."""
+    args = SimpleNamespace(n_classes=CLASSES, n_tasks=1, class_order="natural", train_per_class=images)
+    return SeqDigits(args, "cpu")
+
+
 def obtain_judge(
-    data: SeqCifar100, settings: JudgeSettings, seed: int, folder: Path, say: Callable[[str], None]
+    data: ContinualDataset, settings: JudgeSettings, seed: int, folder: Path, say: Callable[[str], None]
 ) -> Judge:
     """Return the network of a seed: read from ``folder``, or trained and left there."""
     named = {"network": "judge", "seed": seed, **asdict(settings)}
@@ -90,7 +98,7 @@ def obtain_judge(
     return Judge(network, accuracy)
 
 
-def measure_accuracy(network: ResNetCifar, data: SeqCifar100) -> float:
+def measure_accuracy(network: ResNetCifar, data: ContinualDataset) -> float:
     """Return the share of the test images whose class is recognised.
 
     Leave the network in evaluation mode.
@@ -110,7 +118,7 @@ def _new_network(backbone: str, seed: int) -> ResNetCifar:
 
 
 def _train(
-    network: ResNetCifar, data: SeqCifar100, settings: JudgeSettings, seed: int, say: Callable[[str], None]
+    network: ResNetCifar, data: ContinualDataset, settings: JudgeSettings, seed: int, say: Callable[[str], None]
 ) -> None:
     """Train by SGD with Nesterov's momentum on random crops and mirror images."""
     network.train()

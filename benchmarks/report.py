@@ -130,7 +130,7 @@ def _table(
     lines = [[first, *columns]]
     for name, row in rows:
         lines.append([name, *(_cell(row.get(key), factor, decimals) for key, factor, decimals in columns.values())])
-    return "\n".join([title, *_aligned(lines)])
+    return "\n".join([title, *aligned_table(lines)])
 
 
 def _cell(value: float | None, factor: float, decimals: int) -> str:
@@ -139,7 +139,8 @@ def _cell(value: float | None, factor: float, decimals: int) -> str:
     return f"{value * factor:.{-decimals}e}" if decimals < 0 else f"{value * factor:.{decimals}f}"
 
 
-def _aligned(lines: Sequence[Sequence[str]]) -> list[str]:
+def aligned_table(lines: Sequence[Sequence[str]]) -> list[str]:
+    """Return lines of cells in columns: the first column to the left, the others to the right."""
     widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
     rows = [[line[0].ljust(widths[0]), *map(str.rjust, line[1:], widths[1:])] for line in lines]
     return ["  ".join(row) for row in rows]

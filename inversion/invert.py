@@ -18,9 +18,10 @@ import torch
 from torch import Tensor, nn
 
 from pmi_cl.inversion.config import InversionConfig
-from pmi_cl.inversion.engine.checks import check_call, check_copy, check_pieces, check_sizes
+from pmi_cl.inversion.engine.checks import check_call, check_copy, check_finite, check_pieces, check_sizes
 from pmi_cl.inversion.engine.cost import InversionReport
 from pmi_cl.inversion.engine.engine import Inversion
+from pmi_cl.inversion.engine.isolation import colour_on_its_own, moments_on_their_own, on_its_own, own_modes
 from pmi_cl.inversion.engine.plan import even_batches
 from pmi_cl.inversion.engine.problem import Problem, frozen_network
 from pmi_cl.inversion.engine.stages import InversionStep
@@ -68,7 +69,9 @@ def invert(
     """Make images that give the target features, or that the network classifies as the labels.
 
     The model itself is not changed: the engine works on a frozen copy with folded BatchNorms. The
-    peak of memory in the report is that of this call.
+    modes of the caller make no difference (``no_grad``, ``inference_mode``, autocast, a default
+    type or device), and are left as they were. The peak of memory in the report is that of this
+    call.
 
     Args:
         model: the network; where ``pieces`` and ``head`` are given, only they are looked at.
@@ -93,24 +96,38 @@ def invert(
     """
     config = config or (InversionConfig() if targets is not None else InversionConfig(terms=LABEL_ONLY))
     check_call(model, image_shape, pieces, head)
-    example = torch.randn(2, *image_shape, generator=seeded(seed, "example"))
-    example = example.to(device_of([model] if pieces is None else pieces))
-    if pieces is None:
-        pieces, head = split_network(model, example)
-    check_pieces(pieces, head, example)
-    MemoryGauge(example.device).reset()
-    frozen = frozen_network(pieces, head, config, input_moments)
-    problem = Problem(frozen, config, image_shape=image_shape, targets=targets, labels=labels, colour=colour, seed=seed)
-    inversion = Inversion(problem)
-    network = FrozenNetwork(pieces, head, direction=config.direction, device=example.device)
-    check_copy(network, pieces, example)
-    check_sizes(network, example, targets, labels)
-    for step in inversion.run():
-        if progress is not None:
-            progress(step)
-    images = inversion.images()
-    judged = judge(network, Objective(config.terms), images, targets, labels, config.batch)
+    with own_modes(device_of([model] if pieces is None else pieces)):
+        targets, labels = _copied(targets), _copied(labels)
+        input_moments = None if input_moments is None else [moments_on_their_own(known) for known in input_moments]
+        example = torch.randn(2, *image_shape, generator=seeded(seed, "example"))
+        example = example.to(device_of([model] if pieces is None else pieces))
+        if pieces is None:
+            pieces, head = split_network(model, example)
+        check_pieces(pieces, head, example)
+        MemoryGauge(example.device).reset()
+        frozen = frozen_network(pieces, head, config, input_moments)
+        colour = None if colour is None else colour_on_its_own(colour)
+        given = {"targets": targets, "labels": labels, "colour": colour}
+        problem = Problem(frozen, config, image_shape=image_shape, seed=seed, **given)
+        network = FrozenNetwork(pieces, head, direction=config.direction, device=example.device)
+        check_copy(network, pieces, example)
+        check_sizes(network, example, targets, labels)
+        check_finite(targets)
+        inversion = Inversion(problem)
+        for step in inversion.run():
+            if progress is not None:
+                progress(step)
+        images = inversion.images()
+        judged = judge(network, Objective(config.terms), images, targets, labels, config.batch)
     return InversionResult(images, inversion.report, judged)
+
+
+def _copied(given: Tensor | None) -> Tensor | None:
+    """Copy what the caller gave, without its graph. Numbers narrower than float32 become float32."""
+    if not isinstance(given, Tensor):
+        return given  # refused by its name afterwards
+    wide = torch.promote_types(given.dtype, torch.float32) if given.is_floating_point() else given.dtype
+    return on_its_own(given).to(wide)
 
 
 def judge(

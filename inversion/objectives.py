@@ -102,7 +102,12 @@ class TotalVariation:
     def __call__(self, batch: Batch) -> Tensor:
         x = batch.images
         down, across = x[..., 1:, :] - x[..., :-1, :], x[..., 1:] - x[..., :-1]
-        return self.weight * (down.pow(2).mean() + across.pow(2).mean())
+        return self.weight * (_mean_square(down) + _mean_square(across))
+
+
+def _mean_square(differences: Tensor) -> Tensor:
+    """Return the mean square; 0 where an image of one pixel has no neighbours to differ from."""
+    return differences.pow(2).mean() if differences.numel() else differences.sum()
 
 
 @dataclass(frozen=True)

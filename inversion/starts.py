@@ -53,7 +53,7 @@ def low_frequency_noise(shape: tuple[int, ...], generator: torch.Generator, coar
     b, c, h, w = shape
     small = torch.randn(b, c, max(h // coarser, 1), max(w // coarser, 1), generator=generator)
     smooth = F.interpolate(small, size=(h, w), mode="bilinear", align_corners=False)
-    return smooth / smooth.std().clamp_min(1e-8)
+    return smooth / smooth.std().clamp_min(1e-8) if smooth.numel() > 1 else smooth
 
 
 class Start:

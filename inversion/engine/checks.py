@@ -12,6 +12,8 @@ from pmi_cl.inversion.networks.pieces import run_through
 from pmi_cl.inversion.networks.protocol import InvertibleNetwork
 from pmi_cl.inversion.objectives import CrossEntropy, DirectionMatch, FeatureMatch, StatisticsMatch
 
+OTHER_PIECES = "pass pieces=[...] and head=... made of layers of torch"
+
 
 def check_given(
     config: InversionConfig, targets: Tensor | None, labels: Tensor | None, contexts: Tensor | None
@@ -82,8 +84,20 @@ def _check_weights(part: nn.Module) -> None:
         if weight.dtype != torch.float32:
             dtype = str(weight.dtype).removeprefix("torch.")
             raise ValueError(f"the network's weights must be float32, {name} is {dtype}: give it .float()")
-        if not bool(torch.isfinite(weight).all()):
+        if not bool(torch.isfinite(weight.detach()).all()):
             raise ValueError(f"the network's weights must be finite numbers, {name} is not")
+
+
+def check_finite(targets: Tensor | None) -> None:
+    """Raise ValueError if a target is not finite."""
+    if targets is None:
+        return
+    broken = (~torch.isfinite(targets)).flatten(1).any(dim=1).nonzero().flatten().tolist()
+    if broken:
+        raise ValueError(
+            f"targets must be finite numbers: {len(broken)} of {len(targets)} hold NaN or infinity, "
+            f"the first is number {broken[0]}, counted from 0"
+        )
 
 
 def check_network(network: InvertibleNetwork, config: InversionConfig, contexts: Tensor | None) -> None:
@@ -123,11 +137,17 @@ def check_copy(network: InvertibleNetwork, pieces: Sequence[nn.Module], images: 
     """Check that the frozen copy computes what the pieces compute.
 
     Raises:
-        ValueError: it does not: tracing misses some arithmetic that is done in place.
+        ValueError: it does not, because tracing misses some arithmetic that is done in place; or it
+            cannot be run; or no gradient goes through it.
     """
     expected = run_through(pieces, images)
-    with torch.no_grad():
-        found = network(images)[0]
+    try:
+        found = network(images.clone().requires_grad_())[0]
+    except Exception as error:  # whatever the user's module raises
+        why = str(error).strip().partition("\n")[0]
+        raise ValueError(f"the frozen copy of the network cannot be run ({why}): {OTHER_PIECES}") from error
+    if not found.requires_grad:
+        raise ValueError(f"no gradient goes through the network from its features to the images: {OTHER_PIECES}")
     if not torch.allclose(found, expected, rtol=1e-3, atol=1e-4):
         raise ValueError(
             "the frozen copy of the network differs from it; its forward changes tensors in place: "

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, fx, nn
 
 from pmi_cl.inversion.features.statistics import Direction, StatisticsTap
+from pmi_cl.inversion.networks.pieces import frozen_copy
 
 # A variance below this share of the eps of BatchNorm means a dead channel: its KL would explode.
 DEAD_CHANNEL = 1e-3
@@ -116,6 +117,21 @@ def keeps_statistics(network: nn.Module) -> bool:
     return any(map(_has_statistics, network.modules()))
 
 
+def _traced(piece: nn.Module) -> fx.GraphModule:
+    """Return the graph of a copy in float64. Raise ValueError as :func:`freeze_piece`."""
+    try:
+        piece, tracer = frozen_copy(piece).double(), _BatchNormTracer()
+        # a layer of torch is traced as a call, not through its forward, which branches on shapes
+        root = nn.Sequential(piece) if tracer.is_leaf_module(piece, "") else piece
+        return fx.GraphModule(root, tracer.trace(root))
+    except Exception as error:  # whatever the user's module raises where it is copied or traced
+        name, why = type(piece).__name__, str(error).strip().partition("\n")[0]
+        raise ValueError(
+            f"{name} cannot be traced for inversion ({why}): pass pieces=[...] and head=..., modules whose forward "
+            "does not branch on values"
+        ) from error
+
+
 def freeze_piece(piece: nn.Module, direction: Direction) -> fx.GraphModule:
     """Return a piece as a graph that maps its input to (output, list of KLs).
 
@@ -123,18 +139,9 @@ def freeze_piece(piece: nn.Module, direction: Direction) -> fx.GraphModule:
     and stay so: the caller casts them.
 
     Raises:
-        ValueError: the piece cannot be traced, because its forward branches on values.
+        ValueError: the piece cannot be copied or traced, as where its forward branches on values.
     """
-    piece, tracer = copy.deepcopy(piece).double().eval().requires_grad_(False), _BatchNormTracer()
-    # a layer of torch is traced as a call, not through its forward, which branches on shapes
-    root = nn.Sequential(piece) if tracer.is_leaf_module(piece, "") else piece
-    try:
-        traced = fx.GraphModule(root, tracer.trace(root))
-    except (fx.proxy.TraceError, TypeError) as error:
-        name = type(piece).__name__
-        raise ValueError(
-            f"{name} cannot be traced for inversion ({error}); pass pieces whose forward does not branch on values"
-        ) from error
+    traced = _traced(piece)
     without_in_place(traced)
     nodes = [
         n for n in traced.graph.nodes if n.op == "call_module" and _has_statistics(traced.get_submodule(str(n.target)))

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Sequence
 
 import torch
@@ -10,7 +9,7 @@ from torch import Tensor, nn
 
 from pmi_cl.inversion.features.statistics import Axis, Direction, Moments, StatisticsTap
 from pmi_cl.inversion.networks.folding import freeze_piece
-from pmi_cl.inversion.networks.pieces import cast_floats
+from pmi_cl.inversion.networks.pieces import cast_floats, frozen_copy
 
 
 class FrozenNetwork(nn.Module):
@@ -63,7 +62,7 @@ class FrozenNetwork(nn.Module):
         self.pieces.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         wide = torch.promote_types(dtype, torch.float32)  # statistics are compared in it
         cast_floats(self.pieces, lambda module: wide if isinstance(module, StatisticsTap) else dtype)
-        self.head = None if head is None else copy.deepcopy(head).float().eval().requires_grad_(False).to(device)
+        self.head = None if head is None else frozen_copy(head).float().to(device)
         self.input_moments = None if input_moments is None else list(input_moments)
         self.affine_moments = [
             input_moments[0] if input_moments else None,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 
@@ -10,6 +11,9 @@ from torch import Tensor, nn
 from torch.nn.modules.conv import _ConvNd
 
 from pmi_cl.inversion.features.statistics import Moments, batch_moments, pool_moments
+from pmi_cl.inversion.networks.vision_transformer import transformer_cut
+
+Cut = tuple[list[nn.Module], nn.Module | None]  # the pieces, bottom to top, and the classifier
 
 
 @contextmanager
@@ -43,7 +47,18 @@ def run_through(layers: Sequence[nn.Module], images: Tensor) -> Tensor:
     return value
 
 
-def split_network(model: nn.Module, example: Tensor) -> tuple[list[nn.Module], nn.Module | None]:
+def unwrapped(model: nn.Module) -> nn.Module:
+    """Return the network inside torch's own wrappers: ``torch.compile``, data parallelism."""
+    while True:
+        if isinstance(model, nn.DataParallel | nn.parallel.DistributedDataParallel):
+            model = model.module
+        elif isinstance(inner := getattr(model, "_orig_mod", None), nn.Module):
+            model = inner
+        else:
+            return model
+
+
+def split_network(model: nn.Module, example: Tensor) -> Cut:
     """Return the pieces of a network, bottom to top, and its classifier.
 
     A network of this project says what it is made of (``pieces()`` and ``head``). Any other is cut
@@ -52,8 +67,9 @@ def split_network(model: nn.Module, example: Tensor) -> tuple[list[nn.Module], n
     * What comes before the first container of blocks is the stem; each block is a piece.
     * Plain layers make one piece with the convolution before them.
     * The last piece takes what comes after the blocks; a final ``nn.Linear`` is the classifier.
-    * A ReLU after the stem, an average over positions and a ``Flatten`` are put in where the
-      forward of the network does them without a module.
+    * A ReLU after the stem or after the blocks, an average over positions and a ``Flatten`` are put
+      in where the forward of the network does them without a module.
+    * A vision transformer of torchvision is cut into tokens, blocks and the class token.
 
     The cut is accepted only if it computes what the network computes.
 
@@ -66,6 +82,7 @@ def split_network(model: nn.Module, example: Tensor) -> tuple[list[nn.Module], n
         ValueError: the network does not take the example; or its children in order are not the
             network: then pass ``pieces`` yourself.
     """
+    model = unwrapped(model)
     own = getattr(model, "pieces", None)
     if callable(own):
         return list(own()), model.head  # type: ignore[return-value]
@@ -110,11 +127,13 @@ def _logits(model: nn.Module, example: Tensor) -> Tensor:
     return found
 
 
-def _cuts(model: nn.Module) -> Iterator[tuple[list[nn.Module], nn.Module | None]]:
+def _cuts(model: nn.Module) -> Iterator[Cut]:
     """Yield the ways to cut a network, the most likely first.
 
     They are with and without a ReLU and a pooling that its forward may do without a module.
     """
+    if (transformer := transformer_cut(model)) is not None:
+        yield transformer
     children = list(model.children())
     while len(children) == 1 and isinstance(children[0], nn.Sequential):  # a network in a wrapper
         children = list(children[0])
@@ -126,14 +145,33 @@ def _cuts(model: nn.Module) -> Iterator[tuple[list[nn.Module], nn.Module | None]
         child for part in children[first : last + 1] for child in (part if isinstance(part, nn.Sequential) else [part])
     )
     relu = bool(stem and blocks) and not any(isinstance(m, nn.ReLU) for m in stem)
-    pooling = head is not None and bool(blocks) and not after
-    flat = [nn.Flatten()] if head is not None else []
-    for with_pooling in (True, False) if pooling else (False,):
+    for pooled in _tops(after, classifier, head is not None, bool(blocks)):
         for with_relu in (True, False) if relu else (False,):
             low = [nn.Sequential(*stem, *([nn.ReLU()] if with_relu else []))] if stem and blocks else []
-            pooled = [*after, *([nn.AdaptiveAvgPool2d(1)] if with_pooling else []), *flat, *classifier]
             top = nn.Sequential(*([] if blocks else stem), *blocks[-1:], *pooled)
             yield [*low, *blocks[:-1], top], head
+    inner = list(model.children())
+    if len(inner) == 1 and not isinstance(inner[0], nn.Sequential):  # a network of another kind in a wrapper
+        yield from _cuts(inner[0])
+
+
+def _tops(
+    after: list[nn.Module], classifier: list[nn.Module], headed: bool, blocks: bool
+) -> Iterator[list[nn.Module]]:
+    """Yield what may stand between the blocks and the last layer of the classifier.
+
+    Args:
+        after: the children behind the blocks.
+        classifier: its layers below the last.
+        headed: whether there is a classifier.
+        blocks: whether there are blocks.
+    """
+    flat = [nn.Flatten()] if headed and not any(isinstance(layer, nn.Flatten) for layer in classifier) else []
+    if not headed or not blocks or after:
+        yield [*after, *flat, *classifier]
+        return
+    for between in ([nn.AdaptiveAvgPool2d(1)], [], [nn.ReLU(), nn.AdaptiveAvgPool2d(1)]):
+        yield [*between, *flat, *classifier]
 
 
 def _without_classifier(children: list[nn.Module]) -> tuple[list[nn.Module], list[nn.Module], nn.Module | None]:
@@ -185,6 +223,22 @@ def measure_input_moments(pieces: Sequence[nn.Module], batches: Iterable[Tensor]
                 parts[number].append(batch_moments(value))
                 value = piece(value)
     return [pool_moments(part) for part in parts]
+
+
+def frozen_copy(module: nn.Module) -> nn.Module:
+    """Return a copy in evaluation mode whose parameters take no gradient.
+
+    Tensors of ``inference_mode``, which no backward pass may look at, become usual ones.
+    """
+    copied = copy.deepcopy(module).eval().requires_grad_(False)
+    for part in copied.modules():
+        for name, weight in part.named_parameters(recurse=False):
+            if weight.is_inference():
+                setattr(part, name, nn.Parameter(weight.detach().clone(), requires_grad=False))
+        for name, buffer in part.named_buffers(recurse=False):
+            if buffer.is_inference():
+                setattr(part, name, buffer.clone())
+    return copied
 
 
 def cast_floats(network: nn.Module, dtype_of: Callable[[nn.Module], torch.dtype]) -> None:
