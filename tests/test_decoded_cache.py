@@ -5,6 +5,7 @@ It is written whole or not at all, used again, made anew when a file changes, an
 
 from __future__ import annotations
 
+import dataclasses
 import os
 import threading
 from pathlib import Path
@@ -22,6 +23,7 @@ from pmi_cl.datasets.files import decoded_cache
 from pmi_cl.datasets.files.decoded_cache import DecodedImages
 from pmi_cl.datasets.files.decoding import bicubic_square
 from pmi_cl.datasets.input_form import InputForm
+from pmi_cl.datasets.reading import Reading
 from pmi_cl.datasets.seq_cub200 import SeqCub200
 from pmi_cl.errors import UserError
 from tests.support.image_sets import encoded, noise, write, write_cub
@@ -32,9 +34,9 @@ def decodes(monkeypatch: pytest.MonkeyPatch) -> list[Path]:
     """Record the files that are decoded from now on."""
     seen: list[Path] = []
 
-    def counted(path: Path, size: int, resize: str) -> Any:
+    def counted(path: Path, size: int, resize: str, reading: Reading) -> Any:
         seen.append(path)
-        return bicubic_square(path, size, resize)
+        return bicubic_square(path, size, resize, reading)
 
     monkeypatch.setattr(decoded_cache, "bicubic_square", counted)
     return seen
@@ -98,6 +100,17 @@ def test_size_and_resize_have_files_of_their_own(images: DecodedImages) -> None:
     for one in kept:
         one.open(quietly)
     assert {one.path for one in kept} == set(images.folder.iterdir()) and len(kept) == 3
+
+
+def test_another_background_makes_a_new_cache(images: DecodedImages, decodes: list[Path]) -> None:
+    clear = Image.new("RGBA", (12, 12), (9, 9, 9, 0))
+    write(images.paths[3], encoded(clear))
+    assert images.open(quietly)[3].unique().tolist() == [255]
+    for reading, level in ((Reading((0, 0, 0)), 0), (Reading(), 255)):
+        again = dataclasses.replace(images, reading=reading)
+        decodes.clear()
+        assert again.open(quietly)[3].unique().tolist() == [level] and len(decodes) >= 10
+    assert dataclasses.replace(images, reading=Reading(white=4095)).path != images.path
 
 
 def test_a_changed_file_makes_a_new_cache_and_removes_the_old_one(images: DecodedImages, decodes: list[Path]) -> None:

@@ -20,6 +20,7 @@ PROTOCOL = {
     *("n_classes", "class_order", "split", "class_ids", "train_per_class", "validation", "stop_after"),
     *("data_dir", "test_fraction", "image_size"),
     "domains",
+    "background",
 }
 MAY_CHANGE = {
     *("device", "num_threads", "progress", "non_verbose", "base_path", "offline", "results_path", "clip_weights"),
@@ -28,6 +29,7 @@ MAY_CHANGE = {
 IN_CHECKPOINTS = {
     *("train_per_class", "validation", "split", "image_size", "test_fraction"),
     *("cfs", "inv_axis", "synthetic_last_task", "inv_colour"),
+    "background",
 }
 GROUPS = {
     "what to run": [
