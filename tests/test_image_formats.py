@@ -1,4 +1,4 @@
-"""Test that image files of four formats are opened and no others, wherever the project opens one."""
+"""Test that image files of four formats are opened and no others, everywhere in the project."""
 
 from __future__ import annotations
 

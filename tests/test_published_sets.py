@@ -84,6 +84,42 @@ def test_the_folder_of_r_dfcil_is_found_too(tmp_path: Path) -> None:
     assert len(build(SeqTinyImageNet, tmp_path, offline=True).train.labels) == 240
 
 
+@pytest.mark.parametrize("inner", ["", "images"])
+@pytest.mark.parametrize("annotated", [True, False])
+def test_tiny_whose_validation_images_were_sorted_into_folders(tmp_path: Path, inner: str, annotated: bool) -> None:
+    root = write_tiny(tmp_path, classes=4, train=1)
+    before = build(SeqTinyImageNet, tmp_path, n_tasks=2, class_order="natural")
+    lines = (root / "val" / "val_annotations.txt").read_text().splitlines()
+    for name, wnid, *_ in (line.split("\t") for line in lines):
+        (root / "val" / wnid / inner).mkdir(parents=True, exist_ok=True)
+        (root / "val" / "images" / name).rename(root / "val" / wnid / inner / name)
+    if not annotated:
+        (root / "val" / "images").rmdir()
+        (root / "val" / "val_annotations.txt").unlink()
+    after = build(SeqTinyImageNet, tmp_path, n_tasks=2, class_order="natural")
+    assert torch.equal(after.test.labels, before.test.labels)
+    assert torch.equal(after.test.images, before.test.images)  # type: ignore[arg-type]
+    shutil.rmtree(root / "val" / lines[0].split("\t")[1])
+    with pytest.raises(UserError, match="has folders for classes, but none for n0"):
+        SeqTinyImageNet.check(SimpleNamespace(base_path=str(tmp_path), n_tasks=2, class_order="natural"))
+
+
+@pytest.mark.parametrize("encoding", ["utf-8-sig", "utf-16"])
+def test_lists_with_a_byte_order_mark(tmp_path: Path, encoding: str) -> None:
+    tiny, cub = write_tiny(tmp_path, classes=4, train=1), write_cub(tmp_path)
+    tiny_args = {"n_tasks": 2, "class_order": "natural"}
+    sets: list[tuple[type[ContinualDataset], dict[str, Any]]] = [(SeqTinyImageNet, tiny_args), (SeqCub200, {})]
+    before = [build(kind, tmp_path, **values) for kind, values in sets]
+    for path in (*tiny.glob("*.txt"), tiny / "val" / "val_annotations.txt", *cub.glob("*.txt")):
+        path.write_text(path.read_text(), encoding=encoding)
+    for (kind, values), old in zip(sets, before, strict=True):
+        new = build(kind, tmp_path, **values)
+        assert new.class_names == old.class_names and torch.equal(new.test.labels, old.test.labels)
+    (tiny / "wnids.txt").write_bytes(b"caf\xe9\n")
+    with pytest.raises(UserError, match="wnids.txt is no text in UTF-8"):
+        SeqTinyImageNet.check(SimpleNamespace(base_path=str(tmp_path), **tiny_args))
+
+
 def test_before_it_is_fetched_tiny_has_200_classes(tmp_path: Path) -> None:
     SeqTinyImageNet.check(SimpleNamespace(base_path=str(tmp_path), n_tasks=20))
     with pytest.raises(UserError, match="200 classes do not split into 7 equal tasks"):
