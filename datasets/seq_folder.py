@@ -14,7 +14,7 @@ from pmi_cl.datasets.augmentation import mean_and_std
 from pmi_cl.datasets.continual_dataset import ContinualDataset, ProgressCallback, RawData
 from pmi_cl.datasets.dataset_outline import tell_user
 from pmi_cl.datasets.files.decoding import BadFile
-from pmi_cl.datasets.files.file_names import printable
+from pmi_cl.datasets.files.file_names import shown_name
 from pmi_cl.datasets.files.file_options import FileOptions
 from pmi_cl.datasets.files.image_files import fingerprint
 from pmi_cl.datasets.files.image_folder import (
@@ -83,7 +83,7 @@ class SeqFolder(ContinualDataset):
         colour_named(options.background)
         images = _images(options)
         images.without(bad_images(images.train.paths + images.test.paths, on_bad_image(_skips(options), [])))
-        tell_user(args, [f"{printable(_root(options))}: {note}" for note in images.notes()])
+        tell_user(args, [f"{shown_name(_root(options))}: {note}" for note in images.notes()])
         tell_user(args, skipped_note(images.skipped))
 
     @classmethod
@@ -122,7 +122,7 @@ class SeqFolder(ContinualDataset):
         self.PADDING = max(1, options.image_size // 8)  # 4 of 32 pixels, as for CIFAR
         self.MEAN, self.STD = mean_and_std(parts[0])
         splits = [Split(part, torch.tensor(paths.labels)) for part, paths in zip(parts, (train, test), strict=True)]
-        return RawData(splits[0], splits[1], [printable(name) for name in images.layout.names])
+        return RawData(splits[0], splits[1], [shown_name(name) for name in images.layout.names])
 
     def _pixels(self, images: FolderImages, args: SimpleNamespace, progress: ProgressCallback | None) -> Tensor:
         """Return all images: those to train on, then those to test on. Skip what is to be skipped.

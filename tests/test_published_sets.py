@@ -116,7 +116,7 @@ def test_lists_with_a_byte_order_mark(tmp_path: Path, encoding: str) -> None:
         new = build(kind, tmp_path, **values)
         assert new.class_names == old.class_names and torch.equal(new.test.labels, old.test.labels)
     (tiny / "wnids.txt").write_bytes(b"caf\xe9\n")
-    with pytest.raises(UserError, match="wnids.txt is no text in UTF-8"):
+    with pytest.raises(UserError, match=r"wnids\.txt is no text in UTF-8"):
         SeqTinyImageNet.check(SimpleNamespace(base_path=str(tmp_path), **tiny_args))
 
 

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn, TypeVar
 
-from pmi_cl.datasets.files.file_names import printable
+from pmi_cl.datasets.files.file_names import shown_name
 from pmi_cl.datasets.files.image_formats import open_image
 from pmi_cl.datasets.files.sixteen_bits import has_sixteen_bits, sixteen_bit_values
 from pmi_cl.datasets.reading import FULL_RANGE, Reading
@@ -39,7 +39,7 @@ class BadFile:
             skippable: whether the command has a flag that skips such files.
         """
         advice = "repair it, or take it out of the folder" + (", or say --on_bad_image skip" if skippable else "")
-        raise UserError(f"{printable(self.path)} is not a readable image ({self.reason}): {advice}")
+        raise UserError(f"{shown_name(self.path)} is not a readable image ({self.reason}): {advice}")
 
 
 def try_in_order(paths: Sequence[Path], work: Callable[[Path], T]) -> Iterator[T | BadFile]:

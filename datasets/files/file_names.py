@@ -6,11 +6,12 @@ import codecs
 from pathlib import Path
 
 from pmi_cl.errors import UserError
+from pmi_cl.machine.plain_text import printable
 
 
-def printable(name: str | Path) -> str:
-    """Return a name with an escape such as ``\\\\xe9`` for each byte that is not UTF-8."""
-    return name_bytes(name).decode("utf-8", "backslashreplace")
+def shown_name(name: str | Path) -> str:
+    """Return a name with an escape such as ``\\xe9`` for each byte that is not UTF-8."""
+    return printable(str(name))
 
 
 def name_bytes(name: str | Path) -> bytes:
@@ -33,4 +34,4 @@ def read_text(path: Path, strict: bool = True) -> str:
     try:
         return content.decode("utf-16" if wide else "utf-8-sig", "strict" if strict else "replace")
     except UnicodeDecodeError as error:
-        raise UserError(f"{printable(path)} is no text in UTF-8: save it in that encoding, or get it again") from error
+        raise UserError(f"{shown_name(path)} is no text in UTF-8: save it in that encoding, or get it again") from error

@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from pmi_cl.datasets.files.decoding import BadFile
-from pmi_cl.datasets.files.file_names import printable
+from pmi_cl.datasets.files.file_names import shown_name
 from pmi_cl.errors import UserError
 
 ENDINGS = (".png", ".jpg", ".jpeg", ".webp", ".bmp")
@@ -61,7 +61,7 @@ def refuse_unreadable() -> Iterator[None]:
     try:
         yield
     except PermissionError as error:
-        name = printable(str(error.filename))
+        name = shown_name(str(error.filename))
         raise UserError(
             f"cannot read {name} ({error.strerror}): change its permissions, or take it out of the folder"
         ) from error
@@ -120,7 +120,7 @@ class _Search:
                 continue
             owner = self.owners.setdefault(real, place)
             if owner != place:
-                both = f"{printable(owner)} and {printable(place)} are one folder, but belong to two classes"
+                both = f"{shown_name(owner)} and {shown_name(place)} are one folder, but belong to two classes"
                 raise UserError(f"{both}: remove one of them")
             self.seen.add(real)
             self._look_into(place, real)
@@ -161,7 +161,7 @@ def why_unreadable(path: Path) -> str:
         if not path.is_symlink():
             return error.strerror or type(error).__name__
         gone = "which is not there" if isinstance(error, FileNotFoundError) else error.strerror
-        return f"a link to {printable(path.readlink())}, {gone}"
+        return f"a link to {shown_name(path.readlink())}, {gone}"
     if not stat.S_ISREG(mode):
         return _KINDS.get(stat.S_IFMT(mode), "no file")
     return "" if os.access(path, os.R_OK) else "Permission denied"

@@ -7,7 +7,7 @@ from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from pmi_cl.datasets.files.file_names import name_bytes, printable
+from pmi_cl.datasets.files.file_names import name_bytes, shown_name
 from pmi_cl.datasets.files.find_images import ENDINGS, Found, find_images
 from pmi_cl.errors import UserError
 
@@ -56,7 +56,7 @@ def refuse_few(folder: Path, images: int, at_least: int) -> None:
     """Raise UserError if a class folder has fewer images than are needed."""
     if images < at_least:
         amount = "one image" if images else "no image"
-        fault = f"{printable(folder)} holds {amount} ({', '.join(ENDINGS)}), it needs {at_least} or more"
+        fault = f"{shown_name(folder)} holds {amount} ({', '.join(ENDINGS)}), it needs {at_least} or more"
         raise UserError(f"{fault}: add some or remove the folder")
 
 
@@ -64,7 +64,7 @@ def refuse_non_images(paths: Sequence[Path]) -> None:
     """Raise UserError if there is a path: these files are no images."""
     if paths:
         what = "is no image" if len(paths) == 1 else f"and {len(paths) - 1} more are no images"
-        fault = f"{printable(paths[0])} {what} of a kind that is read ({', '.join(ENDINGS)})"
+        fault = f"{shown_name(paths[0])} {what} of a kind that is read ({', '.join(ENDINGS)})"
         raise UserError(f"{fault}: convert it, or take it out of the folder")
 
 
@@ -78,7 +78,7 @@ def refuse_missing(paths: Sequence[Path], root: Path, origin: str, remedy: str) 
     """
     missing = [path for path in paths if not path.is_file()]
     if missing:
-        names = ", ".join(printable(path.relative_to(root)) for path in missing[:MAX_NAMES])
+        names = ", ".join(shown_name(path.relative_to(root)) for path in missing[:MAX_NAMES])
         more = ", ..." if len(missing) > MAX_NAMES else ""
         raise UserError(
             f"{len(missing)} of the {len(paths)} images of {origin} are not in {root}: {names}{more}; {remedy}"
@@ -95,7 +95,7 @@ def refuse_empty_classes(images: ImageList, names: Sequence[str], what: str) -> 
     """
     empty = sorted(set(range(len(names))) - set(images.labels))
     if empty:
-        fault = f"class '{printable(names[empty[0]])}' has no {what} image left"
+        fault = f"class '{shown_name(names[empty[0]])}' has no {what} image left"
         raise UserError(f"{fault} without those that cannot be read: repair some, or leave the class out")
 
 

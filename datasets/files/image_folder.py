@@ -15,7 +15,7 @@ from pmi_cl.datasets.files.decoding import (
     try_in_order,
     verify_image,
 )
-from pmi_cl.datasets.files.file_names import printable
+from pmi_cl.datasets.files.file_names import shown_name
 from pmi_cl.datasets.files.find_images import find_images
 from pmi_cl.datasets.files.image_files import ImageList, refuse_bad, refuse_empty_classes, refuse_few
 from pmi_cl.datasets.files.skipping import OnBad
@@ -61,7 +61,7 @@ class FolderImages:
         """Say what a user should know of the folder: what is tested on, and what is left out."""
         said, test = [], self.layout.test
         if test is not None and self.layout.tested_on == "val":
-            said.append(f"tested on {printable(test.relative_to(self.layout.root))}/, as there is no test folder")
+            said.append(f"tested on {shown_name(test.relative_to(self.layout.root))}/, as there is no test folder")
         out = left_out(self.layout)
         if self.repeated:
             out.append(f"{self.repeated} links to what is read already")

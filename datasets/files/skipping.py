@@ -10,7 +10,7 @@ from pathlib import Path
 
 from pmi_cl.datasets.files.decoding import BadFile, decode_whole, try_in_order
 from pmi_cl.datasets.files.fetching import disk_errors, part_file
-from pmi_cl.datasets.files.file_names import printable
+from pmi_cl.datasets.files.file_names import shown_name
 from pmi_cl.datasets.files.image_files import state_of_files
 
 OnBad = Callable[[BadFile], object]
@@ -29,7 +29,7 @@ def skipped_note(files: Sequence[BadFile]) -> list[str]:
     """Return a line that names files that are skipped, or no line if there are none."""
     if not files:
         return []
-    names = ", ".join(f"{printable(file.path)} ({file.reason})" for file in files[:_FEW])
+    names = ", ".join(f"{shown_name(file.path)} ({file.reason})" for file in files[:_FEW])
     more = ", ..." if len(files) > _FEW else ""
     amount = "1 file that cannot be read is" if len(files) == 1 else f"{len(files)} files that cannot be read are"
     return [f"{amount} skipped: {names}{more}"]
@@ -37,7 +37,7 @@ def skipped_note(files: Sequence[BadFile]) -> list[str]:
 
 def as_record(files: Sequence[BadFile], root: Path) -> dict[str, str]:
     """Return why each file was skipped, by its name below ``root``."""
-    return {printable(file.path.relative_to(root)): file.reason for file in files}
+    return {shown_name(file.path.relative_to(root)): file.reason for file in files}
 
 
 def unreadable_files(paths: Sequence[Path], root: Path, cache: Path) -> list[BadFile]:

@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from pmi_cl.datasets.files.file_names import printable
+from pmi_cl.datasets.files.file_names import shown_name
 from pmi_cl.datasets.files.find_images import ENDINGS, is_folder, is_passed_over, refuse_unreadable, subfolders
 from pmi_cl.errors import UserError
 
@@ -50,7 +50,7 @@ def read_layout(root: Path) -> Layout:
     """
     if not root.is_dir():
         raise UserError(
-            f"--data_dir {printable(root)}: there is no such folder; give one that holds a folder for each class"
+            f"--data_dir {shown_name(root)}: there is no such folder; give one that holds a folder for each class"
         )
     parts = _parts(root)
     train, test = parts.get("train"), parts.get("test") or parts.get("val")
@@ -65,9 +65,9 @@ def read_layout(root: Path) -> Layout:
         _refuse_hidden_splits(root, names)
         layout = Layout(root, root, None, names)
     if len(names) < 2:
-        found = f"one class folder ('{printable(names[0])}')" if names else "no class folder"
+        found = f"one class folder ('{shown_name(names[0])}')" if names else "no class folder"
         raise UserError(
-            f"--data_dir {printable(layout.train)} holds {found}: "
+            f"--data_dir {shown_name(layout.train)} holds {found}: "
             "give a folder with at least two, each with the images of one class"
         )
     return layout
@@ -98,7 +98,7 @@ def left_out(layout: Layout) -> list[str]:
     if layout.test is not None:
         used = {layout.train.relative_to(layout.root).parts[0], layout.test.relative_to(layout.root).parts[0]}
         folders = [layout.root / name for name in subfolders(layout.root) if name not in used]
-    said = [f"{_images_in(folder)} images in {printable(folder.name)}/" for folder in folders]
+    said = [f"{_images_in(folder)} images in {shown_name(folder.name)}/" for folder in folders]
     said += [_counted(images, "loose image"), _counted(others, "other file")]
     return [text for text in said if text]
 
@@ -106,7 +106,7 @@ def left_out(layout: Layout) -> list[str]:
 def _counted(paths: Sequence[Path], what: str) -> str:
     if not paths:
         return ""
-    names = ", ".join(printable(path.name) for path in paths[:_FEW]) + (", ..." if len(paths) > _FEW else "")
+    names = ", ".join(shown_name(path.name) for path in paths[:_FEW]) + (", ..." if len(paths) > _FEW else "")
     return f"{len(paths)} {what}{'s' if len(paths) > 1 else ''} ({names})"
 
 
@@ -128,8 +128,10 @@ def _parts(root: Path) -> dict[str, Path]:
         if role is None or not _holds_only_folders(root / name):
             continue
         if role in parts:
-            both = f"{printable(parts[role].name)}/ and {printable(name)}/"
-            raise UserError(f"{printable(root)} has {both}, which both look like the {role} folder: rename one of them")
+            both = f"{shown_name(parts[role].name)}/ and {shown_name(name)}/"
+            raise UserError(
+                f"{shown_name(root)} has {both}, which both look like the {role} folder: rename one of them"
+            )
         parts[role] = root / name
     return {role: _innermost(folder, role) for role, folder in parts.items()}
 
@@ -158,9 +160,9 @@ def _refuse_half(root: Path, names: Sequence[str], parts: Mapping[str, Path]) ->
     """Raise UserError if there is half a split: training or test images are missing."""
     looks = all(role_of(name) for name in names) or any(len(subfolders(part)) >= _SHARED for part in parts.values())
     if parts and looks:
-        found = ", ".join(f"{printable(name)}/ ({_content(root / name)})" for name in names[: 2 * _FEW])
+        found = ", ".join(f"{shown_name(name)}/ ({_content(root / name)})" for name in names[: 2 * _FEW])
         needs = "it needs both train/ and test/ (or val/) with class folders in them, or the class folders themselves"
-        raise UserError(f"{printable(root)} has {found}: {needs}")
+        raise UserError(f"{shown_name(root)} has {found}: {needs}")
 
 
 def _content(folder: Path) -> str:
@@ -172,13 +174,13 @@ def _refuse_mismatch(root: Path, train: Path, test: Path) -> None:
     """Raise UserError unless both folders hold the same class folders."""
     classes = {part: set(subfolders(part)) for part in (train, test)}
     only = {train: classes[train] - classes[test], test: classes[test] - classes[train]}
-    shown = {part: f"{printable(part.relative_to(root))}/" for part in (train, test)}
+    shown = {part: f"{shown_name(part.relative_to(root))}/" for part in (train, test)}
     faults = [
-        f"only in {shown[part]}: {', '.join(map(printable, sorted(names)))}" for part, names in only.items() if names
+        f"only in {shown[part]}: {', '.join(map(shown_name, sorted(names)))}" for part, names in only.items() if names
     ]
     if faults:
         both = f"{shown[train]} and {shown[test]}"
-        raise UserError(f"{printable(root)}: {both} must hold the same class folders; {'; '.join(faults)}")
+        raise UserError(f"{shown_name(root)}: {both} must hold the same class folders; {'; '.join(faults)}")
 
 
 def _refuse_hidden_splits(root: Path, names: Sequence[str]) -> None:
@@ -193,8 +195,8 @@ def _refuse_hidden_splits(root: Path, names: Sequence[str]) -> None:
             shared.setdefault(first_with.setdefault(folder, name), []).append(folder)
         for other, folders in shared.items():
             if other != name and len(folders) >= _SHARED:
-                seen = ", ".join(f"{printable(folder)}/" for folder in folders[:_FEW])
+                seen = ", ".join(f"{shown_name(folder)}/" for folder in folders[:_FEW])
                 seen += ", ..." if len(folders) > _FEW else ""
-                both = f"{printable(other)}/ and {printable(name)}/ both hold {seen} and no image"
+                both = f"{shown_name(other)}/ and {shown_name(name)}/ both hold {seen} and no image"
                 advice = "call the splits train/ and test/, give one of them as --data_dir, or put images into classes"
-                raise UserError(f"{printable(root)}: {both}, as splits do and classes do not: {advice}")
+                raise UserError(f"{shown_name(root)}: {both}, as splits do and classes do not: {advice}")
