@@ -177,7 +177,7 @@ def test_a_folder_beside_the_splits_is_left_out(tmp_path: Path) -> None:
     [
         (("train",), "has train/ (4 folders): it needs both train/ and test/ (or val/)"),
         (("test", "val"), "has test/ (4 folders), val/ (4 folders): it needs both"),
-        (("Train", "training", "test"), "has Train/ and training/, which both look like the train folder"),
+        (("Train", "training", "test"), "has Train/ and training/, which both look like train folders"),
         (("fold1", "fold2"), "fold1/ and fold2/ both hold c0/, c1/, c2/, ... and no image, as splits do"),
         (("Trainingsbilder", "Testbilder"), "Testbilder/ and Trainingsbilder/ both hold c0/, c1/, c2/, ..."),
         (("train/a", "train/b", "test/a", "test/b"), "train: a/ and b/ both hold c0/, c1/, c2/, ..."),
