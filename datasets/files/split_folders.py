@@ -129,9 +129,7 @@ def _parts(root: Path) -> dict[str, Path]:
             continue
         if role in parts:
             both = f"{shown_name(parts[role].name)}/ and {shown_name(name)}/"
-            raise UserError(
-                f"{shown_name(root)} has {both}, which both look like the {role} folder: rename one of them"
-            )
+            raise UserError(f"{shown_name(root)} has {both}, which both look like {role} folders: rename one")
         parts[role] = root / name
     return {role: _innermost(folder, role) for role, folder in parts.items()}
 
