@@ -8,31 +8,26 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 from types import SimpleNamespace
-from typing import TYPE_CHECKING
 
 from pmi_cl.datasets.augmentation import mean_and_std
 from pmi_cl.datasets.continual_dataset import ContinualDataset, ProgressCallback, RawData
 from pmi_cl.datasets.dataset_outline import tell_user
-from pmi_cl.datasets.files.decoding import BadFile
 from pmi_cl.datasets.files.file_names import shown_name
 from pmi_cl.datasets.files.file_options import FileOptions
 from pmi_cl.datasets.files.image_files import fingerprint
 from pmi_cl.datasets.files.image_folder import (
     FolderImages,
-    bad_images,
+    check_images,
     class_names,
     folder_images,
     measured_reading,
     read_images,
 )
-from pmi_cl.datasets.files.skipping import as_record, on_bad_image, skipped_note
+from pmi_cl.datasets.files.skipping import as_record, skipped_note
 from pmi_cl.datasets.reading import colour_named
 from pmi_cl.datasets.selection import Split, refuse_one_colour
 from pmi_cl.errors import UserError
 from pmi_cl.options import option, select
-
-if TYPE_CHECKING:
-    from torch import Tensor
 
 
 @dataclass(frozen=True)
@@ -82,7 +77,7 @@ class SeqFolder(ContinualDataset):
         options = select(FolderOptions, vars(args))
         colour_named(options.background)
         images = _images(options)
-        images.without(bad_images(images.train.paths + images.test.paths, on_bad_image(_skips(options), [])))
+        check_images(images.train.paths + images.test.paths)
         tell_user(args, [f"{shown_name(_root(options))}: {note}" for note in images.notes()])
         tell_user(args, skipped_note(images.skipped))
 
@@ -113,10 +108,17 @@ class SeqFolder(ContinualDataset):
         options = select(FolderOptions, vars(args))
         images = _images(options)
         self.reading, matters = measured_reading(images, colour_named(options.background))
-        pixels = self._pixels(images, args, progress)
         train, test = images.train, images.test
+        paths = train.paths + test.paths
+
+        def report(done: int) -> None:
+            if progress:
+                progress("reading images", done, len(paths))
+
+        pixels = read_images(paths, options.image_size, report, self.reading, skippable=True)
         parts = pixels[: len(train.paths)], pixels[len(train.paths) :]
         refuse_one_colour(parts[0], self.reading)
+        self.skipped_images = as_record(images.skipped, _root(options))
         self.fingerprint = fingerprint(_root(options), (train, test)) + (f", {self.reading.text}" if matters else "")
         self.SIZE = (options.image_size, options.image_size)
         self.PADDING = max(1, options.image_size // 8)  # 4 of 32 pixels, as for CIFAR
@@ -124,35 +126,9 @@ class SeqFolder(ContinualDataset):
         splits = [Split(part, torch.tensor(paths.labels)) for part, paths in zip(parts, (train, test), strict=True)]
         return RawData(splits[0], splits[1], [shown_name(name) for name in images.layout.names])
 
-    def _pixels(self, images: FolderImages, args: SimpleNamespace, progress: ProgressCallback | None) -> Tensor:
-        """Return all images: those to train on, then those to test on. Skip what is to be skipped.
-
-        Raises:
-            UserError: a file cannot be read, and is not to be skipped.
-        """
-        options, bad = select(FolderOptions, vars(args)), list[BadFile]()
-        paths = images.train.paths + images.test.paths
-
-        def report(done: int) -> None:
-            if progress:
-                progress("reading images", done, len(paths))
-
-        pixels = read_images(paths, options.image_size, report, self.reading, on_bad_image(_skips(options), bad))
-        images.without(bad)
-        told = {
-            file.path for file in bad_images([file.path for file in bad], on_bad_image(True, []))
-        }  # by check_data()
-        tell_user(args, skipped_note([file for file in bad if file.path not in told]))
-        self.skipped_images = as_record(images.skipped, _root(options))
-        return pixels
-
 
 def _images(options: FolderOptions) -> FolderImages:
-    return folder_images(_root(options), options.test_fraction, _skips(options))
-
-
-def _skips(options: FolderOptions) -> bool:
-    return options.on_bad_image == "skip"
+    return folder_images(_root(options), options.test_fraction, options.on_bad_image == "skip")
 
 
 def _root(options: FolderOptions) -> Path:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -10,6 +11,7 @@ from typing import TYPE_CHECKING
 from pmi_cl.datasets.files.decoding import (
     AS_WRITTEN,
     BadFile,
+    map_in_order,
     range_and_opacity,
     square,
     try_in_order,
@@ -17,8 +19,8 @@ from pmi_cl.datasets.files.decoding import (
 )
 from pmi_cl.datasets.files.file_names import shown_name
 from pmi_cl.datasets.files.find_images import find_images
-from pmi_cl.datasets.files.image_files import ImageList, refuse_bad, refuse_empty_classes, refuse_few
-from pmi_cl.datasets.files.skipping import OnBad
+from pmi_cl.datasets.files.image_files import ImageList, refuse_bad, refuse_few
+from pmi_cl.datasets.files.skipping import skip_bad
 from pmi_cl.datasets.files.split_folders import Layout, left_out, read_layout
 from pmi_cl.datasets.reading import FULL_RANGE, Reading
 from pmi_cl.datasets.selection import evenly_spread
@@ -44,18 +46,6 @@ class FolderImages:
     test: ImageList = field(default_factory=lambda: ImageList([], []))
     skipped: list[BadFile] = field(default_factory=list)
     repeated: int = 0
-
-    def without(self, bad: Sequence[BadFile]) -> None:
-        """Take files that cannot be read out of the lists.
-
-        Raises:
-            UserError: a class has no training or no test image left.
-        """
-        self.skipped.extend(bad)
-        gone = {file.path for file in bad}
-        self.train, self.test = self.train.without(gone), self.test.without(gone)
-        for what, part in (("training", self.train), ("test", self.test)):
-            refuse_empty_classes(part, self.layout.names, what)
 
     def notes(self) -> list[str]:
         """Say what a user should know of the folder: what is tested on, and what is left out."""
@@ -95,7 +85,7 @@ def folder_images(root: Path, test_fraction: float, skip: bool = False) -> Folde
     Args:
         root: the folder that holds the class folders, or the splits.
         test_fraction: part of each class that is tested on.
-        skip: skip what cannot be read.
+        skip: leave out what cannot be read, before the images are split. They are decoded for this.
 
     Raises:
         UserError: a class has no image, too few images to split, or a file that cannot be read.
@@ -121,9 +111,8 @@ def _by_class(images: FolderImages, folder: Path, at_least: int, skip: bool) -> 
     for name in images.layout.names:
         found = find_images(folder / name, owners)
         if skip:
-            images.skipped += [*found.bad, *(BadFile(path, "no image by its ending") for path in found.others)]
-        else:
-            refuse_bad(found, skippable=True)
+            images.skipped += skip_bad(found)
+        refuse_bad(found, skippable=True)
         refuse_few(folder / name, len(found.images), at_least)
         images.repeated += found.repeated
         paths.append(found.images)
@@ -135,17 +124,9 @@ def _extend(split: ImageList, paths: Sequence[Path], label: int) -> None:
     split.labels.extend([label] * len(paths))
 
 
-def bad_images(paths: Sequence[Path], on_bad: OnBad) -> list[BadFile]:
-    """Return the files that are no images. Some damage is found only by decoding them.
-
-    ``on_bad`` is called with each as soon as it is found.
-    """
-    found = []
-    for result in try_in_order(paths, verify_image):
-        if isinstance(result, BadFile):
-            on_bad(result)
-            found.append(result)
-    return found
+def check_images(paths: Sequence[Path]) -> None:
+    """Raise UserError for a file that is no image. Some damage is found only by decoding it."""
+    deque(map_in_order(paths, verify_image, skippable=True), maxlen=0)
 
 
 def measured_reading(images: FolderImages, background: tuple[int, int, int]) -> tuple[Reading, bool]:
@@ -168,7 +149,7 @@ def read_images(
     size: int,
     report: Callable[[int], None],
     reading: Reading = AS_WRITTEN,
-    on_bad: OnBad = BadFile.refuse,
+    skippable: bool = False,
 ) -> Tensor:
     """Return the resized central squares of any image files as uint8 (n, 3, size, size).
 
@@ -179,21 +160,17 @@ def read_images(
         size: side of the squares, in pixels.
         report: called after each image with the number of images so far.
         reading: how the values in the files become 8-bit colours.
-        on_bad: called with each file that is no image or is damaged. It is left out.
+        skippable: whether the command has a flag that skips files that cannot be read.
 
     Raises:
-        UserError: a file cannot be read, and ``on_bad`` is not given. The message names it.
+        UserError: a file is no image or is damaged. The message names it.
     """
     import numpy
     import torch
 
-    pixels, good = numpy.empty((len(paths), 3, size, size), dtype=numpy.uint8), 0
-    squares = try_in_order(paths, lambda path: square(path, size, "upright", reading))
-    for number, result in enumerate(squares, start=1):
-        if isinstance(result, BadFile):
-            on_bad(result)
-        else:
-            pixels[good] = result
-            good += 1
-        report(number)
-    return torch.from_numpy(pixels[:good])
+    pixels = numpy.empty((len(paths), 3, size, size), dtype=numpy.uint8)
+    squares = map_in_order(paths, lambda path: square(path, size, "upright", reading), skippable)
+    for number, found in enumerate(squares):
+        pixels[number] = found
+        report(number + 1)
+    return torch.from_numpy(pixels)

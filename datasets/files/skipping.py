@@ -5,24 +5,27 @@ from __future__ import annotations
 import contextlib
 import json
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 from pmi_cl.datasets.files.decoding import BadFile, decode_whole, try_in_order
 from pmi_cl.datasets.files.fetching import disk_errors, part_file
 from pmi_cl.datasets.files.file_names import shown_name
+from pmi_cl.datasets.files.find_images import Found
 from pmi_cl.datasets.files.image_files import state_of_files
 
-OnBad = Callable[[BadFile], object]
 _FEW = 3  # names in a message
 
 
-def on_bad_image(skip: bool, skipped: list[BadFile]) -> OnBad:
-    """Return what is done with a file that cannot be read: it goes to ``skipped``, or ends the run.
-
-    Its UserError names the flag that skips such files.
-    """
-    return skipped.append if skip else lambda file: file.refuse(skippable=True)
+def skip_bad(found: Found) -> list[BadFile]:
+    """Take what cannot be read out of what was found in a folder, and return it."""
+    decoded = try_in_order(found.images, decode_whole)
+    bad = [file for file in decoded if isinstance(file, BadFile)]
+    gone = {file.path for file in bad}
+    bad += [*found.bad, *(BadFile(path, "no image by its ending") for path in found.others)]
+    found.images = [path for path in found.images if path not in gone]
+    found.bad, found.others = [], []
+    return sorted(bad, key=lambda file: file.path)
 
 
 def skipped_note(files: Sequence[BadFile]) -> list[str]:
