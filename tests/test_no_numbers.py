@@ -10,7 +10,6 @@ from pathlib import Path
 import pytest
 import torch
 
-from pmi_cl.cli import main
 from pmi_cl.errors import UserError
 from pmi_cl.models.host import NullHost
 from pmi_cl.utils.run import training as training_module

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import math
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -28,10 +29,11 @@ if TYPE_CHECKING:
     from pmi_cl.utils.arguments.command_line import Resolved
 
 
-def preflight(run: Resolved) -> None:
+def preflight(run: Resolved) -> dict[str, Any]:
     """Check all that a run needs from the machine, and leave nothing behind.
 
-    What needs torch comes last, because importing it takes a second.
+    What needs torch comes last, because importing it takes a second. Return the values of options
+    that the backbone's weights decide, as :func:`check_backbone`.
 
     Raises:
         UserError: the first thing that is wrong.
@@ -40,7 +42,7 @@ def preflight(run: Resolved) -> None:
     results = Path(args.resume or args.results_path).expanduser()
     check_writable(results)
     network = run.backbone.load_module()
-    check_backbone(network, args)
+    decided = check_backbone(network, args)
     dataset = _load_class(run.dataset)
     _choose_image_size(run, network)
     dataset.check(args)
@@ -57,6 +59,7 @@ def preflight(run: Resolved) -> None:
     check_memory(args, samples, pick_device(args.device))
     # Twice: a checkpoint is written before the last one is removed.
     check_writable(results, ROOM_MIB + math.ceil(2 * samples))
+    return decided
 
 
 def _load_class(entry: Entry) -> Any:
@@ -76,11 +79,24 @@ def _choose_image_size(run: Resolved, network: ModuleType) -> None:
             run.args.image_size, run.sources["image_size"] = side, "backbone"
 
 
-def check_backbone(network: ModuleType, args: SimpleNamespace) -> None:
-    """Let a backbone check its weights, if its module has a ``check``. Raise UserError."""
+def check_backbone(network: ModuleType, args: SimpleNamespace) -> dict[str, Any]:
+    """Let a backbone check its weights, if its module has a ``check``.
+
+    Return the values of options that the weights decide, if it says any.
+
+    Raises:
+        UserError: the weights cannot be used.
+    """
     check = getattr(network, "check", None)
-    if check is not None:
-        check(args)
+    return (check(args) or {}) if check is not None else {}
+
+
+def show_decided(decided: Mapping[str, Any], args: SimpleNamespace, sources: dict[str, str]) -> None:
+    """Let ``--check`` show what the weights decide in the place of "auto"."""
+    for name, value in decided.items():
+        if getattr(args, name) != value:
+            setattr(args, name, value)
+            sources[name] = "weights"
 
 
 def outline_of(args: SimpleNamespace, dataset: type[ContinualDataset], network: ModuleType) -> RunOutline:
