@@ -58,11 +58,34 @@ def load(path: Path, expected: Mapping[str, Any]) -> dict[str, Any]:
         raise UserError(f"{path} {_NOT_OURS}") from error
     _check_contents(path, state, expected)
     # The iterate of an inversion may not be finite for some steps: it then begins anew by itself.
-    place = first_not_finite(state, leave_out=("inversion",))
+    place = first_not_finite(state.get("training"), leave_out=("inversion",))
     if place is not None:
         advice = "start the run again with a smaller --lr, or give an older checkpoint"
         raise UserError(f"{path} holds numbers that are not finite (in {place}): {advice}")
     return dict(state)
+
+
+def check_values(path: Path, state: Mapping[str, Any], values: Mapping[str, Any], record: Path) -> None:
+    """Compare the values that shaped a run with those of its record, which may have been edited.
+
+    Checkpoints of version 0.2.0 and before do not have them, and pass.
+
+    Args:
+        path: the checkpoint, for the error message.
+        state: what :func:`load` returned.
+        values: the options of the run that goes on, by name.
+        record: the file that they are from.
+
+    Raises:
+        UserError: names the first option that differs, with both values.
+    """
+    written = state.get("values", {})
+    if not isinstance(written, Mapping):
+        raise UserError(f"{path} {_NOT_OURS}")
+    for name, value in values.items():
+        if name in written and written[name] != value:
+            both = f"{path} was written with --{_named(name, written[name])}, and {record} has {_named(name, value)}"
+            raise UserError(f"{both}: write the old value there again, or start a new run")
 
 
 def load_start(path: Path, expected: Mapping[str, Any], tasks: int) -> dict[str, Any]:

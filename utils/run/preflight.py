@@ -14,10 +14,10 @@ from typing import TYPE_CHECKING, Any
 from pmi_cl.errors import UserError
 from pmi_cl.machine.device import pick_device
 from pmi_cl.machine.disk import ROOM_MIB, check_writable
-from pmi_cl.utils.records.checkpoints import check_file, load_start
+from pmi_cl.utils.records.checkpoints import load_start
 from pmi_cl.utils.records.run_lock import run_lock
 from pmi_cl.utils.records.run_record import RunRecord
-from pmi_cl.utils.run.identity import identity, tasks_to_train
+from pmi_cl.utils.run.identity import identity, resumable, tasks_to_train
 from pmi_cl.utils.run.out_of_memory import check_memory
 
 if TYPE_CHECKING:
@@ -51,7 +51,7 @@ def preflight(run: Resolved) -> dict[str, Any]:
             Path(args.loadcheck).expanduser(), identity(run, dataset), tasks_to_train(run, dataset.n_tasks(args))
         )
     if args.resume:
-        _check_resumable(RunRecord(Path(args.resume)))
+        _check_resumable(run, dataset)
     model = _load_class(run.model)
     outline = outline_of(args, dataset, network)
     model.check(args, outline)
@@ -111,13 +111,14 @@ def outline_of(args: SimpleNamespace, dataset: type[ContinualDataset], network: 
     return RunOutline(dataset.n_classes(args), dataset.n_tasks(args), outline(args), dataset.image_size(args))
 
 
-def _check_resumable(record: RunRecord) -> None:
+def _check_resumable(run: Resolved, dataset: type[ContinualDataset]) -> None:
     """Refuse a run that cannot be resumed.
 
     Raises:
-        UserError: it left no checkpoint (the error says how it ended), or a damaged one, or another
-            process runs it.
+        UserError: it left no checkpoint (the error says how it ended), or one that does not fit, or
+            another process runs it.
     """
+    record = RunRecord(Path(run.args.resume))
     if not record.checkpoint.exists():
         how = "ended before its first"
         with contextlib.suppress(OSError, ValueError, LookupError, TypeError):  # no results, or damaged ones
@@ -126,4 +127,4 @@ def _check_resumable(record: RunRecord) -> None:
             f"{record.folder} has no checkpoint to go on from (the run {how}): start it again, without --resume"
         )
     with run_lock(record.folder):
-        check_file(record.checkpoint)
+        resumable(run, record, identity(run, dataset))
