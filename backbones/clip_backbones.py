@@ -80,15 +80,15 @@ def open_clip_vit(args: SimpleNamespace) -> ClipNetwork:
     return _load(args)
 
 
-def check(args: SimpleNamespace) -> None:
-    """Refuse weights before any work.
+def check(args: SimpleNamespace) -> dict[str, str]:
+    """Refuse weights before any work. Return the activation that the weights decide.
 
     Raises:
         UserError: they are missing and cannot be fetched, damaged, unsafe or not of this network.
     """
     from pmi_cl.backbones.clip_weights import check_weights
 
-    check_weights(args, _models())
+    return {"clip_gelu": "quick" if check_weights(args, _models()) else "exact"}
 
 
 def outline(args: SimpleNamespace) -> ClipOutline:

@@ -6,7 +6,7 @@ weights would fit are searched.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -84,7 +84,20 @@ def check_fit(shapes: Shapes, model: str, path: Path, others: Mapping[str, str])
     more = f" and {len(reasons) - 1} more" if len(reasons) > 1 else ""
     fitting = next((other for other, name in others.items() if expected_shapes(name) == found), None)
     advice = f"its weights are those of --backbone {fitting}" if fitting else f"give weights of open_clip's {model}"
+    prefix = _prefix_of(found, expected)
+    if prefix is not None:
+        advice = f"its names begin with '{prefix}': save the state dict of that part alone"
     raise UserError(f"{path} does not fit {model} ({reasons[0]}{more}); {advice}")
+
+
+def _prefix_of(found: Iterable[str], expected: Iterable[str]) -> str | None:
+    """Return what stands before the names of a network's parameters; None if they are not there.
+
+    It is enough that one parameter of the image tower is found by the end of its name. Those of the
+    text tower end as others do.
+    """
+    ends = ((name, own) for own in expected if own.startswith("visual.") for name in found)
+    return next((name.removesuffix(own) for name, own in ends if name.endswith(f".{own}")), None)
 
 
 def _shape_text(shape: tuple[int, ...]) -> str:

@@ -29,12 +29,15 @@ class Plan:
         model: open_clip's name, without its ending for the activation.
         quick_gelu: whether the backbone's name or ``--clip_gelu`` demands QuickGELU. None: the
             activation of the weights is used.
+        told: whether ``--clip_gelu`` or the ending of the name says so. A name without the ending
+            may be a slip where open_clip has both networks.
         weights: as typed. None: the weights that belong to the backbone.
     """
 
     backbone: str
     model: str
     quick_gelu: bool | None
+    told: bool
     weights: str | None
 
     @property
@@ -60,7 +63,8 @@ def plan_of(args: SimpleNamespace) -> Plan:
         raise UserError(
             f"--clip_gelu {args.clip_gelu}: {args.backbone} has {ACTIVATIONS[demanded]}; say --backbone {other}"
         )
-    return Plan(args.backbone, model, demanded if asked is None else asked, args.clip_weights)
+    told = asked is not None or demanded is True
+    return Plan(args.backbone, model, demanded if asked is None else asked, told, args.clip_weights)
 
 
 def published(model: str) -> dict[str, Mapping[str, Any]]:
@@ -110,11 +114,12 @@ def decide_activation(plan: Plan, trained_with: bool | None, weights: str) -> bo
         UserError: the network that was asked for has another activation, or it is unknown which one
             it should have.
     """
-    if trained_with is None and plan.quick_gelu is None:
-        raise UserError(
-            f"{weights} do not say their activation: "
-            "add --clip_gelu quick (OpenAI's, MetaCLIP's, DFN's) or --clip_gelu exact"
-        )
+    if trained_with is None and not plan.told and (plan.quick_gelu is None or _has_twin(plan.model)):
+        whose = "(OpenAI's, MetaCLIP's, DFN's)"
+        advice = f"add --clip_gelu quick {whose} or --clip_gelu exact"
+        if plan.quick_gelu is not None:
+            advice = f"say --backbone clip:{plan.model}{QUICK} {whose} or add --clip_gelu exact"
+        raise UserError(f"{weights} do not say their activation: {advice}")
     if trained_with is None:
         return bool(plan.quick_gelu)
     if plan.quick_gelu is not None and plan.quick_gelu != trained_with:
@@ -124,3 +129,8 @@ def decide_activation(plan: Plan, trained_with: bool | None, weights: str) -> bo
         both = (ACTIVATIONS[trained_with], ACTIVATIONS[plan.quick_gelu])
         raise UserError(f"{weights} were trained with {both[0]}, and the network asked for has {both[1]}: {advice}")
     return trained_with
+
+
+def _has_twin(model: str) -> bool:
+    """Return whether open_clip has the network with QuickGELU, too, under a name of its own."""
+    return open_clip_module("factory").get_model_config(model + QUICK) is not None

@@ -7,11 +7,12 @@ download.
 from __future__ import annotations
 
 import json
+import math
 import os
 import re
 import urllib.error
 import urllib.request
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import SimpleNamespace
@@ -103,10 +104,20 @@ def _read_config(path: Path) -> dict[str, Any]:
     try:
         config = json.loads(path.read_text(encoding="utf-8"))
         form = config.get("preprocess_cfg", {})
-        known = {key: tuple(form[key]) for key in ("mean", "std") if key in form}
+        known: dict[str, Any] = {key: _three_numbers(form[key]) for key in ("mean", "std") if key in form}
+        if min(known.get("std", (1.0,))) <= 0:
+            raise ValueError("a deviation is above 0")
         return {**known, "quick_gelu": bool(config["model_cfg"].get("quick_gelu"))}
-    except (OSError, ValueError, LookupError, TypeError, AttributeError) as error:
+    except (OSError, ValueError, LookupError, TypeError, AttributeError, RecursionError) as error:
         raise UserError(f"{path} is damaged: fetch it again, or take it away") from error
+
+
+def _three_numbers(values: Sequence[float]) -> tuple[float, ...]:
+    """Return a number for each colour. Raise TypeError or ValueError for anything else."""
+    numbers = tuple(float(value) for value in values)
+    if len(numbers) != 3 or isinstance(values, str) or not all(map(math.isfinite, numbers)):
+        raise ValueError(f"{values} are not three numbers")
+    return numbers
 
 
 def _local_files(folder: Path, model: str, tag: str, entry: Mapping[str, Any]) -> Iterator[Path]:

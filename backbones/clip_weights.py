@@ -20,34 +20,38 @@ if TYPE_CHECKING:
 RANDOM = "random"
 
 
-def check_weights(args: SimpleNamespace, names: Mapping[str, str]) -> None:
+def check_weights(args: SimpleNamespace, names: Mapping[str, str]) -> bool:
     """Refuse weights that cannot be used, before any work.
 
-    They may be missing and impossible to fetch, damaged, unsafe, or made for another network or
-    activation.
+    They may be missing and impossible to fetch, damaged, unsafe, not finite, or made for another
+    network or activation. A file that is here is read as the run will read it: whatever the run
+    would refuse is refused now.
 
     Args:
         args: with ``backbone``, ``clip_weights``, ``clip_gelu``, ``base_path`` and ``offline``.
         names: backbone -> open_clip's model, for all backbones.
+
+    Returns:
+        Whether the network will be built with QuickGELU.
 
     Raises:
         UserError: the first thing that is wrong.
     """
     plan = plan_of(args)
     if plan.weights == RANDOM:
-        return
+        return plan.quick_gelu is not False
     if plan.path is not None and not plan.path.is_dir():
         check_file(plan.path, published_by_openai)  # before open_clip is imported: that takes seconds
     source = find_source(plan, args)
-    shapes = check_file(source.path, published_by_openai) if source.path is not None else None
-    if shapes is not None and source.path is not None:
-        check_fit(shapes, plan.model, source.path, names)
-    elif source.path is not None and source.quick_gelu is None and plan.quick_gelu is None:
-        # The user would be asked for the activation. Weights that do not fit are refused first.
+    if source.path is not None:
+        shapes = check_file(source.path, published_by_openai)
+        if shapes is not None:  # of a header: what does not fit is refused before a large file is read
+            check_fit(shapes, plan.model, source.path, names)
         state = read_state(source.path, published_by_openai)
         check_fit({name: tuple(value.shape) for name, value in state.items()}, plan.model, source.path, names)
-    decide_activation(plan, source.quick_gelu, _name_of(source))
+    quick = decide_activation(plan, source.quick_gelu, _name_of(source))
     check_reachable(plan, source, args)
+    return quick
 
 
 def outline_of(args: SimpleNamespace) -> ClipOutline:

@@ -5,29 +5,37 @@ A file that could run code, or is not whole, is refused with a reason.
 
 from __future__ import annotations
 
-import json
 import zipfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from pmi_cl.errors import UserError
 from pmi_cl.machine.digests import digest_of
-from pmi_cl.machine.tensor_files import DamagedFile, is_whole_archive, read_tensors
+from pmi_cl.machine.tensor_files import (
+    DamagedFile,
+    first_not_finite,
+    is_whole_archive,
+    read_tensors,
+    refuse_swelling_archive,
+)
 
 if TYPE_CHECKING:
     from torch import Tensor
 
 EXTENSIONS = (".safetensors", ".bin", ".pt", ".pth")
 LONGEST_HEADER = 100_000_000  # bytes; the limit of the safetensors format
+WRAPPERS = ("state_dict", "model_state_dict", "model")  # keys under which training programs save a state dict
+COMPILED = "_orig_mod."  # in the names of modules that torch.compile has wrapped
+PREFIXES = ("module.", "model.")  # of torch's parallel training, and of Lightning
 Trusted = Callable[[str], bool]  # whether a file with this sha256 is one whose publisher is known
 
 
 def check_file(path: Path, trusted: Trusted) -> dict[str, tuple[int, ...]] | None:
     """Refuse, without torch, a file that must not or cannot be read.
 
-    It may be missing, truncated, no file of weights, or able to run code. Return the shapes of the
-    tensors if the format keeps them apart, else None.
+    It may be missing, truncated, no file of weights, larger than it looks, or able to run code.
+    Return the shapes of the tensors if the format keeps them apart, else None.
 
     Args:
         path: the file.
@@ -42,6 +50,8 @@ def check_file(path: Path, trusted: Trusted) -> dict[str, tuple[int, ...]] | Non
             f"{path} was refused and nothing in it was run: it is a TorchScript archive, which holds code, "
             "and not one that OpenAI published; give a .safetensors file, or a state dict saved by torch.save"
         )
+    if form == "zip":
+        refuse_swelling_archive(path)
     return _header_shapes(path) if form == "safetensors" else None
 
 
@@ -81,41 +91,65 @@ def _truncated(path: Path) -> UserError:
 
 
 def _header_shapes(path: Path) -> dict[str, tuple[int, ...]]:
-    """Return the shape of every tensor in a safetensors file.
+    """Return the shape of every tensor in a safetensors file, under the network's own names.
 
     The file must be as long as its header says.
     """
-    with path.open("rb") as file:
-        length = int.from_bytes(file.read(8), "little")
-        try:
-            header: dict[str, Any] = json.loads(file.read(length))
-            header.pop("__metadata__", None)
-            end = max((tensor["data_offsets"][1] for tensor in header.values()), default=0)
-            shapes = {name: tuple(tensor["shape"]) for name, tensor in header.items()}
-        except (ValueError, LookupError, TypeError, RecursionError):
-            raise _truncated(path) from None
-    if path.stat().st_size != 8 + length + end:
-        raise _truncated(path)
-    return shapes
+    from safetensors import SafetensorError, safe_open
+
+    try:
+        with safe_open(path, "np") as file:
+            shapes = {name: tuple(file.get_slice(name).get_shape()) for name in file.keys()}  # noqa: SIM118
+    except (SafetensorError, OSError) as error:
+        raise _truncated(path) from error
+    own = network_names(shapes)
+    return {own[name]: shape for name, shape in shapes.items()}
+
+
+def network_names(names: Iterable[str]) -> dict[str, str]:
+    """Return the network's own name of each parameter, without what wrappers put around it.
+
+    "_orig_mod." is removed everywhere. "module." and "model." are removed where every name begins
+    so.
+    """
+    own = {name: name.replace(COMPILED, "") for name in names}
+    while found := [prefix for prefix in PREFIXES if own and all(name.startswith(prefix) for name in own.values())]:
+        own = {name: short.removeprefix(found[0]) for name, short in own.items()}
+    return own
 
 
 def read_state(path: Path, trusted: Trusted) -> dict[str, Tensor]:
     """Return the tensors of a file by name, on the CPU, after :func:`check_file`.
 
-    Names are those of the network itself: "state_dict" around them and "module." before each are
-    removed.
+    Names are those of the network itself, as :func:`network_names` has them. What training programs
+    put around a state dict is removed, too.
+
+    Raises:
+        UserError: as :func:`check_file`, or a number is not finite.
     """
     check_file(path, trusted)
     form = form_of(path)
     read = {"safetensors": _from_safetensors, "torchscript": _from_torchscript}.get(form, _from_torch)
-    content = read(path)
-    wrapped = isinstance(content, dict) and isinstance(content.get("state_dict"), dict)
-    state = content["state_dict"] if wrapped else content
+    state = _unwrapped(read(path))
     import torch
 
     if not isinstance(state, dict) or not state or not all(isinstance(value, torch.Tensor) for value in state.values()):
         raise UserError(f"{path} holds no state dict: give one as torch.save(model.state_dict(), FILE) writes it")
-    return {str(name).removeprefix("module."): value for name, value in state.items()}
+    place = first_not_finite(state)
+    if place is not None:
+        raise UserError(f"{path} holds numbers that are not finite (in {place}): give other weights")
+    own = network_names(map(str, state))
+    return {own[str(name)]: value for name, value in state.items()}
+
+
+def _unwrapped(content: Any) -> Any:
+    """Return the state dict in a training program's checkpoint, or else the content itself."""
+    while isinstance(content, dict):
+        inner = next((content[key] for key in WRAPPERS if isinstance(content.get(key), dict)), None)
+        if inner is None:
+            break
+        content = inner
+    return content
 
 
 def _from_safetensors(path: Path) -> dict[str, Tensor]:

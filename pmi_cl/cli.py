@@ -112,9 +112,9 @@ def _start(argv: Sequence[str], check_only: bool, catalogue: Catalogue, ends_pro
         from pmi_cl.utils.run.runner import run  # imports torch: only now, when nothing that was typed is wrong
 
         return run(resolved, ends_process)
-    from pmi_cl.utils.run.preflight import preflight
+    from pmi_cl.utils.run.preflight import preflight, show_decided
 
-    preflight(resolved)
+    show_decided(preflight(resolved), resolved.args, resolved.sources)
     if resolved.args.n_tasks is None:  # only the disk tells how many classes there are
         resolved.args.n_tasks, resolved.sources["n_tasks"] = resolved.dataset.load().n_tasks(resolved.args), "data set"
     show(table(resolved.args, resolved.sources))

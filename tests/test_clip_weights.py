@@ -15,10 +15,23 @@ from safetensors.torch import load_file, save_file
 from pmi_cl.backbones import clip_tiny, clip_weights
 from pmi_cl.backbones.clip_backbones import NAMES
 from pmi_cl.backbones.clip_network import MEAN
+from pmi_cl.backbones.clip_weights import check_weights
 from pmi_cl.backbones.open_clip_library import open_clip_module
 from pmi_cl.cli import main
 from pmi_cl.registry.catalogue import entries
-from tests.support.clip_weight_files import CONFIGS, TINY, args_of, holds, is_quick, loaded, refusal, state_of, written
+from tests.support.clip_weight_files import (
+    CONFIGS,
+    NAMED,
+    TINY,
+    TWIN,
+    args_of,
+    holds,
+    is_quick,
+    loaded,
+    refusal,
+    state_of,
+    written,
+)
 
 pytestmark = pytest.mark.usefixtures("tiny_models")
 
@@ -47,6 +60,18 @@ def test_a_file_is_loaded_and_recorded(tmp_path: Path, name: str) -> None:
 FORMS: dict[str, Any] = {
     "checkpoint": lambda state: {"epoch": 32, "state_dict": state},
     "module": lambda state: {f"module.{name}": value for name, value in state.items()},
+    "compiled": lambda state: {f"_orig_mod.{name}": value for name, value in state.items()},
+    "a compiled tower": lambda state: {name.replace("visual.", "visual._orig_mod."): v for name, v in state.items()},
+    "Lightning": lambda state: {
+        "epoch": 3,
+        "state_dict": {f"model.{name}": value for name, value in state.items()},
+        "optimizer_states": [{}],
+    },
+    "model": lambda state: {"model": state, "optimizer": {}},
+    "model_state_dict": lambda state: {"model_state_dict": state, "loss": 0.5},
+    "all of them": lambda state: {
+        "model": {"state_dict": {f"module._orig_mod.model.{name}": value for name, value in state.items()}}
+    },
     "half": lambda state: {name: value.half() for name, value in state.items()},
     "archive": lambda state: {
         **state,
@@ -110,8 +135,24 @@ def test_a_folder_stands_for_the_file_in_it(tmp_path: Path) -> None:
     (tmp_path / "some/open_clip_config.json").write_text(json.dumps(config))
     network = loaded(args_of(tmp_path / "some"))
     assert is_quick(network) and network.mean == (0.5, 0.5, 0.5) and network.std == (0.25, 0.25, 0.25)
-    (tmp_path / "some/open_clip_config.json").write_text("{")
-    assert "open_clip_config.json is damaged" in refusal(args_of(tmp_path / "some"))
+    wrong = ["{", "[" * 100_000, "[]", "{}", '{"model_cfg": 3}']
+    wrong += [
+        json.dumps({**config, "preprocess_cfg": {"std": std}}) for std in ("abc", [1, 1], [1, 1, 0], 3, ["a"] * 3)
+    ]
+    for text in wrong:
+        (tmp_path / "some/open_clip_config.json").write_text(text)
+        assert "open_clip_config.json is damaged" in refusal(args_of(tmp_path / "some"))
+
+
+def test_check_shows_the_activation_that_is_taken(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    words = ["--model", "zsclip", "--dataset", "seq-digits", "--check", "--backbone", "clip-vit-b-32"]
+    for typed, shown in (
+        (["--clip_weights", "random"], ["quick", "weights"]),
+        (["--clip_weights", "random", "--clip_gelu", "exact"], ["exact", "flag"]),
+    ):
+        assert main([*words, *typed]) == 0
+        (row,) = [line.split() for line in capsys.readouterr().out.splitlines() if line.startswith("clip_gelu")]
+        assert row[1:] == shown
 
 
 def test_a_folder_with_several_files_or_none(tmp_path: Path) -> None:
@@ -159,14 +200,24 @@ def test_every_network_has_an_outline(name: str) -> None:
         ("clip-tiny-test", "My-LAION-e1-copy.pt", "auto", False),
         ("clip-tiny-test", "openai/laion_e1.pt", "auto", False),
         ("clip-tiny-test", "mine.pt", "quick", True),
-        ("clip:Tiny-Test", "mine.pt", "auto", False),
+        ("clip:Tiny-Test", "mine.pt", "auto", False),  # open_clip has it without QuickGELU alone
+        ("clip:Twin-Test", "mine.pt", "exact", False),
+        ("clip:Twin-Test-quickgelu", "mine.pt", "auto", True),
         ("clip:Tiny-Test-quickgelu", "mine.pt", "auto", True),
         ("clip:Tiny-Test-quickgelu", "openai.pt", "auto", True),
     ],
 )
 def test_the_activation_is_known_or_told(tmp_path: Path, backbone: str, weights: str, gelu: str, quick: bool) -> None:
-    network = loaded(args_of(written(tmp_path / weights), backbone, clip_gelu=gelu))
+    model = TWIN if "Twin" in backbone else TINY
+    network = loaded(args_of(written(tmp_path / weights, model=model), backbone, clip_gelu=gelu))
     assert is_quick(network) is quick
+    assert check_weights(args_of(tmp_path / weights, backbone, clip_gelu=gelu), NAMED) is quick  # as --check shows it
+
+
+@pytest.mark.parametrize("ending", ["pt", "safetensors"])
+def test_names_under_a_prefix_are_the_same_in_every_form_of_file(tmp_path: Path, ending: str) -> None:
+    wrapped = {f"model._orig_mod.{name}": value for name, value in state_of().items()}
+    assert holds(loaded(args_of(written(tmp_path / f"a.{ending}", wrapped), clip_gelu="quick")), state_of())
 
 
 # What a run records.

@@ -44,7 +44,8 @@ FORM = InputForm(24, (0.5, 0.5, 0.5), (0.25, 0.25, 0.25))
 @pytest.fixture
 def folders(tmp_path: Path) -> list[str]:
     """Two folders of images with three and two classes."""
-    return [str(make_folder(tmp_path / name, classes, images=6)) for name, classes in (("first", 3), ("second", 2))]
+    first = make_folder(tmp_path / "first", classes=3, images=6)
+    return [str(first), str(make_folder(tmp_path / "second", classes=2, images=6, letter="d"))]
 
 
 def words(folders: list[str]) -> tuple[str, ...]:

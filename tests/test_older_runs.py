@@ -27,7 +27,7 @@ def as_of_version_0_1(folder: Path) -> None:
         del written["args"][name]
     path.write_text(json.dumps(written))
     state = torch.load(folder / "checkpoint.pt", weights_only=True)
-    del state["classes_per_task"], state["training"]["everywhere"]
+    del state["classes_per_task"], state["training"]["everywhere"], state["values"]
     torch.save(state, folder / "checkpoint.pt")
     results = json.loads((folder / "results.json").read_text())
     del results["classes_per_task"], results["headline_over"], results["class_il"]["micro"], results["task_il"]["micro"]

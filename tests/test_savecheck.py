@@ -2,8 +2,13 @@
 
 from __future__ import annotations
 
+import copy
+import io
+import json
 import os
 import pickle
+import shutil
+import zipfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -89,6 +94,35 @@ def pickle_in_a_zip(path: Path, target: Path) -> None:
     torch.save({**torch.load(path, weights_only=True), "net": Bomb(target)}, path)
 
 
+def compressed(part: str) -> Callable[[Path, Path], None]:
+    """Compress the file and let one of its parts be two megabytes of zeros."""
+
+    def write(path: Path, target: Path) -> None:
+        saved = io.BytesIO(path.read_bytes())
+        with zipfile.ZipFile(saved) as source, zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
+            for name in source.namelist():
+                archive.writestr(name, bytes(1 << 21) if name.endswith(part) else source.read(name))
+
+    return write
+
+
+def longer_than_the_file(path: Path, target: Path) -> None:
+    """Let several entries of the archive's directory stand for the same bytes."""
+    with zipfile.ZipFile(path, "a") as archive:
+        big = max(archive.infolist(), key=lambda part: part.file_size)
+        for number in range(50):
+            entry = copy.copy(big)
+            entry.filename = f"{big.filename}-{number}"
+            archive.filelist.append(entry)
+        archive.writestr("more", b"")  # or the directory is not written again
+
+
+def not_finite(path: Path, target: Path) -> None:
+    state = torch.load(path, weights_only=True)
+    next(iter(state["training"]["method"]["net"].values())).view(-1)[3] = torch.nan
+    torch.save(state, path)
+
+
 DAMAGES: dict[str, tuple[Callable[[Path, Path], object], str]] = {
     "model": (another({"model": "sgd"}), "was written with model sgd, this run has model pmi_rdfcil"),
     "data set": (
@@ -109,6 +143,10 @@ DAMAGES: dict[str, tuple[Callable[[Path, Path], object], str]] = {
     "empty": (lambda path, _: path.write_bytes(b""), "is not a checkpoint of pmi-cl"),
     "text": (lambda path, _: path.write_text("hello"), "is not a checkpoint of pmi-cl"),
     "missing": (lambda path, _: path.unlink(), "no checkpoint at"),
+    "compressed pickle": (compressed("data.pkl"), "data.pkl is compressed or encrypted, and torch.save does neither"),
+    "compressed storage": (compressed("/data/0"), "is compressed or encrypted, and torch.save does neither"),
+    "parts that overlap": (longer_than_the_file, "its parts are longer than the file"),
+    "not finite": (not_finite, "holds numbers that are not finite (in method.net."),
     "malicious pickle": (bare_pickle, "was refused and nothing in it was run"),
     "malicious zip": (pickle_in_a_zip, "was refused and nothing in it was run"),
 }
@@ -148,3 +186,30 @@ def test_a_checkpoint_from_within_a_task_is_for_its_own_run_alone(
     assert quick("pmi_rdfcil", tmp_path / "runs", "run", "--loadcheck", str(tmp_path / "within.pt"))[0] == 2
     assert "was written within a task: go on with that run itself, --resume RUN" in capsys.readouterr().err
     assert [entry.name for entry in tmp_path.iterdir()] == ["within.pt"]
+
+
+EDITS = {"lr": 0.123, "inv_steps": 7, "lr_milestones": [0.5], "cfs": False, "evaluate_unseen": None, "optim_mom": None}
+
+
+def test_an_edited_record_is_noticed_when_the_run_goes_on(
+    kept: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A value is changed, or taken away (None) so that it would have its default."""
+    folder = shutil.copytree(kept, tmp_path / "edited")
+    whole = (folder / "args.json").read_text()
+    was = {name: entry["value"] for name, entry in json.loads(whole)["args"].items()}
+    for name, value in EDITS.items():
+        record = json.loads(whole)
+        if value is None:
+            del record["args"][name]
+        else:
+            record["args"][name]["value"] = value
+        (folder / "args.json").write_text(json.dumps(record))
+        assert main(["--resume", str(folder), "--check"]) == (0 if value is None else 2), name  # defaults are the same
+        said = capsys.readouterr().err
+        if value is not None:
+            assert said.count("\n") == 1 and f"checkpoint.pt was written with --{name} " in said
+            assert f"args.json has {name} {int(value) if isinstance(value, bool) else value}".split("[")[0] in said
+            assert str(was[name]).strip("[]")[:5] in said or isinstance(value, bool)
+    (folder / "args.json").write_text(whole)
+    assert main(["--resume", str(folder), "--check"]) == 0

@@ -74,6 +74,8 @@ def _from_zip(archive: Path, wanted: str, target: Path, report: Callable[[int, i
         for number, member in enumerate(members, start=1):
             kind = member.external_attr >> 28  # Unix file type: 0o10 regular, 0o04 folder, 0 unknown
             _refuse_unsafe(archive, member.filename, kind in (0o10, 0o04, 0))
+            if member.flag_bits & 1:
+                raise UserError(f"{archive} is encrypted, which no data set is: delete it and download it again")
             if not member.is_dir() and _is_below(member.filename, wanted):
                 _copy(file.open(member), target / member.filename)
             report(number, len(members))

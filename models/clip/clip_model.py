@@ -141,11 +141,13 @@ class ClipModel(ContinualModel):
         self.dataset.present_as(dataclasses.replace(form, resize=self.options.resize, augment=augment))
 
     def _new_classifier(self) -> TextClassifier:
-        """Return the classifier of all classes of the run."""
+        """Return the classifier of all classes. Raise UserError if two have the same text."""
         o, dataset, labels = self.options, self.dataset, range(self.dataset.N_CLASSES)
         prompts = [o.prompt_template or dataset.prompt_of(label) for label in labels]
         ensembles = [] if o.eval_templates == "prompt" else [dataset.templates_of(label) for label in labels]
-        return TextClassifier(self.net, dataset.prompt_names, prompts, ensembles, self.TRAINS_TEXT)
+        classifier = TextClassifier(self.net, dataset.prompt_names, prompts, ensembles, self.TRAINS_TEXT)
+        classifier.refuse_same_texts(dataset.class_names)
+        return classifier
 
     @classmethod
     def check(cls, args: SimpleNamespace, outline: RunOutline) -> None:

@@ -57,6 +57,19 @@ class ClassTexts:
         self.tokens = net.without_padding(net.tokenize(texts))
         self._frozen = torch.zeros(0, net.feature_dim, device=self.tokens.device)
 
+    def same_texts(self) -> tuple[int, int] | None:
+        """Return the first two classes with the same tokens, None if all differ.
+
+        Such classes have one feature, and the later one is never recognised.
+        """
+        first: dict[bytes, int] = {}
+        rows = self.tokens.cpu().split([len(sentences) for sentences in self.templates])
+        for label, tokens in enumerate(rows):
+            same = first.setdefault(tokens.numpy().tobytes(), label)
+            if same != label:
+                return same, label
+        return None
+
     def features(self, classes: range) -> Tensor:
         """Return the features (n, d), normalised, of the text tower as it is now.
 
@@ -119,6 +132,25 @@ class TextClassifier:
         self.evaluation_texts = ClassTexts(net, names, ensembles) if ensembles else self.texts
         self._evaluated: dict[range, Tensor] = {}
         self._held: tuple[range, Tensor] | None = None
+
+    def refuse_same_texts(self, class_names: Sequence[str]) -> None:
+        """Refuse classes that the evaluation cannot tell apart.
+
+        Args:
+            class_names: the names of all classes, as the data set has them.
+
+        Raises:
+            UserError: names two classes whose texts have the same tokens.
+        """
+        texts = self.evaluation_texts
+        same = texts.same_texts()
+        if same is not None:
+            one, other = (f"{label} '{class_names[label]}'" for label in same)
+            text = texts.templates[same[1]][0].replace("{}", texts.names[same[1]])
+            raise UserError(
+                f"the classes {one} and {other} are one and the same text for a CLIP ('{text}'): give one of them "
+                "another name, since nothing else tells them apart"
+            )
 
     def features(self, classes: range, trained: bool = True) -> Tensor:
         """Return the features (n, d), normalised, of classes under the training prompt.

@@ -20,12 +20,14 @@ from pmi_cl.errors import UserError
 from tests.support.small_clips import TEXT, VISION
 
 ROOT = Path(__file__).resolve().parents[2]
-TINY, OTHER, PLAIN = "Tiny-Test", "Other-Test", "Plain-Test"
-NAMED = {f"clip:{name}": name for name in (OTHER, TINY, PLAIN)}
+TINY, OTHER, PLAIN, TWIN = "Tiny-Test", "Other-Test", "Plain-Test", "Twin-Test"  # open_clip has TWIN-quickgelu, too
+NAMED = {f"clip:{name}": name for name in (OTHER, TINY, PLAIN, TWIN)}
 CONFIGS: dict[str, Any] = {
     TINY: {"embed_dim": 16, "vision_cfg": VISION, "text_cfg": TEXT},
     OTHER: {"embed_dim": 16, "vision_cfg": {**VISION, "patch_size": 8, "layers": 3}, "text_cfg": TEXT},
     PLAIN: {"embed_dim": 8, "vision_cfg": VISION, "text_cfg": TEXT},
+    TWIN: {"embed_dim": 24, "vision_cfg": VISION, "text_cfg": TEXT},
+    f"{TWIN}-quickgelu": {"embed_dim": 24, "vision_cfg": VISION, "text_cfg": TEXT, "quick_gelu": True},
 }
 TAGS = {
     "openai": {"url": f"http://127.0.0.1:9/{'0' * 64}/tiny.pt", "hf_hub": "someone/tiny.openai/", "quick_gelu": True},

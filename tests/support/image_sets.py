@@ -138,7 +138,9 @@ def write_image(
     return path
 
 
-def make_folder(root: Path, classes: int = 4, images: int = 5, parts: tuple[str, ...] = ("",)) -> Path:
+def make_folder(
+    root: Path, classes: int = 4, images: int = 5, parts: tuple[str, ...] = ("",), letter: str = "c"
+) -> Path:
     """Write ``classes`` folders c0, c1 ... of small PNG files below each of ``parts``.
 
     Return the root.
@@ -148,5 +150,5 @@ def make_folder(root: Path, classes: int = 4, images: int = 5, parts: tuple[str,
     for part in parts:
         for label in range(classes):
             for k in range(images):
-                write_image(root / part / f"c{label}" / f"{k}.png", colour=(k, label, 0))
+                write_image(root / part / f"{letter}{label}" / f"{k}.png", colour=(k, label, 0))
     return root

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from pmi_cl.errors import UserError
-from pmi_cl.machine.tensor_files import DamagedFile, is_whole_archive, read_tensors
+from pmi_cl.machine.tensor_files import DamagedFile, first_not_finite, is_whole_archive, read_tensors
 from pmi_cl.utils.records.atomic import write_atomically
 
 FORMAT = "pmi-cl checkpoint 1"
@@ -48,8 +48,8 @@ def load(path: Path, expected: Mapping[str, Any]) -> dict[str, Any]:
 
     Raises:
         UserError: the file is missing, damaged or no checkpoint, has another format or other
-            values than ``expected``, or holds Python objects. Their loading could run code, so that
-            they are refused, and nothing in the file is run.
+            values than ``expected``, holds numbers that are not finite, or Python objects. Their
+            loading could run code, so that they are refused, and nothing in the file is run.
     """
     check_file(path)
     try:
@@ -57,7 +57,35 @@ def load(path: Path, expected: Mapping[str, Any]) -> dict[str, Any]:
     except DamagedFile as error:
         raise UserError(f"{path} {_NOT_OURS}") from error
     _check_contents(path, state, expected)
+    # The iterate of an inversion may not be finite for some steps: it then begins anew by itself.
+    place = first_not_finite(state.get("training"), leave_out=("inversion",))
+    if place is not None:
+        advice = "start the run again with a smaller --lr, or give an older checkpoint"
+        raise UserError(f"{path} holds numbers that are not finite (in {place}): {advice}")
     return dict(state)
+
+
+def check_values(path: Path, state: Mapping[str, Any], values: Mapping[str, Any], record: Path) -> None:
+    """Compare the values that shaped a run with those of its record, which may have been edited.
+
+    Checkpoints of version 0.2.0 and before do not have them, and pass.
+
+    Args:
+        path: the checkpoint, for the error message.
+        state: what :func:`load` returned.
+        values: the options of the run that goes on, by name.
+        record: the file that they are from.
+
+    Raises:
+        UserError: names the first option that differs, with both values.
+    """
+    written = state.get("values", {})
+    if not isinstance(written, Mapping):
+        raise UserError(f"{path} {_NOT_OURS}")
+    for name, value in values.items():
+        if name in written and written[name] != value:
+            both = f"{path} was written with --{_named(name, written[name])}, and {record} has {_named(name, value)}"
+            raise UserError(f"{both}: write the old value there again, or start a new run")
 
 
 def load_start(path: Path, expected: Mapping[str, Any], tasks: int) -> dict[str, Any]:

@@ -22,7 +22,7 @@ from pmi_cl.utils.records.run_lock import run_lock
 from pmi_cl.utils.records.run_record import RunRecord, build_results, inversion_figures
 from pmi_cl.utils.records.tensorboard import EventWriter
 from pmi_cl.utils.run.host import RunHost
-from pmi_cl.utils.run.identity import identity, tasks_to_train
+from pmi_cl.utils.run.identity import identity, resumable, shaping_values, tasks_to_train
 from pmi_cl.utils.run.interrupts import Interrupted, Interrupts
 from pmi_cl.utils.run.out_of_memory import explain_out_of_memory
 from pmi_cl.utils.run.preflight import preflight
@@ -168,7 +168,7 @@ class _Run:
         """Return the checkpoint from which to go on. It is checked before anything is written."""
         args = self.args
         if args.resume:
-            return checkpoints.load(RunRecord(Path(args.resume)).checkpoint, {**self.identity, "seed": args.seed})
+            return resumable(self.resolved, RunRecord(Path(args.resume)), self.identity)
         if not args.loadcheck:
             return None
         tasks = tasks_to_train(self.resolved, self.dataset.N_TASKS)
@@ -311,6 +311,7 @@ class _Run:
         state = {
             **self.identity,
             "seed": self.args.seed,
+            "values": shaping_values(self.resolved),
             "phases": self.phases.state_dict(),
             "training": self.training.state(),
         }

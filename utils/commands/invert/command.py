@@ -88,8 +88,9 @@ def check_command(argv: Sequence[str], catalogue: Catalogue) -> str:
     """
     args, sources = resolve_invert(argv, catalogue)
     from pmi_cl.utils.commands.invert.text_to_image import check_machine  # imports torch
+    from pmi_cl.utils.run.preflight import show_decided
 
-    check_machine(args, catalogue)
+    show_decided(check_machine(args, catalogue), args, sources)
     return table(args, sources)
 
 

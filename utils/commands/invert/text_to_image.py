@@ -152,12 +152,19 @@ def both_ways(inverter: TextInverter) -> Iterator[TextPictures]:
     yield inverter.run("full model alone", replace(config, start="noise", steps=config.steps + config.pmi.steps))
 
 
-def check_machine(args: SimpleNamespace, catalogue: Catalogue) -> None:
-    """Refuse what would stop the command before its first step. Raise UserError."""
+def check_machine(args: SimpleNamespace, catalogue: Catalogue) -> dict[str, Any]:
+    """Refuse what would stop the command before its first step.
+
+    Return the values of options that the backbone's weights decide.
+
+    Raises:
+        UserError: says what is wrong.
+    """
     check_writable(Path(args.output), ROOM_MIB, flag="--output")
     pick_device(args.device)
-    check_backbone(catalogue.find("backbone", args.backbone).load_module(), args)
+    decided = check_backbone(catalogue.find("backbone", args.backbone).load_module(), args)
     check_images(args, catalogue)
+    return decided
 
 
 def text_to_image(args: SimpleNamespace, catalogue: Catalogue) -> None:
