@@ -14,7 +14,6 @@ from pmi_cl.datasets.augmentation import mean_and_std
 from pmi_cl.datasets.continual_dataset import ContinualDataset, ProgressCallback, RawData
 from pmi_cl.datasets.dataset_outline import tell_user
 from pmi_cl.datasets.files.decoding import BadFile
-from pmi_cl.datasets.files.file_names import printable
 from pmi_cl.datasets.files.file_options import FileOptions
 from pmi_cl.datasets.files.image_files import fingerprint
 from pmi_cl.datasets.files.image_folder import (
@@ -29,6 +28,7 @@ from pmi_cl.datasets.files.skipping import as_record, on_bad_image, skipped_note
 from pmi_cl.datasets.reading import colour_named
 from pmi_cl.datasets.selection import Split, refuse_one_colour
 from pmi_cl.errors import UserError
+from pmi_cl.machine.plain_text import printable
 from pmi_cl.options import option, select
 
 if TYPE_CHECKING:

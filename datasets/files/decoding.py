@@ -9,11 +9,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn, TypeVar
 
-from pmi_cl.datasets.files.file_names import printable
 from pmi_cl.datasets.files.image_formats import open_image
 from pmi_cl.datasets.files.sixteen_bits import has_sixteen_bits, sixteen_bit_values
 from pmi_cl.datasets.reading import FULL_RANGE, Reading
 from pmi_cl.errors import UserError
+from pmi_cl.machine.plain_text import printable
 
 if TYPE_CHECKING:
     from PIL.Image import Image

@@ -1,4 +1,4 @@
-"""Show and hash the names of files, in any encoding, and read small text files of data sets."""
+"""Hash the names of files, in any encoding, and read small text files of data sets."""
 
 from __future__ import annotations
 
@@ -6,11 +6,7 @@ import codecs
 from pathlib import Path
 
 from pmi_cl.errors import UserError
-
-
-def printable(name: str | Path) -> str:
-    """Return a name with an escape such as ``\\\\xe9`` for each byte that is not UTF-8."""
-    return name_bytes(name).decode("utf-8", "backslashreplace")
+from pmi_cl.machine.plain_text import printable
 
 
 def name_bytes(name: str | Path) -> bytes:

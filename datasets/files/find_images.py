@@ -14,8 +14,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from pmi_cl.datasets.files.decoding import BadFile
-from pmi_cl.datasets.files.file_names import printable
 from pmi_cl.errors import UserError
+from pmi_cl.machine.plain_text import printable
 
 ENDINGS = (".png", ".jpg", ".jpeg", ".webp", ".bmp")
 # What systems leave: Windows, macOS, Synology's and other file servers. Compared in lower case.

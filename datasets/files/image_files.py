@@ -7,9 +7,10 @@ from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from pmi_cl.datasets.files.file_names import name_bytes, printable
+from pmi_cl.datasets.files.file_names import name_bytes
 from pmi_cl.datasets.files.find_images import ENDINGS, Found, find_images
 from pmi_cl.errors import UserError
+from pmi_cl.machine.plain_text import printable
 
 MAX_NAMES = 3  # names in an error message
 

@@ -15,13 +15,13 @@ from pmi_cl.datasets.files.decoding import (
     try_in_order,
     verify_image,
 )
-from pmi_cl.datasets.files.file_names import printable
 from pmi_cl.datasets.files.find_images import find_images
 from pmi_cl.datasets.files.image_files import ImageList, refuse_bad, refuse_empty_classes, refuse_few
 from pmi_cl.datasets.files.skipping import OnBad
 from pmi_cl.datasets.files.split_folders import Layout, left_out, read_layout
 from pmi_cl.datasets.reading import FULL_RANGE, Reading
 from pmi_cl.datasets.selection import evenly_spread
+from pmi_cl.machine.plain_text import printable
 
 if TYPE_CHECKING:
     from torch import Tensor

@@ -10,8 +10,8 @@ from pathlib import Path
 
 from pmi_cl.datasets.files.decoding import BadFile, decode_whole, try_in_order
 from pmi_cl.datasets.files.fetching import disk_errors, part_file
-from pmi_cl.datasets.files.file_names import printable
 from pmi_cl.datasets.files.image_files import state_of_files
+from pmi_cl.machine.plain_text import printable
 
 OnBad = Callable[[BadFile], object]
 _FEW = 3  # names in a message

@@ -8,9 +8,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from pmi_cl.datasets.files.file_names import printable
 from pmi_cl.datasets.files.find_images import ENDINGS, is_folder, is_passed_over, refuse_unreadable, subfolders
 from pmi_cl.errors import UserError
+from pmi_cl.machine.plain_text import printable
 
 _ROLES = {"train": "train|training", "test": "test|testing", "val": "val|valid|validation"}
 _SHARED = 2  # subfolders of one name in two folders that are therefore no classes
