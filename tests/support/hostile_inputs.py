@@ -27,6 +27,7 @@ from types import FrameType
 from typing import Any
 
 from pmi_cl.cli import main
+from pmi_cl.machine.user_paths import path_text
 from pmi_cl.options import OptionSpec, specs_of
 from pmi_cl.registry.catalogue import INSTALLED, Catalogue
 from pmi_cl.utils.arguments.command_line import all_specs, resolve
@@ -176,7 +177,8 @@ def _good_record() -> tuple[dict[str, Any], dict[str, Any]]:
 def _module(rng: random.Random, folder: Path) -> HostileInput:
     """Return ``--list`` on methods of which one is wrong."""
     catalogue = write_registry(folder / "registry")
-    path = folder / "registry/models" / draw(rng, ("zz.py", "a b.py", "é.py", "in.ner.py", "config/zz.py"))
+    name = draw(rng, ("zz.py", "a b.py", "é.py", "in.ner.py", "config/zz.py"))
+    path = folder / "registry/models" / path_text(name)
     text = hostile_module(rng)
     if rng.random() < 0.8:
         path.write_text(text, encoding="utf-8", errors="surrogatepass")

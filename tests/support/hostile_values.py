@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import json
 import os
 import random
@@ -10,6 +9,8 @@ import socket
 import stat
 from pathlib import Path
 from typing import Any
+
+from pmi_cl.machine.user_paths import path_text
 
 TEXTS = (
     *("", " ", "nan", "inf", "-inf", "1e999", "-1", "0", "-0.0", "99999999999999999999", "9" * 5000, "0x10", "1_000"),
@@ -78,9 +79,8 @@ def hostile_path(rng: random.Random, folder: Path) -> str:
         return str(draw(rng, (*fixed, "/dev/full", "/dev/zero", "/proc/self/mem", "caf\udce9", "\ud800", "a\nb", " ")))
     ending = draw(rng, ("", ".pt", ".bin", ".safetensors", ".yaml", ".png", "/inside", ".zip"))
     name = draw(rng, ("x", "é", "caf\udce9", "a b", "'\"", "x" * 200, "~x", "$HOME", "%s"))
-    path = folder / f"{rng.randrange(10**9)}{name}{ending.removesuffix('/inside')}"
-    with contextlib.suppress(UnicodeEncodeError):  # a locale that has no such name: nothing is there
-        draw(rng, makers)(rng, path)
+    path = folder / path_text(f"{rng.randrange(10**9)}{name}{ending.removesuffix('/inside')}")
+    draw(rng, makers)(rng, path)
     return str(path) + ("/inside" if ending == "/inside" else "")
 
 
@@ -122,7 +122,7 @@ def _empty_folder(rng: random.Random, path: Path) -> None:
 
 def _odd_folder(rng: random.Random, path: Path) -> None:
     """Make a folder with folders in it, and a file, a pipe or a link in one of them."""
-    for name in ("a", "b", draw(rng, ("c", "train", "é", "caf\udce9"))):
+    for name in ("a", "b", path_text(draw(rng, ("c", "train", "é", "caf\udce9")))):
         (path / name).mkdir(parents=True)
     draw(rng, (_bytes_file, _link_to_nothing, _loop, _pipe))(
         rng, path / "a" / draw(rng, ("1.png", "x.txt", "args.json"))
