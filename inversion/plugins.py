@@ -55,7 +55,7 @@ def check_start(name: str, side: int = 8) -> None:
     try:
         with torch.random.fork_rng(devices=[]):
             drawn = function(shape, torch.Generator().manual_seed(0))
-    except Exception as error:  # whatever the other package raises
+    except (Exception, SystemExit) as error:  # whatever the other package raises
         raise offered.fault(f"no start, called with {shape} and a generator it ends with {_one_line(error)}") from error
     if not isinstance(drawn, Tensor) or tuple(drawn.shape) != shape:
         given = (
@@ -75,7 +75,7 @@ def check_term(name: str, weight: float = 1.0) -> None:
     make = offered.load()
     try:
         term = make(weight)
-    except Exception as error:  # whatever the other package raises
+    except (Exception, SystemExit) as error:  # whatever the other package raises
         raise offered.fault(f"no term, called with the weight {weight:g} it ends with {_one_line(error)}") from error
     if not callable(term):
         raise offered.fault(
@@ -83,7 +83,7 @@ def check_term(name: str, weight: float = 1.0) -> None:
         )
 
 
-def _one_line(error: Exception) -> str:
+def _one_line(error: BaseException) -> str:
     return " ".join(f"{type(error).__name__}: {error}".split())
 
 

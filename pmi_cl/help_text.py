@@ -69,7 +69,10 @@ def listing(catalogue: Catalogue) -> str:
         rows = [(entry.name, _origin(entry) + entry.summary) for entry in catalogue.entries(kind)]
         rows += [(name, str(error)) for name, error in catalogue.broken[kind].items()]
         blocks.append("\n".join([f"{word}s (--{kind})", *aligned(rows)]))
-    parts = [(part.name, f"[{part.package}] {part.module}:{part.attribute}") for part in catalogue.outside("inversion")]
+    parts = [
+        (part.name, str(part.fault(part.wrong)) if part.wrong else f"[{part.package}] {part.module}:{part.attribute}")
+        for part in catalogue.outside("inversion")
+    ]
     blocks += ["\n".join(["parts of an inversion (--inv_start, --inv_terms)", *aligned(parts)])] if parts else []
     models = [entry.name for entry in catalogue.entries("model")]
     width = max(map(len, models), default=0)

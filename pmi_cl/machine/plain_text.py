@@ -5,15 +5,18 @@ Where bytes are not those of the locale, Python keeps them as lone surrogates (P
 
 from __future__ import annotations
 
+from pathlib import Path
+
 LONGEST = 100  # letters of a value in an error line
 
 
-def printable(text: str) -> str:
-    """Return the text in characters that can be written as UTF-8.
+def printable(text: str | Path) -> str:
+    """Return the text, or a path, in characters that can be written as UTF-8.
 
     Lone surrogates that stand for UTF-8 bytes become the characters that were meant, as under
     ``LC_ALL=C``. Other bytes become escapes: ``caf\\xe9``.
     """
+    text = str(text)
     if text.isascii():
         return text
     try:

@@ -9,6 +9,7 @@ from typing import Any
 
 import pmi_cl
 from pmi_cl.errors import UserError, unknown_name
+from pmi_cl.machine.plain_text import excerpt
 from pmi_cl.registry.entry import KINDS, Entry, canonical
 from pmi_cl.registry.entry_reader import EntryReader
 from pmi_cl.registry.extensions import Extension, extensions
@@ -46,8 +47,8 @@ class Catalogue:
             for stem, path in files.items():
                 try:
                     made = self.reader.entries_of(kind, f"pmi_cl.{kind}s.{stem}".removesuffix("."), path)
-                except UserError as error:
-                    self._break_file(kind, stem, path, error, found)
+                except Exception as error:  # whatever reading somebody's file comes to
+                    self._break_file(kind, stem, path, _as_user_error(error, path), found)
                     continue
                 for entry in made:
                     self._add(entry, path, found)
@@ -85,7 +86,8 @@ class Catalogue:
             if name in found:
                 raise extension.fault(f"the name is taken by {found[name].module}")
             found[name] = self.reader.entry_of(extension)
-        except UserError as error:
+        except Exception as fault:  # whatever reading somebody's package comes to
+            error = _as_user_error(fault, extension.module)
             named = str(extension) in str(error)
             self.broken[extension.kind].setdefault(name, error if named else extension.fault(str(error)))
 
@@ -124,6 +126,13 @@ class Catalogue:
         source = self.reader.source(entry.module) if entry else None
         paths += [source.path.with_name(f"{model}.yaml")] if source else []
         return next((path for path in paths if path.is_file()), None)
+
+
+def _as_user_error(error: Exception, place: Path | str) -> UserError:
+    """Return the line for a file that cannot be read, such as one of expressions without end."""
+    if isinstance(error, UserError):
+        return error
+    return UserError(f"{place}: cannot be read ({type(error).__name__}: {excerpt(error)})")
 
 
 def _member(family: Entry, name: str) -> Entry:

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from types import ModuleType
 from typing import Any
 
+from pmi_cl.errors import UserError
 from pmi_cl.options import OptionSpec
 from pmi_cl.registry.extensions import Extension
 
@@ -44,13 +45,18 @@ class Entry:
         """Return the class or function itself, which imports its module, and torch with it.
 
         Raises:
-            UserError: another package's cannot be imported.
+            UserError: another package's cannot be imported, or the module ends Python.
         """
         return self.extension.load() if self.extension else getattr(self.load_module(), self.attribute)
 
     def load_module(self) -> ModuleType:
         """Return the module alone. Raise UserError as :meth:`load`."""
-        return self.extension.load_module() if self.extension else importlib.import_module(self.module)
+        if self.extension:
+            return self.extension.load_module()
+        try:
+            return importlib.import_module(self.module)
+        except SystemExit as error:
+            raise UserError(f"{self.module} cannot be used: it ends Python when it is imported ({error})") from error
 
 
 def canonical(name: str) -> str:

@@ -6,13 +6,28 @@ import ast
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 from pmi_cl.errors import UserError
+from pmi_cl.machine.plain_text import excerpt
 from pmi_cl.registry.entry import Entry, canonical
 from pmi_cl.registry.extensions import Extension
+from pmi_cl.registry.files import what_it_is
 from pmi_cl.registry.source import Definition, Source, statements
 from pmi_cl.registry.source_reader import READ_OF_BACKBONES, READ_OF_CLASSES, SourceReader
 
+LONGEST_NAME = 100  # letters of a NAME
+TYPES: dict[str, tuple[Any, str]] = {
+    "DEFAULTS": (dict, "{'option': value}"),
+    "LACKS": (dict, "{'option': 'why there is none'}"),
+    "NAMES": ((tuple, list), "('name', ...)"),
+    "BACKBONE_KIND": (str, "a text"),
+    "KIND": (str, "a text"),
+    "N_CLASSES": (int, "a whole number"),
+    "N_TASKS": (int, "a whole number, or None"),
+    "NAMES_UNSEEN": (bool, "True or False"),
+    "OWN_TASKS": (bool, "True or False"),
+}  # of the constants that the command reads before anything is imported
 ELSEWHERE = "write NAME = '...' inside a class at the top level of the file: it is read without running the file"
 
 
@@ -25,6 +40,9 @@ class EntryReader(SourceReader):
 
     def entries_of(self, kind: str, module: str, path: Path) -> list[Entry]:
         """Return the entries of a file. Raise UserError, with the line, for unreadable ones."""
+        fault = what_it_is(path)
+        if fault:
+            raise UserError(fault)
         source = self.source(module)
         if source is None or source.path != path:
             raise UserError(
@@ -52,8 +70,11 @@ class EntryReader(SourceReader):
         name = source.text(value, "NAME")
         if not name:
             return None
+        if not _is_folder_name(name):
+            raise source.fault(value, f"NAME {name!r}: use letters, digits and - _ . +, as for a folder")
         self.check_bases(source, node)
         constants, options = self.constants(source, node), self.declared_options(source, node)
+        _check_types(source, node, constants)
         return Entry(kind, name, source.name, node.name, _summary(node), options, constants)
 
     def nameless(self, kind: str) -> Iterator[tuple[str, UserError]]:
@@ -77,10 +98,12 @@ class EntryReader(SourceReader):
 
     def _backbone(self, source: Source, node: Definition, name: str, attribute: str) -> Entry:
         options, constants = self.module_options(source), self.constants_of_backbones(source)
+        _check_types(source, node, constants)
         return Entry("backbone", name, source.name, attribute, _summary(node), options, constants)
 
     def entry_of(self, extension: Extension) -> Entry:
         """Return the entry of an entry point. Raise UserError if its source cannot be read."""
+        extension.check()
         source = self.source(extension.module)
         if source is None:
             raise extension.fault("there is no such module")
@@ -107,6 +130,21 @@ def _refuse_hidden_names(source: Source) -> None:
             for target in statement.targets:
                 if isinstance(target, ast.Attribute) and target.attr in ("NAME", "Options") and not _is_self(target):
                     raise source.fault(statement, ELSEWHERE.replace("NAME", target.attr))
+
+
+def _check_types(source: Source, node: Definition, constants: dict[str, Any]) -> None:
+    """Raise UserError if a constant that the command works with is of another type."""
+    for name, (allowed, words) in TYPES.items():
+        value = constants.get(name)
+        if value is not None and (not isinstance(value, allowed) or isinstance(value, bool) != (allowed is bool)):
+            raise source.fault(node, f"{node.name}: {name} must be {words}, not {excerpt(value)}")
+        if isinstance(value, dict | tuple | list) and not all(isinstance(item, str) for item in value):
+            raise source.fault(node, f"{node.name}: {name} must be {words}: its names are texts in quotes")
+
+
+def _is_folder_name(name: str) -> bool:
+    """Whether a name can be that of a folder: a run lies in one that is called like its method."""
+    return name.isprintable() and len(name) <= LONGEST_NAME and not set("/\\ ") & set(name) and name.strip(".") != ""
 
 
 def _is_self(target: ast.Attribute) -> bool:

@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import functools
 import importlib
+import re
 import sys
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from types import ModuleType
 from typing import Any
 
 from pmi_cl.errors import UserError
+from pmi_cl.machine.plain_text import excerpt
 
 GROUPS = {
     "model": "pmi_cl.models",
@@ -30,6 +33,7 @@ class Extension:
         name: the name on the left.
         module, attribute: where its class or function is.
         package: the name of the installed package.
+        wrong: what is wrong with the entry point itself; empty: nothing.
     """
 
     kind: str
@@ -37,6 +41,7 @@ class Extension:
     module: str
     attribute: str
     package: str
+    wrong: str = ""
 
     def __str__(self) -> str:
         return f"the {WORDS[self.kind]} '{self.name}' of the package {self.package}"
@@ -50,27 +55,61 @@ class Extension:
 
     def load_module(self) -> ModuleType:
         """Import and return the module alone. Raise UserError as :meth:`load`."""
+        self.check()
         try:
             return importlib.import_module(self.module)
-        except Exception as error:  # whatever somebody's module does at import
+        except KeyboardInterrupt:
+            raise
+        except BaseException as error:  # whatever somebody's module does at import: it may even exit
             raise self.fault(f"{type(error).__name__}: {error}") from error
+
+    def check(self) -> None:
+        """Raise UserError if the entry point itself is wrong."""
+        if self.wrong:
+            raise self.fault(self.wrong)
 
     def fault(self, message: str) -> UserError:
         """Return the error for an entry that cannot be used."""
-        return UserError(
-            f"{self} cannot be used ({self.module}:{self.attribute}: {message}): mend the package or uninstall it"
-        )
+        place = f"{self.module}:{self.attribute}: " if self.module else ""
+        return UserError(f"{self} cannot be used ({place}{message}): mend the package or uninstall it")
 
 
 @functools.cache
 def extensions(kind: str) -> tuple[Extension, ...]:
-    """Return the entry points of a kind, a key of ``GROUPS``, by name."""
-    from importlib.metadata import entry_points
+    """Return the entry points of a kind, a key of ``GROUPS``, by name.
 
-    points = sorted(entry_points(group=GROUPS[kind]), key=lambda point: point.name)
-    return tuple(
-        Extension(kind, p.name, p.module, p.attr, p.dist.name if p.dist else p.module.split(".")[0]) for p in points
-    )
+    A line that cannot be read is among them, with what is ``wrong`` with it. A package that is
+    found twice counts once, as for an import.
+    """
+    from importlib.metadata import distributions
+
+    found: dict[str, list[Extension]] = {}
+    for installed in distributions():
+        try:
+            text = installed.read_text("entry_points.txt") or ""
+            package = str(installed.name) if GROUPS[kind] in text else ""  # to look a name up takes long
+        except Exception:  # whatever an installation has left that is damaged: it offers nothing
+            continue
+        if package:
+            found.setdefault(package, list(_offered(kind, text, package)))
+    return tuple(sorted((each for offered in found.values() for each in offered), key=lambda each: each.name))
+
+
+def _offered(kind: str, text: str, package: str) -> Iterator[Extension]:
+    """Yield what the entry_points.txt of a package offers in a group."""
+    from configparser import ConfigParser, Error
+
+    parser = ConfigParser(delimiters=("=",), allow_no_value=True, strict=False, interpolation=None)
+    parser.optionxform = str  # type: ignore[assignment,method-assign]  # keep capitals
+    try:
+        parser.read_string(text)
+    except Error as error:
+        yield Extension(kind, "entry_points.txt", "", "", package, f"it is damaged: {excerpt(error)}")
+        return
+    for name, value in parser.items(GROUPS[kind]) if parser.has_section(GROUPS[kind]) else ():
+        place = re.fullmatch(r"(\w+(?:[.]\w+)*)\s*:\s*(\w+)\s*(?:\[.*\])?", value or "")
+        wrong = "" if place else f"'{excerpt(value or '')}' is not 'module:attribute'"
+        yield Extension(kind, name, place[1] if place else "", place[2] if place else "", package, wrong)
 
 
 def source_file(module: str) -> Path | None:

@@ -29,9 +29,20 @@ def files_below(folders: Sequence[Path], kind: str) -> dict[str, Path]:
 
 def _holds(path: Path, mark: bytes) -> bool:
     try:
-        return mark in path.read_bytes()
+        return not path.is_file() or mark in path.read_bytes()  # to read a pipe could take for ever
     except OSError:
         return True  # the reader says what is wrong with it
+
+
+def what_it_is(path: Path) -> str:
+    """Return in words what a path is that is no file, and what to do; an empty text for a file."""
+    try:
+        if path.is_file():
+            return ""
+        kind = "a folder" if path.is_dir() else "a link to nothing" if path.is_symlink() else "no plain file"
+    except OSError as error:
+        kind = f"not to be looked at ({error.strerror})"
+    return f"{path} is {kind}: give it a name without .py, or take it away"
 
 
 def names_in(path: Path, kind: str) -> list[str]:
@@ -40,7 +51,7 @@ def names_in(path: Path, kind: str) -> list[str]:
     A user who chooses one of them is told what is wrong with the file.
     """
     try:
-        text = path.read_text(encoding="utf-8", errors="replace")
+        text = path.read_text(encoding="utf-8", errors="replace") if path.is_file() else ""
     except OSError:
         return []
     if kind != "backbone":

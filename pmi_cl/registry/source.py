@@ -12,6 +12,7 @@ from typing import Any
 from pmi_cl.errors import UserError
 
 Definition = ast.ClassDef | ast.FunctionDef
+NOT_LITERAL = (ValueError, TypeError, SyntaxError, MemoryError, RecursionError)  # what literal_eval() may raise
 
 
 @dataclass(frozen=True)
@@ -64,7 +65,7 @@ class Source:
         """Return the value of a literal. Raise UserError, with the line, for anything else."""
         try:
             return ast.literal_eval(node)
-        except (ValueError, TypeError):
+        except NOT_LITERAL:
             raise self.fault(
                 node, "write a literal here (number, text, tuple): it is read without running the file"
             ) from None

@@ -12,7 +12,7 @@ from typing import Any
 from pmi_cl.errors import UserError
 from pmi_cl.options import OptionSpec
 from pmi_cl.registry.extensions import source_file
-from pmi_cl.registry.source import Definition, Source, assignments
+from pmi_cl.registry.source import NOT_LITERAL, Definition, Source, assignments
 
 # Attributes that the command needs before anything is imported: computed ones are refused.
 READ_OF_CLASSES = ("NAME", "Options", "BACKBONE_KIND", "COMPATIBILITY", "DEFAULTS", "JOINT")
@@ -198,7 +198,7 @@ class SourceReader:
                 continue
             try:
                 found[name] = ast.literal_eval(value)
-            except (ValueError, TypeError):
+            except NOT_LITERAL:
                 found.pop(name, None)  # computed: only the imported code knows it
         return found
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -13,6 +12,7 @@ from pmi_cl.options import OptionSpec
 from pmi_cl.registry.catalogue import canonical
 from pmi_cl.utils.arguments.option_texts import shown
 from pmi_cl.utils.arguments.option_values import convert
+from pmi_cl.utils.records.record_shape import check_arguments, read_json
 
 NAMES = ("model", "dataset", "backbone", "model_config")  # compared without case, and _ as -
 
@@ -24,14 +24,15 @@ def read_arguments(path: Path) -> tuple[dict[str, Any], dict[str, str]]:
         UserError: the file is missing, damaged, or not the record of a run.
     """
     try:
-        args = json.loads(path.read_text(encoding="utf-8"))["args"]
+        args = read_json(path)["args"]
+        check_arguments(args)
         values = {name: item["value"] for name, item in args.items()}
-        if not all(isinstance(values[name], str) for name in ("model", "dataset", "backbone")):
-            raise TypeError("a run has a model, a data set and a backbone")
+        if values["backbone"] is None:
+            raise ValueError("a run has a backbone")
         return values, {name: str(item["source"]) for name, item in args.items()}
     except OSError as error:
         raise UserError(f"cannot read {path} ({error.strerror}): give the folder of a run to --resume") from error
-    except (ValueError, LookupError, TypeError, AttributeError, RecursionError) as error:
+    except (ValueError, LookupError) as error:
         raise UserError(
             f"{path} is damaged or not a run's args.json: start the run again, or give another folder to --resume"
         ) from error
@@ -48,7 +49,8 @@ def check_recorded(values: Mapping[str, Any], specs: Sequence[OptionSpec], path:
     unknown = sorted(set(values) - {spec.name for spec in specs})
     if unknown:
         raise UserError(
-            f"{path} was written by another version of pmi-cl (it has: {', '.join(unknown)}): go on with that version"
+            f"{path} was written by another version of pmi-cl (it has: {excerpt(', '.join(unknown))}): "
+            "go on with that version"
         )
     recorded = [spec for spec in specs if spec.name in values]
     found = {

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import difflib
-import json
 import sys
 import time
 from collections.abc import Mapping, Sequence
@@ -14,6 +13,7 @@ from typing import Any
 from pmi_cl.errors import UserError, unknown_name
 from pmi_cl.machine.user_paths import path_text
 from pmi_cl.utils.records.atomic import write_json
+from pmi_cl.utils.records.record_shape import read_json
 from pmi_cl.utils.records.surroundings import surroundings
 
 SCHEMA = 1
@@ -90,9 +90,8 @@ class RunRecord:
         write_json(self.folder / "results.json", results)
 
     def read_results(self) -> dict[str, Any]:
-        """Return the content of ``results.json``."""
-        results: dict[str, Any] = json.loads((self.folder / "results.json").read_text(encoding="utf-8"))
-        return results
+        """Return the content of ``results.json``. Raise as :func:`read_json`."""
+        return read_json(self.folder / "results.json")
 
 
 def find_run(results_path: str | Path, run: str) -> RunRecord:

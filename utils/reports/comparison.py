@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import statistics
 from collections import defaultdict
 from collections.abc import Collection, Iterable, Mapping, Sequence
@@ -11,8 +10,10 @@ from pathlib import Path
 from typing import Any
 
 from pmi_cl.datasets.task_split import TaskSplit
+from pmi_cl.machine.plain_text import excerpt
 from pmi_cl.registry.catalogue import INSTALLED, Catalogue
 from pmi_cl.utils.arguments.known_options import roles
+from pmi_cl.utils.records.record_shape import check_arguments, check_results, read_json
 
 OVER_IMAGES = {"last": "micro_last", "average": "micro_average"}  # what stands for a figure where tasks differ in size
 
@@ -143,8 +144,8 @@ def read_runs(folders: Iterable[Path], catalogue: Catalogue = INSTALLED) -> tupl
     for path in sorted({file for folder in folders for file in folder.rglob("results.json")}):
         try:
             run = _read(path, known)
-        except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
-            skipped.append(f"{path.parent}: no readable record ({type(error).__name__}: {error})")
+        except Exception as error:  # whatever stands in a file that no run of ours has written
+            skipped.append(f"{path.parent}: no readable record ({type(error).__name__}: {excerpt(error)})")
             continue
         if isinstance(run, Run):
             runs.append(run)
@@ -155,10 +156,12 @@ def read_runs(folders: Iterable[Path], catalogue: Catalogue = INSTALLED) -> tupl
 
 def _read(path: Path, known: Mapping[str, str]) -> Run | str:
     """Return the run, or the status of an unfinished run."""
-    results = json.loads(path.read_text(encoding="utf-8"))
+    results = read_json(path)
     if results["status"] != "finished":
-        return str(results["status"])
-    args = json.loads(path.with_name("args.json").read_text(encoding="utf-8"))["args"]
+        return excerpt(results["status"])
+    args = read_json(path.with_name("args.json"))["args"]
+    check_arguments(args)
+    check_results(results)
     values, sources = ({name: item[part] for name, item in args.items()} for part in ("value", "source"))
     run = Run(path.parent, values, sources, results, known)
     _check_complete(run)
@@ -167,8 +170,8 @@ def _read(path: Path, known: Mapping[str, str]) -> Run | str:
 
 def _check_complete(run: Run) -> None:
     """Raise the error of the first value that a table needs and the record lacks."""
-    row = _row(run.args["model"], run.settings(), [run])
-    _ = (run.protocol, row.curve(), row.minutes())
+    ((row,),) = comparisons([run]).values()
+    _ = (row.curve(), row.minutes(), row.transfer(), row.last_over_tasks())
     for part in ("class_il", "task_il", "inversion"):
         row.figure(part, "last")
 

@@ -1,0 +1,117 @@
+"""Read the files of a record, and check their shape: one may be damaged, or not a run's at all."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+MOST_BYTES = 2**28
+LARGEST = 1e12  # no figure of a run is near it, and sums of such figures stay finite
+FIGURES = ("last", "average", "forgetting", "bwt", "micro_last", "micro_average")
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    """Return the content of a JSON file that holds an object.
+
+    Raises:
+        OSError: the file cannot be read.
+        ValueError: it is no plain file, too large, or holds something else.
+    """
+    if not path.is_file():
+        raise ValueError(f"{path.name} is missing or no plain file")
+    if path.stat().st_size > MOST_BYTES:
+        raise ValueError(f"{path.name} has more than {MOST_BYTES} bytes")
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except (RecursionError, MemoryError):
+        raise ValueError(f"{path.name} is nested too deep") from None
+    if not isinstance(content, dict):
+        raise ValueError(f"{path.name} holds no JSON object")
+    return content
+
+
+def check_arguments(args: Any) -> None:
+    """Raise ValueError unless ``args`` are those of an ``args.json``."""
+    if not (isinstance(args, dict) and all(isinstance(item, dict) for item in args.values())):
+        raise ValueError("args must be {name: {value, source}}")
+    for name, item in args.items():
+        if not isinstance(item.get("source"), str) or not _is_value(item.get("value", {})):
+            raise ValueError(f"args: {name} has no value and source that can be read")
+    for name in ("model", "dataset"):
+        if not isinstance(_value(args, name), str):
+            raise ValueError(f"args: {name} must be a text")
+    for name in ("backbone", "model_config"):
+        if not isinstance(_value(args, name), str | None):
+            raise ValueError(f"args: {name} must be a text or null")
+    if not isinstance(_value(args, "seed"), int) or isinstance(_value(args, "seed"), bool):
+        raise ValueError("args: seed must be a whole number")
+
+
+def check_results(results: Mapping[str, Any]) -> None:
+    """Raise ValueError unless ``results`` have the figures that tables and plots need."""
+    for name in ("class_il", "task_il", "inversion", "seconds"):
+        if not isinstance(results.get(name), dict):
+            raise ValueError(f"{name} must be an object")
+    for name in ("class_il", "task_il"):
+        _check_accuracies(name, results[name])
+    for name in ("inversion", "seconds"):
+        for key, value in results[name].items():
+            if not (_is_number(value) or (value is None and name == "inversion")):
+                raise ValueError(f"{name}: {key} must be a number")
+    _check_everywhere(results.get("everywhere", {}))
+    if not isinstance(results.get("backbone_weights"), dict | None):
+        raise ValueError("backbone_weights must be an object or null")
+    if results.get("headline_over") == "images":
+        _check_over_images(results)
+
+
+def _check_everywhere(figures: Any) -> None:
+    if not isinstance(figures, dict) or not all(isinstance(part, dict) for part in figures.values()):
+        raise ValueError("everywhere must be an object of objects")
+    if not _is_figure(figures.get("task_il", {}).get("transfer")):
+        raise ValueError("everywhere: transfer must be a number")
+
+
+def _check_accuracies(name: str, figures: Mapping[str, Any]) -> None:
+    matrix = figures.get("matrix")
+    if not isinstance(matrix, list) or not matrix or not all(_are_numbers(row) for row in matrix):
+        raise ValueError(f"{name}: matrix must be rows of numbers")
+    if not _is_number(figures.get("last")):
+        raise ValueError(f"{name}: last must be a number")
+    for key in FIGURES:
+        if not _is_figure(figures.get(key)):
+            raise ValueError(f"{name}: {key} must be a number")
+
+
+def _check_over_images(results: Mapping[str, Any]) -> None:
+    """Check what stands for the figures of tasks where the headline is over all images."""
+    sizes = results.get("classes_per_task")
+    if not isinstance(sizes, list) or not sizes or not all(isinstance(size, int) and size > 0 for size in sizes):
+        raise ValueError("classes_per_task must be whole numbers")
+    if not _are_numbers(results["class_il"].get("micro")):
+        raise ValueError("class_il: micro must be numbers")
+
+
+def _value(args: Mapping[str, Any], name: str) -> Any:
+    return args.get(name, {}).get("value")
+
+
+def _is_value(value: Any) -> bool:
+    """Whether an option can have the value: a text, a number, yes or no, none, or several."""
+    if isinstance(value, list):
+        return all(not isinstance(item, list) and _is_value(item) for item in value)
+    return value is None or isinstance(value, str | bool) or _is_number(value)
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool) and abs(value) <= LARGEST  # no nan is
+
+
+def _is_figure(value: Any) -> bool:
+    return value is None or _is_number(value)
+
+
+def _are_numbers(row: Any) -> bool:
+    return isinstance(row, list) and bool(row) and all(map(_is_number, row))
