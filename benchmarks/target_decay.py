@@ -140,9 +140,7 @@ def measure(network: ResNetCifar, data: ContinualDataset, settings: DecaySetting
     return {"targets": own, "layers": layers, "full": full}
 
 
-def _sweeps(
-    subject: Subject, pmi: PmiConfig, shape: tuple[int, int, int], targets: Tensor
-) -> dict[int, Tensor]:
+def _sweeps(subject: Subject, pmi: PmiConfig, shape: tuple[int, int, int], targets: Tensor) -> dict[int, Tensor]:
     """Return what the sweep of every layer ends with: the input of that piece; of piece 0 the images."""
     config = InversionConfig(start="pmi", steps=0, pmi=pmi, batch=len(targets))
     inversion, found, stage = subject.inversion(config, shape, targets), {}, 0
