@@ -42,7 +42,7 @@ def targets() -> Tensor:
 
 
 def inverted(**given: Any) -> InversionResult:
-    """Invert targets and labels with moments and a colour space, all of them as a caller has them."""
+    """Invert targets and labels with moments and a colour space, as a caller has them."""
     network = given.pop("network", None) or plain_network()
     pieces = [network[:3], network[3:5]]
     arguments = {
@@ -145,7 +145,7 @@ def test_targets_that_are_not_finite_are_named_before_the_first_step(value: floa
     seen: list[InversionStep] = []
     broken = targets()
     broken[1:3, 5] = value
-    with pytest.raises(ValueError, match="targets must be finite numbers: 2 of 4 hold NaN or infinity.*number 1"):
+    with pytest.raises(ValueError, match=r"targets must be finite numbers: 2 of 4 hold NaN or infinity.*number 1"):
         inverted(targets=broken, progress=seen.append)
     assert seen == []
 

@@ -126,7 +126,7 @@ def _with_plain_norms(module: nn.Module) -> nn.Module:
     plain = nn.BatchNorm2d(module.num_features, module.eps, module.momentum, module.affine).eval()
     for name in ("weight", "bias", "running_mean", "running_var"):
         setattr(plain, name, getattr(module, name))
-    return nn.Sequential(plain, module.drop, module.act)
+    return nn.Sequential(plain, module.get_submodule("drop"), module.get_submodule("act"))
 
 
 def _traced(piece: nn.Module) -> fx.GraphModule:

@@ -122,9 +122,8 @@ def _logits(model: nn.Module, example: Tensor) -> Tensor:
     try:
         found = run_through([model], example)
     except Exception as error:  # whatever the user's module raises
-        raise ValueError(
-            f"{name} does not take images of the shape {shape} ({_first_line(error)}): give image_shape=... as it was trained"
-        ) from error
+        refused = f"{name} does not take images of the shape {shape} ({_first_line(error)})"
+        raise ValueError(f"{refused}: give image_shape=... as it was trained") from error
     if not isinstance(found, Tensor):
         raise ValueError(f"{name} gives no tensor but a {type(found).__name__}; pass pieces=[...] and head=...")
     if not bool(torch.isfinite(found).all()):
@@ -151,7 +150,7 @@ def _cuts(model: nn.Module) -> Iterator[Cut]:
 
 
 def _cuts_below(children: list[nn.Module], classifier: list[nn.Module], head: nn.Module | None) -> Iterator[Cut]:
-    """Yield the ways to cut the children below the ``classifier`` and its last layer, the ``head``."""
+    """Yield the ways to cut the children below a classifier, whose last layer is the ``head``."""
     containers = [number for number, child in enumerate(children) if isinstance(child, nn.Sequential)]
     first, last = (containers[0], containers[-1]) if containers else (len(children), len(children) - 1)
     stem, after = children[:first], children[last + 1 :]

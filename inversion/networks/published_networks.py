@@ -36,7 +36,8 @@ def transformer_cut(model: nn.Module) -> tuple[list[nn.Module], nn.Module] | Non
     network has not the parts of one.
     """
     network: Any = model
-    encoder, heads = getattr(network, "encoder", None), getattr(network, "heads", None)
+    encoder: Any = getattr(network, "encoder", None)
+    heads = getattr(network, "heads", None)
     parts = (network, "conv_proj"), (network, "class_token"), (encoder, "pos_embedding"), (encoder, "dropout")
     blocks = getattr(encoder, "layers", None)
     if not all(hasattr(owner, name) for owner, name in (*parts, (encoder, "ln"))):
