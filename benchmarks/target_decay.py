@@ -109,7 +109,8 @@ class Subject:
 def centred_cosine(features: Tensor, targets: Tensor) -> float:
     """Return the mean cosine between features and targets (n, d).
 
-    Both are less the mean of the targets. Without that the cosine of any two features of a network would be high.
+    Both are less the mean of the targets. Without that the cosine of any two features of a network
+    would be high.
     """
     centre = targets.mean(dim=0)
     return float(F.cosine_similarity(features - centre, targets - centre).mean())
