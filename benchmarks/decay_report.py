@@ -84,5 +84,6 @@ def draw(record: Row, path: Path) -> None:
     left.set(xlabel="after the sweep of layer", ylabel="recognised as the label asked for", ylim=(0, 1.03))
     right.set(xlabel="after full-model steps to the right targets")
     network = settings["network"]["backbone"]
-    figure.suptitle(f"PMI's targets: {settings['dataset']}, {network}, {len(seeds)} seed(s); dotted: chance", fontsize=11)
+    title = f"PMI's targets: {settings['dataset']}, {network}, {len(seeds)} seed(s); dotted: chance"
+    figure.suptitle(title, fontsize=11)
     write_atomically(path, lambda file: figure.savefig(file, format="png"), "--picture")

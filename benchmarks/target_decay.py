@@ -1,4 +1,7 @@
-"""How much of its targets an inversion still holds: after each layer of PMI, and after full-model steps."""
+"""How much of its targets an inversion still holds.
+
+It is measured after each layer of PMI, and after full-model steps.
+"""
 
 from __future__ import annotations
 
@@ -104,9 +107,10 @@ class Subject:
 
 
 def centred_cosine(features: Tensor, targets: Tensor) -> float:
-    """Return the mean cosine between features and targets (n, d), both less the mean of the targets.
+    """Return the mean cosine between features and targets (n, d).
 
-    Without the centring the cosine of any two features of a network would be high.
+    Both are less the mean of the targets. Without that the cosine of any two features of a network
+    would be high.
     """
     centre = targets.mean(dim=0)
     return float(F.cosine_similarity(features - centre, targets - centre).mean())
@@ -128,7 +132,7 @@ def measure(network: ResNetCifar, data: ContinualDataset, settings: DecaySetting
         "pmi, lower rate": _sweeps(subject, replace(pmi, lr=settings.lower_lr), shape, targets),
         "pmi, shuffled targets": _sweeps(subject, pmi, shape, targets[others]),
     }
-    asked = {name: (labels, targets) for name in swept}
+    asked = dict.fromkeys(swept, (labels, targets))
     asked["pmi, shuffled targets"] = labels[others], targets[others]
     layers = {
         name: [{"layer": layer, **subject.look(value, layer, *asked[name])} for layer, value in values.items()]
@@ -140,10 +144,8 @@ def measure(network: ResNetCifar, data: ContinualDataset, settings: DecaySetting
     return {"targets": own, "layers": layers, "full": full}
 
 
-def _sweeps(
-    subject: Subject, pmi: PmiConfig, shape: tuple[int, int, int], targets: Tensor
-) -> dict[int, Tensor]:
-    """Return what the sweep of every layer ends with: the input of that piece; of piece 0 the images."""
+def _sweeps(subject: Subject, pmi: PmiConfig, shape: tuple[int, int, int], targets: Tensor) -> dict[int, Tensor]:
+    """Return what the sweep of every layer ends with: the input of that piece."""
     config = InversionConfig(start="pmi", steps=0, pmi=pmi, batch=len(targets))
     inversion, found, stage = subject.inversion(config, shape, targets), {}, 0
     for _ in inversion.run():

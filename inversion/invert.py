@@ -107,8 +107,9 @@ def invert(
         MemoryGauge(example.device).reset()
         frozen = frozen_network(pieces, head, config, input_moments)
         colour = None if colour is None else colour_on_its_own(colour)
-        given = {"targets": targets, "labels": labels, "colour": colour}
-        problem = Problem(frozen, config, image_shape=image_shape, seed=seed, **given)
+        problem = Problem(
+            frozen, config, image_shape=image_shape, targets=targets, labels=labels, colour=colour, seed=seed
+        )
         network = FrozenNetwork(pieces, head, direction=config.direction, device=example.device)
         check_copy(network, pieces, example)
         check_sizes(network, example, targets, labels)
@@ -123,7 +124,7 @@ def invert(
 
 
 def _copied(given: Tensor | None) -> Tensor | None:
-    """Copy what the caller gave, without its graph. Numbers narrower than float32 become float32."""
+    """Copy what was given, without its graph. Numbers narrower than float32 become float32."""
     if not isinstance(given, Tensor):
         return given  # refused by its name afterwards
     wide = torch.promote_types(given.dtype, torch.float32) if given.is_floating_point() else given.dtype

@@ -1,4 +1,4 @@
-"""Shields an inversion from the modes of its caller, and from the history of tensors it is given."""
+"""Shields an inversion from the modes of its caller, and from the history of given tensors."""
 
 from __future__ import annotations
 

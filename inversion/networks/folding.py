@@ -117,10 +117,22 @@ def keeps_statistics(network: nn.Module) -> bool:
     return any(map(_has_statistics, network.modules()))
 
 
+def _with_plain_norms(module: nn.Module) -> nn.Module:
+    """Take apart the BatchNorms of timm, which have their activation inside."""
+    for name, part in list(module.named_children()):
+        setattr(module, name, _with_plain_norms(part))
+    if not isinstance(module, nn.BatchNorm2d) or not (hasattr(module, "act") and hasattr(module, "drop")):
+        return module
+    plain = nn.BatchNorm2d(module.num_features, module.eps, module.momentum, module.affine).eval()
+    for name in ("weight", "bias", "running_mean", "running_var"):
+        setattr(plain, name, getattr(module, name))
+    return nn.Sequential(plain, module.get_submodule("drop"), module.get_submodule("act"))
+
+
 def _traced(piece: nn.Module) -> fx.GraphModule:
     """Return the graph of a copy in float64. Raise ValueError as :func:`freeze_piece`."""
     try:
-        piece, tracer = frozen_copy(piece).double(), _BatchNormTracer()
+        piece, tracer = _with_plain_norms(frozen_copy(piece)).double(), _BatchNormTracer()
         # a layer of torch is traced as a call, not through its forward, which branches on shapes
         root = nn.Sequential(piece) if tracer.is_leaf_module(piece, "") else piece
         return fx.GraphModule(root, tracer.trace(root))

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from torch.nn.modules.conv import _ConvNd
 
 from pmi_cl.inversion.features.statistics import Moments, batch_moments, pool_moments
-from pmi_cl.inversion.networks.vision_transformer import transformer_cut
+from pmi_cl.inversion.networks.published_networks import timm_cut, transformer_cut
 
 Cut = tuple[list[nn.Module], nn.Module | None]  # the pieces, bottom to top, and the classifier
 
@@ -69,7 +69,8 @@ def split_network(model: nn.Module, example: Tensor) -> Cut:
     * The last piece takes what comes after the blocks; a final ``nn.Linear`` is the classifier.
     * A ReLU after the stem or after the blocks, an average over positions and a ``Flatten`` are put
       in where the forward of the network does them without a module.
-    * A vision transformer of torchvision is cut into tokens, blocks and the class token.
+    * A vision transformer of torchvision is cut into tokens, blocks and the class token. Another
+      network of timm is one piece below its classifier.
 
     The cut is accepted only if it computes what the network computes.
 
@@ -107,8 +108,12 @@ def _difference(pieces: list[nn.Module], head: nn.Module | None, example: Tensor
         value = run_through(pieces if head is None else [*pieces, head], example)
         same = value.shape == expected.shape and torch.allclose(value, expected, rtol=1e-4, atol=1e-5)
     except Exception as error:  # whatever the user's module raises
-        return str(error).strip().partition("\n")[0]
+        return _first_line(error)
     return None if same else ""
+
+
+def _first_line(error: Exception) -> str:
+    return str(error).strip().partition("\n")[0]
 
 
 def _logits(model: nn.Module, example: Tensor) -> Tensor:
@@ -117,9 +122,8 @@ def _logits(model: nn.Module, example: Tensor) -> Tensor:
     try:
         found = run_through([model], example)
     except Exception as error:  # whatever the user's module raises
-        raise ValueError(
-            f"{name} does not take images of the shape {shape} ({error}): give image_shape=... as it was trained"
-        ) from error
+        refused = f"{name} does not take images of the shape {shape} ({_first_line(error)})"
+        raise ValueError(f"{refused}: give image_shape=... as it was trained") from error
     if not isinstance(found, Tensor):
         raise ValueError(f"{name} gives no tensor but a {type(found).__name__}; pass pieces=[...] and head=...")
     if not bool(torch.isfinite(found).all()):
@@ -137,7 +141,16 @@ def _cuts(model: nn.Module) -> Iterator[Cut]:
     children = list(model.children())
     while len(children) == 1 and isinstance(children[0], nn.Sequential):  # a network in a wrapper
         children = list(children[0])
-    children, classifier, head = _without_classifier(children)
+    for below, classifier, head in _classifiers(children):
+        yield from _cuts_below(below, classifier, head)
+    if len(children) == 1:  # a network of another kind in a wrapper
+        yield from _cuts(children[0])
+    if (whole := timm_cut(model)) is not None:
+        yield whole
+
+
+def _cuts_below(children: list[nn.Module], classifier: list[nn.Module], head: nn.Module | None) -> Iterator[Cut]:
+    """Yield the ways to cut the children below a classifier, whose last layer is the ``head``."""
     containers = [number for number, child in enumerate(children) if isinstance(child, nn.Sequential)]
     first, last = (containers[0], containers[-1]) if containers else (len(children), len(children) - 1)
     stem, after = children[:first], children[last + 1 :]
@@ -150,14 +163,9 @@ def _cuts(model: nn.Module) -> Iterator[Cut]:
             low = [nn.Sequential(*stem, *([nn.ReLU()] if with_relu else []))] if stem and blocks else []
             top = nn.Sequential(*([] if blocks else stem), *blocks[-1:], *pooled)
             yield [*low, *blocks[:-1], top], head
-    inner = list(model.children())
-    if len(inner) == 1 and not isinstance(inner[0], nn.Sequential):  # a network of another kind in a wrapper
-        yield from _cuts(inner[0])
 
 
-def _tops(
-    after: list[nn.Module], classifier: list[nn.Module], headed: bool, blocks: bool
-) -> Iterator[list[nn.Module]]:
+def _tops(after: list[nn.Module], classifier: list[nn.Module], headed: bool, blocks: bool) -> Iterator[list[nn.Module]]:
     """Yield what may stand between the blocks and the last layer of the classifier.
 
     Args:
@@ -166,27 +174,29 @@ def _tops(
         headed: whether there is a classifier.
         blocks: whether there are blocks.
     """
-    flat = [nn.Flatten()] if headed and not any(isinstance(layer, nn.Flatten) for layer in classifier) else []
-    if not headed or not blocks or after:
-        yield [*after, *flat, *classifier]
-        return
-    for between in ([nn.AdaptiveAvgPool2d(1)], [], [nn.ReLU(), nn.AdaptiveAvgPool2d(1)]):
-        yield [*between, *flat, *classifier]
+    between: list[list[nn.Module]] = [after]
+    if headed and blocks and not after:
+        between = [[nn.AdaptiveAvgPool2d(1)], [], [nn.ReLU(), nn.AdaptiveAvgPool2d(1)]]
+    for flat in ([nn.Flatten()], []) if headed else ([],):  # a classifier of several layers may flatten itself
+        for layers in between:
+            yield [*layers, *flat, *classifier]
 
 
-def _without_classifier(children: list[nn.Module]) -> tuple[list[nn.Module], list[nn.Module], nn.Module | None]:
-    """Split off the classifier.
+def _classifiers(
+    children: list[nn.Module],
+) -> Iterator[tuple[list[nn.Module], list[nn.Module], nn.Module | None]]:
+    """Yield the ways to split off the classifier, the most likely first.
 
-    Returns:
-        The children below it, its layers below the last, and its last layer; None where that is
-        no ``nn.Linear``.
+    They have the children below it, its layers below the last, and its last layer: None where that
+    is no ``nn.Linear``.
     """
     if children and isinstance(children[-1], nn.Linear):
-        return children[:-1], [], children[-1]
-    last = list(children[-1]) if children and isinstance(children[-1], nn.Sequential) else []
+        yield children[:-1], [], children[-1]
+        return
+    last = [layer for layer in children[-1].children() if not isinstance(layer, nn.Identity)] if children else []
     if last and isinstance(last[-1], nn.Linear) and not any(isinstance(m, _ConvNd) for m in children[-1].modules()):
-        return children[:-1], last[:-1], last[-1]
-    return children, [], None
+        yield children[:-1], last[:-1], last[-1]
+    yield children, [], None
 
 
 def _grouped(blocks: Iterable[nn.Module]) -> list[nn.Module]:

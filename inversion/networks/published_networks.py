@@ -1,4 +1,4 @@
-"""Takes torchvision's vision transformers apart, whose children in order are not the network."""
+"""Takes networks of torchvision and timm apart whose children in order are not the network."""
 
 from __future__ import annotations
 
@@ -36,7 +36,8 @@ def transformer_cut(model: nn.Module) -> tuple[list[nn.Module], nn.Module] | Non
     network has not the parts of one.
     """
     network: Any = model
-    encoder, heads = getattr(network, "encoder", None), getattr(network, "heads", None)
+    encoder: Any = getattr(network, "encoder", None)
+    heads = getattr(network, "heads", None)
     parts = (network, "conv_proj"), (network, "class_token"), (encoder, "pos_embedding"), (encoder, "dropout")
     blocks = getattr(encoder, "layers", None)
     if not all(hasattr(owner, name) for owner, name in (*parts, (encoder, "ln"))):
@@ -45,3 +46,27 @@ def transformer_cut(model: nn.Module) -> tuple[list[nn.Module], nn.Module] | Non
         return None
     top = nn.Sequential(encoder.ln, _ClassToken(), *list(heads)[:-1])
     return [_Tokens(network), *blocks, top], heads[-1]
+
+
+class _TimmFeatures(nn.Module):
+    """All of a network of timm below its classifier: images (b, c, h, w) to features (b, d)."""
+
+    def __init__(self, model: nn.Module) -> None:
+        super().__init__()
+        self.model = model
+
+    def forward(self, images: Tensor) -> Tensor:
+        network: Any = self.model
+        return network.forward_head(network.forward_features(images), pre_logits=True)
+
+
+def timm_cut(model: nn.Module) -> tuple[list[nn.Module], nn.Module] | None:
+    """Return a single piece and the classifier of a network with the methods of timm's.
+
+    Return None where it has them not.
+    """
+    network: Any = model
+    if not all(callable(getattr(model, name, None)) for name in ("forward_features", "forward_head", "get_classifier")):
+        return None
+    head = network.get_classifier()
+    return ([_TimmFeatures(model)], head) if isinstance(head, nn.Linear) else None
