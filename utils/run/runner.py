@@ -294,10 +294,17 @@ class _Run:
                 inversion=inversion_figures(self.model.inversion_figures()),
                 classes_per_task=self.dataset.tasks.sizes,
                 over_images=self.dataset.weighs_images,
+                images={"train": len(self.dataset.train.labels), "test": len(self.dataset.test.labels)},
+                without_effect=self._without_effect(),
                 everywhere=self._everywhere(),
                 skipped_images=self.dataset.skipped_images,
             )
         )
+
+    def _without_effect(self) -> list[str]:
+        """Return the options that were to make the run smaller, and took nothing away."""
+        idle = self.dataset.without_effect(self.args)
+        return [*idle, "stop_after"] if (self.args.stop_after or 0) >= self.dataset.N_TASKS else idle
 
     def _everywhere(self) -> dict[str, Any] | None:
         """Return the figures on all tasks, learned or not, by setting.
