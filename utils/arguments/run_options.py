@@ -221,7 +221,7 @@ class RunOptions:
 
     progress: str = option(
         "auto",
-        "progress bars: 0, 1 or auto (on a terminal)",
+        "progress bars: 0, 1 or auto (on a terminal; elsewhere a line a minute)",
         choices=("auto", "0", "1"),
         role="output",
         binds="nothing",

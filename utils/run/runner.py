@@ -37,6 +37,8 @@ if TYPE_CHECKING:
     from pmi_cl.utils.arguments.command_line import Resolved
     from pmi_cl.utils.run.training import Training
 
+SMOKE = "smoke"  # the preset of every method that shows whether everything runs
+
 
 def run(resolved: Resolved, ends_process: bool = False) -> int:
     """Carry out a run and return the exit code.
@@ -252,6 +254,8 @@ class _Run:
         everywhere = self._everywhere()
         if everywhere and everywhere["task_il"]["transfer"] is not None:
             figures += f", transfer {everywhere['task_il']['transfer']:.2f} % (task identity known)"
+        quick = "--model_config smoke" if self.args.model_config == SMOKE else "--debug_mode 1" * self.args.debug_mode
+        figures += f"; a test of the machinery, no result ({quick})" if quick else ""
         return f"{self.identity['model']} on {self.identity['dataset']}, seed {self.args.seed}: {figures}"
 
     def _after_task(self) -> None:
