@@ -16,6 +16,7 @@ class ClipOptions:
         "weights: a tag of open_clip's (openai, laion400m_e32 ...), a FILE, a folder, or random; "
         "none: the backbone's own, openai for those that OpenAI trained",
         source="PMI main tables: openai; Table 7: laion400m_e32",
+        role="machine",  # where they lie; which they are is in the record, by tag and checksum
         binds="nothing",
         path=True,
     )

@@ -60,6 +60,7 @@ class ContinualDataset(DatasetOutline):
             class ``class_order[k]``.
         class_names: the name of each label.
         form: how a network wants the images (:meth:`present_as`). None: as the data set has them.
+        uncut: the number of training images that there would be without ``train_per_class``.
         seed: the seed of the batches and of the held-out part.
         device: the device of the batches.
     """
@@ -127,6 +128,7 @@ class ContinualDataset(DatasetOutline):
         """Return the two splits. If a part is held out, it is the test split."""
         order = self.class_order
         kept, held = hold_out(raw.train.labels, order, arguments.validation, self.seed)
+        self.uncut = len(kept)
         if arguments.train_per_class is not None:
             kept = first_of_each(raw.train.labels, kept, arguments.train_per_class)
         test = (raw.train, held) if len(held) else (raw.test, rows_of(raw.test.labels, order))
@@ -135,6 +137,18 @@ class ContinualDataset(DatasetOutline):
     def _rows_by_task(self, split: PlacedSplit) -> list[Tensor]:
         tasks = self.tasks.tasks_of(split.labels)
         return [(tasks == task).nonzero().squeeze(1) for task in range(self.N_TASKS)]
+
+    def without_effect(self, args: SimpleNamespace) -> list[str]:
+        """Return the options that were to make the run smaller, and take nothing away here.
+
+        A comparison passes over them.
+        """
+        asked = select(DataArguments, vars(args))
+        idle = {
+            "train_per_class": asked.train_per_class is not None and len(self.train.labels) == self.uncut,
+            "n_classes": asked.n_classes is not None and asked.n_classes >= self.total_classes(args),
+        }
+        return [name for name, nothing in idle.items() if nothing]
 
     @property
     def weighs_images(self) -> bool:

@@ -146,10 +146,17 @@ class MultiDomain(ContinualDataset):
         self.MEAN, self.STD = (_mean([getattr(d, name) for d in self.domains]) for name in ("MEAN", "STD"))
         self.class_names = [name for domain in self.domains for name in domain.class_names]
         self.fingerprint = "+".join(f"{domain.NAME}:{domain.fingerprint}" for domain in self.domains)
+        self.uncut = sum(domain.uncut for domain in self.domains)
         sizes = TaskSplit(tuple(domain.N_CLASSES for domain in self.domains))
         self._labels = sizes  # which domain a label belongs to, however many domains a task has
         self.train = DomainImages.joined([domain.train for domain in self.domains], sizes)
         self.test = DomainImages.joined([domain.test for domain in self.domains], sizes)
+
+    def without_effect(self, args: SimpleNamespace) -> list[str]:
+        """Return the options that take nothing away from any domain."""
+        outline = self.outline(args)
+        idle = [set(data.without_effect(named.args)) for data, named in zip(self.domains, outline, strict=True)]
+        return sorted(set.intersection(*idle))
 
     def present_as(self, form: InputForm) -> None:
         """Let every domain give its images in a network's form."""

@@ -12,10 +12,24 @@ from torch import Tensor
 class Host(Protocol):
     """Take progress, events and pictures, measure phases, and stop a run at safe points."""
 
-    def progress(self, phase: str, done: int, total: int, **values: float | Tensor) -> None:
+    def progress(
+        self,
+        phase: str,
+        done: int,
+        total: int,
+        where: str = "",
+        part: float | None = None,
+        **values: float | Tensor,
+    ) -> None:
         """Report that ``done`` of ``total`` units of ``phase`` are done.
 
-        Tensors (0-dimensional) are read only when a line is printed.
+        Args:
+            phase: its name.
+            done, total: units.
+            where: the place within the phase, in words.
+            part: the part of the work that is done, where units differ in what they cost. None:
+                ``done / total``.
+            values: numbers by name. Tensors (0-dimensional) are read only when a line is printed.
         """
 
     def scalars(self, values: Mapping[str, float | Tensor], step: int) -> None:
@@ -40,7 +54,15 @@ class Host(Protocol):
 class NullHost:
     """Ignore everything: the host of a method that runs without a program."""
 
-    def progress(self, phase: str, done: int, total: int, **values: float | Tensor) -> None:
+    def progress(
+        self,
+        phase: str,
+        done: int,
+        total: int,
+        where: str = "",
+        part: float | None = None,
+        **values: float | Tensor,
+    ) -> None:
         """Do nothing."""
 
     def scalars(self, values: Mapping[str, float | Tensor], step: int) -> None:

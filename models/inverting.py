@@ -119,7 +119,7 @@ class InversionRunner:
             self._saved = None
         try:
             for step in inversion.run():
-                host.progress(f"{name} inversion", step.done, step.total, loss=step.loss)
+                host.progress(f"{name} inversion", step.done, step.total, step.where, step.part, loss=step.loss)
                 host.scalars({f"inversion/{name}/{step.stage}": step.loss}, step.done)
                 host.safe_point()
         except NonFiniteInversion as error:

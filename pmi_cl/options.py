@@ -24,6 +24,8 @@ ROLES = {
     "choice": "names what runs: no preset may say it, and a comparison shows it in a place of its own",
     "tasks": "decides how the classes are split into tasks: a comparison shows the split itself",
     "protocol": "decides which classes and images are learned and tested: a comparison has a table for each protocol",
+    "network": "decides which network learns, and from which weights: a comparison has a column for it; so do "
+    "options of a backbone that say no role",
     "setting": "decides how the method learns: a comparison names it in the method's row where it was typed",
     "seed": "of random numbers: runs that differ in it alone share a row of a comparison",
     "machine": "says where data lies and where a run computes: a comparison leaves it out",

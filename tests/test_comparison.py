@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import csv
 import io
-import json
 import os
 import statistics
 from pathlib import Path
@@ -16,45 +15,11 @@ from pathlib import Path
 import pytest
 
 from pmi_cl.cli import main
-from pmi_cl.utils.reports.comparison import Row, comparisons, read_runs
+from pmi_cl.utils.reports.comparison import comparisons, read_runs
 from pmi_cl.utils.reports.comparison_tables import cells, differences
+from tests.support.run_records import record, rows_below
 
-LAST, AVERAGE = 3, 4  # columns
-
-
-def record(
-    folder: Path,
-    seed: int,
-    last: float,
-    *,
-    lr: float = 0.1,
-    status: str = "finished",
-    model: str = "sgd",
-    **preset: object,
-) -> None:
-    """Return the record of a run of two tasks that ends at ``last``.
-
-    ``preset``: options that a preset set.
-    """
-    folder.mkdir(parents=True)
-    values = {"model": model, "dataset": "seq-digits", "model_config": "digits", "seed": seed, "lr": lr, **preset}
-    sources = {"lr": "flag" if lr != 0.1 else "default", **dict.fromkeys(preset, "preset digits")}
-    args = {name: {"value": value, "source": sources.get(name, "flag")} for name, value in values.items()}
-    figures = {"matrix": [[90.0], [last - 5, last + 5]], "last": last, "average": last + 1, "forgetting": 2.0}
-    results = {
-        "status": status,
-        "class_il": figures,
-        "task_il": figures,
-        "seconds": {"training": 30.0, "evaluation": 30.0},
-    }
-    (folder / "args.json").write_text(json.dumps({"args": args}))
-    (folder / "results.json").write_text(json.dumps({**results, "inversion": {"seconds_per_image": None}}))
-
-
-def rows_below(folder: Path) -> list[Row]:
-    """Return the rows of the one protocol there."""
-    ((_, rows),) = comparisons(read_runs([folder])[0]).items()
-    return rows
+LAST, AVERAGE = 5, 6  # columns
 
 
 def test_runs_that_differ_in_their_seed_alone_share_a_row(tmp_path: Path) -> None:
@@ -66,24 +31,28 @@ def test_runs_that_differ_in_their_seed_alone_share_a_row(tmp_path: Path) -> Non
     assert titles == [
         "method",
         "settings",
+        "network",
         "seeds",
+        "n",
         "last, %",
         "average, %",
         "forgetting",
         "task-IL last, %",
         "minutes",
     ]
-    assert first[:LAST] == ["sgd", "digits", "0 1 2"]
+    assert first[:LAST] == ["sgd", "digits", "resnet20, from scratch", "0 1 2", "3"]
     assert first[LAST] == f"84.00 ± {statistics.stdev([80, 84, 88]):.2f}"
     assert first[-1] == "1.00 ± 0.00"
-    assert second[1:AVERAGE] == ["digits lr=0.3", "0", "50.00"]
+    assert second[1:AVERAGE] == ["digits lr=0.3", "resnet20, from scratch", "0", "1", "50.00"]
 
 
 def test_runs_on_different_folders_of_images_are_of_different_protocols(tmp_path: Path) -> None:
     for name, last in (("birds", 80.0), ("cars", 21.0)):
         record(tmp_path / name, 0, last, data_dir=f"images/{name}")
     found = comparisons(read_runs([tmp_path])[0])
-    assert {title.rpartition(" ")[2]: row.figure("class_il", "last") for title, (row,) in found.items()} == {
+    assert {
+        title.partition(";")[0].rpartition(" ")[2]: row.figure("class_il", "last") for title, (row,) in found.items()
+    } == {
         "images/birds": {0: 80.0},
         "images/cars": {0: 21.0},
     }
@@ -115,17 +84,19 @@ def test_flags_that_all_rows_share_stand_above_the_table(tmp_path: Path) -> None
     record(tmp_path / "a", 0, 60.0, lr=0.3)
     record(tmp_path / "b", 0, 50.0, lr=0.3, model="vpt")
     ((protocol, rows),) = comparisons(read_runs([tmp_path])[0]).items()
-    assert protocol == "seq-digits, 2 tasks"  # one setting: it is what tells most about the rows
+    assert protocol == "seq-digits, 2 tasks; networks from scratch"  # one setting: it is what tells most about the rows
     assert [row.settings for row in rows] == ["digits lr=0.3"] * 2
     record(tmp_path / "c", 0, 50.0, lr=0.3, wd=1)
     path = tmp_path / "c" / "args.json"
     path.write_text(path.read_text().replace("preset digits", "flag"))
     ((protocol, rows),) = comparisons(read_runs([tmp_path])[0]).items()
-    assert protocol == "seq-digits, 2 tasks; all with lr=0.3"
+    assert protocol == "seq-digits, 2 tasks; networks from scratch; all with lr=0.3"
     assert [row.name for row in rows] == ["sgd digits", "sgd digits wd=1", "vpt digits"]
 
 
-@pytest.mark.parametrize("option", ["class_order", "n_classes", "train_per_class", "validation", "split"])
+@pytest.mark.parametrize(
+    "option", ["class_order", "n_classes", "train_per_class", "validation", "split", "debug_mode", "allow_other_split"]
+)
 def test_runs_of_different_protocols_share_no_table(tmp_path: Path, option: str) -> None:
     record(tmp_path / "a", 0, 60.0, **{option: 1})
     record(tmp_path / "b", 0, 50.0, model="vpt", **{option: 2})
@@ -219,7 +190,7 @@ def test_latex_escapes_what_latex_reads(tmp_path: Path, capsys: pytest.CaptureFi
     record(tmp_path / "a", 0, 60.0, model="pmi_moe")
     assert main(["compare", str(tmp_path), "--format", "latex"]) == 0
     text = capsys.readouterr().out
-    assert r"pmi\_moe & digits & 0 & 60.00 & 61.00" in text and r"last, \%" in text
+    assert r"pmi\_moe & digits & resnet20, from scratch & 0 & 1 & 60.00 & 61.00" in text and r"last, \%" in text
 
 
 @pytest.mark.parametrize("ending", ["png", "pdf", "svg"])
@@ -255,7 +226,11 @@ def test_the_legend_tells_every_two_rows_apart(tmp_path: Path) -> None:
     for path in tmp_path.rglob("args.json"):
         path.write_text(path.read_text().replace("preset digits", "flag"))
     texts = accuracy_over_tasks({"all": rows_below(tmp_path)}).axes[0].get_legend().get_texts()  # type: ignore[union-attr]
-    assert [text.get_text() for text in texts] == ["sgd z_last=1", "sgd z_last=2", "vpt"]
+    assert [text.get_text().replace("\N{NO-BREAK SPACE}", " ") for text in texts] == [
+        "sgd z_last=1 (n = 1)",
+        "sgd z_last=2 (n = 1)",
+        "vpt (n = 1)",
+    ]
     record(tmp_path / "other", 0, 60.0, **{name.replace("long", "strange"): 2 for name in long})
     path = tmp_path / "other" / "args.json"
     path.write_text(path.read_text().replace("preset digits", "flag"))

@@ -57,6 +57,20 @@ def test_progress_tells_the_stage_and_how_far() -> None:
     assert [step.done for step in seen] == list(range(1, len(seen) + 1))
     assert {step.total for step in seen} == {len(seen)} == {3 * 7}
     assert [step.stage for step in seen[:3]] == ["layer 0", "layer 0", "full model"]
+    assert [step.where for step in (seen[0], seen[-1])] == [
+        "batch 1/3, stage 1/2: layer 0",
+        "batch 3/3, stage 2/2: full model",
+    ]
+
+
+def test_progress_tells_how_much_of_the_work_is_done() -> None:
+    """A step of the stem is less than one of the whole network; batches count by size."""
+    whole = inversion(replace(EVERYTHING, start="stem"))
+    parts = [0.0, *(step.part for step in whole.run())]
+    growth = [after - before for before, after in zip(parts, parts[1:], strict=False)]
+    stem = whole.plan.costs[0]
+    assert growth[0] / growth[2] == pytest.approx(stem) and growth[20] / growth[2] == pytest.approx(4 / 3)
+    assert parts[-1] == pytest.approx(1)
 
 
 def test_a_step_shows_its_images_when_it_is_asked() -> None:

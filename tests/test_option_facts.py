@@ -13,15 +13,15 @@ from pmi_cl.utils.arguments.run_options import RunOptions
 QUIET = {
     *("model", "dataset", "model_config", "seed", "results_path", "run_name", "base_path", "device", "num_threads"),
     *("progress", "non_verbose", "tensorboard", "savecheck", "checkpoint_minutes", "offline", "resume"),
-    "evaluate_unseen",
+    *("evaluate_unseen", "clip_weights"),
 }
 TASKS = {"n_tasks", "base_classes", "classes_per_task"}
 PROTOCOL = {
     *("n_classes", "class_order", "split", "class_ids", "train_per_class", "validation", "stop_after"),
     *("data_dir", "test_fraction", "image_size"),
-    "domains",
-    "background",
+    *("domains", "background", "debug_mode", "allow_other_split"),
 }
+NETWORK = {"backbone", "clip_gelu"}
 MAY_CHANGE = {
     *("device", "num_threads", "progress", "non_verbose", "base_path", "offline", "results_path", "clip_weights"),
     *("tensorboard", "checkpoint_minutes", "stop_after"),
@@ -59,7 +59,8 @@ def test_roles_give_the_lists_of_comparisons_and_presets() -> None:
     assert named(role="tasks") == TASKS
     assert named(role="protocol") == PROTOCOL
     assert set().union(*(named(role=role) for role in ("choice", "seed", "machine", "output"))) == QUIET
-    assert set(roles()) - TASKS - PROTOCOL - QUIET == named(role="setting")
+    assert {name for name, role in roles().items() if role == "network"} == NETWORK
+    assert set(roles()) - TASKS - PROTOCOL - QUIET - NETWORK == named(role="setting") - NETWORK
 
 
 def test_what_a_value_binds_gives_the_lists_of_resumption() -> None:

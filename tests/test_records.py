@@ -43,7 +43,8 @@ def test_results_hold_exactly_the_agreed_keys(tmp_path):
     results = record.read_results()
     head = {"schema", "model", "dataset", "seed", "backbone_weights", "status", "precision", "class_il", "task_il"}
     costs = {"seconds", "peak_memory_mib", "inversion"}
-    assert set(results) == head | costs | {"classes_per_task", "headline_over", "versions", "commit", "hardware"}
+    data = {"classes_per_task", "headline_over", "images", "without_effect"}
+    assert set(results) == head | data | costs | {"versions", "commit", "hardware"}
     assert results["classes_per_task"] == [5, 5]
     assert results["schema"] == 1
     for setting in ("class_il", "task_il"):

@@ -28,7 +28,7 @@ def rows() -> list[Row]:
     """Return the rows on seq-digits."""
     runs, passed_over = read_runs([RUNS])
     assert passed_over == [] and len(runs) == len(list(RUNS.rglob("results.json")))
-    return comparisons(runs)["seq-digits, 5 tasks, class_order natural"]
+    return comparisons(runs)["seq-digits, 5 tasks, class_order natural; networks from scratch"]
 
 
 def test_records_are_named_by_their_seed(rows: list[Row]) -> None:

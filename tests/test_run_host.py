@@ -26,7 +26,7 @@ from tests.support.event_files import read_events
 
 def make_host(folder, save, interrupts=None, minutes=None, out=None):
     return RunHost(
-        progress=Progress("auto", out or io.StringIO()),
+        progress=Progress("auto", out or io.StringIO(), line_seconds=0.0),
         events=EventWriter(folder),
         phases=Phases(),
         interrupts=interrupts or Interrupts(),

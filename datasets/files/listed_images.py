@@ -63,7 +63,7 @@ class PublishedSplitOptions(FileOptions):
     """The flags of data sets of which PROOF has published a split of its own."""
 
     allow_other_split: bool = option(
-        False, "1: take folders that are not PROOF's split (not comparable with its figures)"
+        False, "1: take folders that are not PROOF's split (not comparable with its figures)", role="protocol"
     )
     image_size: int = option(
         224,

@@ -101,7 +101,7 @@ class Inversion:
                 self.report.add_step(run.pruning.cost * share, run.pruning.passes)
             self._watch.stop()
             self.report.seconds += self._watch.take(wait=False)
-            yield self._step(stage.name, run.descent.step, loss)
+            yield self._step(stage, run.descent.step, loss)
             self._watch.start()
         losses = run.curve().cpu()
         self._watch.stop()
@@ -122,9 +122,28 @@ class Inversion:
         self.stage_number += 1
         self.report.peak_memory_mib = max(self.report.peak_memory_mib or 0.0, self._gauge.peak_mib())
 
-    def _step(self, stage: str, number: int, loss: Tensor) -> InversionStep:
-        done, total = min(self.report.steps, self.total_steps), self.total_steps
-        return InversionStep(stage, number, done, total, loss, self.current_images, self.first_images)
+    def _step(self, stage: InversionStage, number: int, loss: Tensor) -> InversionStep:
+        return InversionStep(
+            stage=stage.name,
+            number=number,
+            stage_number=self.stage_number + 1,
+            stages=len(self.stages),
+            batch=self.batch_number + 1,
+            batches=len(self.plan.batches),
+            part=self._part_done(number),
+            done=min(self.report.steps, self.total_steps),
+            total=self.total_steps,
+            loss=loss,
+            images=self.current_images,
+            first_images=self.first_images,
+        )
+
+    def _part_done(self, number: int) -> float:
+        """Return the part of the work that is done after ``number`` steps of the current stage."""
+        costs = [stage.steps * stage.cost for stage in self.stages]
+        of_batch = sum(costs[: self.stage_number]) + number * self.stages[self.stage_number].cost
+        before = sum(map(self.plan.share, range(self.batch_number)))
+        return min(1.0, before + self.plan.share(self.batch_number) * of_batch / sum(costs))
 
     def _end_batch(self) -> None:
         """Keep the images that the last stage ended with."""

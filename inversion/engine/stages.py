@@ -89,6 +89,10 @@ class InversionStep:
     Attributes:
         stage: the name of the stage, "full model" or "layer 3".
         number: how many steps of the stage are done for the current batch, with this one.
+        stage_number, stages: which stage of the batch it is, from 1, and how many there are.
+        batch, batches: which batch it is, from 1, and how many there are.
+        part: the part of the work of the whole inversion that is done, in floating-point
+            operations: a step of one layer costs less than one of the whole network.
         done: how many steps of the whole inversion are done.
         total: how many it has.
         loss: 0-dim, on the device.
@@ -99,8 +103,18 @@ class InversionStep:
 
     stage: str
     number: int
+    stage_number: int
+    stages: int
+    batch: int
+    batches: int
+    part: float
     done: int
     total: int
     loss: Tensor
     images: Callable[[], Tensor] = field(repr=False)
     first_images: Callable[[], Tensor] = field(repr=False)
+
+    @property
+    def where(self) -> str:
+        """Return the place of the step: "batch 2/5, stage 4/16: layer 12"."""
+        return f"batch {self.batch}/{self.batches}, stage {self.stage_number}/{self.stages}: {self.stage}"

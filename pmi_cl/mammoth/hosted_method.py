@@ -185,10 +185,18 @@ class MammothHost(NullHost):
     def __init__(self, silent: bool) -> None:
         self._progress = Progress("0" if silent else "auto")
 
-    def progress(self, phase: str, done: int, total: int, **values: float | Tensor) -> None:
+    def progress(
+        self,
+        phase: str,
+        done: int,
+        total: int,
+        where: str = "",
+        part: float | None = None,
+        **values: float | Tensor,
+    ) -> None:
         """Show every phase but training, for which Mammoth has a bar."""
         if not phase.endswith("training"):
-            self._progress.update(phase, done, total, **values)
+            self._progress.update(phase, done, total, where, part, **values)
 
     def safe_point(self) -> None:
         """Raise SystemExit after Ctrl-C or SIGTERM, as Mammoth's loop does between two batches."""

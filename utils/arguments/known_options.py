@@ -29,11 +29,15 @@ def groups() -> dict[str, list[OptionSpec]]:
 
 
 def roles(catalogue: Catalogue = INSTALLED) -> Mapping[str, str]:
-    """Return the role of each option by name. Of different ones, any but "setting" counts."""
+    """Return the role of each option by name. Of different ones, any but "setting" counts.
+
+    An option of a backbone decides which network learns, where its declaration says nothing else.
+    """
     found: dict[str, str] = {}
+    of_networks = {spec.name for entry in catalogue.entries("backbone") for spec in entry.options}
     for spec in known_specs(catalogue):
         if found.get(spec.name, "setting") == "setting":
-            found[spec.name] = spec.role
+            found[spec.name] = "network" if spec.role == "setting" and spec.name in of_networks else spec.role
     return found
 
 

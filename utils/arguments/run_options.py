@@ -18,7 +18,7 @@ class RunOptions:
 
     model: str | None = option(None, "the method; --list names them", role="choice", group="what to run")
     dataset: str | None = option(None, "the data set; --list names them", role="choice", group="what to run")
-    backbone: str | None = option(None, "the network; none: the data set's own", group="what to run")
+    backbone: str | None = option(None, "the network; none: the data set's own", role="network", group="what to run")
     model_config: str | None = option(
         None,
         "preset of the method, or a file of yours: MINE.yaml, with lines 'option: value' or with one preset in it; "
@@ -99,7 +99,10 @@ class RunOptions:
         group="a smaller run",
     )
     debug_mode: bool = option(
-        False, "1: a quick pass with 6 steps an epoch and 6 evaluation batches a task", group="a smaller run"
+        False,
+        "1: a quick pass with 6 steps an epoch and 6 evaluation batches a task",
+        role="protocol",
+        group="a smaller run",
     )
 
     validation: float = option(
@@ -218,7 +221,7 @@ class RunOptions:
 
     progress: str = option(
         "auto",
-        "progress bars: 0, 1 or auto (on a terminal)",
+        "progress bars: 0, 1 or auto (on a terminal; elsewhere a line a minute)",
         choices=("auto", "0", "1"),
         role="output",
         binds="nothing",

@@ -23,8 +23,8 @@ from pmi_cl.utils.reports.comparison_tables import cells, comma_separated, latex
 WORD = "compare"
 TITLE = (
     "pmi-cl compare [FOLDER ...]: finished runs side by side, from their records (default: runs). "
-    "Runs that differ in their seed alone share a row, mean ± standard deviation; "
-    "runs of another protocol have a table of their own"
+    "Runs that differ in their seed alone share a row, mean ± standard deviation (n seeds); "
+    "runs of another protocol, and pretrained networks beside networks from scratch, have a table of their own"
 )
 PLOTS = (".png", ".pdf", ".svg")
 
@@ -111,11 +111,18 @@ def _text(tables: Mapping[str, list[Row]], options: CompareOptions) -> str:
 def _against(rows: Sequence[Row], name: str) -> Row | None:
     """Return the row of that name, or the only row of that method; None if there is none.
 
+    Where rows differ in the network or the precision alone, the name has these, too.
+
     Raises:
         UserError: the method has several rows.
     """
-    exact = [row for row in rows if row.name == name]
-    found = exact or [row for row in rows if row.method == name]
+    whole, exact = ([row for row in rows if getattr(row, kind) == name] for kind in ("full_name", "name"))
+    found = whole or exact or [row for row in rows if row.method == name]
+    if len(found) > 1 and exact:
+        raise UserError(
+            f"--against {name}: {len(found)} rows have that name, write network and precision too, "
+            f"as in '{found[0].full_name}'"
+        )
     if len(found) > 1:
         raise UserError(
             f"--against {name}: {len(found)} rows have that method, write the settings too, as in '{found[0].name}'"

@@ -152,6 +152,8 @@ def build_results(
     inversion: Mapping[str, Any],
     classes_per_task: Sequence[int],
     over_images: bool = False,
+    images: Mapping[str, int] | None = None,
+    without_effect: Sequence[str] = (),
     backbone_weights: Mapping[str, Any] | None = None,
     everywhere: Mapping[str, Any] | None = None,
     skipped_images: Mapping[str, str] | None = None,
@@ -168,6 +170,8 @@ def build_results(
         inversion: the figures of :func:`inversion_figures`.
         classes_per_task: the number of classes of each task.
         backbone_weights: the origin of a pre-trained backbone: name, model, tag, file, sha256.
+        images: the number of training images ("train") and of test images ("test") of the run.
+        without_effect: the options that were to make the run smaller, and took nothing away.
         over_images: whether the headline is over all images, not a mean over tasks.
         everywhere: the figures on all tasks, learned or not, by setting, of
             :func:`pmi_cl.utils.records.metrics.square_summary`. None if they were not asked for.
@@ -178,6 +182,7 @@ def build_results(
     if skipped_images:
         named["skipped_images"] = {"count": len(skipped_images), "files": dict(skipped_images)}
     named["headline_over"] = "images" if over_images else "tasks"
+    named |= {"images": dict(images or {}), "without_effect": list(without_effect)}
     figures = {"class_il": class_il, "task_il": task_il} | ({"everywhere": everywhere} if everywhere else {})
     costs = {"seconds": seconds, "peak_memory_mib": peak_memory_mib, "inversion": inversion}
     return {"schema": SCHEMA, **named, **figures, **costs, **surroundings()}

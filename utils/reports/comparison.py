@@ -1,4 +1,8 @@
-"""Read the records of runs and group them: seeds into rows, rows of one protocol into tables."""
+"""Read the records of runs and group them: seeds into rows, rows that can be compared into tables.
+
+Rows can be compared where data, tasks and selection are the same, and all networks or none had
+learned before. What else changes the meaning of a figure, such as the network, is a column.
+"""
 
 from __future__ import annotations
 
@@ -7,7 +11,7 @@ from collections import defaultdict
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from pmi_cl.datasets.task_split import TaskSplit
 from pmi_cl.machine.plain_text import excerpt
@@ -16,6 +20,8 @@ from pmi_cl.utils.arguments.known_options import roles
 from pmi_cl.utils.records.record_shape import check_arguments, check_results, read_json
 
 OVER_IMAGES = {"last": "micro_last", "average": "micro_average"}  # what stands for a figure where tasks differ in size
+SCRATCH, RANDOM = "from scratch", "random weights"
+DIGITS_OF_DIGEST = 8  # of a checksum, as many as tell weights apart
 
 
 @dataclass(frozen=True)
@@ -39,16 +45,59 @@ class Run:
 
     @property
     def protocol(self) -> str:
-        """The title of the table: data set, tasks, and selection of classes and images.
+        """The title of the table: data set, tasks, selection of classes and images, and start.
 
-        Only runs of one protocol can be compared.
+        The start is whether the network had learned before. Only runs of one protocol can be
+        compared. Options that took nothing away, as the record says, are passed over.
         """
         tasks = f"{max(len(row) for row in self.results['class_il']['matrix'])} tasks"
         if self.over_images:
             tasks = f"{TaskSplit(tuple(self.results['classes_per_task']))} (accuracies over all images)"
-        names = [name for name, role in self.roles.items() if role == "protocol"]
-        named = [f"{name} {_text(self.args[name])}" for name in names if self.args.get(name) not in (None, 0)]
-        return ", ".join([self.args["dataset"], tasks, *named])
+        idle = self.results.get("without_effect", [])
+        names = [name for name, role in self.roles.items() if role == "protocol" and name not in idle]
+        named = [f"{name} {_text(self.args[name])}" for name in names if self.args.get(name) not in (None, 0, [])]
+        return f"{', '.join([self.args['dataset'], tasks, *named])}; {self.start}"
+
+    @property
+    def images(self) -> str:
+        """The numbers of training and test images; empty where the record does not say."""
+        counts = self.results.get("images") or {}
+        return f"{counts['train']} training and {counts['test']} test images" if counts else ""
+
+    @property
+    def start(self) -> str:
+        """Whether the network had learned before."""
+        return "networks from scratch" if self._weights in (SCRATCH, RANDOM) else "pretrained networks"
+
+    @property
+    def _weights(self) -> str:
+        """The weights that the network began with."""
+        record = self.results.get("backbone_weights")  # records older than pretrained networks lack it
+        if record is None:
+            return SCRATCH
+        if record.get("tag") == "random":
+            return RANDOM
+        name = record.get("tag") or record.get("file") or "weights of its own"
+        digest = (record.get("sha256") or "")[:DIGITS_OF_DIGEST]
+        return f"pretrained {name}" + (f" ({digest})" if digest else "")
+
+    @property
+    def network(self) -> str:
+        """The network: its name, what it had learned before, and the typed flags that shape it."""
+        model = (self.results.get("backbone_weights") or {}).get("model")
+        name = self.args.get("backbone") or ""
+        built = model if model and f"clip:{model}" != name else ""
+        return ", ".join(filter(None, [name, built, self._weights, " ".join(self._typed("network", "backbone"))]))
+
+    @property
+    def precision(self) -> str:
+        """The precision of the inversion, or of the training where there is none.
+
+        Training is in float32 unless ``--precision bf16`` asks for another.
+        """
+        if self.results["inversion"].get("images"):
+            return str(self.results.get("precision", ""))
+        return "bfloat16" if self.args.get("precision") == "bf16" else "float32"
 
     @property
     def over_images(self) -> bool:
@@ -58,15 +107,21 @@ class Run:
     @property
     def typed(self) -> tuple[str, ...]:
         """The typed flags as "name=value", without those of the protocol or without effect."""
-        names = sorted(name for name, source in self.sources.items() if source == "flag" and self.is_setting(name))
-        return tuple(f"{name}={_text(self.args[name])}" for name in names)
+        return self._typed("setting")
+
+    def _typed(self, role: str, *left_out: str) -> tuple[str, ...]:
+        typed = (name for name, source in self.sources.items() if source == "flag" and name not in left_out)
+        return tuple(f"{name}={_text(self.args[name])}" for name in sorted(typed) if self._role(name) == role)
+
+    def _role(self, name: str) -> str:
+        return self.roles.get(name, "setting")
 
     def is_setting(self, name: str) -> bool:
-        """Return whether an option decides how the method learns.
+        """Return whether an option decides how the method learns, or which network.
 
         Others decide on what it learns, where, or what is shown.
         """
-        return self.roles.get(name, "setting") == "setting"
+        return self._role(name) in ("setting", "network")
 
     def settings(self, shared: Collection[str] = ()) -> str:
         """Return the preset and the typed flags, without those that all rows share."""
@@ -80,12 +135,16 @@ class Row:
     Attributes:
         method: the method's name.
         settings: the preset and the flags that distinguish the row.
+        network: which network learned, and what it had learned before.
+        precision: of the arithmetic, "float32" or "bfloat16".
         runs: the run of each seed.
         repeats: folders of runs whose seed a later run of the row has, too.
     """
 
     method: str
     settings: str
+    network: str
+    precision: str
     runs: dict[int, Run]
     repeats: tuple[Path, ...]
 
@@ -93,6 +152,11 @@ class Row:
     def name(self) -> str:
         """The method and its settings."""
         return f"{self.method} {self.settings}".strip()
+
+    @property
+    def full_name(self) -> str:
+        """The method, its settings, the network and the precision: no two rows share it."""
+        return ", ".join(filter(None, [self.name, self.network, self.precision]))
 
     @property
     def over_images(self) -> bool:
@@ -170,8 +234,8 @@ def _read(path: Path, known: Mapping[str, str]) -> Run | str:
 
 def _check_complete(run: Run) -> None:
     """Raise the error of the first value that a table needs and the record lacks."""
-    ((row,),) = comparisons([run]).values()
-    _ = (row.curve(), row.minutes(), row.transfer(), row.last_over_tasks())
+    row = _row(_Kind.of(run), [run])
+    _ = (run.protocol, row.curve(), row.minutes(), row.transfer(), row.last_over_tasks())
     for part in ("class_il", "task_il", "inversion"):
         row.figure(part, "last")
 
@@ -179,11 +243,17 @@ def _check_complete(run: Run) -> None:
 def comparisons(runs: Sequence[Run]) -> dict[str, list[Row]]:
     """Return the rows of each protocol, by title.
 
-    Flags that all runs of a protocol share stand in the title instead of every row.
+    Flags that all runs of a protocol share stand in the title instead of every row. Runs of one
+    protocol that saw other numbers of images, because files were added, have tables of their own.
     """
-    members: dict[str, list[Run]] = defaultdict(list)
+    named: dict[str, list[Run]] = defaultdict(list)
     for run in runs:
-        members[run.protocol].append(run)
+        named[run.protocol].append(run)
+    members: dict[str, list[Run]] = defaultdict(list)
+    for protocol, alike in named.items():
+        differ = len({run.images for run in alike if run.images}) > 1
+        for run in alike:
+            members[f"{protocol}; {run.images or 'images not counted'}" if differ else protocol].append(run)
     tables = {}
     for protocol, alike in sorted(members.items()):
         settings = {run.settings() for run in alike}
@@ -199,27 +269,40 @@ def _rows(runs: Sequence[Run], shared: Collection[str]) -> list[Row]:
     Runs of the same settings may still differ in other values, for example because a preset was
     changed. These values are then named, so that only runs that differ in their seed share a row.
     """
-    alike: dict[tuple[str, str], list[Run]] = defaultdict(list)
+    alike: dict[_Kind, list[Run]] = defaultdict(list)
     for run in runs:
-        alike[run.args["model"], run.settings(shared)].append(run)
-    groups: dict[tuple[str, str], list[Run]] = defaultdict(list)
-    for (method, words), members in alike.items():
+        alike[_Kind.of(run, shared)].append(run)
+    groups: dict[_Kind, list[Run]] = defaultdict(list)
+    for kind, members in alike.items():
         names = sorted({name for run in members for name in run.args if run.is_setting(name)})
         values = {name: [_value(run, name, members) for run in members] for name in names}
         differing = [name for name in names if any(value != values[name][0] for value in values[name])]
         for place, run in enumerate(members):
             named = [f"{name}={_text(values[name][place])}" for name in differing]
-            groups[method, " ".join(filter(None, [words, *named]))].append(run)
-    return [_row(method, settings, members) for (method, settings), members in sorted(groups.items())]
+            groups[kind._replace(settings=" ".join(filter(None, [kind.settings, *named])))].append(run)
+    return [_row(kind, members) for kind, members in sorted(groups.items())]
 
 
-def _row(method: str, settings: str, runs: Sequence[Run]) -> Row:
+class _Kind(NamedTuple):
+    """What the runs of a row share."""
+
+    method: str
+    settings: str
+    network: str
+    precision: str
+
+    @classmethod
+    def of(cls, run: Run, shared: Collection[str] = ()) -> _Kind:
+        return cls(run.args["model"], run.settings(shared), run.network, run.precision)
+
+
+def _row(kind: _Kind, runs: Sequence[Run]) -> Row:
     """Make a row. Of two runs with one seed, the one with the later results counts."""
     ordered = sorted(runs, key=lambda run: (run.path / "results.json").stat().st_mtime)
     by_seed = {int(run.args["seed"]): run for run in ordered}
     kept = {run.path for run in by_seed.values()}
     repeats = tuple(run.path for run in ordered if run.path not in kept)
-    return Row(method, settings, dict(sorted(by_seed.items())), repeats)
+    return Row(*kind, dict(sorted(by_seed.items())), repeats)
 
 
 def _value(run: Run, name: str, runs: Sequence[Run]) -> Any:

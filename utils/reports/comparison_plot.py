@@ -1,4 +1,7 @@
-"""Draw accuracy over the tasks: a panel for each protocol, a line and a band for each row."""
+"""Draw accuracy over the tasks: a panel for each table, a line and a band for each row.
+
+All panels have the same range of accuracies.
+"""
 
 from __future__ import annotations
 
@@ -10,12 +13,14 @@ from typing import TYPE_CHECKING
 
 from pmi_cl.errors import UserError
 from pmi_cl.utils.records.atomic import write_atomically
-from pmi_cl.utils.reports.comparison import Row
+from pmi_cl.utils.reports.comparison import SCRATCH, Row
+from pmi_cl.utils.reports.comparison_tables import numbered
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
+HARD_BLANK = "\N{NO-BREAK SPACE}"
 LABEL_WIDTH = 50  # characters of a line of a label
 LINE_HEIGHT = 0.16  # of a line of the legend, in inches
 PANEL_HEIGHT = 4.2  # of a panel with few labels, in inches
@@ -33,11 +38,12 @@ def accuracy_over_tasks(tables: Mapping[str, Sequence[Row]]) -> Figure:
     lines = [sum(label.count("\n") + 1 for label in names) for names in named]
     heights = [max(PANEL_HEIGHT, LINE_HEIGHT * count + 1) for count in lines]
     figure = Figure(figsize=(10, sum(heights)), dpi=120, layout="constrained")
-    panels = figure.subplots(len(tables), 1, squeeze=False, height_ratios=heights)
-    for axes, (protocol, rows), names in zip(panels[:, 0], tables.items(), named, strict=True):
+    panels = figure.subplots(len(tables), 1, squeeze=False, sharey=True, height_ratios=heights)
+    titles = numbered([_title(*table) for table in tables.items()], "Plot")
+    for axes, title, rows, names in zip(panels[:, 0], titles, tables.values(), named, strict=True):
         for place, (row, label) in enumerate(zip(rows, names, strict=True)):
             _draw(axes, row, label, f"C{place % 10}", ("o", "s", "^", "D")[place // 10 % 4])
-        axes.set_title(textwrap.fill(protocol, 110), fontsize=9, loc="left")
+        axes.set_title(textwrap.fill(title, 110), fontsize=9, loc="left")
         axes.set(xlabel="after task", ylabel="accuracy on the tasks seen, %")
         axes.xaxis.get_major_locator().set_params(integer=True)
         axes.grid(alpha=0.3)
@@ -46,16 +52,31 @@ def accuracy_over_tasks(tables: Mapping[str, Sequence[Row]]) -> Figure:
 
 
 def labels(rows: Sequence[Row]) -> list[str]:
-    """Return each row's method, and its settings without those that all rows of the method share.
+    """Return what tells the rows apart, and the number of seeds.
 
-    Long labels have several lines.
+    It is each row's method, its settings without those that all rows of the method share, the
+    network where rows differ in it, and the precision of rows that nothing else tells apart. Long
+    labels have several lines.
     """
     settings: dict[str, list[set[str]]] = {}
     for row in rows:
         settings.setdefault(row.method, []).append(set(row.settings.split()))
     shared = {method: set.intersection(*words) for method, words in settings.items()}
     names = [[row.method, *(w for w in row.settings.split() if w not in shared[row.method])] for row in rows]
-    return [_wrapped(" ".join(words)) for words in names]
+    several = len({row.network for row in rows}) > 1
+    texts = [f"{' '.join(words)}{f', {row.network}' * several}" for row, words in zip(rows, names, strict=True)]
+    texts = [
+        f"{text}, {row.precision}" if texts.count(text) > 1 else text for row, text in zip(rows, texts, strict=True)
+    ]
+    return [
+        _wrapped(f"{text} (n{HARD_BLANK}={HARD_BLANK}{len(row.runs)})") for row, text in zip(rows, texts, strict=True)
+    ]
+
+
+def _title(protocol: str, rows: Sequence[Row]) -> str:
+    """Return the protocol and the network, where all rows have the same."""
+    networks = {row.network.removesuffix(f", {SCRATCH}") for row in rows}
+    return f"{protocol}; network: {networks.pop()}" if len(networks) == 1 else protocol
 
 
 def _wrapped(name: str) -> str:

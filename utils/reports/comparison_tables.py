@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import io
+import math
 import statistics
 from collections.abc import Mapping, Sequence
 
@@ -17,6 +18,10 @@ FIGURES = {
     "s per sample": ("inversion", "seconds_per_image"),
 }
 OTHERS = ("last over tasks, %", "transfer, %", "minutes")  # columns that a row computes itself
+COSTS = ("s per sample", "minutes")  # of any size: they have significant digits, not decimals
+SIGNIFICANT = 3  # digits of a cost
+TEXTS = ("method", "settings", "network", "precision", "seeds")  # columns of words
+PLAIN = "float32"  # a column in which every row says so is left out
 
 
 def figures(row: Row) -> dict[str, dict[int, float]]:
@@ -46,12 +51,18 @@ def differences(row: Row, other: Row) -> dict[str, dict[int, float]]:
     return found
 
 
-def spread(values: Sequence[float], sign: str = "") -> str:
+def spread(values: Sequence[float], sign: str = "", decimals: int = 2) -> str:
     """Return "mean ± standard deviation" (ddof 1), the mean of a single value, or ""."""
     if not values:
         return ""
-    mean = format(statistics.mean(values), f"{sign}.2f")
-    return f"{mean} ± {statistics.stdev(values):.2f}" if len(values) > 1 else mean
+    mean = format(statistics.mean(values), f"{sign}.{decimals}f")
+    return f"{mean} ± {statistics.stdev(values):.{decimals}f}" if len(values) > 1 else mean
+
+
+def decimals_of(values: Sequence[float]) -> int:
+    """Return the decimals with which the mean of the values has its significant digits."""
+    mean = abs(statistics.mean(values)) if values else 0.0
+    return max(0, SIGNIFICANT - 1 - math.floor(math.log10(mean))) if mean else 2
 
 
 def cells(rows: Sequence[Row], against: Row | None = None) -> list[list[str]]:
@@ -60,42 +71,65 @@ def cells(rows: Sequence[Row], against: Row | None = None) -> list[list[str]]:
     Args:
         against: the row that the others are compared with, seed by seed. None adds no such columns.
     """
-    titles = ["method", "settings", "seeds", *FIGURES, *OTHERS]
+    titles = [*TEXTS, "n", *FIGURES, *OTHERS]
     lines = [titles + (titles_of_differences(against.name) if against else [])]
     for row in rows:
-        values = [spread(list(found.values())) for found in figures(row).values()]
+        values = [_cell(title, found, len(row.runs)) for title, found in figures(row).items()]
         gaps = differences(row, against) if against is not None and row is not against else {}
-        paired = [spread(list(gaps.get(title, {}).values()), "+") for title in PAIRED] if against else []
-        lines.append([row.method, row.settings, " ".join(map(str, row.runs)), *values, *paired])
+        paired = [_cell(title, gaps.get(title, {}), len(row.runs), "+") for title in PAIRED] if against else []
+        seeds = " ".join(map(str, row.runs))
+        words = [row.method, row.settings, row.network, row.precision, seeds, str(len(row.runs))]
+        lines.append([*words, *values, *paired])
     return _without_empty_columns(lines)
 
 
+def _cell(title: str, by_seed: Mapping[int, float], n: int, sign: str = "") -> str:
+    """Return a figure over the seeds that have it; says how many, where they are not all ``n``."""
+    values = list(by_seed.values())
+    text = spread(values, sign, decimals_of(values) if title in COSTS else 2)
+    return f"{text} (n = {len(values)})" if values and len(values) < n else text
+
+
 def _without_empty_columns(lines: list[list[str]]) -> list[list[str]]:
-    kept = [column for column in range(len(lines[0])) if column < 3 or any(line[column] for line in lines[1:])]
+    """Leave out columns without a value, and the precision where all rows have the usual one."""
+
+    def says_something(column: int) -> bool:
+        title, found = lines[0][column], {line[column] for line in lines[1:]}
+        return title == "settings" or not found <= ({""} if title != "precision" else {"", PLAIN})
+
+    kept = [column for column in range(len(lines[0])) if says_something(column)]
     return [[line[column] for column in kept] for line in lines]
+
+
+def numbered(titles: Sequence[str], word: str = "Table") -> list[str]:
+    """Return the titles with their numbers, "Table 2 of 3: ...", where there are several."""
+    if len(titles) < 2:
+        return list(titles)
+    return [f"{word} {number} of {len(titles)}: {title}" for number, title in enumerate(titles, 1)]
 
 
 def markdown(tables: Mapping[str, list[list[str]]]) -> str:
     """Return a heading and an aligned table for each protocol."""
     parts = []
-    for protocol, lines in tables.items():
+    for title, lines in zip(numbered(list(tables)), tables.values(), strict=True):
         lines = [lines[0], *([f"`{line[0]}`", *(word.replace("|", "\\|") for word in line[1:])] for line in lines[1:])]
         widths = [max(3, *(len(line[column]) for line in lines)) for column in range(len(lines[0]))]
         padded = [[word.ljust(width) for word, width in zip(line, widths, strict=True)] for line in lines]
         text = [f"| {' | '.join(line)} |" for line in padded]
         text.insert(1, "|" + "|".join("-" * (width + 2) for width in widths) + "|")
-        parts.append("\n".join([f"### {protocol}", "", *text]))
+        parts.append("\n".join([f"### {title}", "", *text]))
     return "\n\n".join(parts)
 
 
 def latex(tables: Mapping[str, list[list[str]]]) -> str:
-    """Return a ``tabular`` (booktabs) for each protocol, below a comment with its title."""
+    """Return a ``table`` with caption and ``tabular`` (booktabs) for each protocol."""
     parts = []
-    for protocol, lines in tables.items():
+    for title, lines in tables.items():
         head, *body = [" & ".join(map(_escaped, line)) + r" \\" for line in lines]
-        columns = "lll" + "r" * (len(lines[0]) - 3)
-        start = [f"% {protocol}", rf"\begin{{tabular}}{{{columns}}}", r"\toprule", head, r"\midrule"]
-        parts.append("\n".join([*start, *body, r"\bottomrule", r"\end{tabular}"]))
+        columns = "".join("l" if column in TEXTS else "r" for column in lines[0])
+        start = [r"\begin{table}", r"\centering", rf"\caption{{{_escaped(title)}}}", rf"\begin{{tabular}}{{{columns}}}"]
+        end = [r"\bottomrule", r"\end{tabular}", r"\end{table}"]
+        parts.append("\n".join([*start, r"\toprule", head, r"\midrule", *body, *end]))
     return "\n\n".join(parts)
 
 
@@ -116,7 +150,9 @@ def comma_separated(tables: Mapping[str, list[Row]], against: Mapping[str, Row |
     writer = csv.writer(buffer, lineterminator="\n")
     names = sorted({row.name for row in (against or {}).values() if row is not None})
     paired = titles_of_differences(" or ".join(names)) if against else []
-    writer.writerow(["protocol", "method", "settings", "seed", *FIGURES, *OTHERS, *paired, "run"])
+    writer.writerow(
+        ["protocol", "method", "settings", "network", "precision", "seed", *FIGURES, *OTHERS, *paired, "run"]
+    )
     for protocol, rows in tables.items():
         other = (against or {}).get(protocol)
         for row in rows:
@@ -124,5 +160,6 @@ def comma_separated(tables: Mapping[str, list[Row]], against: Mapping[str, Row |
             columns = [*figures(row).values(), *(gaps.get(title, {}) for title in PAIRED if against)]
             for seed, run in row.runs.items():
                 values = [by_seed.get(seed, "") for by_seed in columns]
-                writer.writerow([protocol, row.method, row.settings, seed, *values, run.path])
+                words = [protocol, row.method, row.settings, row.network, row.precision]
+                writer.writerow([*words, seed, *values, run.path])
     return buffer.getvalue().rstrip("\n")

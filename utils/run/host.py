@@ -67,12 +67,17 @@ class RunHost:
         self._saved = time.monotonic()
         self._drawn: dict[str, int] = {}
 
-    def progress(self, phase: str, done: int, total: int, **values: float | torch.Tensor) -> None:
-        """Show that ``done`` of ``total`` units of ``phase`` are finished.
-
-        ``values`` (numbers or 0-dimensional tensors) are shown beside it.
-        """
-        self._progress.update(phase, done, total, **values)
+    def progress(
+        self,
+        phase: str,
+        done: int,
+        total: int,
+        where: str = "",
+        part: float | None = None,
+        **values: float | torch.Tensor,
+    ) -> None:
+        """Show how far a phase is, see :meth:`pmi_cl.utils.run.progress.Progress.update`."""
+        self._progress.update(phase, done, total, where, part, **values)
 
     def scalars(self, values: Mapping[str, float | torch.Tensor], step: int) -> None:
         """Write numbers or 0-dimensional tensors, by tag, for TensorBoard."""

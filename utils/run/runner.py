@@ -37,6 +37,8 @@ if TYPE_CHECKING:
     from pmi_cl.utils.arguments.command_line import Resolved
     from pmi_cl.utils.run.training import Training
 
+SMOKE = "smoke"  # the preset of every method that shows whether everything runs
+
 
 def run(resolved: Resolved, ends_process: bool = False) -> int:
     """Carry out a run and return the exit code.
@@ -252,6 +254,8 @@ class _Run:
         everywhere = self._everywhere()
         if everywhere and everywhere["task_il"]["transfer"] is not None:
             figures += f", transfer {everywhere['task_il']['transfer']:.2f} % (task identity known)"
+        quick = "--model_config smoke" if self.args.model_config == SMOKE else "--debug_mode 1" * self.args.debug_mode
+        figures += f"; a test of the machinery, no result ({quick})" if quick else ""
         return f"{self.identity['model']} on {self.identity['dataset']}, seed {self.args.seed}: {figures}"
 
     def _after_task(self) -> None:
@@ -294,10 +298,17 @@ class _Run:
                 inversion=inversion_figures(self.model.inversion_figures()),
                 classes_per_task=self.dataset.tasks.sizes,
                 over_images=self.dataset.weighs_images,
+                images={"train": len(self.dataset.train.labels), "test": len(self.dataset.test.labels)},
+                without_effect=self._without_effect(),
                 everywhere=self._everywhere(),
                 skipped_images=self.dataset.skipped_images,
             )
         )
+
+    def _without_effect(self) -> list[str]:
+        """Return the options that were to make the run smaller, and took nothing away."""
+        idle = self.dataset.without_effect(self.args)
+        return [*idle, "stop_after"] if (self.args.stop_after or 0) >= self.dataset.N_TASKS else idle
 
     def _everywhere(self) -> dict[str, Any] | None:
         """Return the figures on all tasks, learned or not, by setting.
