@@ -186,7 +186,7 @@ def run_child(argv: list[str]) -> int:
 
     torch.set_num_threads(int(threads))
     torch.set_num_threads = lambda nthreads: None  # Mammoth's main.py sets two
-    register(path, words)
+    register(path)
     if dataset == "seq-cifar100":
         take_any_cifar()
         theirs = sys.modules["datasets.seq_cifar100"].SequentialCIFAR100

@@ -287,12 +287,11 @@ def mammoths(watch: Watch, path: str, words: list[str], own: bool) -> None:
     from pmi_cl.mammoth import register
     from pmi_cl.mammoth.launch import launch
 
-    here = Path.cwd()  # Mammoth changes it
     if own:
-        from pmi_cl.mammoth import registration
+        from pmi_cl.mammoth import bridge
 
-        registration.register_entries = registration.replace_functions = lambda bridge: None
-    register(path, words)
+        bridge.enter_entries = lambda bridge: None
+    register(path)
     take_any_cifar()
     base = sys.modules["models.utils.continual_model"].ContinualModel
     base.meta_observe = watch.around(base.meta_observe)
@@ -301,7 +300,7 @@ def mammoths(watch: Watch, path: str, words: list[str], own: bool) -> None:
         [
             "--mammoth_path",
             path,
-            *(word for flag, name in folders.items() for word in (f"--{flag}", f"{here}/{name}")),
+            *(word for flag, name in folders.items() for word in (f"--{flag}", name)),
             *words,
         ]
     )

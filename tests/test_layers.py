@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import ast
 import functools
+import importlib
 import json
 import os
 import re
@@ -17,6 +18,8 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+
+from pmi_cl.machine.torchvision_shim import ensure_torchvision
 
 ROOT = Path(__file__).resolve().parent.parent
 BASE = {"pmi_cl", *(f"pmi_cl.{name}" for name in ("errors", "options", "seeding"))}
@@ -175,6 +178,8 @@ def test_no_module_imports_itself_through_others() -> None:
 
 # Importing does nothing.
 
+INSIDE_MAMMOTH = ("pmi_cl.mammoth.hosted_data", "pmi_cl.mammoth.hosted_method")  # subclasses of Mammoth's classes
+
 IMPORT_ALL = """
 import contextlib, importlib, io, json, logging, os, random, signal, sys, warnings
 import numpy, torch
@@ -239,9 +244,16 @@ def test_importing_everything_changes_nothing(tmp_path: Path) -> None:
 
     Heavy libraries wait until they are needed.
     """
-    modules = [name for name in MODULES if name != "pmi_cl.__main__"]
+    modules = [name for name in MODULES if name != "pmi_cl.__main__" and name not in INSIDE_MAMMOTH]
     found = json.loads(in_a_fresh_process(IMPORT_ALL, *modules, folder=tmp_path))
     assert found == {"changed": [], "said": "", "top": [], "heavy": [], "files": []}
+
+
+@pytest.mark.parametrize("module", INSIDE_MAMMOTH)
+def test_subclasses_of_mammoths_classes_need_an_imported_mammoth(module: str) -> None:
+    ensure_torchvision()  # as register() does
+    with pytest.raises(ModuleNotFoundError, match=r"'(backbone|models)'"):
+        importlib.import_module(module)
 
 
 def test_what_help_needs_is_imported_without_torch(tmp_path: Path) -> None:

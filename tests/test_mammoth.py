@@ -86,13 +86,13 @@ def test_a_checkpoint_brings_its_settings(
 
 
 def test_every_preset_of_every_method_is_one_for_mammoths_data_sets() -> None:
-    from pmi_cl.mammoth.flags import options_from_preset, preset_names
+    from pmi_cl.mammoth.flags import preset_names, preset_values
     from pmi_cl.registry.catalogue import INSTALLED
 
     for entry in INSTALLED.entries("model"):
         for preset in preset_names(entry):
             for dataset in ("seq-cifar100", "seq-cifar10"):
-                assert options_from_preset(entry, dataset, None, preset)["backbone"]
+                assert preset_values(entry, dataset, None, preset)["backbone"]
 
 
 def test_a_preset_of_ones_own(mammoth_host: Path, tmp_path: Path) -> None:

@@ -11,7 +11,7 @@ from pmi_cl.cli import main
 from pmi_cl.registry import catalogue
 from pmi_cl.utils.arguments.command_line import resolve
 from pmi_cl.utils.run.runner import build_model
-from tests.support.mammoth_runs import FEW, STAND_IN, mammoth, python, raw
+from tests.support.mammoth_runs import FEW, STAND_IN, contents, mammoth, python, raw
 
 WEIGHTS = """
 import sys
@@ -67,36 +67,24 @@ print(sorted({{"pmi-rdfcil", "seq-digits", "pmi-resnet32", "pmi-seq-cifar100", "
 
 
 def test_a_script_leaves_its_results_where_it_is(mammoth_host: Path, tmp_path: Path) -> None:
-    """Importing Mammoth makes its checkout the current folder."""
+    """Importing Mammoth makes its checkout the current folder, and registering does not.
+
+    Nothing is written into the checkout, not even bytecode.
+    """
     code = """
-import sys
+import os, sys
 from pmi_cl.mammoth import register
+here = os.getcwd()
 register(sys.argv.pop(1))
 sys.argv[0] = "main.py"
 import main
 from utils.training import train
 train(*main.initialize())
-print("done")
+print(os.getcwd() == here)
 """
-    before = {
-        path for path in mammoth_host.rglob("*") if path.name != "__pycache__" and path.parent.name != "__pycache__"
-    }
-    assert (
-        python(
-            tmp_path,
-            code,
-            str(mammoth_host),
-            "--model",
-            "pmi-sgd",
-            "--dataset",
-            "seq-digits",
-            *FEW,
-            "--stop_after",
-            "1",
-        )
-        == "done"
-    )
+    before = contents(mammoth_host)
+    words = ["--model", "pmi-sgd", "--dataset", "seq-digits", *FEW, "--stop_after", "1", "--savecheck", "last"]
+    assert python(tmp_path, code, str(mammoth_host), *words, "--checkpoint_path", "kept") == "True"
     assert (tmp_path / "data/results/class-il/seq-digits/pmi_sgd/logs.pyd").is_file()
-    assert {
-        path for path in mammoth_host.rglob("*") if path.name != "__pycache__" and path.parent.name != "__pycache__"
-    } == before
+    assert len(list((tmp_path / "kept").glob("*.pt"))) == 1
+    assert contents(mammoth_host) == before

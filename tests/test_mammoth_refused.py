@@ -6,7 +6,12 @@ import ast
 import json
 from pathlib import Path
 
-from tests.support.mammoth_runs import FEW, STAND_IN, python, refused, run
+import pytest
+import torch
+
+from pmi_cl.errors import UserError
+from pmi_cl.mammoth.typed_words import read_words
+from tests.support.mammoth_runs import FEW, REAL, ROOT, STAND_IN, python, refused, run
 
 
 def test_a_folder_that_is_not_mammoth(tmp_path: Path) -> None:
@@ -78,14 +83,30 @@ MISTAKES = {
     "--model pmi_rdfcli": "unknown model 'pmi_rdfcli': did you mean pmi_rdfcil",
     "--dataset=seq-digist": "unknown data set 'seq-digist': did you mean seq-digits",
     "--backbone pmi_resnet23": "unknown backbone 'pmi_resnet23': did you mean pmi-resnet32",
-    "--flurb 1": "unrecognized arguments: --flurb 1",
-    "--batch_size 1000": "has fewer images than a batch: give --drop_last 0",
+    "--flurb 1": "unknown flag '--flurb': --help lists the flags",
+    "--inv_stpes 3": "unknown flag '--inv_stpes': did you mean --inv_steps",
+    "--alpah 1 --model derpp --buffer_size 9 --beta 1": "unknown flag '--alpah': did you mean --alpha",
+    "--generator_steps 3": "--generator_steps is no flag of this run: it belongs to pmi-cl's rdfcil",
+    "--buffer_size 3": "--buffer_size is no flag of this run: it belongs to Mammoth's ",
+    "--domains x --model sgd --lr 0.1": "--domains is no flag of this run: it belongs to pmi-cl's seq-multi",
+    "foo": "unrecognized arguments: foo",
+    "--lr nan --savecheck task": "--lr nan: it must be a finite number",
+    "--lr=-1e-3": "--lr -0.001: it must be above 0",
+    "--pmi_lr_milestones 0.4 0.2": "--lr_milestones 0.4,0.2: give them in rising order",
+    "--loadcheck missing.pt": "--loadcheck missing.pt: there is no such file",
+    "--eval_future 1 --model sgd --lr 0.1": "--eval_future 1: sgd cannot tell classes of later tasks",
+    "--distributed dp": "--distributed dp does nothing for pmi_rdfcil: it trains on one device",
+    "--distributed ddp --model sgd --lr 0.1": "--distributed ddp does not exist in Mammoth yet",
+    "--joint 1 --stop_after 2": "--joint 1 is one task: leave --start_from and --stop_after out",
     "--lr 0.1 --lr=0.2": "--lr is typed twice: give it once",
     "--model pmi_vpt --synthetic_last_task 1": "Mammoth's loop hands out images: use pmi-cl itself",
+    # The only one that needs the images of a task: folders have been made.
+    "--batch_size 1000": "has fewer images than a batch: give --drop_last 0",
 }
+NO_GPU = {"-O 2": "-O 2 needs a GPU, and this machine has none: give -O 0 or -O 1"}
 
 TRY_ALL = """
-import contextlib, io, json, sys
+import contextlib, io, json, os, sys
 from pmi_cl.cli import main
 mammoth_host, *cases = sys.argv[1:]
 found = {}
@@ -101,16 +122,67 @@ for words in cases:
             code = main(typed)
         except SystemExit as leaving:
             code = leaving.code
-    found[words] = [code, said.getvalue().strip().splitlines()[-1]]
+    found[words] = [code, said.getvalue().strip().splitlines()[-1], os.listdir()]
 print(json.dumps(found))
 """
 
 
 def test_values_that_do_not_fit(mammoth_host: Path, tmp_path: Path) -> None:
-    found = json.loads(python(tmp_path, TRY_ALL, str(mammoth_host), *MISTAKES))
-    for typed, said in MISTAKES.items():
-        code, line = found[typed]
-        assert code == 2 and said in line, (typed, line)
+    """The line is the last one, and no folder has been made."""
+    cases = {**({} if torch.cuda.is_available() else NO_GPU), **MISTAKES}
+    found = json.loads(python(tmp_path, TRY_ALL, str(mammoth_host), *cases))
+    for typed, said in cases.items():
+        code, line, made = found[typed]
+        assert code == 2 and said in line and line.startswith("pmi-cl: error: "), (typed, line)
+        assert typed == "--batch_size 1000" or made == [], (typed, made)
+
+
+def test_words_are_read_once() -> None:
+    words = ["--lr", "-1e-3", "--notes=-x=1", "--help", "--inv_terms", "a", "b"]
+    assert read_words(words) == {"--lr": ["-1e-3"], "--notes": ["-x=1"], "--help": [], "--inv_terms": ["a", "b"]}
+    for wrong, said in ((["derpp"], "'derpp' stands alone"), (["--lr", "1", "--lr=2"], "--lr is typed twice")):
+        with pytest.raises(UserError, match=said):
+            read_words(wrong)
+
+
+def test_a_method_whose_requirement_is_missing_and_a_data_set_that_would_download(
+    mammoth_copy: Path, tmp_path: Path
+) -> None:
+    """Mammoth's seq-8vision asks for a pretrained CLIP at its import, for its transform alone."""
+    (mammoth_copy / "models/cl_ip.py").write_text("import a_package_that_nobody_has\n")
+    asks = "open_clip.create_model_and_transforms('ViT-B-16', pretrained='openai')[2]"
+    (mammoth_copy / "datasets/seq_8vision.py").write_text(f"import open_clip\nTRANSFORM = {asks}\n")
+    code = f"""
+import sys
+from pmi_cl.errors import UserError
+from pmi_cl.mammoth.launch import launch
+try:
+    launch(["--mammoth_path", {str(mammoth_copy)!r}, "--model", "cl-ip", "--dataset", "seq-digits"])
+except UserError as error:
+    print(error, "|", type(sys.modules["datasets.seq_8vision"].TRANSFORM).__name__)
+"""
+    said = python(tmp_path, code)
+    assert said.startswith(
+        "--model cl-ip is Mammoth's and needs more than its requirements.txt (No module named 'a_pac"
+    )
+    assert said.endswith("requirements-optional.txt | Compose")
+
+
+@pytest.mark.skipif(REAL is None, reason="needs MAMMOTH_PATH")
+def test_the_bridge_is_not_why_a_method_of_mammoths_cannot_be_imported(tmp_path: Path) -> None:
+    """Those that cannot are among the ones that the documentation names with what they need."""
+    code = """
+import sys
+from pmi_cl.mammoth import register
+register(sys.argv[1])
+import models
+kinds = models.get_model_names().items()
+print({name.replace("-", "_"): repr(kind) for name, kind in kinds if not isinstance(kind, type)})
+"""
+    failed = ast.literal_eval(python(tmp_path, code, str(REAL)))
+    text = (ROOT / "docs/mammoth.md").read_text()
+    assert [name for name in failed if f"`{name}`" not in text] == []
+    assert not [why for why in failed.values() if "seq_8vision" in why]
 
 
 def test_a_name_that_something_else_has_already(tmp_path: Path) -> None:
@@ -136,8 +208,8 @@ def test_a_name_that_both_have_with_and_without_the_prefix(mammoth_copy: Path, t
 from pmi_cl.errors import UserError
 from pmi_cl.mammoth import register
 try:
-    models = register({str(mammoth_copy)!r}).entries["model"]
-    print({{name: entry.name for name, entry in models.items() if "rdfcil" in name}})
+    models = register({str(mammoth_copy)!r}).ours["model"]
+    print({{name: one.entry.name for name, one in models.items() if "rdfcil" in name}})
 except UserError as error:
     print(error)
 """

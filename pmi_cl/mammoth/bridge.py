@@ -1,46 +1,215 @@
-"""Hold what is registered in a Mammoth: our entries, their names and flags there, folders."""
+"""Register our methods, data sets and backbones in a checkout of Mammoth.
+
+Each entry becomes a subclass of Mammoth's own class, which is entered into Mammoth's registers. The
+functions of Mammoth that have to know of our entries are replaced.
+"""
 
 from __future__ import annotations
 
+import contextlib
+import functools
+import io
+import random
+from argparse import ArgumentParser
+from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
-from pmi_cl.mammoth.checkout import Mammoth
-from pmi_cl.mammoth.flags import Flags
-from pmi_cl.mammoth.names import HostedNames
+from pmi_cl.errors import UserError
+from pmi_cl.machine.torchvision_shim import ensure_torchvision
+from pmi_cl.machine.user_paths import user_path
+from pmi_cl.mammoth.checkout import find_mammoth, import_mammoth, importable_checkout, part, working_in
+from pmi_cl.mammoth.flags import PREFIX, UNUSED, HostedEntry, preset_names, preset_values, run_arguments
+from pmi_cl.registry.catalogue import FAMILY, INSTALLED, Entry, canonical
+
+KINDS = ("model", "dataset", "backbone")
 
 
 class Bridge:
     """Hold what is registered in a Mammoth.
 
     Attributes:
-        mammoth: the imported checkout.
-        start_folder: the current folder before Mammoth was imported.
-        folders: the default folders for data, results and checkpoints, by flag.
-        names: the names of our entries inside Mammoth.
-        entries: our entries, by kind and by the name that they have in Mammoth.
-        flags: the flags of each entry, by kind and name.
+        folder: the root of the checkout.
+        theirs: the names that Mammoth itself has, by kind.
+        flags: the names of Mammoth's own flags.
+        ours: our entries, by kind and by the name that they have in Mammoth.
     """
 
-    def __init__(self, mammoth: Mammoth, start_folder: Path) -> None:
-        self.mammoth, self.start_folder = mammoth, start_folder
-        self.folders = default_folders(mammoth.folder, start_folder)
-        self.names = HostedNames(mammoth)
-        self.entries = self.names.entries
-        self.flags = {
-            kind: {name: Flags(entry, mammoth.flags) for name, entry in entries.items()}
-            for kind, entries in self.entries.items()
-        }
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        stems = [path.stem for path in (folder / "models").glob("[!_]*.py")]  # Mammoth looks methods up by these, too
+        names = {"model": [*part("models").get_model_names(), *stems]}
+        names |= {"dataset": part("datasets").get_dataset_names(), "backbone": part("backbone").REGISTERED_BACKBONES}
+        self.theirs = {kind: frozenset(map(canonical, found)) for kind, found in names.items()}
+        self.flags = _own_flags()
+        self.ours: dict[str, dict[str, HostedEntry]] = {}
+        for kind in KINDS:
+            entries = [(self.name_of(entry), entry) for entry in _entries(kind)]
+            self.ours[kind] = {name: HostedEntry(entry, name, self.flags) for name, entry in entries}
+
+    def find(self, kind: str, name: str | None) -> HostedEntry | None:
+        """Return our entry of that name in Mammoth, or None."""
+        return self.ours[kind].get(canonical(name or ""))
+
+    def name_of(self, entry: Entry) -> str:
+        """Return the name of an entry in Mammoth.
+
+        This is its own name, or the name behind ``pmi-`` if Mammoth has the name already. It is the
+        name behind ``pmi-cl-`` if that is the name of another entry, as ``pmi-rdfcil`` is.
+
+        Raises:
+            UserError: Mammoth has all three names.
+        """
+        name = canonical(entry.name)
+        others = {canonical(other.name) for other in INSTALLED.entries(entry.kind) if other.name != entry.name}
+        for candidate in (name, f"{canonical(PREFIX)}{name}", f"pmi-cl-{name}"):
+            if candidate not in self.theirs[entry.kind] | others:
+                return candidate
+        raise UserError(f"Mammoth in {self.folder} has a {entry.kind} '{name}' and every name that ours could take")
+
+    def run_options(self, args: Any) -> SimpleNamespace:
+        """Return the arguments of a run of ours that Mammoth's arguments mean.
+
+        Raises:
+            UserError: a value that is not allowed.
+        """
+        seed = random.SystemRandom().randrange(2**32) if args.seed is None else args.seed
+        given: dict[str, Any] = {"base_path": str(user_path(args.base_path, "--base_path")), "seed": seed}
+        for kind in KINDS:
+            hosted = self.find(kind, getattr(args, kind))
+            given |= {kind: hosted.entry.name, **hosted.values(vars(args))} if hosted else {}
+        return run_arguments(given)
+
+    def preset(self, args: Any) -> dict[str, Any]:
+        """Return the preset of one of our methods, in the form of Mammoth's yaml files."""
+        model, dataset = self.ours["model"][canonical(args.model)], self.find("dataset", args.dataset)
+        typed = self.find("backbone", args.backbone)
+        ours, network = dataset.entry if dataset else None, typed.entry.name if typed else None
+        values = preset_values(model.entry, args.dataset, ours, args.model_config, network)
+        backbone = self.ours["backbone"][self.name_of(INSTALLED.find("backbone", values["backbone"]))]
+        config: dict[str, Any] = {"backbone": backbone.name, "drop_last": True}
+        config["lr"] = 0.0  # a method that trains nothing has no rate
+        # These replace the schedule of the data set.
+        config |= {name: UNUSED[name][0] for name in ("lr_scheduler", "lr_milestones")}
+        for hosted in filter(None, (model, dataset, backbone)):
+            config |= {flag: values[name] for name, flag in hosted.flags.items()}
+        if getattr(args, "loadcheck", None):  # the settings of a checkpoint win over a preset
+            config = {name: value for name, value in config.items() if getattr(args, name, None) is None}
+        return config
 
 
-def default_folders(checkout: Path, start_folder: Path) -> dict[str, str]:
-    """Return the folders, by flag, that are used if the flag is not typed.
+def register(mammoth_path: str | Path | None = None) -> Bridge:
+    """Register our methods, data sets and backbones in a Mammoth. A second call does nothing.
 
-    They lie in the folder where the user is. Data sets lie in the checkout's ``data/`` if it
-    exists.
+    Args:
+        mammoth_path: the checkout. None takes the one whose ``models`` is imported or importable.
+
+    Raises:
+        UserError: there is no Mammoth, or one that the bridge does not fit.
     """
-    data = checkout / "data" if (checkout / "data").is_dir() else start_folder / "data"
-    return {
-        "base_path": str(data),
-        "results_path": str(start_folder / "data/results"),
-        "checkpoint_path": str(start_folder / "checkpoints"),
-    }
+    ensure_torchvision()
+    return _bridge_to(find_mammoth(mammoth_path or importable_checkout()))
+
+
+@functools.cache
+def _bridge_to(folder: Path) -> Bridge:
+    import_mammoth(folder)
+    with working_in(folder), contextlib.redirect_stdout(io.StringIO()):  # Mammoth prints a line for every data set
+        bridge = Bridge(folder)
+        enter_entries(bridge)
+    _replace_functions(bridge)
+    return bridge
+
+
+def _entries(kind: str) -> list[Entry]:
+    """Return our entries of a kind, with every member of a family.
+
+    Joint training is left out: Mammoth has its own, ``--joint 1``.
+    """
+    entries: list[Entry] = []
+    for entry in INSTALLED.entries(kind):
+        family = entry.name.removesuffix(FAMILY[1:])
+        members = entry.constants["NAMES"] if entry.name.endswith(FAMILY) else ()
+        entries += [INSTALLED.find(kind, family + member) for member in members] or [entry]
+    return [entry for entry in entries if not entry.constants.get("JOINT", False)]
+
+
+def _own_flags() -> frozenset[str]:
+    """Return the destinations of all flags that Mammoth adds by itself."""
+    parser = ArgumentParser(add_help=False)
+    for add in ("add_initial_args", "add_experiment_args", "add_management_args"):
+        getattr(part("utils.args"), add)(parser)
+    others = {"loadcheck", "dataset_config", "model_config"}  # these need the names of a run
+    computed = {"class_order", "num_classes", "nowand"}  # Mammoth puts them into the same namespace
+    return frozenset({action.dest for action in parser._actions} | others | computed)
+
+
+def enter_entries(bridge: Bridge) -> None:
+    """Enter our backbones, data sets and methods into Mammoth's registers."""
+    # Subclasses of Mammoth's classes: they can be imported only now.
+    from pmi_cl.mammoth.hosted_data import HostedBackbone, HostedDataset
+    from pmi_cl.mammoth.hosted_method import HostedMethod
+
+    for name, hosted in bridge.ours["backbone"].items():
+        part("backbone").register_backbone(name)(type("HostedBackbone", (HostedBackbone,), {"HOSTED": hosted}))
+        classes = {"num_classes": {"type": int, "default": None}}
+        part("backbone").REGISTERED_BACKBONES[name]["parsable_args"] = {**classes, **hosted.parsable_args()}
+    for name, hosted in bridge.ours["dataset"].items():
+        members = {"NAME": name, "HOSTED": hosted, "BRIDGE": bridge}
+        part("datasets").register_dataset(name)(type("HostedDataset", (HostedDataset,), members))
+        part("datasets").REGISTERED_DATASETS[name]["parsable_args"] = hosted.parsable_args()
+        # For Mammoth's methods without a value of their own: those of our fine-tuning.
+        values = preset_values(INSTALLED.find("model", "sgd"), name, hosted.entry, None)
+        values["backbone"] = bridge.name_of(INSTALLED.find("backbone", values["backbone"]))
+        defaults = {flag: values[flag] for flag in ("backbone", "n_epochs", "batch_size", "lr")}
+        part("datasets.utils").DEFAULT_ARGS[name] = defaults
+    for name, hosted in bridge.ours["model"].items():
+        members = {"NAME": name.replace("-", "_"), "HOSTED": hosted, "BRIDGE": bridge}
+        members["COMPATIBILITY"] = list(hosted.entry.constants["COMPATIBILITY"])
+        part("models").register_model(name)(type("HostedMethod", (HostedMethod,), members))
+
+
+def _replace_functions(bridge: Bridge) -> None:
+    """Replace those functions of Mammoth that look for files or have to know of our entries."""
+    from torch import nn
+
+    from pmi_cl.mammoth.refusals import watch
+
+    original: dict[str, Callable[..., Any]] = {}
+
+    def add_initial_args(parser: Any, strict: bool = True) -> Any:
+        watch(parser, bridge)
+        base = bridge.folder / "data" if (bridge.folder / "data").is_dir() else Path("data")
+        parser.set_defaults(base_path=str(base.absolute()), results_path=str(Path("data/results").absolute()))
+        return original["add_initial_args"](parser, strict)
+
+    def add_configuration_args(parser: Any, args: Any) -> None:
+        original["add_configuration_args"](parser, args)
+        model = bridge.find("model", args.model)
+        for action in parser._actions:
+            if model and action.dest == "model_config":
+                action.type, action.choices = str, None  # an unknown preset is refused when presets are read
+                action.metavar = f"{{{','.join(preset_names(model.entry))}}}"
+                action.help = f"Preset of {model.entry.name}; default: its choice for the data set; "
+                action.help += "none: no preset; or a file, MINE.yaml."
+
+    def load_model_config(args: Any, buffer_size: int | None = None) -> dict[str, Any]:
+        theirs = original["load_model_config"]
+        return bridge.preset(args) if bridge.find("model", args.model) else theirs(args, buffer_size=buffer_size)
+
+    def get_backbone(args: Any) -> Any:
+        # Our methods build their network themselves, from the run's seed.
+        return nn.Identity() if bridge.find("model", args.model) else original["get_backbone"](args)
+
+    for module, name, ours in (
+        ("utils.args", "add_initial_args", add_initial_args),
+        ("utils.args", "add_configuration_args", add_configuration_args),
+        ("models.utils", "load_model_config", load_model_config),
+        ("backbone", "get_backbone", get_backbone),
+        ("models", "get_all_models_legacy", None),
+        ("datasets", "get_all_datasets_legacy", None),
+        ("datasets.utils", "load_dataset_config", None),
+    ):
+        original[name] = working_in(bridge.folder)(getattr(part(module), name))
+        setattr(part(module), name, ours or original[name])

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import argparse
-import ast
 import logging
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping
 from types import SimpleNamespace
 from typing import Any
 
@@ -15,7 +14,7 @@ from pmi_cl.registry.catalogue import INSTALLED, Entry, canonical
 from pmi_cl.utils.arguments.command_line import all_specs
 from pmi_cl.utils.arguments.known_options import as_in_mammoth, run_specs
 from pmi_cl.utils.arguments.option_values import bounds, convert
-from pmi_cl.utils.arguments.presets import PresetFile, chosen_backbone, decide, presets_of
+from pmi_cl.utils.arguments.presets import chosen_backbone, decide, presets_of
 
 PREFIX = "pmi_"
 # Mammoth's flags that our methods ignore: the neutral value, and what to do instead.
@@ -31,124 +30,79 @@ UNUSED: dict[str, tuple[Any, str]] = {
     "label_perc": (1, "every image needs its label"),
     "label_perc_by_class": (1, "every image needs its label"),
     "eval_future": (False, "classes of later tasks are evaluated in pmi-cl's own runner, by --evaluate_unseen 1"),
+    "distributed": ("no", "it trains on one device: leave it out"),
 }
 
 
-class Flags:
-    """Hold the flags of one entry.
+class HostedEntry:
+    """Hold an entry of ours with its name and its flags inside Mammoth.
 
     Attributes:
         entry: the method, data set or backbone.
-        specs: its options.
-        names: the flag of each option. ``pmi_`` precedes a name that means something else in
-            Mammoth.
-        own: the options whose flags Mammoth does not have.
-        set_by_preset: the options that a preset sets in Mammoth.
+        name: its name inside Mammoth.
+        specs: its options, and those of every run that its code reads.
+        flags: the flag of each option. ``pmi_`` precedes a name that means something else there.
+        new: the options whose flags Mammoth does not have.
     """
 
-    def __init__(self, entry: Entry, mammoth_flags: Collection[str]) -> None:
-        self.entry = entry
+    def __init__(self, entry: Entry, name: str, mammoth_flags: Collection[str]) -> None:
+        self.entry, self.name = entry, name
         self.specs = (*(spec for spec in run_specs() if spec.read_by == entry.kind), *entry.options)
-        same = as_in_mammoth()
-        self.names = {
-            spec.name: PREFIX + spec.name if spec.name in mammoth_flags and spec.name not in same else spec.name
-            for spec in self.specs
-        }
-        self.own = tuple(spec for spec in self.specs if self.names[spec.name] not in mammoth_flags)
-        self.set_by_preset = self.specs if entry.kind == "model" else self.own
+        other = set(mammoth_flags) - as_in_mammoth()
+        self.flags = {spec.name: PREFIX + spec.name if spec.name in other else spec.name for spec in self.specs}
+        self.new = [spec for spec in self.specs if self.flags[spec.name] not in mammoth_flags]
 
-    def add_to(self, parser: Any) -> None:
-        """Add the flags that Mammoth does not have."""
-        for spec in self.own:
-            many = {"nargs": "+", "action": _Many, "spec": spec} if spec.many else {"type": value_reader(spec)}
-            parser.add_argument(f"--{self.names[spec.name]}", default=spec.default, help=help_of(spec), **many)
-
-    def parsable_arguments(self) -> dict[str, dict[str, Any]]:
-        """Return these flags as Mammoth's registers of data sets and backbones hold them.
-
-        These take one word for each flag.
-        """
+    def parsable_args(self) -> dict[str, dict[str, Any]]:
+        """Return the flags that Mammoth does not have, in the form of its registers."""
         return {
-            self.names[spec.name]: {
-                "type": value_reader(spec),
-                "default": spec.default,
-                "required": False,
-                "help": help_of(spec),
-            }
-            for spec in self.own
+            self.flags[spec.name]: {"type": _reader(spec), "default": spec.default, "help": _help(spec)}
+            for spec in self.new
         }
 
     def values(self, given: Mapping[str, Any]) -> dict[str, Any]:
-        """Return the option values in Mammoth's arguments, by option.
+        """Return the option values in Mammoth's arguments, by option. Raise UserError."""
+        typed = {name: given[flag] for name, flag in self.flags.items() if flag in given}
+        return {
+            spec.name: convert(spec, _plain(spec, typed[spec.name]), f"--{self.flags[spec.name]} {typed[spec.name]}")
+            for spec in self.specs
+            if spec.name in typed
+        }
 
-        Raises:
-            UserError: a value is not allowed.
-        """
-        found = {}
-        for spec in self.specs:
-            flag = self.names[spec.name]
-            if flag in given:
-                found[spec.name] = convert(spec, _literal(given[flag]), f"--{flag} {given[flag]}")
-        return found
+    def refuse_unused(self, args: Any) -> None:
+        """Raise UserError if a flag of Mammoth is set that the method ignores."""
+        for name, (neutral, instead) in UNUSED.items():
+            if name not in self.flags.values() and getattr(args, name, neutral) not in (neutral, None):
+                raise UserError(f"--{name} {getattr(args, name)} does nothing for {self.entry.name}: {instead}")
 
 
-def value_reader(spec: OptionSpec) -> Callable[[Any], Any]:
+def _reader(spec: OptionSpec) -> Callable[[Any], Any]:
     """Return the function that turns a word, or a default, into the option's value."""
 
     def read(word: Any) -> Any:
         try:
-            return convert(spec, _literal(word), f"'{word}'")
+            return convert(spec, _plain(spec, word), f"'{word}'")
         except UserError as error:
             raise argparse.ArgumentTypeError(str(error)) from error
 
     return read
 
 
-def _literal(word: Any) -> Any:
-    """Return the tuple that a text such as "(0.6, 0.75)" means, and any other word as it is.
-
-    Mammoth's checkpoints hold tuples as texts.
-    """
-    if not (isinstance(word, str) and word.startswith("(")):
+def _plain(spec: OptionSpec, word: Any) -> Any:
+    """Return "0.6, 0.75" for "(0.6, 0.75)", as Mammoth's checkpoints write a tuple."""
+    if not (spec.many and isinstance(word, str) and word.startswith("(")):
         return word
-    try:
-        return ast.literal_eval(word)
-    except (ValueError, SyntaxError):
-        return word
+    return word.replace("'", "").strip("(), ") or "none"
 
 
-class _Many(argparse.Action):
-    """Accept ``--name 0.2 0.4`` and ``--name 0.2,0.4`` for the same values."""
-
-    def __init__(self, *args: Any, spec: OptionSpec, **kwargs: Any) -> None:
-        super().__init__(*args, **kwargs)
-        self.read = value_reader(spec)
-
-    def __call__(self, parser: Any, namespace: Any, values: Any, option_string: str | None = None) -> None:
-        try:
-            setattr(namespace, self.dest, self.read(",".join(values)))
-        except argparse.ArgumentTypeError as error:
-            parser.error(f"{option_string}: {error}")
+def _help(spec: OptionSpec) -> str:
+    """Return what an option is, its choices, unit, bounds, default and source, for argparse."""
+    facts = [f"one of {', '.join(spec.choices)}" if spec.choices else "", spec.unit, bounds(spec)]
+    source = f"source: {spec.source}" if spec.source else ""
+    text = f"{spec.help} ({'; '.join(filter(None, [*facts, 'default: DEFAULT', source]))})"
+    return text.replace("%", "%%").replace("default: DEFAULT", "default: %(default)s")
 
 
-def help_of(spec: OptionSpec) -> str:
-    """Return the help text of an option in argparse's format.
-
-    It says what the option is, its choices, unit, bounds, default and source.
-    """
-    choices = f"one of {', '.join(spec.choices)}" if spec.choices else ""
-    facts = [fact for fact in (choices, spec.unit, bounds(spec)) if fact]
-    source = [f"source: {spec.source}"] if spec.source else []
-    before, after = (_escaped("; ".join(part)) for part in (facts, source))
-    details = "; ".join(filter(None, [before, "default: %(default)s", after]))
-    return f"{_escaped(spec.help)} ({details})"
-
-
-def _escaped(text: str) -> str:
-    return text.replace("%", "%%")
-
-
-def options_from_preset(
+def preset_values(
     model: Entry, dataset: str, ours: Entry | None, preset: str | None, backbone: str | None = None
 ) -> dict[str, Any]:
     """Return every option at the value of the method's preset for the data set, and the backbone.
@@ -165,54 +119,28 @@ def options_from_preset(
         UserError: an unknown preset.
     """
     presets = presets_of(model.name, INSTALLED, preset)
-    entry = ours or _foreign_dataset(presets, dataset)
+    sections = {canonical(name): name for one in presets.presets.values() for name in one.sections}
+    name, defaults = sections.get(canonical(dataset), dataset), {"DEFAULTS": {"backbone": "resnet32"}}
+    entry = ours or Entry("dataset", name, "Mammoth", "", "", (), defaults)
     flags = {} if preset in (None, "default", "base") else {"model_config": str(preset)}
     flags |= {"backbone": backbone} if backbone else {}
     network = INSTALLED.find("backbone", str(chosen_backbone(flags, presets, model, entry)))
     specs = all_specs(model, entry, network)
     # A preset may set options of our data sets, which a data set of Mammoth does not have.
-    absent = () if ours else _data_options({spec.name for spec in specs})
-    values, sources = decide((*specs, *absent), flags, presets, model, entry)
-    if ours is None:
-        for name in (
-            *(spec.name for spec in run_specs() if spec.read_by == "dataset"),
-            *(spec.name for spec in absent),
-        ):
-            if sources[name].startswith("preset"):
-                ignored = "pmi-cl: the preset's %s %s does not count: %s is Mammoth's data set"
-                logging.warning(ignored, name, values[name], dataset)
+    names = {spec.name for spec in specs}
+    data = [spec for one in INSTALLED.entries("dataset") for spec in one.options if spec.name not in names]
+    data = [] if ours else list({spec.name: spec for spec in data}.values())
+    values, sources = decide((*specs, *data), flags, presets, model, entry)
+    for spec in () if ours else (*specs, *data):
+        if (spec in data or spec.read_by == "dataset") and sources[spec.name].startswith("preset"):
+            ignored = "pmi-cl: the preset's %s %s does not count: %s is Mammoth's data set"
+            logging.warning(ignored, spec.name, values[spec.name], dataset)
     return {**values, "backbone": network.name}
 
 
-def _foreign_dataset(presets: PresetFile, dataset: str) -> Entry:
-    """Return an entry for a data set of Mammoth, named as the presets name it."""
-    names = {canonical(name): name for preset in presets.presets.values() for name in preset.sections}
-    name = names.get(canonical(dataset), dataset)
-    return Entry("dataset", name, "Mammoth", "", "", (), {"DEFAULTS": {"backbone": "resnet32"}})
-
-
-def _data_options(known: Collection[str]) -> tuple[OptionSpec, ...]:
-    """Return the options of all our data sets except those with a known name."""
-    specs = (spec for entry in INSTALLED.entries("dataset") for spec in entry.options)
-    return tuple({spec.name: spec for spec in specs if spec.name not in known}.values())
-
-
-def preset_names(model: Entry) -> Sequence[str]:
+def preset_names(model: Entry) -> tuple[str, ...]:
     """Return the values that ``--model_config`` takes."""
     return ("default", *presets_of(model.name, INSTALLED).presets, "none")
-
-
-def refuse_unused(flags: Flags, args: Any) -> None:
-    """Raise UserError if a flag of Mammoth is set that the method ignores."""
-    known = set(flags.names.values())
-    for name, (neutral, instead) in UNUSED.items():
-        if name not in known and getattr(args, name, neutral) not in (neutral, None):
-            raise UserError(f"--{name} {getattr(args, name)} does nothing for {flags.entry.name}: {instead}")
-
-
-def own_runner_flags(mammoth_flags: Collection[str]) -> frozenset[str]:
-    """Return the options of every run that only our own runner reads: Mammoth has no such flag."""
-    return frozenset(spec.name for spec in run_specs() if not spec.read_by and spec.name not in mammoth_flags)
 
 
 def run_arguments(given: Mapping[str, Any]) -> SimpleNamespace:

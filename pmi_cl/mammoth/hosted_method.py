@@ -1,38 +1,38 @@
-"""Offer our methods to Mammoth: its loop makes the calls that our own runner would make."""
+"""Offer our methods to Mammoth: its loop makes the calls that our own runner would make.
+
+Import this only once Mammoth is imported.
+"""
 
 from __future__ import annotations
 
 import copy
-import random
 import sys
 from collections.abc import Iterator
-from types import SimpleNamespace
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from pmi_cl.errors import UserError
-from pmi_cl.mammoth.flags import Flags, refuse_unused, run_arguments
-from pmi_cl.mammoth.hosted_backbone import BackbonePlaceholder
+from pmi_cl.mammoth.checkout import part
+from pmi_cl.mammoth.flags import HostedEntry
 from pmi_cl.mammoth.task_data import TaskData, to_uint8
-from pmi_cl.models.continual_model import RunOutline
 from pmi_cl.models.host import NullHost
-from pmi_cl.registry.catalogue import INSTALLED, Entry
+from pmi_cl.registry.catalogue import Entry
 from pmi_cl.seeding import seeded
 from pmi_cl.utils.arguments.command_line import Resolved
 from pmi_cl.utils.run.progress import Progress
 from pmi_cl.utils.run.runner import build_model
 
+MammothModel: Any = part("models.utils.continual_model").ContinualModel
 
-class HostedMethod:
+
+class HostedMethod(MammothModel):
     """Offer one of our methods to Mammoth.
 
-    This is a mixin, to stand in front of Mammoth's ``ContinualModel``.
-
     Attributes:
-        ENTRY: the method's entry in the catalogue.
-        FLAGS: the method's flags.
+        HOSTED: the method's entry.
+        BRIDGE: what is registered beside it.
         method: the method itself. It is no submodule: Mammoth saves its network as ``net``, and its
             other state as extra state.
         data: the images of the current task, as our methods know data sets.
@@ -40,56 +40,31 @@ class HostedMethod:
         within_task: whether a task has begun that has not ended.
     """
 
-    ENTRY: Entry
-    FLAGS: Flags
-    NAME: str
+    HOSTED: HostedEntry
+    BRIDGE: Any
     method: Any = None
     data: TaskData
     batches: Iterator[tuple[Tensor, Tensor, Tensor]] | None = None
     within_task = False
-    # Attributes of Mammoth's class.
-    args: Any
-    net: Any
-    opt: Any
-    device: torch.device
-    dataset: Any
-    current_task: int
-    epoch_iteration: int
 
-    def __init__(
-        self, backbone: BackbonePlaceholder, loss: Any, args: Any, transform: Any, dataset: Any = None
-    ) -> None:
-        refuse_unused(self.FLAGS, args)
-        super().__init__(backbone, loss, copy.copy(args), transform, dataset)  # type: ignore[call-arg]
-        options = self._options(backbone, args)
+    def __init__(self, backbone: Any, loss: Any, args: Any, transform: Any, dataset: Any = None) -> None:
+        super().__init__(backbone, loss, copy.copy(args), transform, dataset)
+        network, options = self.BRIDGE.find("backbone", args.backbone), self.BRIDGE.run_options(args)
         data = TaskData(self.dataset, self.device, options.seed)
-        INSTALLED.load("model", self.ENTRY.name).check(options, RunOutline(data.N_CLASSES, data.N_TASKS))
-        entry = Entry("dataset", data.NAME, "Mammoth", "", "")
-        resolved = Resolved(options, {}, self.ENTRY, entry, backbone.entry)
+        shown = Entry("dataset", data.NAME, "Mammoth", "", "")
         object.__setattr__(self, "data", data)
+        resolved = Resolved(options, {}, self.HOSTED.entry, shown, network.entry)
         object.__setattr__(self, "method", build_model(resolved, data))
-        self.method.loss = loss
-        self.method.host = MammothHost(bool(args.non_verbose))
+        self.method.loss, self.method.host = loss, MammothHost(bool(args.non_verbose))
         self.net = self.method.net
         if self.method.n_epochs() == 0:
             # Nothing is ever trained. Mammoth reads its own arguments, and would train one epoch.
             args.n_epochs = 0
 
-    def _options(self, backbone: BackbonePlaceholder, args: Any) -> SimpleNamespace:
-        """Return the arguments of a run of ours. Raise UserError if Mammoth cannot offer one."""
-        options = {**backbone.options, **self.FLAGS.values(vars(args)), "backbone": backbone.entry.name}
-        options["seed"] = random.SystemRandom().randrange(2**32) if args.seed is None else args.seed
-        if options.get("synthetic_last_task", False):
-            raise UserError(
-                "synthetic_last_task 1 trains on samples of its own, and Mammoth's loop hands out images: "
-                "use pmi-cl itself"
-            )
-        return run_arguments(options)
-
     @classmethod
     def get_parser(cls, parser: Any) -> Any:
         """Add the method's flags."""
-        cls.FLAGS.add_to(parser)
+        part("utils.args").build_parsable_args(parser, cls.HOSTED.parsable_args())
         return parser
 
     def get_optimizer(self, params: Any = None, lr: Any = None) -> Any:
@@ -200,6 +175,5 @@ class MammothHost(NullHost):
 
     def safe_point(self) -> None:
         """Raise SystemExit after Ctrl-C or SIGTERM, as Mammoth's loop does between two batches."""
-        flags = getattr(sys.modules.get("utils.globals"), "GLOBALS", {})
-        if flags.get("SHOULD_STOP"):
+        if getattr(sys.modules.get("utils.globals"), "GLOBALS", {}).get("SHOULD_STOP"):
             raise SystemExit(0)

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Iterator
 from types import SimpleNamespace
-from typing import Any, Literal
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -34,13 +33,14 @@ class TaskData(ContinualDataset):
         Raises:
             UserError: our methods do not know its setting, or our networks do not take its images.
         """
-        self.NAME = dataset.NAME
-        _check_setting(dataset)
+        self.NAME, setting = dataset.NAME, dataset.SETTING
+        if setting not in ("class-il", "task-il"):
+            known = "pmi-cl's methods learn classes, class-il or task-il"
+            raise UserError(f"{self.NAME} is of the setting {setting}: {known}")
         self._dataset, self.device, self.seed, self.form = dataset, device, seed, None
         sizes = dataset.N_CLASSES_PER_TASK  # a number, or one for each task
-        self._set_tasks(
-            TaskSplit((sizes,) * int(dataset.N_TASKS) if isinstance(sizes, int) else tuple(map(int, sizes)))
-        )
+        sizes = [sizes] * int(dataset.N_TASKS) if isinstance(sizes, int) else sizes
+        self._set_tasks(TaskSplit(tuple(map(int, sizes))))
         self.SIZE = tuple(dataset.SIZE)[-2:]
         normal = dataset.get_normalization_transform()
         self.MEAN, self.STD = (
@@ -102,8 +102,8 @@ class TaskData(ContinualDataset):
             advice = "give --drop_last 0, or a smaller --batch_size"
             raise UserError(f"task {task + 1} of {self.NAME} has fewer images than a batch: {advice}")
         labels = torch.tensor([int(item[1]) for item in kept], device=self.device)
-        self.train = PlacedSplit(images.to(self.device), labels)
-        self._task, self._steps = task, len(loader)
+        self.train, self._steps = PlacedSplit(images.to(self.device), labels), len(loader)
+        self._indices = {"train": {task: torch.arange(len(kept), device=self.device)}}  # type: ignore[dict-item]
 
     def _check_images(self, images: Tensor, augmented: Tensor) -> None:
         """Raise UserError for images that no network of ours takes.
@@ -123,19 +123,7 @@ class TaskData(ContinualDataset):
         """Drop the images of the task."""
         nothing = torch.zeros(0, 3, *self.SIZE, dtype=torch.uint8)
         self.train = self.test = PlacedSplit(nothing, torch.zeros(0, dtype=torch.int64))
-        self._task, self._steps = -1, 0
-
-    def plain_batches(
-        self, task: int, split: Literal["train", "test"] = "train", batch_size: int = 256
-    ) -> Iterator[tuple[Tensor, Tensor]]:
-        """Yield all (normalised images, labels) of the current task, not augmented."""
-        assert split == "train" and task == self._task, "only the current task's training images are known"
-        for rows in torch.arange(len(self.train.labels), device=self.device).split(batch_size):
-            yield self.normalise(self.train.pixels(rows)), self.train.labels[rows]
-
-    def train_indices(self, task: int) -> Tensor:
-        """Return all rows: only the current task's images are known."""
-        return torch.arange(len(self.train.labels), device=self.device)
+        self._indices, self._steps = {"train": {}, "test": {}}, 0  # type: ignore[dict-item]
 
     def steps_per_epoch(self, task: int, batch_size: int) -> int:
         """Return the number of batches of Mammoth's loader."""
@@ -144,11 +132,3 @@ class TaskData(ContinualDataset):
     def loader_pixels(self, images: Tensor) -> Tensor:
         """Convert images that Mammoth's loader has normalised back to uint8."""
         return to_uint8(images * self._loader_std + self._loader_mean)
-
-
-def _check_setting(dataset: Any) -> None:
-    """Raise UserError unless the data set is class- or task-incremental."""
-    if dataset.SETTING not in ("class-il", "task-il"):
-        raise UserError(
-            f"{dataset.NAME} is of the setting {dataset.SETTING}: pmi-cl's methods learn classes, class-il or task-il"
-        )

@@ -13,7 +13,7 @@ sys.path.insert(0, os.path.dirname(os.path.abspath(__file__)))
 
 
 def load_configs(parser, cmd):
-    from datasets.utils import DEFAULT_ARGS
+    from datasets.utils import DEFAULT_ARGS, load_dataset_config
     from models.utils import load_model_config
 
     from datasets import get_dataset_names
@@ -24,10 +24,11 @@ def load_configs(parser, cmd):
     get_model_class(args).get_parser(group)
     config = load_model_config(args, buffer_size=None)
     assert args.dataset in get_dataset_names()
-    return {**DEFAULT_ARGS.get(args.dataset, {}), **parser._defaults, **config}
+    data = {**DEFAULT_ARGS.get(args.dataset, {}), **load_dataset_config(args.dataset_config, args.dataset)}
+    return {**data, **parser._defaults, **config}
 
 
-def parse_args():
+def parse_args(cmd=None, verbose=False):
     from backbone import REGISTERED_BACKBONES
     from utils.args import (
         add_configuration_args,
@@ -39,7 +40,7 @@ def parse_args():
 
     from datasets import get_dataset_names
 
-    cmd = sys.argv[1:]
+    cmd = cmd or sys.argv[1:]
     parser = argparse.ArgumentParser(allow_abbrev=False, add_help=False)
     parser.add_argument("--loadcheck")
     file = parser.parse_known_args(cmd)[0].loadcheck
@@ -77,14 +78,14 @@ def parse_args():
     return args
 
 
-def initialize():
+def initialize(args=None):
     from backbone import get_backbone
     from utils.conf import base_path, get_checkpoint_path, get_device
 
     from datasets import get_dataset
     from models import get_model
 
-    args = parse_args()
+    args = parse_args() if args is None else args
     args.device = get_device()
     base_path(args.base_path)
     get_checkpoint_path(args.checkpoint_path)
@@ -97,10 +98,10 @@ def initialize():
     return model, dataset, args
 
 
-def main():
+def main(args=None):
     from utils.training import train  # first, as Mammoth has it: it makes a folder
 
-    train(*initialize())
+    train(*initialize(args))
 
 
 if __name__ == "__main__":

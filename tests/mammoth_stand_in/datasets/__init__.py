@@ -17,17 +17,18 @@ def register_dataset(name):
     return register_dynamic_module_fn(name, REGISTERED_DATASETS, ContinualDataset, ignore_args=["self", "args"])
 
 
+def get_all_datasets_legacy():
+    return [file[:-3] for file in os.listdir("datasets") if file.endswith(".py") and "__" not in file]
+
+
 def get_dataset_names():
     names = dict(REGISTERED_DATASETS)
-    for file in os.listdir("datasets"):
-        if file.endswith(".py") and "__" not in file:
-            for value in vars(importlib.import_module(f"datasets.{file[:-3]}")).values():
-                if inspect.isclass(value) and "ContinualDataset" in str(inspect.getmro(value)[1:]):
-                    signature = inspect.signature(value.__init__)
-                    known = {
-                        name: about for name, about in infer_args_from_signature(signature).items() if name != "args"
-                    }
-                    names[value.NAME] = {"class": value, "parsable_args": known}
+    for stem in get_all_datasets_legacy():
+        for value in vars(importlib.import_module(f"datasets.{stem}")).values():
+            if inspect.isclass(value) and "ContinualDataset" in str(inspect.getmro(value)[1:]):
+                signature = inspect.signature(value.__init__)
+                known = {name: about for name, about in infer_args_from_signature(signature).items() if name != "args"}
+                names[value.NAME] = {"class": value, "parsable_args": known}
     return names
 
 

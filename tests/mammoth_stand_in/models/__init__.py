@@ -17,11 +17,14 @@ def register_model(name):
     return register_dynamic_module_fn(name, REGISTERED_MODELS, ContinualModel)
 
 
+def get_all_models_legacy():
+    return [file.removesuffix(".py") for file in os.listdir("models") if file.endswith(".py") and "__" not in file]
+
+
 def get_model_names():
     names = {name: entry["class"] for name, entry in REGISTERED_MODELS.items()}
-    for file in os.listdir("models"):
-        stem, suffix = os.path.splitext(file)
-        if suffix != ".py" or "__" in file or stem.replace("_", "-") in names:
+    for stem in get_all_models_legacy():
+        if stem.replace("_", "-") in names:
             continue
         module = importlib.import_module(f"models.{stem}")
         for value in vars(module).values():

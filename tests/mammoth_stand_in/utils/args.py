@@ -58,6 +58,8 @@ def add_management_args(parser):
     add("--results_path", default="results/")
     add("--non_verbose", type=binary_to_boolean_type, default=0)
     add("--num_workers", type=int)
+    add("-O", "--code_optimization", type=int, default=0, choices=[0, 1, 2, 3])
+    add("--distributed", choices=["no", "dp", "ddp"], default="no")
     add("--debug_mode", type=binary_to_boolean_type, default=0)
     add("--inference_only", type=binary_to_boolean_type, default=0)
     add("--enable_other_metrics", type=binary_to_boolean_type, default=0)
