@@ -45,6 +45,8 @@ class InversionConfig:
         batch: the most samples that are optimised together. Their moments are the batch statistics,
             so 200 or more is wise.
         keep_best: whether the iterate after the step of the lowest loss is kept, not the last.
+        boost: whether a term of the full-model stage above its first value doubles its weight, up
+            to 10 times, as in the released code. It steers the gradient alone.
         pmi: the settings of the ``pmi`` start.
         stem_steps: how many steps the ``stem`` start takes.
         direction: of the KL between the statistics of the batch and the stored ones.
@@ -65,6 +67,7 @@ class InversionConfig:
     spectrum: float = 0.0
     batch: int = 4000
     keep_best: bool = False
+    boost: bool = False
     pmi: PmiConfig = field(default_factory=PmiConfig)
     stem_steps: int = 10
     direction: Direction = "synthetic_to_real"
@@ -127,13 +130,15 @@ def _check(config: InversionConfig, name: str, fits: bool, wanted: str) -> None:
 def learning_rate(schedule: Schedule, lr: float, step: int, steps: int) -> float:
     """Return the learning rate of step ``step`` (from 0) of ``steps``.
 
-    ``released`` is that of the released code: warm-up over 5 steps, then halved at 1/2 and 3/4 of
-    the steps (80 and 120 of its 160).
+    ``released`` is that of the released code. Its scheduler warms up over five steps and halves the
+    rate 5 steps after 1/2 and 3/4 of the steps (at 85 and 125 of its 160). It is asked behind each
+    step, so that the first of the five rates serves twice: 1/5, 1/5, 2/5, 3/5, 4/5, 1.
     """
     if schedule == "cosine":
         return lr * 0.5 * (1 + math.cos(math.pi * min(step / max(steps, 1), 1)))
     if schedule == "released":
-        return lr * min(1.0, (step + 1) / 5) * 0.5 ** ((step >= steps // 2) + (step >= 3 * steps // 4))
+        halvings = (step >= steps // 2 + 5) + (step >= 3 * steps // 4 + 5)
+        return lr * min(max(step, 1), 5) / 5 * 0.5**halvings
     return lr
 
 

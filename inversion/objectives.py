@@ -140,7 +140,11 @@ class Objective:
     terms: Sequence[Term]
 
     def __call__(self, batch: Batch) -> Tensor:
-        return torch.stack([term(batch) for term in self.terms]).sum()
+        return self.values(batch).sum()
+
+    def values(self, batch: Batch) -> Tensor:
+        """Return the weighted value of every term (terms,)."""
+        return torch.stack([term(batch) for term in self.terms])
 
     def parts(self, batch: Batch) -> dict[str, Tensor]:
         """Return the value of every term by the name of its class; terms of one class are added."""

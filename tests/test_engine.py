@@ -38,7 +38,7 @@ def naive_batch(number: int, targets: Tensor, steps: int, transforms: Transforms
     for step in range(steps):
         optimizer.zero_grad()
         features, kls = hooked_kls(_Features(network), transforms(x, 0, number, step).double())
-        loss = F.mse_loss(features, targets.double()) + 0.1 * torch.stack(kls).sum()
+        loss = F.mse_loss(features, targets.double()) + 1.6 * torch.stack(kls).sum()
         loss.backward()
         optimizer.step()
         losses.append(float(loss.detach()))

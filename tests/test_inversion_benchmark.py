@@ -35,7 +35,7 @@ def _network() -> ResNetCifar:
 
 def test_the_naive_loop_and_the_engine_take_the_same_step() -> None:
     network, start, targets = _network(), torch.randn(12, 3, 32, 32), torch.randn(12, 64)
-    naive = NaiveInversion(network, start, targets, lr=0.15, alpha=0.1)
+    naive = NaiveInversion(network, start, targets, lr=0.15, alpha=1.6)
     gradient, naive_loss = naive.gradient(), naive.step()
     config = InversionConfig(steps=1)
     frozen = frozen_network(network.pieces(), None, config)

@@ -92,7 +92,7 @@ class Inversion:
         """Take the steps of one stage. The time of the caller between two steps is not counted."""
         self._watch.start()
         run = self._under_way = self._under_way or self.plan.begin(stage, self.batch_number, self.carry)
-        share = self.plan.share(self.batch_number)
+        share = self.plan.share(stage, self.batch_number)
         for loss in run.descent.run(run.loss):
             run.losses.append(loss)
             if run.pruning is None:
@@ -113,7 +113,7 @@ class Inversion:
         run = self._under_way
         assert run is not None
         if isinstance(run.loss, FullLoss):
-            self.carry = run.loss.images(run.descent.result())
+            self.carry = self._with_part(run.loss.images(run.descent.result()))
         else:
             self.carry = self.plan.start.handed_down(run.loss.layer, run.descent.result())
         if run.pruning is not None and run.pruning.kept is not None:
@@ -121,6 +121,14 @@ class Inversion:
         self._under_way = None
         self.stage_number += 1
         self.report.peak_memory_mib = max(self.report.peak_memory_mib or 0.0, self._gauge.peak_mib())
+
+    def _with_part(self, images: Tensor) -> Tensor:
+        """Return the batch with the images (b, c, h, w) of the part that the stage has taken."""
+        if self.carry is None or len(images) == len(self.carry):
+            return images
+        whole = self.carry.clone()
+        whole[self.plan.part(self.stages[self.stage_number], self.batch_number)] = images
+        return whole
 
     def _step(self, stage: InversionStage, number: int, loss: Tensor) -> InversionStep:
         return InversionStep(
@@ -130,7 +138,7 @@ class Inversion:
             stages=len(self.stages),
             batch=self.batch_number + 1,
             batches=len(self.plan.batches),
-            part=self._part_done(number),
+            part=self._part_done(number / stage.steps),
             done=min(self.report.steps, self.total_steps),
             total=self.total_steps,
             loss=loss,
@@ -138,12 +146,12 @@ class Inversion:
             first_images=self.first_images,
         )
 
-    def _part_done(self, number: int) -> float:
-        """Return the part of the work that is done after ``number`` steps of the current stage."""
-        costs = [stage.steps * stage.cost for stage in self.stages]
-        of_batch = sum(costs[: self.stage_number]) + number * self.stages[self.stage_number].cost
-        before = sum(map(self.plan.share, range(self.batch_number)))
-        return min(1.0, before + self.plan.share(self.batch_number) * of_batch / sum(costs))
+    def _part_done(self, of_stage: float) -> float:
+        """Return the part of the work that is done after a part of the current stage."""
+        work = self.plan.work
+        ended = work[self.batch_number][: self.stage_number]
+        current = work[self.batch_number][self.stage_number] * of_stage
+        return min(1.0, (sum(map(sum, work[: self.batch_number])) + sum(ended) + current) / sum(map(sum, work)))
 
     def _end_batch(self) -> None:
         """Keep the images that the last stage ended with."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from functools import partial
+from functools import cached_property, partial
 
 import torch
 from torch import Tensor
@@ -16,11 +16,13 @@ from pmi_cl.inversion.engine.stages import InversionStage, StageRun
 from pmi_cl.inversion.networks.operations import input_shapes, layer_costs
 from pmi_cl.inversion.objectives import Objective
 from pmi_cl.inversion.parts.image_space import ImageSpace, Spectrum
-from pmi_cl.inversion.starts import matched_noise
+from pmi_cl.inversion.starts import PmiStart, matched_noise
 from pmi_cl.inversion.ways.full_model import FullLoss
-from pmi_cl.inversion.ways.pmi import LayerLoss
+from pmi_cl.inversion.ways.pmi import Boost, LayerLoss
 from pmi_cl.inversion.ways.sparse import Pruning
 from pmi_cl.seeding import seeded
+
+BOOST = 10.0  # the highest weight that a term of the full-model stage is raised to, as in the released code
 
 
 def even_batches(n: int, most: int) -> list[slice]:
@@ -28,8 +30,12 @@ def even_batches(n: int, most: int) -> list[slice]:
 
     A small last batch would have noisy statistics.
     """
-    batches = -(-n // most)
-    return [slice(number * n // batches, (number + 1) * n // batches) for number in range(batches)]
+    return even_parts(n, -(-n // most))
+
+
+def even_parts(n: int, parts: int) -> list[slice]:
+    """Split ``n`` samples into so many parts, equal to within one."""
+    return [slice(number * n // parts, (number + 1) * n // parts) for number in range(parts)]
 
 
 class Plan:
@@ -42,7 +48,8 @@ class Plan:
         targets: (n, d), on the device of the network.
         labels: (n,), likewise, int64.
         contexts: (n, dq), likewise.
-        batches: the rows of each batch.
+        batches: the rows of each batch: of PMI where there is one, else of the full-model stage.
+        parts: in how many parts the full-model stage takes a batch.
         start: where each batch starts.
         space: in which images are optimised.
         priors: the moments of the input of every piece, as far as the start looks at them.
@@ -66,7 +73,9 @@ class Plan:
             None if given is None else given.to(device) for given in (problem.targets, problem.labels, problem.contexts)
         )
         self.labels = None if self.labels is None else self.labels.long()  # cross-entropy takes no int32
-        self.batches = even_batches(problem.n, config.batch)
+        most = config.batch if not isinstance(self.start, PmiStart) else max(config.batch, config.pmi.batch or 0)
+        self.batches = even_batches(problem.n, most)
+        self.parts = -(-max(rows.stop - rows.start for rows in self.batches) // config.batch)
         spectrum = Spectrum.of(*problem.image_shape[1:], config.spectrum) if config.spectrum else None
         self.space = ImageSpace(problem.colour, spectrum).to(device)
         self.priors = self.start.priors(network)
@@ -77,12 +86,25 @@ class Plan:
             InversionStage(layer, self.start.steps(layer), self.costs[layer])
             for layer in self.start.layers(len(self.shapes))
         ]
-        self.stages = [*layers, InversionStage(None, config.steps, 1.0)]
+        self.stages = [*layers, *(InversionStage(None, config.steps, 1.0, part) for part in range(self.parts))]
         self._forward = torch.compile(network.forward) if config.compiled else network.forward
 
-    def share(self, batch: int) -> float:
-        """Return the part of all samples that is in a batch."""
-        return self._size(batch) / self.problem.n
+    @cached_property
+    def work(self) -> list[list[float]]:
+        """For each batch, the work of each stage: full-model steps, by the part of all samples."""
+        return [
+            [stage.steps * stage.cost * self.share(stage, batch) for stage in self.stages]
+            for batch in range(len(self.batches))
+        ]
+
+    def share(self, stage: InversionStage, batch: int) -> float:
+        """Return the part of all samples that a stage of a batch takes."""
+        part = self.part(stage, batch)
+        return (part.stop - part.start) / self.problem.n
+
+    def part(self, stage: InversionStage, batch: int) -> slice:
+        """Return which samples of a batch a stage takes, counted within the batch."""
+        return even_parts(self._size(batch), self.parts if stage.layer is None else 1)[stage.part]
 
     def begin(self, stage: InversionStage, batch: int, carry: Tensor | None) -> StageRun:
         """Begin a stage.
@@ -93,14 +115,15 @@ class Plan:
             carry: what the stage before it gave; None for the first stage.
         """
         if stage.layer is None:
-            return self._begin_full(batch, carry)
+            return self._begin_full(stage, batch, carry)
         return self._begin_layer(stage.layer, stage.steps, batch, carry)
 
-    def _begin_full(self, batch: int, carry: Tensor | None) -> StageRun:
-        """Begin the descent of the images of the batch through the whole network."""
-        config, loss = self.config, self._full_loss(batch)
+    def _begin_full(self, stage: InversionStage, batch: int, carry: Tensor | None) -> StageRun:
+        """Begin the descent of images of the batch through the whole network."""
+        config, part = self.config, self.part(stage, batch)
+        loss = self._full_loss(batch, stage.part, part)
         descent = Descent(
-            self.first_coordinates(batch) if carry is None else self.space.coordinates(carry),
+            self.first_coordinates(batch)[part] if carry is None else self.space.coordinates(carry[part]),
             config.steps,
             config.full_rate,
             beta2=config.beta2,
@@ -109,20 +132,25 @@ class Plan:
         )
         return StageRun(descent, loss)
 
-    def _full_loss(self, batch: int) -> FullLoss:
-        context, pruning = self._rows(self.contexts, batch), self.config.pruning
+    def _full_loss(self, batch: int, number: int, part: slice) -> FullLoss:
+        targets, labels, context = (
+            None if given is None else given[self.batches[batch]][part]
+            for given in (self.targets, self.labels, self.contexts)
+        )
+        pruning, terms = self.config.pruning, self.config.terms
         return FullLoss(
             through=self._forward,
             classify=self.network.head,
-            objective=Objective(self.config.terms),
+            objective=Objective(terms),
             space=self.space,
             transforms=self.config.transforms,
             seed=self.problem.seed,
-            batch=batch,
-            targets=self._rows(self.targets, batch),
-            labels=self._rows(self.labels, batch),
+            batch=batch * self.parts + number,
+            targets=targets,
+            labels=labels,
             context=context,
             pruning=None if pruning is None else Pruning(self.network, pruning, context),
+            boost=Boost((BOOST,) * len(terms), self.network.device) if self.config.boost else None,
         )
 
     def first_coordinates(self, batch: int) -> Tensor:

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from pmi_cl.inversion.engine.descent import Descent
 from pmi_cl.inversion.ways.full_model import FullLoss
-from pmi_cl.inversion.ways.pmi import LayerLoss
+from pmi_cl.inversion.ways.pmi import Boost, LayerLoss
 from pmi_cl.inversion.ways.sparse import Pruning
 
 
@@ -23,16 +23,20 @@ class InversionStage:
         layer: the number of the piece that is inverted alone; None: the whole network.
         steps: of the descent.
         cost: of a step, in full-model steps.
+        part: which part of the batch, from 0, where the full-model stage takes it in parts.
     """
 
     layer: int | None
     steps: int
     cost: float
+    part: int = 0
 
     @property
     def name(self) -> str:
-        """Return "layer 3" or "full model"."""
-        return "full model" if self.layer is None else f"layer {self.layer}"
+        """Return "layer 3", "full model", or "full model part 2" of a batch in parts."""
+        if self.layer is not None:
+            return f"layer {self.layer}"
+        return f"full model part {self.part + 1}" if self.part else "full model"
 
 
 @dataclass(eq=False)
@@ -50,6 +54,11 @@ class StageRun:
     losses: list[Tensor] = field(default_factory=list)
 
     @property
+    def boost(self) -> Boost | None:
+        """Return what raises the weights of terms in this stage; None where nothing does."""
+        return self.loss.boost
+
+    @property
     def pruning(self) -> Pruning | None:
         """Return what drops patches in this stage; None where nothing does."""
         return self.loss.pruning if isinstance(self.loss, FullLoss) else None
@@ -60,10 +69,9 @@ class StageRun:
 
     def state(self) -> dict[str, Any]:
         """Return plain data for a checkpoint, which further steps do not touch."""
-        boost = self.loss.boost if isinstance(self.loss, LayerLoss) else None
         return {
             "descent": self.descent.state(),
-            "boost": {} if boost is None else boost.state(),
+            "boost": {} if self.boost is None else self.boost.state(),
             "pruning": None if self.pruning is None else self.pruning.state(),
             "losses": self.curve(),
         }
@@ -71,8 +79,8 @@ class StageRun:
     def load(self, state: dict[str, Any], device: torch.device) -> None:
         """Go on where :meth:`state` was taken."""
         self.descent.load(state["descent"])
-        if isinstance(self.loss, LayerLoss) and self.loss.boost is not None:
-            self.loss.boost.load(state["boost"])
+        if self.boost is not None:
+            self.boost.load(state["boost"])
         if self.pruning is not None:
             self.pruning.load(state["pruning"], device)
         self.losses = list(state["losses"].to(device).unbind())

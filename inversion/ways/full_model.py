@@ -11,6 +11,7 @@ from torch import Tensor
 from pmi_cl.inversion.objectives import Batch, Objective
 from pmi_cl.inversion.parts.image_space import ImageSpace
 from pmi_cl.inversion.transforms import Transforms
+from pmi_cl.inversion.ways.pmi import Boost
 from pmi_cl.inversion.ways.sparse import Pruning
 
 
@@ -31,6 +32,7 @@ class FullLoss:
         labels: (b,).
         context: (b, dq).
         pruning: drops patches on the way; None: never.
+        boost: of the weights of the terms, which steers the gradient alone; None without.
     """
 
     through: Callable[..., tuple[Tensor, list[Tensor]]]
@@ -44,6 +46,7 @@ class FullLoss:
     labels: Tensor | None
     context: Tensor | None
     pruning: Pruning | None
+    boost: Boost | None = None
 
     def __call__(self, coordinates: Tensor, step: int) -> Tensor:
         """Map the coordinates (b, c, h, w) of step ``step`` to a scalar."""
@@ -54,7 +57,12 @@ class FullLoss:
             beside["kept"] = self.pruning.kept
         seen = self.transforms(images, self.seed, self.batch, step) if self.transforms else images
         features, kls = self.through(seen, **beside)
-        return self.objective(Batch(images, features, kls, self.targets, self.labels, self.classify))
+        batch = Batch(images, features, kls, self.targets, self.labels, self.classify)
+        if self.boost is None:
+            return self.objective(batch)
+        if step == 0:
+            self.boost.reset()  # a descent that starts again at half the rate starts with plain weights
+        return self.boost.steered(self.objective.values(batch))
 
     def images(self, coordinates: Tensor) -> Tensor:
         """Map coordinates to images (b, c, h, w), with dropped patches as they were then."""

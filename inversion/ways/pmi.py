@@ -32,6 +32,8 @@ class PmiConfig:
         boost: whether a term above its first value doubles its weight, up to 10 times (the prior: 5
             times), which the released code does for safety. It steers the gradient alone: the loss
             that decides which iterate is the best is without it.
+        batch: the most targets whose layers are inverted together; None, or fewer than the
+            full-model stage takes: as many as it takes. 4000 in the released code.
         last_at_lowest: whether the lowest piece gives its last iterate, not its best (the released
             code for CLIP).
         lowest_steps: of the lowest piece; None: ``steps``. 1200 in the released code for CLIP.
@@ -46,6 +48,7 @@ class PmiConfig:
     beta: float = 1.0
     prior: Literal["measured", "bn_affine"] = "measured"
     boost: bool = False
+    batch: int | None = None
     last_at_lowest: bool = False
     lowest_steps: int | None = None
     grids: tuple[int, ...] = ()
@@ -97,6 +100,11 @@ class Boost:
             self.first, self.weights = now.clone(), torch.ones_like(now)
         self.weights = torch.where(now > self.first, torch.minimum(self.weights * 2, self.limits), self.weights)
         return self.weights
+
+    def steered(self, terms: Tensor) -> Tensor:
+        """Return the plain sum of terms (k,), with the gradient of their boosted sum."""
+        boosted = (terms * self(terms)).sum()
+        return terms.detach().sum() + (boosted - boosted.detach())
 
     def state(self) -> dict[str, Tensor]:
         """Return plain data for a checkpoint."""
@@ -153,5 +161,4 @@ class LayerLoss:
         weighted = self.terms(seen_at(value, self.config.grid_at(self.layer, step))) * self.weights
         if self.boost is None:
             return weighted.sum()
-        boosted = (weighted * self.boost(weighted)).sum()
-        return weighted.detach().sum() + (boosted - boosted.detach())
+        return self.boost.steered(weighted)

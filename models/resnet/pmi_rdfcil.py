@@ -15,6 +15,7 @@ inside the loop.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any, cast
 
@@ -124,8 +125,10 @@ class PmiRdfcil(ReplayTraining):
         side = outline.image_size or 0
         n = args.buffer_images + (outline.n_tasks - 1) * args.buffer_per_task
         image, network = 3 * side**2, outline.network
-        of_batch = network.largest_input(side) if network is not None and args.inv_start == "pmi" else image
-        return 4 * (image * n + 6 * min(n, args.inv_batch) * of_batch) / 2**20
+        by_layers = network is not None and args.inv_start == "pmi"
+        of_batch = network.largest_input(side) if network is not None and by_layers else image
+        batch = max(args.inv_batch, args.pmi_batch or 0) if by_layers else args.inv_batch
+        return 4 * (image * n + 6 * min(n, batch) * of_batch) / 2**20
 
     # Before a task: sample features, invert them.
 
@@ -175,8 +178,14 @@ class PmiRdfcil(ReplayTraining):
             spectrum=o.inv_spectrum,
             batch=o.inv_batch,
             keep_best=o.inv_keep_best,
+            boost=o.inv_boost,
             pmi=PmiConfig(
-                steps=o.pmi_steps, lr=o.pmi_lr, alpha=o.pmi_alpha, prior=cast(Any, o.pmi_prior), boost=o.pmi_boost
+                steps=o.pmi_steps,
+                lr=o.pmi_lr,
+                alpha=o.pmi_alpha,
+                prior=cast(Any, o.pmi_prior),
+                boost=o.pmi_boost,
+                batch=o.pmi_batch,
             ),
             stem_steps=o.stem_steps,
             precision=inversion_dtype(self.args.precision, self.device),
@@ -253,7 +262,8 @@ class PmiRdfcil(ReplayTraining):
     def _features(self, dataset: ContinualDataset) -> tuple[Tensor, Tensor]:
         """Return features (n, d) through the new network, and labels (n,).
 
-        The real images of the task come first, then the synthetic ones of the old classes.
+        The real images of the task come first, then the synthetic ones of the old classes, which
+        are never augmented.
         """
         features, labels = [], []
         synthetic = (
@@ -262,12 +272,19 @@ class PmiRdfcil(ReplayTraining):
             else zip(self.buffer.images.split(256), self.buffer.labels.split(256), strict=True)
         )
         with torch.no_grad():
-            for source in (dataset.plain_batches(self.current_task), synthetic):
+            for source in (self._measured_images(dataset), synthetic):
                 for images, names in source:
                     features.append(self.net(images, returnt="features"))
                     labels.append(names)
                     self.host.safe_point()
         return torch.cat(features), torch.cat(labels)
+
+    def _measured_images(self, dataset: ContinualDataset) -> Iterator[tuple[Tensor, Tensor]]:
+        """Yield (images, labels) of the task, augmented if ``feature_augment`` says so."""
+        for number, (images, labels) in enumerate(dataset.plain_batches(self.current_task)):
+            if self.options.feature_augment:
+                images = self.transform(images, seeded(self.args.seed, "features", self.current_task, number))
+            yield images, labels
 
     def inversion_figures(self) -> dict[str, float]:
         """Return what the inversions have cost over the run so far."""

@@ -42,6 +42,12 @@ class PmiRdfcilOptions(SelectionOptions, ReplayOptions):
         False, "1: as many synthetic images of each class; 0: classes drawn at random", source="PMI released code: 0"
     )
 
+    feature_augment: bool = option(
+        False,
+        "1: the Gaussians and contrastive models of new classes see their images cropped and flipped at random; "
+        "0: as they are",
+        source="the appendix is silent; PMI released code: 1",
+    )
     cfs_steps: int = option(
         40, "nominal rounds of selection", unit="rounds", low=1, high=1_000_000, source="PMI appendix I.1"
     )
@@ -58,7 +64,7 @@ class PmiRdfcilOptions(SelectionOptions, ReplayOptions):
         unit="images",
         low=2,
         high=10_000_000,
-        source="PMI released code",
+        source="PMI released code; Tiny-ImageNet: 1000",
         memory="inversion",
     )
     inv_steps: int = option(
@@ -111,6 +117,11 @@ class PmiRdfcilOptions(SelectionOptions, ReplayOptions):
         high=2,
         source="[paper: 0]; ours",
     )
+    inv_boost: bool = option(
+        False,
+        "1: double the weight of a term of the full-model stage that exceeds its first value",
+        source="the appendix has none; PMI released code: 1",
+    )
     inv_colour: bool = option(
         False, "1: optimise in the colour space of the real images", source="[paper: no]; ours", binds="checkpoint"
     )
@@ -122,6 +133,15 @@ class PmiRdfcilOptions(SelectionOptions, ReplayOptions):
 
     pmi_steps: int = option(
         100, "steps of each layer", unit="steps", low=1, high=1_000_000, source="PMI appendix I.1; code: 50"
+    )
+    pmi_batch: int | None = option(
+        None,
+        "targets whose layers are inverted together; none, or fewer than inv_batch: as many as inv_batch",
+        unit="images",
+        low=2,
+        high=10_000_000,
+        source="PMI released code: 4000",
+        memory="inversion",
     )
     pmi_lr: float = option(0.8, "Adam's rate of each layer", above=0, source="PMI appendix I.1")
     pmi_alpha: float = option(1.6, "weight of the statistics of each layer", low=0, source="PMI appendix I.1; code: 80")

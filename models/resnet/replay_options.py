@@ -67,6 +67,18 @@ class ReplayOptions(TrainingOptions):
     train_old_heads: bool = option(
         True, "1: the heads of old tasks train along; 0: only the newest does", source="R-DFCIL; PMI code: 0"
     )
+    train_stem: bool = option(
+        True,
+        "1: the stem trains in later tasks, too; 0: it stays as the first task left it",
+        source="R-DFCIL; PMI code: 0",
+    )
+    first_count: int = option(
+        0,
+        "what the counts of the classes start at in each task, whose inverse weighs the classifier's cross-entropy",
+        low=0,
+        high=1_000_000,
+        source="R-DFCIL; PMI code: 1",
+    )
     joint_batches: bool = option(
         False,
         "1: real and synthetic images pass the network together, with common batch statistics",

@@ -40,7 +40,8 @@ class ReplayTraining(ContinualModel):
             They are new in each task.
         stages: the stages of the current task.
         stage: the current stage. None before the first epoch.
-        counts: the samples of each class that this task has trained on, (classes seen,).
+        counts: the samples of each class that this task has trained on, (classes seen,), from
+            ``first_count``.
         class_weights: the class weights (classes seen,), updated from ``counts`` after each epoch.
     """
 
@@ -114,7 +115,7 @@ class ReplayTraining(ContinualModel):
         if self.current_task > 0:
             self.prepare_replay()
         self.projections = self._new_projections()
-        self.counts = torch.zeros(self.n_seen_classes, device=self.device)
+        self.counts = torch.full((self.n_seen_classes,), float(self.options.first_count), device=self.device)
         self.class_weights = torch.ones(self.n_seen_classes, device=self.device)
         self.stages = self.plan()
 
@@ -163,16 +164,22 @@ class ReplayTraining(ContinualModel):
         )
         modules: list[nn.Module] = heads[-1:] if newest_only and self.current_task > 0 else heads
         if stage.trains == "all":
-            return [*net.pieces(), *modules]
+            return [*net.pieces()[self._stem_stays() :], *modules]
         if stage.trains == "last block and head":
             return [net.pieces()[-1], *modules]
         return modules
+
+    def _stem_stays(self) -> bool:
+        """Return whether the stem, the lowest piece, no longer trains."""
+        return self.current_task > 0 and not self.options.train_stem
 
     def set_modes(self, stage: Stage | None = None) -> None:
         """Put the trained part of the backbone in training mode, the rest in evaluation mode."""
         stage = stage or self.stage
         trains = "all" if stage is None else stage.trains
         self.net.train(trains == "all")
+        if self._stem_stays():
+            self.net.pieces()[0].eval()
         if trains == "last block and head":
             self.net.pieces()[-1].train()
 
@@ -212,23 +219,20 @@ class ReplayTraining(ContinualModel):
     ) -> dict[str, Tensor]:
         """Return the terms of Eq. 23.
 
-        These are local CE (real images), HKD (synthetic), RKD (real), and CE over all classes on
-        detached features (both). Real and synthetic images pass the network separately, synthetic
-        ones last, so that each has its own batch statistics (R-DFCIL).
+        These are local CE (real images), HKD (synthetic), RKD (real, where the stage has it), and
+        CE over all classes on detached features (both). Real and synthetic images pass the network
+        separately, synthetic ones last, so that each has its own batch statistics (R-DFCIL).
         """
         assert self.stage is not None
         factors, head = self.factors(), self.net.head
         logits, features, old_logits, old_features = self._both(inputs, images)
-        with torch.no_grad():
-            teacher_features = self.teacher(inputs, returnt="features")
-        project, project_teacher = self.projections
-        relations = relational_distillation(project(features), project_teacher(teacher_features))
         seen = torch.cat([labels, old_labels])
         losses = {
             "ce": factors.ce * local_cross_entropy(logits, labels, self.n_past_classes),
             "hkd": factors.hkd * self.stage.hkd_scale * hard_distillation(old_logits, teacher_logits),
-            "rkd": factors.rkd * relations,
         }
+        if self.stage.rkd:
+            losses["rkd"] = factors.rkd * self._relations(inputs, features)
         if factors.ft:
             both = head(torch.cat([features, old_features]).detach())
             losses["ft"] = factors.ft * F.cross_entropy(both, seen)
@@ -236,6 +240,13 @@ class ReplayTraining(ContinualModel):
             balanced = F.cross_entropy(torch.cat([logits, old_logits]), seen, weight=balancing_weights(self.counts))
             losses["all"] = self.options.lambda_all * balanced
         return losses
+
+    def _relations(self, inputs: Tensor, features: Tensor) -> Tensor:
+        """Return RKD between the student's features (b, d) of real images and the teacher's."""
+        with torch.no_grad():
+            teacher_features = self.teacher(inputs, returnt="features")
+        project, project_teacher = self.projections
+        return relational_distillation(project(features), project_teacher(teacher_features))
 
     def _both(self, inputs: Tensor, images: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         """Return logits and features of real images, then of synthetic images."""

@@ -25,6 +25,7 @@ class Stage:
         milestones: epochs of the task at which the rate is multiplied by ``gamma``.
         gamma: the factor of the milestones.
         hkd_scale: a factor of the weight of HKD.
+        rkd: whether RKD is part of the loss.
         fresh: whether the stage begins a new optimiser. Otherwise the optimiser of the stage before
             goes on.
     """
@@ -36,6 +37,7 @@ class Stage:
     milestones: tuple[int, ...] = ()
     gamma: float = 1.0
     hkd_scale: float = 1.0
+    rkd: bool = True
     fresh: bool = True
 
     def rate(self, epoch: int) -> float:
@@ -84,8 +86,9 @@ def unfreezing_schedule(
 ) -> list[Stage]:
     """Train the new head, then also the last block, then everything, then the classifier alone.
 
-    The released code does so in later tasks. Each of the first three stages multiplies its rate by
-    0.1 at half and at three quarters of its epochs, but never before its first epoch is over.
+    The released code does so in later tasks. The stage of the head has a constant rate, weak HKD
+    and no RKD. The next two multiply their rates by 0.1 at half and at three quarters of their
+    epochs, but never before their first epoch is over.
 
     Args:
         warmups: the parts of the epochs for the head and for the last block.
@@ -97,16 +100,16 @@ def unfreezing_schedule(
     """
     head, block = (round(epochs * part) for part in warmups)
     last = round(epochs * classifier)
-    plan: list[tuple[Trains, int, float, float]] = [
-        ("head", head, warmup_lrs[0], hkd_scale),
-        ("last block and head", block, warmup_lrs[1], 1.0),
-        ("all", epochs - head - block - last, lr, 1.0),
+    stages = [Stage("head", 0, head, warmup_lrs[0], hkd_scale=hkd_scale, rkd=False)] if head else []
+    first = head
+    plan: list[tuple[Trains, int, float]] = [
+        ("last block and head", block, warmup_lrs[1]),
+        ("all", epochs - head - block - last, lr),
     ]
-    stages, first = [], 0
-    for trains, length, rate, scale in plan:
+    for trains, length, rate in plan:
         if length > 0:
             milestones = (first + max(length // 2, 1), first + max(length * 3 // 4, 1))
-            stages.append(Stage(trains, first, length, rate, milestones, 0.1, scale))
+            stages.append(Stage(trains, first, length, rate, milestones, 0.1))
         first += max(length, 0)
     if last:
         stages.append(Stage("classifier", first, last, classifier_lr))
