@@ -12,7 +12,7 @@ from pmi_cl.mammoth.flags import Flags, run_arguments
 from pmi_cl.registry.catalogue import INSTALLED, Entry
 from pmi_cl.seeding import global_seed
 from pmi_cl.utils.arguments.command_line import check_kind
-from pmi_cl.utils.run.runner import build_backbone
+from pmi_cl.utils.run.building import build_backbone
 
 
 class HostedBackbone:

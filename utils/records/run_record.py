@@ -32,6 +32,7 @@ class RunRecord:
     Attributes:
         folder: the folder itself, also of TensorBoard's events.
         checkpoint: the path of its checkpoint.
+        model: the path of its trained network.
         pictures: the folder of its PNGs. The first picture creates it.
     """
 
@@ -39,6 +40,7 @@ class RunRecord:
         self.folder = folder
         self._made: tuple[Path, ...] = ()
         self.checkpoint = folder / "checkpoint.pt"
+        self.model = folder / "model.safetensors"
         self.pictures = folder / "pictures"
 
     @classmethod
@@ -94,11 +96,19 @@ class RunRecord:
         results: dict[str, Any] = json.loads((self.folder / "results.json").read_text(encoding="utf-8"))
         return results
 
+    def status(self) -> str | None:
+        """Return how the run stands ("finished", ...); None where no record says it."""
+        try:
+            return str(self.read_results()["status"])
+        except (OSError, ValueError, LookupError, TypeError, RecursionError):
+            return None
 
-def find_run(results_path: str | Path, run: str) -> RunRecord:
+
+def find_run(results_path: str | Path, run: str, word: str = "--resume") -> RunRecord:
     """Return the run that ``--resume RUN`` names.
 
     Args:
+        word: what the run is named by, for error messages.
         run: the name of a folder below ``results_path``, its path from there, or any path.
 
     Raises:
@@ -112,9 +122,9 @@ def find_run(results_path: str | Path, run: str) -> RunRecord:
     named = [folder for folder in folders if folder.name == run]
     if len(named) > 1:
         places = " or ".join(str(folder.relative_to(root)) for folder in sorted(named))
-        raise UserError(f"several runs are called '{run}': say --resume {places}")
+        raise UserError(f"several runs are called '{run}': say {word} {places}")
     if not folders:
-        advice = "say where it is with --results_path, or give --resume the path of its folder"
+        advice = "say where it is with --results_path, or give {word} the path of its folder"
         raise UserError(f"there is no run below {root}: {advice}")
     if not named:
         raise _unknown_run(run, root, folders)

@@ -5,7 +5,6 @@ It may be its device, its disk, its data or its checkpoint.
 
 from __future__ import annotations
 
-import contextlib
 import math
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -101,9 +100,8 @@ def _check_resumable(record: RunRecord) -> None:
             process runs it.
     """
     if not record.checkpoint.exists():
-        how = "ended before its first"
-        with contextlib.suppress(OSError, ValueError, LookupError, TypeError):  # no results, or damaged ones
-            how = f"is '{record.read_results()['status']}'"
+        status = record.status()
+        how = "ended before its first" if status is None else f"is '{status}'"
         raise UserError(
             f"{record.folder} has no checkpoint to go on from (the run {how}): start it again, without --resume"
         )
