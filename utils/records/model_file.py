@@ -144,10 +144,12 @@ def _record(about: Any) -> NetworkRecord:
     size = None if form["form"] is None else (_whole(form["form"][0]), str(form["form"][1]))
     mean, std = (tuple(float(value) for value in form[name]) for name in ("mean", "std"))
     record = NetworkRecord(
-        dict(about["args"]),
-        *(tuple(map(str, about[name])) for name in ("class_names", "prompt_names")),
-        tuple((str(prompt), tuple(map(str, templates))) for prompt, templates in about["texts"]),
-        *(tuple(_whole(value) for value in about[name]) for name in ("text_of", "tasks")),
+        args=dict(about["args"]),
+        class_names=tuple(map(str, about["class_names"])),
+        prompt_names=tuple(map(str, about["prompt_names"])),
+        texts=tuple((str(prompt), tuple(map(str, templates))) for prompt, templates in about["texts"]),
+        text_of=tuple(map(_whole, about["text_of"])),
+        tasks=tuple(map(_whole, about["tasks"])),
         task=_whole(about["task"]),
         preprocessing=Preprocessing(_whole(form["side"]), str(form["decoding"]), mean, std, size),
         data=str(about["data"]),

@@ -166,6 +166,7 @@ def build_results(
     backbone_weights: Mapping[str, Any] | None = None,
     everywhere: Mapping[str, Any] | None = None,
     skipped_images: Mapping[str, str] | None = None,
+    by_class: Mapping[str, Any] | None = None,
 ) -> dict[str, Any]:
     """Return the content of ``results.json``.
 
@@ -183,6 +184,7 @@ def build_results(
         everywhere: the figures on all tasks, learned or not, by setting, of
             :func:`pmi_cl.utils.records.metrics.square_summary`. None if they were not asked for.
         skipped_images: why image files were left out, by their names (``--on_bad_image skip``).
+        by_class: the figures of :func:`pmi_cl.utils.records.confusion.summary`.
     """
     named = {"model": model, "dataset": dataset, "seed": seed, "backbone_weights": backbone_weights}
     named |= {"status": status, "precision": precision, "classes_per_task": list(classes_per_task)}
@@ -190,6 +192,7 @@ def build_results(
         named["skipped_images"] = {"count": len(skipped_images), "files": dict(skipped_images)}
     named["headline_over"] = "images" if over_images else "tasks"
     figures = {"class_il": class_il, "task_il": task_il} | ({"everywhere": everywhere} if everywhere else {})
+    figures |= {"by_class": by_class} if by_class else {}
     costs = {"seconds": seconds, "peak_memory_mib": peak_memory_mib, "inversion": inversion}
     return {"schema": SCHEMA, **named, **figures, **costs, **surroundings()}
 

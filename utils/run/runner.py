@@ -13,7 +13,7 @@ from pmi_cl.errors import UserError
 from pmi_cl.machine.device import pick_device
 from pmi_cl.machine.process_settings import for_training
 from pmi_cl.machine.terminal import show, tell
-from pmi_cl.utils.records import checkpoints, metrics
+from pmi_cl.utils.records import checkpoints, confusion, metrics
 from pmi_cl.utils.records.resources import Phases
 from pmi_cl.utils.records.run_lock import run_lock
 from pmi_cl.utils.records.run_record import RunRecord, build_results, inversion_figures
@@ -121,6 +121,7 @@ class _Run:
             phases=self.phases,
             interrupts=interrupts,
             picture_folder=self.record.pictures,
+            title=f"{resolved.model.name} on {resolved.dataset.name}, seed {args.seed}",
             class_names=dataset.class_names,
             tasks=dataset.tasks,
             save=self._save,
@@ -246,6 +247,7 @@ class _Run:
         for setting, matrix in (("class_il", training.class_il), ("task_il", training.task_il)):
             found[setting] = metrics.headline(matrix, training.micro[setting], self.dataset.weighs_images)
             self.host.accuracies(setting.replace("_", "-"), matrix, found[setting])
+        self.host.by_class(training.confusion)
         for setting, figures in (self._everywhere() or {}).items():
             self.host.accuracies_everywhere(setting.replace("_", "-"), figures)
         rows = [f"{value:.1f}" for value in training.class_il[-1]]
@@ -277,6 +279,7 @@ class _Run:
                 over_images=self.dataset.weighs_images,
                 everywhere=self._everywhere(),
                 skipped_images=self.dataset.skipped_images,
+                by_class=confusion.summary(training.confusion, self.dataset.class_names),
             )
         )
 

@@ -101,7 +101,7 @@ class TrainedModel:
             top, batch_size: as in :meth:`predict`.
         """
         size = batch_size or self.method.EVALUATION_BATCH
-        pixels = map_in_order(sources, self._pixels)
+        pixels = self._pixels(sources)
         for start in range(0, len(sources), size):
             batch = torch.stack(list(islice(pixels, size)))
             yield from self._named(self.logits(batch), sources[start : start + size], top)
@@ -123,12 +123,13 @@ class TrainedModel:
         same = pixels.shape[-2:] == (form.side, form.side)
         return pixels if same else resized(pixels, form.side, "squash" if form.decoding == "squash" else "crop")
 
-    def _pixels(self, source: Source) -> Tensor:
-        """Return an image as uint8 (3, side, side) on the CPU."""
+    def _pixels(self, sources: Sequence[Source]) -> Iterator[Tensor]:
+        """Yield each image as uint8 (3, side, side) on the CPU. Files are decoded ahead."""
         form = self.record.preprocessing
-        if isinstance(source, Path):
-            return torch.from_numpy(square(source, form.side, form.decoding).copy())
-        return self._sized(source[None])[0]
+        files = [source for source in sources if isinstance(source, Path)]
+        decoded = map_in_order(files, lambda path: square(path, form.side, form.decoding))
+        for source in sources:
+            yield self._sized(source[None])[0] if isinstance(source, Tensor) else torch.from_numpy(next(decoded).copy())
 
     def _named(self, logits: Tensor, sources: Sequence[Any], top: int) -> Iterator[Prediction]:
         probabilities = logits.float().softmax(1)
