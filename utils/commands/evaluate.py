@@ -51,7 +51,7 @@ def run_command(argv: Sequence[str], catalogue: Catalogue) -> int:
     from pmi_cl.utils.trained.predicting import set_up
 
     find_network(run)
-    folder = None if options.output is None else Path(options.output).expanduser()
+    folder = None if options.output is None else Path(options.output)
     if folder is not None and folder.exists() and not folder.is_dir():
         raise UserError(f"--output {folder} is a file: name a folder")
     model = load(run, options.device, options.base_path, catalogue)

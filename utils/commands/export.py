@@ -36,7 +36,7 @@ def run_command(argv: Sequence[str], catalogue: Catalogue) -> int:
     run = one_run(words, "export")
     if options.output is None:
         raise UserError("pmi-cl export needs -o FILE: name a file that ends in .safetensors, .pt2 or .onnx")
-    path = Path(options.output).expanduser()
+    path = Path(options.output)
     if path.suffix.lower() not in ENDINGS:
         raise UserError(f"--output {path}: give the file one of the endings {', '.join(ENDINGS)}")
     if not path.parent.is_dir() or path.is_dir():

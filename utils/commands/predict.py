@@ -7,6 +7,7 @@ from pathlib import Path
 
 from pmi_cl.errors import UserError
 from pmi_cl.machine.terminal import show
+from pmi_cl.machine.user_paths import user_path
 from pmi_cl.options import specs_of
 from pmi_cl.registry.catalogue import Catalogue
 from pmi_cl.utils.arguments.option_texts import section
@@ -40,11 +41,11 @@ def run_command(argv: Sequence[str], catalogue: Catalogue) -> int:
 
     run, *images = words
     find_network(run)
-    written = {form: Path(name).expanduser() for form, name in (("csv", options.csv), ("json", options.json)) if name}
+    written = {form: Path(name) for form, name in (("csv", options.csv), ("json", options.json)) if name}
     check_files(written)
     set_up(options.num_threads)
     model = load(run, options.device, options.base_path, catalogue)
-    found = predict_all(model, [Path(word).expanduser() for word in images], options.top, options.batch_size)
+    found = predict_all(model, [user_path(word, "the image") for word in images], options.top, options.batch_size)
     write_files(written, model, found)
     show(table(found, whole=not written))
     show(closing_lines(found))

@@ -9,7 +9,7 @@ from typing import TypeVar
 
 from pmi_cl.errors import UserError
 from pmi_cl.options import OptionSpec, option, specs_of
-from pmi_cl.utils.arguments.command_line import device_name, strict_flags
+from pmi_cl.utils.arguments.command_line import check_paths, device_name, strict_flags
 from pmi_cl.utils.arguments.option_values import convert
 
 
@@ -19,15 +19,15 @@ class UseOptions:
 
     device: str = option("auto", "auto, cpu, cuda, cuda:N or N; auto: the first GPU where there is one, else the CPU")
     num_threads: int | None = option(None, "CPU threads; none: as PyTorch chooses", unit="threads", low=1, high=1024)
-    base_path: str | None = option(None, "folder of data sets and weights; none: that of the run")
+    base_path: str | None = option(None, "folder of data sets and weights; none: that of the run", path=True)
 
 
 @dataclass(frozen=True)
 class PredictOptions(UseOptions):
     """The flags of ``pmi-cl predict``."""
 
-    csv: str | None = option(None, "also write a line for each image into this file")
-    json: str | None = option(None, "also write all predictions into this file")
+    csv: str | None = option(None, "also write a line for each image into this file", path=True)
+    json: str | None = option(None, "also write all predictions into this file", path=True)
     top: int = option(5, "most probable classes that the files list for each image", unit="classes", low=1, high=1000)
     batch_size: int | None = option(
         None, "images that pass the network together; none: as in the evaluation", unit="images", low=1, high=100_000
@@ -39,7 +39,9 @@ class EvaluateOptions(UseOptions):
     """The flags of ``pmi-cl evaluate``, beside those of the data set."""
 
     output: str | None = option(
-        None, "folder for per_class.csv, confusion.csv, confusion.png and evaluation.json; none: they are not written"
+        None,
+        "folder for per_class.csv, confusion.csv, confusion.png and evaluation.json; none: they are not written",
+        path=True,
     )
     dataset: str | None = option(None, "another data set with classes of the run; none: that of the run")
 
@@ -49,7 +51,7 @@ class ExportOptions(UseOptions):
     """The flags of ``pmi-cl export``."""
 
     output: str | None = option(
-        None, "or -o: the file; .safetensors, .pt2 (torch.export) or .onnx says which kind; required"
+        None, "or -o: the file; .safetensors, .pt2 (torch.export) or .onnx says which kind; required", path=True
     )
 
 
@@ -71,6 +73,7 @@ def read_flags(argv: Sequence[str], kind: type[O], others: Sequence[OptionSpec] 
     own = specs_of(kind)
     typed = strict_flags(argv, (*own, *others))
     values = {spec.name: convert(spec, typed.pop(spec.name), f"--{spec.name}") for spec in own if spec.name in typed}
+    check_paths(values, own)
     options = kind(**values)
     return dataclasses.replace(options, device=device_name(options.device)), typed
 

@@ -36,6 +36,8 @@ class Preprocessing:
         decoding: how it becomes a square, see :func:`pmi_cl.datasets.files.decoding.square`.
         mean: mean of each channel of the input, in [0, 1], which is subtracted.
         std: deviation of each channel, in [0, 1], by which it is divided.
+        background: the colour, 0 to 255, that transparent images are laid on.
+        white: the value that becomes 255 in a file with 16 bits for each channel.
         form: size and resize ("squash" or "crop") of a network that wants squares of another size;
             None: they stay as they are.
     """
@@ -44,6 +46,8 @@ class Preprocessing:
     decoding: str
     mean: tuple[float, ...]
     std: tuple[float, ...]
+    background: tuple[int, int, int]
+    white: int
     form: tuple[int, str] | None
 
 
@@ -143,6 +147,7 @@ def _record(about: Any) -> NetworkRecord:
     form = about["preprocessing"]
     size = None if form["form"] is None else (_whole(form["form"][0]), str(form["form"][1]))
     mean, std = (tuple(float(value) for value in form[name]) for name in ("mean", "std"))
+    red, green, blue = map(_whole, form["background"])
     record = NetworkRecord(
         args=dict(about["args"]),
         class_names=tuple(map(str, about["class_names"])),
@@ -151,7 +156,9 @@ def _record(about: Any) -> NetworkRecord:
         text_of=tuple(map(_whole, about["text_of"])),
         tasks=tuple(map(_whole, about["tasks"])),
         task=_whole(about["task"]),
-        preprocessing=Preprocessing(_whole(form["side"]), str(form["decoding"]), mean, std, size),
+        preprocessing=Preprocessing(
+            _whole(form["side"]), str(form["decoding"]), mean, std, (red, green, blue), _whole(form["white"]), size
+        ),
         data=str(about["data"]),
         weights=None if about["weights"] is None else dict(about["weights"]),
     )
@@ -163,6 +170,8 @@ def _record(about: Any) -> NetworkRecord:
         and max(record.text_of) < len(record.texts)
         and len(mean) == len(std) == 3
         and min(std) > 0
+        and max(red, green, blue) < 256
+        and 0 < record.preprocessing.white < 65536
         and 0 < record.preprocessing.side <= 4096
         and record.preprocessing.decoding in _DECODINGS
         and (size is None or (0 < size[0] <= 4096 and size[1] in _DECODINGS[1:]))

@@ -51,6 +51,8 @@ def describe(model: ContinualModel, dataset: ContinualDataset, args: SimpleNames
             decoding=dataset.decoding,
             mean=tuple(dataset.MEAN),
             std=tuple(dataset.STD),
+            background=dataset.reading.background,
+            white=dataset.reading.white,
             form=None if form is None else (form.size, form.resize),
         ),
         data=dataset.fingerprint,

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from pmi_cl.errors import UserError
 from pmi_cl.machine.device import pick_device
+from pmi_cl.machine.user_paths import user_path
 from pmi_cl.registry.catalogue import INSTALLED, Catalogue
 from pmi_cl.utils.arguments.command_line import Resolved, device_name, recorded_run
 from pmi_cl.utils.arguments.resumed_arguments import read_arguments
@@ -64,7 +65,7 @@ def find_network(source: str | Path) -> Path:
     Raises:
         UserError: there is none.
     """
-    path = Path(source).expanduser()
+    path = user_path(str(source), "the run")
     if path.is_file():
         return path
     if path.is_dir() and not (path / "args.json").is_file():

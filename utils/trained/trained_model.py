@@ -12,10 +12,14 @@ import torch
 from torch import Tensor
 
 from pmi_cl.datasets.augmentation import normalise
-from pmi_cl.datasets.files.decoding import map_in_order, square
-from pmi_cl.datasets.files.image_files import ENDINGS, images_below, refuse_non_images
+from pmi_cl.datasets.files.decoding import map_in_order, square, square_of
+from pmi_cl.datasets.files.file_names import printable
+from pmi_cl.datasets.files.find_images import ENDINGS
+from pmi_cl.datasets.files.image_files import images_below, refuse_non_images
 from pmi_cl.datasets.input_form import resized
+from pmi_cl.datasets.reading import Reading
 from pmi_cl.errors import UserError
+from pmi_cl.machine.user_paths import user_path
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -63,6 +67,7 @@ class TrainedModel:
         method.net.eval()
         self.class_names = record.learned
         form, device = record.preprocessing, method.device
+        self._reading = Reading(form.background, form.white)
         self._mean, self._std = (torch.tensor(values, device=device) for values in (form.mean, form.std))
 
     @property
@@ -89,7 +94,7 @@ class TrainedModel:
             UserError: a file is missing or no image, or the network gives no finite numbers.
             TypeError: something else was given.
         """
-        return list(self.predictions(_sources(images), top, batch_size))
+        return list(self.predictions(self._sources(images), top, batch_size))
 
     def predictions(
         self, sources: Sequence[Source], top: int = TOP, batch_size: int | None = None
@@ -117,6 +122,24 @@ class TrainedModel:
         inputs = pixels if form.form is None else resized(pixels, *form.form)
         return self.method(normalise(inputs, self._mean, self._std))[:, : len(self.class_names)]
 
+    def _sources(self, images: Any) -> list[Source]:
+        """Return what :meth:`predict` was given as files and pixels (3, h, w)."""
+        from PIL import Image
+
+        if isinstance(images, str | Path):
+            return list(files_of(user_path(str(images), "the image")))
+        if isinstance(images, Image.Image):
+            form = self.record.preprocessing
+            return [torch.from_numpy(square_of(images, form.side, form.decoding, self._reading).copy())]
+        if isinstance(images, Tensor):
+            if images.dtype != torch.uint8 or images.ndim not in (3, 4) or images.shape[-3] != 3:
+                given = f"{images.dtype} {tuple(images.shape)}"
+                raise TypeError(f"{given} is no image: give uint8 pixels (3, h, w) or (n, 3, h, w)")
+            return list(images.cpu() if images.ndim == 4 else images[None].cpu())
+        if isinstance(images, Sequence):
+            return [source for image in images for source in self._sources(image)]
+        raise TypeError(f"{type(images).__name__} is no image: give files, folders, Pillow images or uint8 tensors")
+
     def _sized(self, pixels: Tensor) -> Tensor:
         """Return pixels (b, 3, h, w) as (b, 3, side, side)."""
         form = self.record.preprocessing
@@ -127,7 +150,7 @@ class TrainedModel:
         """Yield each image as uint8 (3, side, side) on the CPU. Files are decoded ahead."""
         form = self.record.preprocessing
         files = [source for source in sources if isinstance(source, Path)]
-        decoded = map_in_order(files, lambda path: square(path, form.side, form.decoding))
+        decoded = map_in_order(files, lambda path: square(path, form.side, form.decoding, self._reading))
         for source in sources:
             yield self._sized(source[None])[0] if isinstance(source, Tensor) else torch.from_numpy(next(decoded).copy())
 
@@ -136,7 +159,7 @@ class TrainedModel:
         best = probabilities.topk(min(top, logits.shape[1]), dim=1)
         # One transfer from the device for the whole batch.
         for source, values, labels in zip(sources, best.values.tolist(), best.indices.tolist(), strict=True):
-            image = str(source) if isinstance(source, Path) else None
+            image = printable(source) if isinstance(source, Path) else None
             if not values[0] >= 0:  # NaN
                 raise UserError(f"the network gives no numbers for {image or 'an image'}: train it again")
             names = tuple((self.class_names[label], value) for label, value in zip(labels, values, strict=True))
@@ -152,30 +175,8 @@ def files_of(path: Path) -> list[Path]:
     if path.is_dir():
         return images_below(path)
     if not path.is_file():
-        raise UserError(f"there is no file or folder {path}: name images ({', '.join(ENDINGS)}) or a folder of them")
+        raise UserError(
+            f"there is no file or folder {printable(path)}: name images ({', '.join(ENDINGS)}) or a folder of them"
+        )
     refuse_non_images([] if path.suffix.lower() in ENDINGS else [path])
     return [path]
-
-
-def _sources(images: Any) -> list[Source]:
-    """Return what :meth:`TrainedModel.predict` was given as files and pixels (3, h, w).
-
-    Raises:
-        UserError: as :func:`files_of`.
-        TypeError: it is neither a file, nor a Pillow image, nor uint8 pixels.
-    """
-    from PIL import Image
-
-    if isinstance(images, str | Path):
-        return list(files_of(Path(images).expanduser()))
-    if isinstance(images, Image.Image):
-        rgb = torch.frombuffer(bytearray(images.convert("RGB").tobytes()), dtype=torch.uint8)
-        return [rgb.reshape(images.height, images.width, 3).permute(2, 0, 1)]
-    if isinstance(images, Tensor):
-        if images.dtype != torch.uint8 or images.ndim not in (3, 4) or images.shape[-3] != 3:
-            shape = f"{images.dtype} {tuple(images.shape)}"
-            raise TypeError(f"{shape} is no image: give uint8 pixels (3, h, w) or (n, 3, h, w)")
-        return list(images.cpu() if images.ndim == 4 else images[None].cpu())
-    if isinstance(images, Sequence):
-        return [source for image in images for source in _sources(image)]
-    raise TypeError(f"{type(images).__name__} is no image: give files, folders, Pillow images or uint8 tensors")
