@@ -76,6 +76,9 @@ class ContinualDataset(DatasetOutline):
     reading = Reading()  # how image files became pixels
     skipped_images: Mapping[str, str] = MappingProxyType({})  # why files were left out (--on_bad_image skip)
     _flip: bool | None = None  # what --flip says, if anything
+    # How an image file that is not of the data set becomes a square, for a network that learned it.
+    # See pmi_cl.datasets.files.decoding.square.
+    decoding = "upright"
 
     def __init__(
         self, args: SimpleNamespace, device: torch.device | str, progress: ProgressCallback | None = None

@@ -311,6 +311,34 @@ class ContinualModel(nn.Module):
         if sizes != self.dataset.tasks.sizes[: len(sizes)]:
             raise ValueError("the heads are not those of this run's tasks")
 
+    # What is needed to use the network, without training it further.
+
+    def network_state(self) -> dict[str, Tensor]:
+        """Return the tensors by which :meth:`forward` classifies, by name.
+
+        What :meth:`backbone_state` returns is left out. A method whose ``forward`` needs more than
+        ``net`` overrides this and :meth:`load_network`.
+        """
+        return dict(self.net.state_dict())
+
+    def load_network(self, state: dict[str, Tensor], task: int) -> None:
+        """Restore :meth:`network_state` as it was after ``task`` (from 0).
+
+        Raises:
+            Exception: one of Python's own, if it is not that of this method and these tasks.
+        """
+        self.current_task = task
+        self.net.load_state_dict(state)
+
+    def backbone_state(self) -> dict[str, Tensor]:
+        """Return the weights that no task changes, by name: those of a frozen backbone."""
+        return {}
+
+    def load_backbone(self, state: dict[str, Tensor]) -> None:
+        """Restore :meth:`backbone_state`. Raise one of Python's own errors if it does not fit."""
+        if state:
+            raise ValueError("this method has no frozen backbone")
+
     def restore_optimizer(self) -> None:
         """Build ``opt`` over the same parameters as when the state was saved.
 

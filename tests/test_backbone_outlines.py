@@ -24,8 +24,8 @@ from pmi_cl.models.continual_model import RunOutline
 from pmi_cl.models.host import NullHost
 from pmi_cl.registry import catalogue
 from pmi_cl.utils.arguments.command_line import resolve
+from pmi_cl.utils.run.building import build_model
 from pmi_cl.utils.run.preflight import outline_of as outline_of_run
-from pmi_cl.utils.run.runner import build_model
 from pmi_cl.utils.run.training import Training
 from tests.support.small_runs import CPU, begin, start, tensors_in
 

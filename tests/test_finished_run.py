@@ -14,6 +14,7 @@ from PIL import Image
 from pmi_cl.backbones.resnet_cifar import resnet20
 from pmi_cl.datasets.seq_digits import SeqDigits
 from pmi_cl.utils.arguments.command_line import resolve
+from pmi_cl.utils.records.confusion import as_table
 from tests.support.command_runs import SLOW, headline_of, results_in
 from tests.support.small_runs import words_of
 
@@ -39,6 +40,7 @@ def test_the_record_has_the_keys_of_its_schema(finished_run: tuple[Path, str, st
         "backbone_weights",
         "class_il",
         "task_il",
+        "by_class",
         "seconds",
         "peak_memory_mib",
         "inversion",
@@ -90,6 +92,25 @@ def test_the_figures_are_those_of_the_network_that_was_saved(finished_run: tuple
         assert found["forgetting"] == pytest.approx(first - old) and found["bwt"] == pytest.approx(old - first)
 
 
+def test_the_figures_by_class_are_those_of_the_network_that_was_saved(finished_run: tuple[Path, str, str]) -> None:
+    results, dataset = results_in(finished_run[0]), digits()
+    network = resnet20()
+    network.load_state_dict(
+        torch.load(finished_run[0] / "checkpoint.pt", weights_only=True)["training"]["method"]["net"]
+    )
+    with torch.no_grad():
+        predicted = network.eval()(dataset.normalise(dataset.test.images)).argmax(1).numpy()
+    labels, found = dataset.test.labels.numpy(), results["by_class"]
+    table = np.zeros((4, 4), int)
+    np.add.at(table, (labels, predicted), 1)
+    assert as_table(found["confusion"][1]) == table.tolist()
+    assert found["accuracy"][1] == [round(100 * table[k, k] / table[k].sum(), 4) for k in range(4)]
+    assert (found["class_names"], found["images"]) == (["0", "1", "2", "3"], table.sum(1).tolist())
+    # After the first task: the counts are those of its accuracy.
+    first = np.array(as_table(found["confusion"][0]))
+    assert 100 * first.trace() / first.sum() == pytest.approx(results["class_il"]["matrix"][0][0])
+
+
 def test_the_inversion_is_accounted_for(finished_run: tuple[Path, str, str]) -> None:
     """There are 24 images in two batches.
 
@@ -117,11 +138,13 @@ def test_the_folder_holds_the_record_and_nothing_else(finished_run: tuple[Path, 
     names = {path.relative_to(finished_run[0]).as_posix() for path in finished_run[0].rglob("*") if path.is_file()}
     events = {name for name in names if name.startswith("events.out.tfevents")}
     pictures = {"accuracy-class-il", "accuracy-task-il", "inversion-task-2", "synthetic-task-2"}
+    pictures |= {"confusion", "accuracy-by-class"}
     assert len(events) == 1
     assert names - events == {
         "args.json",
         "results.json",
         "checkpoint.pt",
+        "model.safetensors",
         *(f"pictures/{name}.png" for name in pictures),
     }
 
@@ -151,6 +174,8 @@ def test_tensorboard_shows_what_was_promised(finished_run: tuple[Path, str, str]
         "training/images per second",
     } <= set(tags["scalars"])
     assert {"accuracy-class-il", "accuracy-task-il", "synthetic/task 2", "inversion/task 2"} <= set(tags["images"])
+    assert {"confusion", "accuracy-by-class"} <= set(tags["images"])
+    assert [event.step for event in events.Images("confusion")] == [1, 2]
     settings = events.Tensors("settings/text_summary")[0].tensor_proto.string_val[0]
     assert b"| seed | 0 |" in settings and b"| inv_steps | 40 |" in settings and b"| tensorboard |" not in settings
     # 30 steps, two epochs, two tasks.
@@ -174,7 +199,10 @@ def test_it_says_what_it_does_in_plain_lines(finished_run: tuple[Path, str, str]
     folder, out, err = finished_run
     results = results_in(folder)
     lines = out.splitlines()
-    assert [line.partition(": ")[0] for line in lines[:-1]] == [str(folder), "after task 1 of 2", "after task 2 of 2"]
+    assert [line.partition(": ")[0] for line in lines[:-2]] == [str(folder), "after task 1 of 2", "after task 2 of 2"]
+    assert re.fullmatch(
+        rf"the network is in model.safetensors \(1\.1 MB\); use it with: pmi-cl predict {folder} IMAGES", lines[-2]
+    )
     assert f"{lines[-1]}\n" == headline_of(results)
     told = re.findall(r"^(task \d \w+): (\d+)/(\d+) in \S+ s.*, loss \S+$", err, re.MULTILINE)
     assert [phase for phase, done, total in told if done == total] == [

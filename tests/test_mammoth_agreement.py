@@ -10,7 +10,7 @@ import pytest
 from pmi_cl.cli import main
 from pmi_cl.registry import catalogue
 from pmi_cl.utils.arguments.command_line import resolve
-from pmi_cl.utils.run.runner import build_model
+from pmi_cl.utils.run.building import build_model
 from tests.support.mammoth_runs import FEW, STAND_IN, contents, mammoth, python, raw
 
 WEIGHTS = """

@@ -9,7 +9,7 @@ from PIL import Image
 
 from pmi_cl.datasets.task_split import TaskSplit
 from pmi_cl.errors import UserError
-from pmi_cl.utils.reports import pictures
+from pmi_cl.utils.reports import class_pictures, pictures
 
 
 def test_the_grid_shows_each_image_once_enlarged_pixel_by_pixel():
@@ -92,3 +92,43 @@ def test_a_picture_whose_folder_cannot_be_made_is_a_users_matter(tmp_path):
     (tmp_path / "file").touch()
     with pytest.raises(UserError, match=r"cannot make the folder .*choose another --output"):
         pictures.save_png(np.zeros((2, 2, 3), np.uint8), tmp_path / "file" / "pictures" / "m.png", "--output")
+
+
+def texts_of(figure):
+    return [text.get_text() for text in figure.texts] + ([figure._suptitle.get_text()] if figure._suptitle else [])
+
+
+def test_every_picture_has_its_title():
+    title = "pmi_rdfcil on seq-digits, seed 7: a title that is long enough for more than one line of a narrow picture"
+    grid = pictures.sample_grid(torch.rand(2, 3, 8, 8), torch.tensor([0, 1]), ["a", "b"], TaskSplit((2,)), title=title)
+    words = " ".join(text for text in texts_of(grid) if text not in ("a", "b", "task 1"))
+    assert words == title
+    for figure in (
+        pictures.accuracy_matrix([[50.0]], title),
+        class_pictures.confusion_matrix([[1, 2], [0, 3]], ["a", "b"], (2,), title),
+        class_pictures.accuracy_by_class([[10.0, 20.0]], ["a", "b"], (2,), title),
+    ):
+        assert figure._suptitle.get_text().replace("\n", " ") == title
+
+
+def test_the_confusion_matrix_shows_percentages_of_each_class_and_where_tasks_end():
+    figure = class_pictures.confusion_matrix([[3, 1, 0], [0, 4, 0], [0, 0, 0]], ["cat", "a_dog", "bird"], (2, 3), "t")
+    axes = figure.axes[0]
+    assert axes.images[0].get_array().tolist() == [[75.0, 25.0, 0.0], [0.0, 100.0, 0.0], [0.0, 0.0, 0.0]]
+    assert [label.get_text() for label in axes.get_yticklabels()] == ["cat", "a dog", "bird"]
+    assert sorted(text.get_text() for text in axes.texts) == ["100", "25", "75"]
+    assert len(axes.lines) == 2
+    assert pictures.pixels(figure).std() > 0
+
+
+@pytest.mark.parametrize("classes", [1, 17, 60, 200])
+def test_pictures_by_class_stay_in_bounds(classes):
+    names, ends = [f"class {k}" for k in range(classes)], (classes,)
+    table = np.eye(classes, dtype=int).tolist()
+    for figure in (
+        class_pictures.confusion_matrix(table, names, ends, "t"),
+        class_pictures.accuracy_by_class([None, [50.0] * classes], names, ends, "t"),
+    ):
+        assert max(figure.get_size_inches()) < 16
+        written = [text.get_text() for text in figure.axes[0].get_xticklabels()]
+        assert written == (names if classes <= 40 else [str(k + 1) for k in range(0, classes, -(-classes // 20))])

@@ -31,6 +31,7 @@ def make_host(folder, save, interrupts=None, minutes=None, out=None):
         phases=Phases(),
         interrupts=interrupts or Interrupts(),
         picture_folder=folder / "pictures",
+        title="sgd on seq-digits, seed 3",
         class_names=["zero", "one", "two", "three"],
         tasks=TaskSplit((2, 2)),
         save=save,
@@ -48,9 +49,12 @@ def test_the_host_shows_what_it_is_told(tmp_path):
         host.curves("inversion/task 1", {"stem": [2.0, 1.0]})
     host.accuracies("class-il", [[90.0]])
     host.accuracies("class-il", [[90.0], [70.0, 80.0]])
+    host.by_class([["0:3", "0:1 1:2"]])
+    host.by_class([None, ["0:3", "0:1 1:2", "2:1", "3:4"]])
     host.close()
     names = {path.name for path in (tmp_path / "pictures").iterdir()}
-    assert names == {"synthetic-task-1.png", "inversion-task-1.png", "accuracy-class-il.png"}
+    by_class = {"confusion.png", "accuracy-by-class.png"}
+    assert names == {"synthetic-task-1.png", "inversion-task-1.png", "accuracy-class-il.png"} | by_class
     assert "loss 0.25" in out.getvalue() and host.phases.seconds()["inversion"] > 0
     written = read_events(tmp_path)
     assert [(event.step, event.value) for event in written.Scalars("class-il/average")] == [(1, 90.0), (2, 82.5)]

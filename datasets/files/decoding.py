@@ -108,13 +108,11 @@ def upright_square(path: Path, size: int, reading: Reading = AS_WRITTEN) -> Any:
 
     The image is rotated as its EXIF data says, and resized with the bilinear filter.
     """
-    from PIL import Image, ImageOps
-
     with open_image(path) as image:
         image.draft(None, (2 * size, 2 * size))  # a JPEG: at the smallest scale that is twice as large
         whole = _rgb(image, path, reading)
         whole.getexif()[_ORIENTATION] = image.getexif().get(_ORIENTATION, 1)
-    return _array(ImageOps.fit(ImageOps.exif_transpose(whole), (size, size), Image.Resampling.BILINEAR))
+    return _upright(whole, size)
 
 
 def bicubic_square(path: Path, size: int, resize: str, reading: Reading = AS_WRITTEN) -> Any:
@@ -125,10 +123,35 @@ def bicubic_square(path: Path, size: int, resize: str, reading: Reading = AS_WRI
     Args:
         resize: "squash" or "crop", as in :class:`pmi_cl.datasets.input_form.InputForm`.
     """
-    from PIL import Image
-
     with open_image(path) as image:
         whole = _rgb(image, path, reading)
+    return _bicubic(whole, size, resize)
+
+
+def square_of(image: Image, size: int, decoding: str, reading: Reading = AS_WRITTEN) -> Any:
+    """Return an image that Pillow has opened as :func:`square` returns a file.
+
+    A JPEG that :func:`upright_square` reads at a smaller scale may differ by a few grey levels.
+
+    Raises:
+        ValueError: it has 16 bits for each channel. Its range is known from its file alone.
+    """
+    if image.mode.startswith("I") or image.mode == "F":
+        raise ValueError(f"an image of mode {image.mode} has no range of its own: give its file, or convert it")
+    whole = _on_background(image, reading)
+    whole.getexif()[_ORIENTATION] = image.getexif().get(_ORIENTATION, 1)
+    return _upright(whole, size) if decoding == "upright" else _bicubic(whole, size, decoding)
+
+
+def _upright(whole: Image, size: int) -> Any:
+    from PIL import Image, ImageOps
+
+    return _array(ImageOps.fit(ImageOps.exif_transpose(whole), (size, size), Image.Resampling.BILINEAR))
+
+
+def _bicubic(whole: Image, size: int, resize: str) -> Any:
+    from PIL import Image
+
     shorter = min(whole.size)
     width, height = (size, size) if resize == "squash" else (size * side // shorter for side in whole.size)
     left, top = round((width - size) / 2), round((height - size) / 2)
@@ -160,12 +183,19 @@ def _rgb(image: ImageFile, path: Path, reading: Reading) -> Image:
     found: Image.Image = image
     if has_sixteen_bits(image):
         found = Image.fromarray(_eight_bits(sixteen_bit_values(path), reading.white))
-    if _has_opacity(found):
-        layer = found.convert("RGBA")
+    return _on_background(found, reading)
+
+
+def _on_background(image: Image, reading: Reading) -> Image:
+    """Return an image of 8 bits for each channel without transparency."""
+    from PIL import Image
+
+    if _has_opacity(image):
+        layer = image.convert("RGBA")
         if layer.getchannel("A").getextrema()[0] == 255:
             return layer.convert("RGB")
-        found = Image.alpha_composite(Image.new("RGBA", layer.size, (*reading.background, 255)), layer)
-    return found.convert("RGB")
+        image = Image.alpha_composite(Image.new("RGBA", layer.size, (*reading.background, 255)), layer)
+    return image.convert("RGB")
 
 
 def _colours(values: Any) -> int:

@@ -141,6 +141,7 @@ class ListedImages(ContinualDataset):
         refuse_one_colour(pixels[0], self.reading)
         size = self.image_size(args)
         self.SIZE, self.PADDING = (size, size), max(1, size // 8)
+        self.decoding = select(DecodeArguments, vars(args)).resize
         splits = [
             Split(part, torch.tensor(paths.labels))
             for part, paths in zip(pixels, (listing.train, listing.test), strict=True)

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any, ClassVar
 
@@ -15,10 +14,10 @@ import torch
 from torch import Tensor, nn
 
 from pmi_cl.errors import UserError
+from pmi_cl.models.clip.clip_training_options import ClipTrainingOptions
 from pmi_cl.models.clip.replay import Replay
 from pmi_cl.models.clip.text_classifier import TextClassifier
 from pmi_cl.models.continual_model import ContinualModel, RunOutline
-from pmi_cl.options import option
 from pmi_cl.seeding import global_seed
 
 if TYPE_CHECKING:
@@ -27,77 +26,7 @@ if TYPE_CHECKING:
     from pmi_cl.models.clip.task_plan import TaskPlan
 
 
-@dataclass(frozen=True)
-class ClipOptions:
-    """The flags of every CLIP method: images and texts."""
-
-    resize: str = option(
-        "squash",
-        "how images get the network's size: squash changes the sides alone, crop keeps the middle (CLIP's own)",
-        choices=("squash", "crop"),
-        source="PROOF's protocol, which PMI's tables follow",
-    )
-    prompt_template: str | None = option(
-        None,
-        "sentence that a class is known by, with {} for its name; none: the data set's",
-        source="PMI released code",
-    )
-    eval_templates: str = option(
-        "prompt",
-        "texts of the evaluation: the prompt_template, or the mean over the data set's templates",
-        choices=("prompt", "ensemble"),
-        source="PMI released code: prompt; PROOF: ensemble",
-    )
-
-
-@dataclass(frozen=True)
-class ClipTrainingOptions(ClipOptions):
-    """The flags of every CLIP method that trains.
-
-    The rates are those of Table 9 for most data sets.
-    """
-
-    n_epochs: int = option(
-        5, "epochs of each task", unit="epochs", low=1, high=100_000, source="PMI Table 9", as_in_mammoth=True
-    )
-    batch_size: int = option(
-        64,
-        "real images of a step",
-        unit="images",
-        low=1,
-        high=1_000_000,
-        source="PMI released code",
-        memory="training",
-        as_in_mammoth=True,
-    )
-    optimizer: str = option(
-        "sgd", "of what is trained", choices=("sgd", "adamw"), source="PMI Table 9", as_in_mammoth=True
-    )
-    lr: float = option(0.02, "learning rate at its highest", above=0, source="PMI Table 9", as_in_mammoth=True)
-    optim_mom: float = option(0.9, "momentum of SGD", low=0, high=1, source="VPT; PMI does not say", as_in_mammoth=True)
-    optim_wd: float = option(
-        0.0, "weight decay", low=0, source="PMI released code (MoE-Adapter); [INF] for the others", as_in_mammoth=True
-    )
-    lr_schedule: str = option(
-        "cosine",
-        "of the rate over a task, step by step: to zero along a half or a quarter of a cosine, or not at all",
-        choices=("cosine", "quarter", "constant"),
-        source="PMI released code",
-    )
-    warmup_steps: int = option(
-        0,
-        "steps of a task in which the rate rises first",
-        unit="steps",
-        low=0,
-        high=10_000_000,
-        source="[INF]; MoE-Adapter: 30",
-    )
-    clip_augment: str = option(
-        "none",
-        "how training images are varied: not at all, or cropped at random to nine tenths or more",
-        choices=("none", "crop"),
-        source="PROOF's protocol; MoE-Adapters4CL, ZSCL: crop",
-    )
+TEXT = "text_features"  # the name, among the tensors of a network, of (seen classes, d)
 
 
 class ClipModel(ContinualModel):
@@ -341,6 +270,35 @@ class ClipModel(ContinualModel):
         self.current_task = state["task"]
         self.classifier.forget()
         self.learned.load_state_dict(state["learned"])
+
+    def network_state(self) -> dict[str, Tensor]:
+        """Return what is learned, and the features of the texts of the seen classes."""
+        with torch.no_grad():
+            text = self.classifier.evaluation_features(range(self.n_seen_classes))
+        return {**{f"learned.{name}": value for name, value in self.learned.state_dict().items()}, TEXT: text}
+
+    def load_network(self, state: dict[str, Tensor], task: int) -> None:
+        """Restore what is learned, and the features of the texts as they were computed then."""
+        self.current_task = task
+        self.classifier.forget()
+        learned = {name.removeprefix("learned."): value for name, value in state.items() if name != TEXT}
+        self.learned.load_state_dict(learned)
+        self.classifier.keep_evaluation_features(state[TEXT].to(self.device))
+
+    def backbone_state(self) -> dict[str, Tensor]:
+        """Return the weights of both towers, without what is learned."""
+        return {name: value.detach() for name, value in self._frozen().items()}
+
+    def load_backbone(self, state: dict[str, Tensor]) -> None:
+        """Restore the weights of both towers."""
+        if state.keys() != self._frozen().keys():
+            raise ValueError("these are not the weights of this network")
+        self.net.load_state_dict(state, strict=False)
+
+    def _frozen(self) -> dict[str, Tensor]:
+        """Return the tensors of the network that are not those of ``learned``, by name."""
+        learned = {id(value) for value in self.learned.state_dict(keep_vars=True).values()}
+        return {name: value for name, value in self.net.state_dict(keep_vars=True).items() if id(value) not in learned}
 
     def restore_optimizer(self) -> None:
         """Build ``opt`` over what trains, for its own state to be loaded into."""

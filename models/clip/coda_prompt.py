@@ -29,7 +29,8 @@ from torch.nn import functional as F
 
 from pmi_cl.backbones.prompts import PromptPool
 from pmi_cl.errors import UserError
-from pmi_cl.models.clip.clip_model import ClipModel, ClipTrainingOptions
+from pmi_cl.models.clip.clip_model import ClipModel
+from pmi_cl.models.clip.clip_training_options import ClipTrainingOptions
 from pmi_cl.models.continual_model import RunOutline
 from pmi_cl.options import option
 from pmi_cl.seeding import seeded
@@ -170,6 +171,11 @@ class CodaPrompt(ClipModel):
     def state(self) -> dict[str, Any]:
         """Return the state of every CLIP method, and for how many tasks there are components."""
         return {**super().state(), "pool_tasks": self.pools[0].tasks}
+
+    def load_network(self, state: dict[str, Tensor], task: int) -> None:
+        """Make the components of the tasks up to ``task``, then restore what is learned."""
+        self._grow_pools(task + 1)
+        super().load_network(state, task)
 
     def load_weights(self, state: dict[str, Any]) -> None:
         """Make as many components as the state has, then restore the task and what is learned."""

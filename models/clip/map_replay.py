@@ -31,7 +31,7 @@ from pmi_cl.inversion.features.selection import SelectionConfig, balanced_labels
 from pmi_cl.inversion.networks.pieces import in_evaluation_mode
 from pmi_cl.inversion.networks.token_statistics import TokenMoments, pool_token_moments
 from pmi_cl.inversion.ways.buffer import SyntheticBuffer
-from pmi_cl.models.clip.clip_model import ClipTrainingOptions
+from pmi_cl.models.clip.clip_training_options import ClipTrainingOptions
 from pmi_cl.models.clip.map_inversion import MapInversionOptions, MapInverter, Targets, measure_task
 from pmi_cl.models.clip.projected_task import ProjectedTask, ProjectedTaskOptions
 from pmi_cl.models.clip.replay import Replay

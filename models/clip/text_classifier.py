@@ -182,12 +182,19 @@ class TextClassifier:
 
         Those of a tower that trains are kept until :meth:`forget`.
         """
-        if not self.trains:
+        if classes not in self._evaluated and not self.trains:
             return self.evaluation_texts.frozen(classes)
         if classes not in self._evaluated:
             with torch.no_grad():
                 self._evaluated[classes] = self.evaluation_texts.features(classes)
         return self._evaluated[classes]
+
+    def keep_evaluation_features(self, features: Tensor) -> None:
+        """Take the features (n, d) of classes 0 to n - 1 as given, until :meth:`forget`."""
+        classes = range(len(features))
+        if features.shape != (len(classes), self.net.feature_dim) or len(classes) > len(self.texts.names):
+            raise ValueError("these are not the features of the texts of this run's classes")
+        self._evaluated[classes] = features
 
     def forget(self) -> None:
         """Drop the kept features of the evaluation: the text tower has changed."""

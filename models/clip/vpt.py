@@ -17,7 +17,8 @@ from dataclasses import dataclass
 from torch import nn
 
 from pmi_cl.backbones.prompts import DeepPrompt
-from pmi_cl.models.clip.clip_model import ClipModel, ClipTrainingOptions
+from pmi_cl.models.clip.clip_model import ClipModel
+from pmi_cl.models.clip.clip_training_options import ClipTrainingOptions
 from pmi_cl.options import option
 from pmi_cl.seeding import seeded
 

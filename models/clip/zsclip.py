@@ -10,7 +10,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from pmi_cl.models.clip.clip_model import ClipModel, ClipOptions
+from pmi_cl.models.clip.clip_model import ClipModel
+from pmi_cl.models.clip.clip_training_options import ClipOptions
 
 if TYPE_CHECKING:
     from pmi_cl.datasets.continual_dataset import ContinualDataset

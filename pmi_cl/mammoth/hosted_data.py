@@ -13,7 +13,7 @@ from pmi_cl.datasets.continual_dataset import ContinualDataset
 from pmi_cl.mammoth.checkout import part
 from pmi_cl.mammoth.flags import HostedEntry, run_arguments
 from pmi_cl.seeding import global_seed
-from pmi_cl.utils.run.runner import build_backbone
+from pmi_cl.utils.run.building import build_backbone
 
 MammothBackbone: Any = part("backbone").MammothBackbone
 MammothDataset: Any = part("datasets.utils.continual_dataset").ContinualDataset

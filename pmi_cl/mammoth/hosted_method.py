@@ -21,8 +21,8 @@ from pmi_cl.models.host import NullHost
 from pmi_cl.registry.catalogue import Entry
 from pmi_cl.seeding import seeded
 from pmi_cl.utils.arguments.command_line import Resolved
+from pmi_cl.utils.run.building import build_model
 from pmi_cl.utils.run.progress import Progress
-from pmi_cl.utils.run.runner import build_model
 
 MammothModel: Any = part("models.utils.continual_model").ContinualModel
 

@@ -7,6 +7,7 @@ import difflib
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
@@ -97,14 +98,33 @@ def _resume(argv: Sequence[str], named: Mapping[str, str], catalogue: Catalogue)
         for name in ("results_path", "resume")
     )
     check_paths({"results_path": results, "resume": run}, run_specs())
-    folder = find_run(results, run).folder
-    path = folder / "args.json"
+    record = find_run(results, run)
+    folder, path = record.folder, record.folder / "args.json"
     recorded, sources = read_arguments(path)
     specs = all_specs(*(_entry(kind, recorded.get(kind), catalogue) for kind in KINDS))
     values = check_recorded(recorded, specs, path)
-    changed = changes(values, strict_flags(argv, specs, catalogue=catalogue), specs) | {"resume": str(folder)}
+    finished = folder if record.status() == "finished" else None
+    changed = changes(values, strict_flags(argv, specs, catalogue=catalogue), specs, finished)
+    changed |= {"resume": str(folder)}
     sources = dict.fromkeys(values, "default") | sources | dict.fromkeys(changed, "flag")
     return _resolved(values | changed, sources, specs, catalogue)
+
+
+def recorded_run(recorded: Mapping[str, Any], path: Path, catalogue: Catalogue = INSTALLED) -> Resolved:
+    """Return the arguments of a run as its record, or its network's file, holds them.
+
+    Args:
+        recorded: the value of each option.
+        path: the file, for error messages.
+
+    Raises:
+        UserError: a value is wrong, or of an option that this version does not have.
+    """
+    from pmi_cl.utils.arguments.resumed_arguments import check_recorded
+
+    specs = all_specs(*(_entry(kind, recorded.get(kind), catalogue) for kind in KINDS))
+    values = check_recorded(recorded, specs, path)
+    return _resolved(values, dict.fromkeys(values, "record"), specs, catalogue)
 
 
 def scan(argv: Sequence[str], specs: Sequence[OptionSpec]) -> tuple[dict[str, str], list[str]]:

@@ -60,8 +60,13 @@ def check_recorded(values: Mapping[str, Any], specs: Sequence[OptionSpec], path:
     return {spec.name: found.get(spec.name, spec.default) for spec in specs}
 
 
-def changes(values: Mapping[str, Any], typed: Mapping[str, str], specs: Sequence[OptionSpec]) -> dict[str, Any]:
+def changes(
+    values: Mapping[str, Any], typed: Mapping[str, str], specs: Sequence[OptionSpec], finished: Path | None = None
+) -> dict[str, Any]:
     """Return the values of the typed flags that may change. Other flags have to repeat the record.
+
+    Args:
+        finished: the folder of the run if it is finished. The error then says how it can be used.
 
     Raises:
         UserError: a flag that would make it another run.
@@ -73,7 +78,9 @@ def changes(values: Mapping[str, Any], typed: Mapping[str, str], specs: Sequence
         same = canonical(str(value)) == canonical(str(values[name])) if name in NAMES else value == values[name]
         if by_name[name].binds != "nothing" and not same:
             recorded = f"no --{name}" if values[name] in (None, ()) else shown(values[name])
+            use = f"; it is finished, and pmi-cl predict, evaluate or export {finished} use its network"
             raise UserError(
                 f"--{name} {typed[name]}: the run that goes on has {recorded}; leave --{name} out, or start a new run"
+                + (use if finished else "")
             )
     return {name: value for name, value in wanted.items() if by_name[name].binds == "nothing"}

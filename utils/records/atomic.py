@@ -6,11 +6,15 @@ import contextlib
 import json
 import math
 import os
+import re
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import IO, Any
 
 from pmi_cl.errors import UserError
+
+# No string of JSON holds a line break, so this matches no part of one.
+_LIST_OF_NUMBERS = re.compile(r"\[\n[^\[\]{}\"]*\n *\]")
 
 
 def write_atomically(path: Path, write: Callable[[IO[bytes]], object], flag: str = "--results_path") -> None:
@@ -43,13 +47,20 @@ def write_atomically(path: Path, write: Callable[[IO[bytes]], object], flag: str
             temporary.unlink()
 
 
+def write_bytes(path: Path, content: bytes, flag: str = "--results_path") -> None:
+    """Write ``content`` atomically."""
+    write_atomically(path, lambda file: file.write(content), flag)
+
+
 def write_json(path: Path, content: Mapping[str, Any], flag: str = "--results_path") -> None:
     """Write ``content`` as indented JSON, atomically. NaN and infinity become null.
 
-    Lone surrogates, which stand for the bytes of a name that is not UTF-8, become JSON's escapes.
+    A list of numbers takes one line. Lone surrogates, which stand for the bytes of a name that is
+    not UTF-8, become JSON's escapes.
     """
     text = json.dumps(_jsonable(content), indent=2, allow_nan=False, ensure_ascii=False) + "\n"
-    write_atomically(path, lambda file: file.write(text.encode("utf-8", "backslashreplace")), flag)
+    text = _LIST_OF_NUMBERS.sub(lambda found: " ".join(found[0].split()).replace("[ ", "[").replace(" ]", "]"), text)
+    write_bytes(path, text.encode("utf-8", "backslashreplace"), flag)
 
 
 def _jsonable(value: Any) -> Any:

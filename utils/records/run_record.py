@@ -32,6 +32,7 @@ class RunRecord:
     Attributes:
         folder: the folder itself, also of TensorBoard's events.
         checkpoint: the path of its checkpoint.
+        model: the path of its trained network.
         pictures: the folder of its PNGs. The first picture creates it.
     """
 
@@ -39,6 +40,7 @@ class RunRecord:
         self.folder = folder
         self._made: tuple[Path, ...] = ()
         self.checkpoint = folder / "checkpoint.pt"
+        self.model = folder / "model.safetensors"
         self.pictures = folder / "pictures"
 
     @classmethod
@@ -93,11 +95,19 @@ class RunRecord:
         """Return the content of ``results.json``. Raise as :func:`read_json`."""
         return read_json(self.folder / "results.json")
 
+    def status(self) -> str | None:
+        """Return how the run stands ("finished", ...); None where no record says it."""
+        try:
+            return str(self.read_results()["status"])
+        except (OSError, ValueError, LookupError, TypeError, RecursionError):
+            return None
 
-def find_run(results_path: str | Path, run: str) -> RunRecord:
+
+def find_run(results_path: str | Path, run: str, word: str = "--resume") -> RunRecord:
     """Return the run that ``--resume RUN`` names.
 
     Args:
+        word: what the run is named by, for error messages.
         run: the name of a folder below ``results_path``, its path from there, or any path.
 
     Raises:
@@ -111,9 +121,9 @@ def find_run(results_path: str | Path, run: str) -> RunRecord:
     named = [folder for folder in folders if folder.name == run]
     if len(named) > 1:
         places = " or ".join(str(folder.relative_to(root)) for folder in sorted(named))
-        raise UserError(f"several runs are called '{run}': say --resume {places}")
+        raise UserError(f"several runs are called '{run}': say {word} {places}")
     if not folders:
-        advice = "say where it is with --results_path, or give --resume the path of its folder"
+        advice = "say where it is with --results_path, or give {word} the path of its folder"
         raise UserError(f"there is no run below {root}: {advice}")
     if not named:
         raise _unknown_run(run, root, folders)
@@ -157,6 +167,7 @@ def build_results(
     backbone_weights: Mapping[str, Any] | None = None,
     everywhere: Mapping[str, Any] | None = None,
     skipped_images: Mapping[str, str] | None = None,
+    by_class: Mapping[str, Any] | None = None,
 ) -> dict[str, Any]:
     """Return the content of ``results.json``.
 
@@ -176,6 +187,7 @@ def build_results(
         everywhere: the figures on all tasks, learned or not, by setting, of
             :func:`pmi_cl.utils.records.metrics.square_summary`. None if they were not asked for.
         skipped_images: why image files were left out, by their names (``--on_bad_image skip``).
+        by_class: the figures of :func:`pmi_cl.utils.records.confusion.summary`.
     """
     named = {"model": model, "dataset": dataset, "seed": seed, "backbone_weights": backbone_weights}
     named |= {"status": status, "precision": precision, "classes_per_task": list(classes_per_task)}
@@ -184,6 +196,7 @@ def build_results(
     named["headline_over"] = "images" if over_images else "tasks"
     named |= {"images": dict(images or {}), "without_effect": list(without_effect)}
     figures = {"class_il": class_il, "task_il": task_il} | ({"everywhere": everywhere} if everywhere else {})
+    figures |= {"by_class": by_class} if by_class else {}
     costs = {"seconds": seconds, "peak_memory_mib": peak_memory_mib, "inversion": inversion}
     return {"schema": SCHEMA, **named, **figures, **costs, **surroundings()}
 

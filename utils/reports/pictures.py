@@ -23,9 +23,9 @@ if TYPE_CHECKING:
 
     from pmi_cl.datasets.task_split import TaskSplit
 
-_DPI = 100
+DPI = 100
 _FONT_POINTS = 9
-_LETTERS_PER_INCH = 10  # of a title of 11 points
+LETTERS_PER_INCH = 10  # of a title of 11 points
 _LETTER = 7.5  # width of a letter of that size, in pixels
 _HEADING = 24  # height of a line "task 2", in pixels
 _GAP = 2  # pixels between two images
@@ -35,7 +35,12 @@ _LONGEST_NAME = 22  # letters of a class name
 
 
 def sample_grid(
-    images: torch.Tensor, labels: torch.Tensor, class_names: Sequence[str], tasks: TaskSplit, per_class: int = 10
+    images: torch.Tensor,
+    labels: torch.Tensor,
+    class_names: Sequence[str],
+    tasks: TaskSplit,
+    per_class: int = 10,
+    title: str = "",
 ) -> Figure:
     """Draw a row of images for each class, under a heading for each task.
 
@@ -44,6 +49,7 @@ def sample_grid(
             that nothing is smoothed.
         labels: (n,), indices into ``class_names``. A class without images has no row.
         per_class: the most images of a class. The first ones are drawn.
+        title: stands above them.
     """
     tiles = _tiles(images)
     shown = {int(label): tiles[(labels == label).cpu().numpy()][:per_class] for label in labels.unique().tolist()}
@@ -53,7 +59,7 @@ def sample_grid(
     columns = max(len(row) for row in shown.values())
     height, width = tiles.shape[1] + _GAP, left + columns * (tiles.shape[2] + _GAP) + _MARGIN
     blocks = _blocks([(tasks.task_of(label), label) for label in shown], height, width)
-    return _paste(shown, blocks, class_names, (height, width, left))
+    return _paste(shown, blocks, class_names, (height, width, left), title)
 
 
 def accuracy_matrix(matrix: Sequence[Sequence[float]], title: str, from_start: bool = False) -> Figure:
@@ -73,7 +79,7 @@ def accuracy_matrix(matrix: Sequence[Sequence[float]], title: str, from_start: b
         table[index, : len(row)] = row
     side = min(12.0, max(3.2, 0.52 * tasks + 1.2))
     height = max(2.4, side * rows / tasks) if rows != tasks else side
-    figure = Figure(figsize=(side + 0.9, height), dpi=_DPI, layout="constrained")
+    figure = Figure(figsize=(side + 0.9, height), dpi=DPI, layout="constrained")
     axes = figure.add_subplot()
     heat = axes.imshow(table, cmap="viridis", vmin=0, vmax=100)
     _write_cells(axes, table)
@@ -84,8 +90,8 @@ def accuracy_matrix(matrix: Sequence[Sequence[float]], title: str, from_start: b
     axes.set_yticks(range(0, rows, every), learned)
     axes.set_xlabel("accuracy on task")
     axes.set_ylabel("after task")
-    letters = int(figure.get_figwidth() * _LETTERS_PER_INCH)
-    figure.suptitle(textwrap.fill(title, letters), fontsize=11)
+    letters = int(figure.get_figwidth() * LETTERS_PER_INCH)
+    figure.suptitle(textwrap.fill(title, letters), fontsize=11, parse_math=False)
     axes.spines[:].set_visible(False)
     figure.colorbar(heat, ax=axes, label="%", shrink=0.8)
     return figure
@@ -101,7 +107,7 @@ def loss_curves(losses: Mapping[str, Sequence[float]], title: str) -> Figure:
     from matplotlib.figure import Figure
     from matplotlib.ticker import MaxNLocator
 
-    figure = Figure(figsize=(8, 4.5), dpi=_DPI, layout="constrained")
+    figure = Figure(figsize=(8, 4.5), dpi=DPI, layout="constrained")
     axes = figure.add_subplot()
     shades = colormaps["viridis"]
     for index, (name, values) in enumerate(losses.items()):
@@ -119,7 +125,7 @@ def loss_curves(losses: Mapping[str, Sequence[float]], title: str) -> Figure:
     axes.set_xlabel("step")
     axes.xaxis.set_major_locator(MaxNLocator(integer=True))
     axes.set_ylabel("loss")
-    axes.set_title(title, fontsize=11)
+    axes.set_title(textwrap.fill(title, 60), fontsize=11, parse_math=False)
     axes.grid(alpha=0.3)
     figure.legend(
         loc="outside right upper", fontsize=8 if len(losses) <= 18 else 6, ncols=1 + len(losses) // 37, frameon=False
@@ -180,38 +186,45 @@ def _paste(
     blocks: list[list[tuple[int, int]]],
     class_names: Sequence[str],
     geometry: tuple[int, int, int],
+    title: str,
 ) -> Figure:
-    """Paste the rows without resampling, and write the names beside them."""
+    """Paste the rows without resampling, and write the names beside them and the title above."""
     import numpy as np
     from matplotlib.figure import Figure
 
     height, width, left = geometry
-    tall = max(len(block) * height + len({task for task, _ in block}) * _HEADING for block in blocks) + 2 * _MARGIN
-    canvas = np.full((tall, len(blocks) * width + _MARGIN, 3), 255, np.uint8)
-    words: list[tuple[float, float, str, dict[str, Any]]] = []
+    across = len(blocks) * width + _MARGIN
+    lines = textwrap.wrap(title, max(20, int(across / DPI * LETTERS_PER_INCH)))
+    top = _MARGIN + len(lines) * _HEADING
+    tall = max(len(block) * height + len({task for task, _ in block}) * _HEADING for block in blocks) + top + _MARGIN
+    canvas = np.full((tall, across, 3), 255, np.uint8)
+    words: list[tuple[float, float, str, dict[str, Any]]] = [
+        (across / 2, _MARGIN + (number + 0.5) * _HEADING, line, {"ha": "center", "va": "center"})
+        for number, line in enumerate(lines)
+    ]
     for number, block in enumerate(blocks):
-        x, y, above = _MARGIN + number * width, _MARGIN, None
+        x, y, above = _MARGIN + number * width, top, None
         for task, label in block:
             if task != above:
                 words.append((x + left, y + _HEADING - 8, f"task {task + 1}", {"weight": "bold", "va": "baseline"}))
                 y, above = y + _HEADING, task
             words.append(
-                (x + left - 8, y + (height - _GAP) / 2, _short(class_names[label]), {"ha": "right", "va": "center"})
+                (x + left - 8, y + (height - _GAP) / 2, short(class_names[label]), {"ha": "right", "va": "center"})
             )
             for column, tile in enumerate(shown[label]):
                 start = x + left + column * (tile.shape[1] + _GAP)
                 canvas[y : y + tile.shape[0], start : start + tile.shape[1]] = tile
             y += height
-    figure = Figure(figsize=(canvas.shape[1] / _DPI, canvas.shape[0] / _DPI), dpi=_DPI)
+    figure = Figure(figsize=(canvas.shape[1] / DPI, canvas.shape[0] / DPI), dpi=DPI)
     figure.figimage(canvas, origin="upper")
-    for across, down, text, style in words:
+    for right, down, text, style in words:
         figure.text(
-            across / canvas.shape[1], 1 - down / canvas.shape[0], text, size=_FONT_POINTS, parse_math=False, **style
+            right / canvas.shape[1], 1 - down / canvas.shape[0], text, size=_FONT_POINTS, parse_math=False, **style
         )
     return figure
 
 
-def _short(name: str) -> str:
+def short(name: str) -> str:
     """Return a class name of at most :data:`_LONGEST_NAME` letters."""
     words = name.replace("_", " ")
     return words if len(words) <= _LONGEST_NAME else words[: _LONGEST_NAME - 1] + "…"

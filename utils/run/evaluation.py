@@ -28,6 +28,8 @@ class Accuracies:
         class_il: on each seen task, among all classes seen so far.
         task_il: on each seen task, among the task's own classes.
         micro_class_il, micro_task_il: the same over all images together.
+        confusion: for each seen class the number of its images that were taken for each class of
+            the run, among all classes seen so far.
         everywhere: on every task of the run, learned or not: ``class_il`` among all classes of the
             run, ``task_il`` among the task's own. None: it was not asked for.
     """
@@ -36,6 +38,7 @@ class Accuracies:
     task_il: list[float]
     micro_class_il: float
     micro_task_il: float
+    confusion: list[list[int]]
     everywhere: dict[str, list[float]] | None = None
 
 
@@ -50,6 +53,8 @@ class Counts:
         own: 0-dimensional, right among the task's own classes.
         every: 0-dimensional, right among all classes of the run. None: the method cannot recognise
             unseen ones.
+        confusion: (classes of the task, classes of the run), int64: how many images of a class
+            (row) were taken for each class (column) among the classes seen so far.
         finite: 0-dimensional, whether every logit is a finite number. If not, the others mean
             nothing: argmax takes NaN for the highest.
     """
@@ -58,6 +63,7 @@ class Counts:
     seen: Tensor
     own: Tensor
     every: Tensor | None
+    confusion: Tensor
     finite: Tensor
 
 
@@ -87,9 +93,9 @@ def evaluate(
     images = [count.images for count in seen]
     free, own = [int(count.seen) for count in seen], [int(count.own) for count in seen]
     everywhere = None if every_task is None else _everywhere(counts[:every_task])
-    return Accuracies(
-        _percent(free, images), _percent(own, images), micro(free, images), micro(own, images), everywhere
-    )
+    confusion = torch.cat([count.confusion for count in seen])
+    both = micro(free, images), micro(own, images)
+    return Accuracies(_percent(free, images), _percent(own, images), *both, confusion.tolist(), everywhere)
 
 
 def before_training(
@@ -143,6 +149,7 @@ def _count_task(
     classes = dataset.task_classes(task)
     seen, own, total = (torch.zeros((), device=dataset.device) for _ in range(3))
     finite = torch.ones((), dtype=torch.bool, device=dataset.device)
+    confusion = torch.zeros(len(classes) * dataset.N_CLASSES, dtype=torch.int64, device=dataset.device)
     images = 0
     for number, (inputs, labels) in enumerate(dataset.plain_batches(task, "test", model.EVALUATION_BATCH)):
         if number == most:
@@ -155,5 +162,8 @@ def _count_task(
             total += (logits.argmax(1) == labels).sum()
             logits = logits[:, : model.n_seen_classes]
         if learned:
-            seen += (logits.argmax(1) == labels).sum()
-    return Counts(images, seen, own, total if every else None, finite)
+            predicted = logits.argmax(1)
+            seen += (predicted == labels).sum()
+            cells = (labels - classes.start) * dataset.N_CLASSES + predicted
+            confusion.scatter_add_(0, cells, torch.ones_like(labels))
+    return Counts(images, seen, own, total if every else None, confusion.view(len(classes), -1), finite)

@@ -12,10 +12,11 @@ from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from pmi_cl.utils.records.confusion import as_table, by_class
 from pmi_cl.utils.records.metrics import Matrix, average, last
 from pmi_cl.utils.records.resources import Phases
 from pmi_cl.utils.records.tensorboard import EventWriter
-from pmi_cl.utils.reports import pictures
+from pmi_cl.utils.reports import class_pictures, pictures
 from pmi_cl.utils.run.interrupts import Interrupted, Interrupts
 from pmi_cl.utils.run.progress import Progress
 
@@ -37,6 +38,7 @@ class RunHost:
         phases: Phases,
         interrupts: Interrupts,
         picture_folder: Path,
+        title: str,
         class_names: Sequence[str],
         tasks: TaskSplit,
         save: Callable[[], None],
@@ -50,6 +52,7 @@ class RunHost:
             phases: the account of seconds and memory.
             interrupts: the signals that asked to stop.
             picture_folder: the folder for PNGs.
+            title: method, data set and seed, for the title of every picture.
             class_names: the name of each label.
             tasks: which classes each task has.
             save: writes a checkpoint of everything.
@@ -60,6 +63,7 @@ class RunHost:
         self._events = events
         self._interrupts = interrupts
         self._picture_folder = picture_folder
+        self._title = title
         self._class_names = class_names
         self._tasks = tasks
         self._save = save
@@ -88,14 +92,14 @@ class RunHost:
 
         They go to ``pictures/<tag>.png`` and to TensorBoard. ``labels`` (n,) are in task order.
         """
-        self._show(tag, pictures.sample_grid(images, labels, self._class_names, self._tasks))
+        self._show(tag, pictures.sample_grid(images, labels, self._class_names, self._tasks, title=self._titled(tag)))
 
     def curves(self, tag: str, losses: Mapping[str, Sequence[float]]) -> None:
         """Show the losses of each layer, by its name, against the step.
 
         They go to ``pictures/<tag>.png`` and to TensorBoard.
         """
-        self._show(tag, pictures.loss_curves(losses, tag))
+        self._show(tag, pictures.loss_curves(losses, self._titled(tag)))
 
     def accuracies(self, setting: str, matrix: Matrix, headline: tuple[float, float] | None = None) -> None:
         """Show the accuracies of "class-il" or "task-il" after a task.
@@ -111,7 +115,7 @@ class RunHost:
         final, over_time = headline or (last(matrix), average(matrix))
         by_task = {f"{setting}/task {task + 1}": value for task, value in enumerate(matrix[-1])}
         self._events.scalars({**by_task, f"{setting}/last": final, f"{setting}/average": over_time}, tasks)
-        title = f"{setting} after task {tasks}: last {final:.2f} %, average {over_time:.2f} %"
+        title = f"{self._titled(setting)} after task {tasks}: last {final:.2f} %, average {over_time:.2f} %"
         self._show(f"accuracy-{setting}", pictures.accuracy_matrix(matrix, title), tasks)
 
     def accuracies_everywhere(self, setting: str, figures: Mapping[str, Any]) -> None:
@@ -127,9 +131,24 @@ class RunHost:
         named = {name: figures[name] for name in ("transfer", "average", "last") if figures[name] is not None}
         self._events.scalars({f"{setting} of all tasks/{name}": value for name, value in named.items()}, done)
         text = ", ".join(f"{name} {value:.2f} %" for name, value in named.items())
-        title = f"{setting} on all tasks after task {done}" + (f": {text}" if text else "")
+        title = f"{self._titled(setting)} on all tasks after task {done}" + (f": {text}" if text else "")
         rows = [figures["before"], *figures["matrix"]]
         self._show(f"accuracy-{setting}-all-tasks", pictures.accuracy_matrix(rows, title, from_start=True), done)
+
+    def by_class(self, matrices: Sequence[Sequence[str] | None]) -> None:
+        """Show the last confusion matrix, and the accuracy on each class after each task.
+
+        Args:
+            matrices: after each task, see :mod:`pmi_cl.utils.records.confusion`.
+        """
+        tables = [None if rows is None else as_table(rows) for rows in matrices]
+        names, ends, done = self._class_names, self._tasks.ends, len(tables)
+        if tables[-1] is not None:
+            title = self._titled(f"confusion after task {self._tasks.task_of(len(tables[-1]) - 1) + 1}")
+            self._show("confusion", class_pictures.confusion_matrix(tables[-1], names, ends, title), done)
+            accuracies = [None if table is None else by_class(table) for table in tables]
+            title = self._titled("accuracy by class")
+            self._show("accuracy-by-class", class_pictures.accuracy_by_class(accuracies, names, ends, title), done)
 
     def phase(self, name: str) -> AbstractContextManager[None]:
         """Charge the seconds and the memory of the body to ``name``."""
@@ -156,6 +175,10 @@ class RunHost:
         """End the line of progress and write out the events."""
         self._progress.close()
         self._events.close()
+
+    def _titled(self, what: str) -> str:
+        """Return the title of a picture: the run, and what is drawn."""
+        return f"{self._title}: {what.replace('/', ', ')}"
 
     def _show(self, tag: str, figure: Figure, step: int | None = None) -> None:
         picture = pictures.pixels(figure)

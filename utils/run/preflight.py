@@ -5,7 +5,6 @@ It may be its device, its disk, its data or its checkpoint.
 
 from __future__ import annotations
 
-import contextlib
 import math
 from collections.abc import Mapping
 from pathlib import Path
@@ -118,9 +117,8 @@ def _check_resumable(run: Resolved, dataset: type[ContinualDataset]) -> None:
     """
     record = RunRecord(Path(run.args.resume))
     if not record.checkpoint.exists():
-        how = "ended before its first"
-        with contextlib.suppress(OSError, ValueError, LookupError, TypeError):  # no results, or damaged ones
-            how = f"is '{record.read_results()['status']}'"
+        status = record.status()
+        how = "ended before its first" if status is None else f"is '{status}'"
         raise UserError(
             f"{record.folder} has no checkpoint to go on from (the run {how}): start it again, without --resume"
         )

@@ -6,34 +6,34 @@ Build the parts, train, and leave the record.
 from __future__ import annotations
 
 import contextlib
-import inspect
 from pathlib import Path
-from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
 from pmi_cl.errors import UserError
 from pmi_cl.machine.device import pick_device
 from pmi_cl.machine.process_settings import for_training
 from pmi_cl.machine.terminal import show, tell
-from pmi_cl.seeding import global_seed
-from pmi_cl.utils.records import checkpoints, metrics
+from pmi_cl.utils.records import checkpoints, confusion, metrics
 from pmi_cl.utils.records.resources import Phases
 from pmi_cl.utils.records.run_lock import run_lock
 from pmi_cl.utils.records.run_record import RunRecord, build_results, inversion_figures
 from pmi_cl.utils.records.tensorboard import EventWriter
+from pmi_cl.utils.run.building import build_model
 from pmi_cl.utils.run.host import RunHost
 from pmi_cl.utils.run.identity import identity, resumable, shaping_values, tasks_to_train
 from pmi_cl.utils.run.interrupts import Interrupted, Interrupts
+from pmi_cl.utils.run.kept_network import keep_network
 from pmi_cl.utils.run.out_of_memory import explain_out_of_memory
 from pmi_cl.utils.run.preflight import preflight
 from pmi_cl.utils.run.progress import Progress
 
 if TYPE_CHECKING:
+    from types import SimpleNamespace
+
     import torch
 
     from pmi_cl.datasets.continual_dataset import ContinualDataset
     from pmi_cl.models.continual_model import ContinualModel
-    from pmi_cl.registry.catalogue import Entry
     from pmi_cl.utils.arguments.command_line import Resolved
     from pmi_cl.utils.run.training import Training
 
@@ -62,29 +62,6 @@ def run(resolved: Resolved, ends_process: bool = False) -> int:
         model = build_model(resolved, dataset)
     with Interrupts(ends_process) as interrupts, contextlib.ExitStack() as held:
         return _Run(resolved, model, dataset, device, progress, interrupts, held).carry_out()
-
-
-def build_model(resolved: Resolved, dataset: ContinualDataset) -> ContinualModel:
-    """Return the method with its network, initialised from the run's seed alone."""
-    import torch
-
-    with global_seed(resolved.args.seed, "network"):
-        backbone = build_backbone(resolved.backbone, resolved.args)
-        if hasattr(backbone, "input_form"):
-            dataset.present_as(backbone.input_form)
-        loss = torch.nn.functional.cross_entropy
-        model: ContinualModel = resolved.model.load()(backbone, loss, resolved.args, dataset.augment, dataset)
-    model.check_data(dataset)
-    return model
-
-
-def build_backbone(entry: Entry, args: SimpleNamespace) -> Any:
-    """Return the network of a catalogue's entry, initialised from torch's own generator.
-
-    If it has options, it gets them.
-    """
-    factory = entry.load()
-    return factory(args) if inspect.signature(factory).parameters else factory()
 
 
 def _prepare_torch(args: SimpleNamespace) -> torch.device:
@@ -146,6 +123,7 @@ class _Run:
             phases=self.phases,
             interrupts=interrupts,
             picture_folder=self.record.pictures,
+            title=f"{resolved.model.name} on {resolved.dataset.name}, seed {args.seed}",
             class_names=dataset.class_names,
             tasks=dataset.tasks,
             save=self._save,
@@ -239,6 +217,10 @@ class _Run:
         If no checkpoint was asked for, remove it.
         """
         self.interrupts.ignore_signals()
+        if self.args.savemodel:  # first: a record that says "finished" has its network
+            size = keep_network(self.record.model, self.model, self.model.dataset, self.args)
+            use = f"use it with: pmi-cl predict {self.record.folder} IMAGES"
+            self._print(f"the network is in {self.record.model.name} ({size / 1e6:.1f} MB); {use}")
         self._write_results("finished")
         if self.args.savecheck == "none":
             self.record.checkpoint.unlink(missing_ok=True)
@@ -269,6 +251,7 @@ class _Run:
         for setting, matrix in (("class_il", training.class_il), ("task_il", training.task_il)):
             found[setting] = metrics.headline(matrix, training.micro[setting], self.dataset.weighs_images)
             self.host.accuracies(setting.replace("_", "-"), matrix, found[setting])
+        self.host.by_class(training.confusion)
         for setting, figures in (self._everywhere() or {}).items():
             self.host.accuracies_everywhere(setting.replace("_", "-"), figures)
         rows = [f"{value:.1f}" for value in training.class_il[-1]]
@@ -302,6 +285,7 @@ class _Run:
                 without_effect=self._without_effect(),
                 everywhere=self._everywhere(),
                 skipped_images=self.dataset.skipped_images,
+                by_class=confusion.summary(training.confusion, self.dataset.class_names),
             )
         )
 

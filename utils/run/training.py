@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from pmi_cl.errors import RunFailed
+from pmi_cl.utils.records.confusion import as_table, as_texts
 from pmi_cl.utils.run.evaluation import before_training, evaluate
 
 if TYPE_CHECKING:
@@ -52,6 +53,8 @@ class Training:
         steps: how many were taken so far, over all tasks.
         class_il, task_il: the accuracy matrices so far.
         micro: for both settings, the accuracy over all images together after each task.
+        confusion: after each task, the confusion matrix as texts
+            (:mod:`pmi_cl.utils.records.confusion`). None for a task that version 0.2 evaluated.
         everywhere: for both settings, with ``--evaluate_unseen 1``, the accuracies on all tasks: a
             row before the first task, and one after each.
     """
@@ -73,6 +76,7 @@ class Training:
         self.task_il: list[list[float]] = []
         self.micro: dict[str, list[float]] = {"class_il": [], "task_il": []}
         self.everywhere: dict[str, list[list[float]]] = {"class_il": [], "task_il": []}
+        self.confusion: list[list[str] | None] = []
         self._images_seen, self._pace_since = 0, time.perf_counter()
 
     @property
@@ -191,6 +195,7 @@ class Training:
         self.task_il.append(found.task_il)
         self.micro["class_il"].append(found.micro_class_il)
         self.micro["task_il"].append(found.micro_task_il)
+        self.confusion.append(as_texts(found.confusion))
         self.position = Position(task + 1)
         self.after_task()
         self.host.safe_point()
@@ -202,7 +207,7 @@ class Training:
     def state(self) -> dict[str, Any]:
         """Return everything that the run needs to go on, as tensors and plain data."""
         progress = {"position": asdict(self.position), "steps": self.steps, "micro": self.micro}
-        progress["everywhere"] = self.everywhere
+        progress |= {"everywhere": self.everywhere, "confusion": self.confusion}
         matrices = {"class_il": self.class_il, "task_il": self.task_il}
         return {**progress, **matrices, "method": self.model.state()}
 
@@ -221,6 +226,8 @@ class Training:
         )
         # Version 0.1 did not evaluate tasks that are not learned.
         self.everywhere = state.get("everywhere", {"class_il": [], "task_il": []})
+        # Versions 0.1 and 0.2 did not keep which classes were confused.
+        self.confusion = list(state.get("confusion", [None] * len(self.class_il)))
         self.model.load_state(state["method"])
 
     def _check(self, state: dict[str, Any]) -> None:
@@ -238,3 +245,7 @@ class Training:
                 raise ValueError("an accuracy is no number")
         if any(len(values) != len(state["class_il"]) for values in state["micro"].values()):
             raise ValueError("the accuracies over all images are not those of the tasks before")
+        for rows in state.get("confusion", []):
+            as_table(rows or [])
+        if len(state.get("confusion", state["class_il"])) != len(state["class_il"]):
+            raise ValueError("the confusion matrices are not those of the tasks before")

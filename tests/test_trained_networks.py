@@ -1,0 +1,284 @@
+"""A trained network of every method is loaded, predicts, is evaluated and exported."""
+
+from __future__ import annotations
+
+import csv
+import functools
+import json
+import re
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+import pmi_cl
+from pmi_cl.cli import main
+from pmi_cl.datasets.seq_digits import FILE
+from pmi_cl.errors import UserError
+from pmi_cl.utils.records import model_file
+from tests.support.command_runs import quick, results_in
+from tests.support.small_runs import METHODS
+
+ROOT = Path(__file__).resolve().parents[1]
+ONE_EPOCH = {"inv_steps": 1, "pmi_steps": 1, "generator_steps": 1, "cont_epochs": 1, "buffer_images": 8}
+
+
+@functools.cache
+def run_of(method: str) -> Path:
+    """Return the folder of a short run, made once for all tests of this process."""
+    folder = Path(tempfile.mkdtemp(prefix="pmi-cl-test-"))
+    code, run = quick(method, folder, "run", **ONE_EPOCH)
+    assert code == 0
+    return run
+
+
+@functools.cache
+def digit_files() -> Path:
+    """Return a folder with five images of each of the digits 0 to 3, in folders of their names."""
+    folder = Path(tempfile.mkdtemp(prefix="pmi-cl-test-"))
+    with np.load(FILE) as file:
+        images, labels = (file["images"] * (255 / 16)).round().astype(np.uint8), file["labels"]
+    for digit in range(4):
+        (folder / str(digit)).mkdir()
+        for number, row in enumerate(np.flatnonzero(labels == digit)[:5]):
+            Image.fromarray(images[row]).save(folder / str(digit) / f"{number}.png")
+    return folder
+
+
+def refused(words: list[str], capsys: pytest.CaptureFixture[str]) -> str:
+    """Run a command that has to refuse. Return its one line."""
+    capsys.readouterr()
+    assert main(words) == 2
+    out, err = capsys.readouterr()
+    assert out == "" and err.count("\n") == 1, err
+    return err
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_every_method_is_evaluated_as_its_run_was_and_loads_from_all_that_holds_it(
+    method: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run, results = run_of(method), results_in(run_of(method))
+    assert main(["evaluate", str(run), "--output", str(tmp_path / "out")]) == 0
+    found = json.loads((tmp_path / "out" / "evaluation.json").read_text())
+    assert found["class_il"] == results["class_il"]["matrix"][-1] and found["last"] == results["class_il"]["last"]
+    assert found["task_il"] == results["task_il"]["matrix"][-1]
+    assert main(["export", str(run), "-o", str(tmp_path / "network.safetensors")]) == 0
+    pixels = torch.randint(0, 256, (3, 3, 16, 16), dtype=torch.uint8, generator=torch.Generator().manual_seed(1))
+    logits = [
+        pmi_cl.load(path).logits(pixels) for path in (run, run / "checkpoint.pt", tmp_path / "network.safetensors")
+    ]
+    assert logits[0].shape == (3, 4) and all(torch.equal(other, logits[0]) for other in logits[1:])
+
+
+@pytest.mark.parametrize("method", ["rdfcil", "coda_prompt", "pmi_moe"])
+def test_a_network_is_exported_for_programs_without_this_package(method: str, tmp_path: Path) -> None:
+    model, path = pmi_cl.load(run_of(method)), tmp_path / "network.pt2"
+    assert main(["export", str(run_of(method)), "-o", str(path)]) == 0
+    about = {"pmi_cl.json": ""}
+    program = torch.export.load(path, extra_files=about).module()
+    pixels = torch.randint(0, 256, (5, 3, 16, 16), dtype=torch.uint8)
+    torch.testing.assert_close(program(pixels / 255), model.logits(pixels), atol=1e-3, rtol=1e-3)
+    assert json.loads(about["pmi_cl.json"])["class_names"] == ["0", "1", "2", "3"]
+
+
+def test_predictions_are_told_and_written(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    run, files = run_of("joint"), digit_files()
+    table, record = tmp_path / "out.csv", tmp_path / "out.json"
+    capsys.readouterr()
+    assert main(["predict", str(run), str(files), "--csv", str(table), "--json", str(record), "--top", "2"]) == 0
+    told = capsys.readouterr().out
+    with table.open(newline="") as file:
+        rows = list(csv.DictReader(file))
+    found = json.loads(record.read_text())
+    right = sum(row["class"] == row["true_class"] for row in rows)
+    assert len(rows) == 20 and f"accuracy {5 * right:.2f} % ({right} of 20 labelled" in told
+    assert found["accuracy"] == 5 * right and found["classes"] == ["0", "1", "2", "3"]
+    assert [image["class"] for image in found["images"]] == [row["class"] for row in rows]
+    assert all(len(image["top"]) == 2 and image["top"][0]["probability"] >= 0.25 for image in found["images"])
+    one = files / "2" / "0.png"
+    assert main(["predict", str(run), str(one), "--batch_size", "1"]) == 0
+    told = capsys.readouterr().out
+    assert str(one) in told and "accuracy" not in told and re.search(r"^1 image in \S+ s$", told, re.MULTILINE)
+
+
+def test_three_lines_of_python_predict_files_pictures_and_pixels() -> None:
+    model = pmi_cl.load(run_of("joint"))
+    paths = sorted((digit_files() / "1").iterdir())
+    by_file = model.predict(digit_files() / "1")
+    opened = model.predict([Image.open(path) for path in paths])
+    single = model.predict(str(paths[0]), top=1)
+    assert [each.top for each in by_file] == [each.top for each in opened]
+    assert by_file[0].image == str(paths[0]) and opened[0].image is None
+    assert single[0].top == by_file[0].top[:1] and by_file[0].label == model.class_names.index(by_file[0].class_name)
+    probabilities = model.logits(torch.zeros(1, 3, 16, 16, dtype=torch.uint8)).softmax(1)[0]
+    dark = model.predict(torch.zeros(2, 3, 40, 40, dtype=torch.uint8))[1]
+    assert dark.probability == pytest.approx(float(probabilities.max()), abs=1e-6)
+    assert sum(value for _, value in dark.top) == pytest.approx(1, abs=1e-5)
+    for wrong in (torch.zeros(3, 4, 4), torch.zeros(1, 4, 4, dtype=torch.uint8), 5, None):
+        with pytest.raises(TypeError, match="is no image"):
+            model.predict(wrong)  # type: ignore[arg-type]
+
+
+def test_transparent_pictures_are_laid_on_the_background_of_the_run() -> None:
+    model = pmi_cl.load(run_of("sgd"))
+    clear, white = Image.new("RGBA", (16, 16), (200, 0, 0, 0)), Image.new("RGB", (16, 16), "white")
+    assert model.predict(clear)[0].top == model.predict(white)[0].top
+
+
+def test_another_data_set_is_matched_by_the_names_of_its_classes(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run, files = str(run_of("joint")), digit_files()
+    words = ["evaluate", run, "--dataset", "seq-folder", "--data_dir", str(files), "--image_size", "16"]
+    assert main([*words, "--output", str(tmp_path)]) == 0
+    found = json.loads((tmp_path / "evaluation.json").read_text())
+    assert found["last"] is None and [sum(row) for row in found["confusion"]] == [1, 1, 1, 1]
+    expected = [
+        prediction.label for digit in range(4) for prediction in pmi_cl.load(run).predict(files / str(digit) / "4.png")
+    ]
+    assert [row.index(1) for row in found["confusion"]] == expected
+    with (tmp_path / "confusion.csv").open(newline="") as file:
+        assert list(csv.reader(file))[1:] == [[str(k), *map(str, row)] for k, row in enumerate(found["confusion"])]
+    picture = Image.open(tmp_path / "confusion.png")
+    assert min(picture.size) > 200
+    # All ten digits: those that the run does not have are named.
+    assert "seq-digits has classes that the run has not learned: 4, 5, 6, ..." in refused(
+        ["evaluate", run, "--n_classes", "10"], capsys
+    )
+
+
+def test_a_run_that_ended_early_knows_the_classes_it_has_seen(tmp_path: Path) -> None:
+    code, run = quick("coda_prompt", tmp_path, "early", stop_after=1)
+    assert code == 0 and pmi_cl.load(run).class_names == ("0", "1")
+    assert main(["evaluate", str(run), "--output", str(tmp_path / "out")]) == 0
+    found = json.loads((tmp_path / "out" / "evaluation.json").read_text())
+    assert [found["last"]] == results_in(run)["class_il"]["matrix"][-1]
+
+
+def test_a_network_is_kept_unless_it_is_not_wanted(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert quick("sgd", tmp_path, "none", "--savemodel", "0", "--savecheck", "none")[0] == 0
+    assert "model.safetensors" not in capsys.readouterr().out
+    run = tmp_path / "sgd" / "seq-digits" / "none"
+    assert not (run / "model.safetensors").exists()
+    line = refused(["predict", str(run), str(digit_files())], capsys)
+    assert "has no network: it is older than model.safetensors, or was run with --savemodel 0; run it again" in line
+    assert quick("sgd", tmp_path, "kept", "--savecheck", "none")[0] == 0
+    out = capsys.readouterr().out
+    size = (tmp_path / "sgd" / "seq-digits" / "kept" / "model.safetensors").stat().st_size
+    assert f"the network is in model.safetensors ({size / 1e6:.1f} MB); use it with: pmi-cl predict" in out
+
+
+def test_an_unfinished_run_and_a_checkpoint_within_a_task_are_refused(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run = quick("sgd", tmp_path, "run")[1]
+    results = json.loads((run / "results.json").read_text())
+    (run / "results.json").write_text(json.dumps({**results, "status": "interrupted"}))
+    assert f"{run} is 'interrupted': finish it (--resume {run})" in refused(["evaluate", str(run)], capsys)
+    state = torch.load(run / "checkpoint.pt", weights_only=True)
+    state["training"]["position"]["phase"] = "train"
+    torch.save(state, run / "checkpoint.pt")
+    assert "was written within a task" in refused(["evaluate", str(run / "checkpoint.pt")], capsys)
+    (run / "args.json").unlink()
+    assert "is read in the folder of its run" in refused(["evaluate", str(run / "checkpoint.pt")], capsys)
+    assert "is not the folder of a run" in refused(["evaluate", str(run)], capsys)
+
+
+def damaged(path: Path, **about: Any) -> None:
+    """Write the file of a network with other metadata."""
+    from safetensors import safe_open
+    from safetensors.torch import load_file, save_file
+
+    with safe_open(str(path), framework="pt") as file:
+        metadata = file.metadata()
+    save_file(load_file(path), path, {**metadata, "pmi_cl": json.dumps({**json.loads(metadata["pmi_cl"]), **about})})
+
+
+@pytest.mark.parametrize(
+    "about",
+    [
+        {"tasks": [2]},
+        {"tasks": [-2, 6]},
+        {"task": 7},
+        {"task": "x"},
+        {"class_names": 5},
+        {"text_of": [9, 9, 9, 9]},
+        {"preprocessing": {}},
+        {"format": "pmi-cl model 99"},
+        {"args": {"model": "sgd"}},
+        {"args": []},
+    ],
+    ids=str,
+)
+def test_a_file_that_was_tampered_with_is_refused_in_one_line(about: dict[str, Any], tmp_path: Path) -> None:
+    path = tmp_path / "network.safetensors"
+    path.write_bytes((run_of("sgd") / "model.safetensors").read_bytes())
+    damaged(path, **about)
+    with pytest.raises(UserError):
+        pmi_cl.load(path)
+
+
+def test_a_file_that_is_none_of_ours_or_holds_no_numbers_is_refused(tmp_path: Path) -> None:
+    whole = (run_of("sgd") / "model.safetensors").read_bytes()
+    for content in (b"", b"hello", whole[:-100], whole[:20]):
+        (tmp_path / "file.safetensors").write_bytes(content)
+        with pytest.raises(UserError, match="is no network of pmi-cl"):
+            pmi_cl.load(tmp_path / "file.safetensors")
+    state, _, record = model_file.read_model(run_of("sgd") / "model.safetensors")
+    state["stem.conv.weight"][0, 0, 0, 0] = torch.nan
+    model_file.write_model(tmp_path / "file.safetensors", state, record)
+    with pytest.raises(UserError, match=r"stem\.conv\.weight has values that are not finite"):
+        pmi_cl.load(tmp_path / "file.safetensors")
+
+
+def test_wrong_words_are_refused_in_one_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    run, image = str(run_of("sgd")), str(digit_files() / "0" / "0.png")
+    (tmp_path / "notes.txt").write_text("no image")
+    cases = {
+        ("predict",): "needs a run and images",
+        ("predict", run): "needs a run and images",
+        ("predict", run, "gone.png"): "there is no file or folder gone.png",
+        ("predict", run, str(tmp_path)): "is no image of a kind that is read",
+        ("predict", run, image, "--tpo", "3"): "did you mean --top?",
+        ("predict", run, image, "--csv", str(tmp_path / "no" / "x.csv")): "there is no folder",
+        ("evaluate", run, "--data_dir", "x"): "--data_dir is no flag of seq-digits",
+        ("evaluate", run, "--dataset", "seq-digit"): "did you mean seq-digits?",
+        ("evaluate",): "takes one run",
+        ("export", run): "needs -o FILE",
+        ("export", run, "-o", "network.txt"): "give the file one of the endings",
+        ("export", run, "-o", str(tmp_path / "no" / "n.pt2")): "name a file in a folder that exists",
+        ("export", run, "-o", f"{run}/model.safetensors"): "is the network itself",
+    }
+    for words, message in cases.items():
+        assert message in refused(list(words), capsys)
+
+
+def test_the_message_of_a_finished_run_names_the_commands(capsys: pytest.CaptureFixture[str]) -> None:
+    line = refused(["--resume", str(run_of("sgd")), "--n_epochs", "9"], capsys)
+    assert "the run that goes on has 1; leave --n_epochs out, or start a new run" in line
+    assert f"pmi-cl predict, evaluate or export {run_of('sgd')}" in line
+
+
+def test_importing_the_package_imports_no_torch() -> None:
+    code = "import pmi_cl, sys; assert callable(pmi_cl.load); print('torch' in sys.modules)"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=ROOT, check=True)
+    assert done.stdout == "False\n"
+
+
+def test_a_thousand_images_pass_in_batches(monkeypatch: pytest.MonkeyPatch) -> None:
+    model = pmi_cl.load(run_of("sgd"))
+    sizes: list[int] = []
+    forward = model.method.forward
+    monkeypatch.setattr(model.method, "forward", lambda x: (sizes.append(len(x)), forward(x))[1])
+    found = model.predict(torch.zeros(1000, 3, 16, 16, dtype=torch.uint8))
+    assert sizes == [500, 500] and len(found) == 1000
+    sizes.clear()
+    model.predict([digit_files() / "0", digit_files() / "1"], batch_size=4)
+    assert sizes == [4, 4, 2]

@@ -1,0 +1,86 @@
+"""Declare the flags of the commands that use a trained network, and read their words."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TypeVar
+
+from pmi_cl.errors import UserError
+from pmi_cl.options import OptionSpec, option, specs_of
+from pmi_cl.utils.arguments.command_line import check_paths, device_name, strict_flags
+from pmi_cl.utils.arguments.option_values import convert
+
+
+@dataclass(frozen=True)
+class UseOptions:
+    """The flags of every command that uses a trained network."""
+
+    device: str = option("auto", "auto, cpu, cuda, cuda:N or N; auto: the first GPU where there is one, else the CPU")
+    num_threads: int | None = option(None, "CPU threads; none: as PyTorch chooses", unit="threads", low=1, high=1024)
+    base_path: str | None = option(None, "folder of data sets and weights; none: that of the run", path=True)
+
+
+@dataclass(frozen=True)
+class PredictOptions(UseOptions):
+    """The flags of ``pmi-cl predict``."""
+
+    csv: str | None = option(None, "also write a line for each image into this file", path=True)
+    json: str | None = option(None, "also write all predictions into this file", path=True)
+    top: int = option(5, "most probable classes that the files list for each image", unit="classes", low=1, high=1000)
+    batch_size: int | None = option(
+        None, "images that pass the network together; none: as in the evaluation", unit="images", low=1, high=100_000
+    )
+
+
+@dataclass(frozen=True)
+class EvaluateOptions(UseOptions):
+    """The flags of ``pmi-cl evaluate``, beside those of the data set."""
+
+    output: str | None = option(
+        None,
+        "folder for per_class.csv, confusion.csv, confusion.png and evaluation.json; none: they are not written",
+        path=True,
+    )
+    dataset: str | None = option(None, "another data set with classes of the run; none: that of the run")
+
+
+@dataclass(frozen=True)
+class ExportOptions(UseOptions):
+    """The flags of ``pmi-cl export``."""
+
+    output: str | None = option(
+        None, "or -o: the file; .safetensors, .pt2 (torch.export) or .onnx says which kind; required", path=True
+    )
+
+
+O = TypeVar("O", bound=UseOptions)  # noqa: E741 (the options of a command)
+
+
+def split_words(argv: Sequence[str]) -> tuple[list[str], list[str]]:
+    """Return the words before the first flag, and the rest."""
+    count = next((place for place, word in enumerate(argv) if word.startswith("-")), len(argv))
+    return list(argv[:count]), list(argv[count:])
+
+
+def read_flags(argv: Sequence[str], kind: type[O], others: Sequence[OptionSpec] = ()) -> tuple[O, dict[str, str]]:
+    """Return the options of a command, and the typed flags among ``others``, as text.
+
+    Raises:
+        UserError: a flag is unknown, given twice or has a wrong value.
+    """
+    own = specs_of(kind)
+    typed = strict_flags(argv, (*own, *others))
+    values = {spec.name: convert(spec, typed.pop(spec.name), f"--{spec.name}") for spec in own if spec.name in typed}
+    check_paths(values, own)
+    options = kind(**values)
+    return dataclasses.replace(options, device=device_name(options.device)), typed
+
+
+def one_run(words: Sequence[str], command: str) -> str:
+    """Return the run that a command was given. Raise UserError unless it is one word."""
+    if len(words) != 1:
+        what = "no run" if not words else f"{len(words)} words"
+        raise UserError(f"pmi-cl {command} takes one run, here is {what}: pmi-cl {command} RUN, then the flags")
+    return words[0]

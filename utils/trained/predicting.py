@@ -1,0 +1,95 @@
+"""Predict all images of files and folders, with their true classes where folders name them."""
+
+from __future__ import annotations
+
+import io
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from pmi_cl.datasets.files.file_names import printable
+from pmi_cl.errors import UserError
+from pmi_cl.utils.records.atomic import write_bytes, write_json
+from pmi_cl.utils.trained.prediction_texts import as_csv, as_json
+from pmi_cl.utils.trained.trained_model import Prediction, TrainedModel, files_of
+
+
+@dataclass(frozen=True)
+class Predicted:
+    """Predictions and the true classes.
+
+    Attributes:
+        predictions: one for each image, in the order of the words that were typed, then sorted.
+        truth: the true class of each image; None: no folder names it.
+        seconds: from the first file to the last prediction.
+    """
+
+    predictions: list[Prediction]
+    truth: list[str | None]
+    seconds: float
+
+    @property
+    def labelled(self) -> int:
+        """Return the number of images whose true class is known."""
+        return sum(name is not None for name in self.truth)
+
+    @property
+    def right(self) -> int:
+        """Return how many of them were classified rightly."""
+        return sum(each.class_name == name for each, name in zip(self.predictions, self.truth, strict=True))
+
+    @property
+    def accuracy(self) -> float | None:
+        """Return the accuracy in % on the images whose true class is known."""
+        return 100.0 * self.right / self.labelled if self.labelled else None
+
+
+def set_up(num_threads: int | None) -> None:
+    """Prepare this process for the work of a command: memory and threads."""
+    import torch
+
+    from pmi_cl.machine.process_settings import for_training
+
+    for_training(compiles=False)
+    if num_threads:
+        torch.set_num_threads(num_threads)
+
+
+def predict_all(model: TrainedModel, words: Sequence[Path], top: int, batch_size: int | None) -> Predicted:
+    """Predict the images that the words name: files, or folders with all that is below them.
+
+    Raises:
+        UserError: there is no such image, or a file is none.
+    """
+    files = [(file, word) for word in words for file in files_of(word)]
+    start = time.perf_counter()
+    predictions = list(model.predictions([file for file, _ in files], top, batch_size))
+    truth = [_true_class(file, word, model.class_names) for file, word in files]
+    return Predicted(predictions, truth, time.perf_counter() - start)
+
+
+def _true_class(file: Path, word: Path, class_names: Sequence[str]) -> str | None:
+    """Return the class that a folder between the typed word and the file names, the nearest one."""
+    between = [] if file == word else [printable(part) for part in file.relative_to(word).parent.parts]
+    return next((name for name in reversed(between) if name in class_names), None)
+
+
+def check_files(written: Mapping[str, Path]) -> None:
+    """Raise UserError before any work if a file to be written has no folder."""
+    for form, path in written.items():
+        if not path.parent.is_dir():
+            raise UserError(f"--{form} {path}: there is no folder {path.parent}; make it, or name another")
+        if path.is_dir():
+            raise UserError(f"--{form} {path} is a folder: give the name of a file in it")
+
+
+def write_files(written: Mapping[str, Path], model: TrainedModel, found: Predicted) -> None:
+    """Write the predictions as "csv" or "json", atomically. Raise UserError if that fails."""
+    for form, path in written.items():
+        if form == "json":
+            write_json(path, as_json(model, found), "--json")
+        else:
+            text = io.StringIO(newline="")
+            as_csv(text, found)
+            write_bytes(path, text.getvalue().encode("utf-8", "surrogateescape"), "--csv")

@@ -1,0 +1,71 @@
+"""Lay out predictions: as a table for the terminal, as CSV and as JSON."""
+
+from __future__ import annotations
+
+import csv
+from typing import IO, TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from pmi_cl.utils.trained.predicting import Predicted
+    from pmi_cl.utils.trained.trained_model import TrainedModel
+
+FEW = 20  # rows that are shown if a file has them all
+SHOWN = 3  # classes of a row
+
+
+def table(found: Predicted, whole: bool) -> str:
+    """Return a row for each image: probability, class, other classes, and the file.
+
+    Args:
+        whole: show all rows, not only the first ones.
+    """
+    shown = found.predictions if whole else found.predictions[:FEW]
+    width = max([5, *(len(each.class_name) for each in shown)])
+    lines = [f"{'class':<{width}}  probability  next, and the image"]
+    for each, truth in zip(shown, found.truth, strict=False):
+        others = ", ".join(f"{name} {100 * value:.1f} %" for name, value in each.top[1:SHOWN])
+        wrong = "" if truth in (None, each.class_name) else f"  (it is {truth})"
+        row = f"{each.class_name:<{width}}  {100 * each.probability:9.2f} %"
+        lines.append("  ".join(filter(None, (row, others and f"[{others}]", f"{each.image}{wrong}"))))
+    left = len(found.predictions) - len(shown)
+    return "\n".join([*lines, *([f"... and {left} more"] if left else [])]) + "\n"
+
+
+def closing_lines(found: Predicted) -> str:
+    """Return how many images there were, how fast it went, and the accuracy where it is known."""
+    count = len(found.predictions)
+    pace = f"{count} image{'s' * (count != 1)} in {found.seconds:.2f} s"
+    pace += f" ({count / found.seconds:.0f} a second)\n" if count > 1 else "\n"
+    if found.accuracy is None:
+        return pace
+    of = "" if found.labelled == count else f"; of {count - found.labelled} images the class is not known"
+    return f"{pace}accuracy {found.accuracy:.2f} % ({found.right} of {found.labelled} labelled by their folders{of})\n"
+
+
+def as_csv(file: IO[str], found: Predicted) -> None:
+    """Write a line for each image, below one with the names of the columns."""
+    tops = max((len(each.top) for each in found.predictions), default=1)
+    further = [f"{name}_{place}" for place in range(2, tops + 1) for name in ("class", "probability")]
+    labelled = found.labelled > 0
+    writer = csv.writer(file)
+    writer.writerow(["image", "class", "probability", *further, *(["true_class"] if labelled else [])])
+    for each, truth in zip(found.predictions, found.truth, strict=True):
+        pairs = [value for name, probability in each.top for value in (name, f"{probability:.6f}")]
+        writer.writerow([each.image, *pairs, *([truth or ""] if labelled else [])])
+
+
+def as_json(model: TrainedModel, found: Predicted) -> dict[str, Any]:
+    """Return all predictions, with the classes that the network tells apart."""
+    images = [
+        {
+            "image": each.image,
+            "class": each.class_name,
+            "probability": each.probability,
+            "top": [{"class": name, "probability": value} for name, value in each.top],
+            **({} if truth is None else {"true_class": truth}),
+        }
+        for each, truth in zip(found.predictions, found.truth, strict=True)
+    ]
+    args = model.record.args
+    named = {name: args[name] for name in ("model", "dataset", "backbone", "seed")}
+    return {**named, "classes": list(model.class_names), "accuracy": found.accuracy, "images": images}
