@@ -238,3 +238,10 @@ class Training:
                 raise ValueError("an accuracy is no number")
         if any(len(values) != len(state["class_il"]) for values in state["micro"].values()):
             raise ValueError("the accuracies over all images are not those of the tasks before")
+        everywhere = state.get("everywhere", {})
+        rows = [row for matrix in everywhere.values() for row in matrix]
+        if any(len(row) != self.dataset.N_TASKS for row in rows) or len({len(m) for m in everywhere.values()}) > 1:
+            raise ValueError("the accuracies on all tasks are not those of this run")
+        values = [value for row in (*rows, *state["micro"].values()) for value in row]
+        if not all(isinstance(value, float) for value in values):
+            raise ValueError("an accuracy is no number")
