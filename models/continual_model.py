@@ -16,6 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from pmi_cl.errors import UserError
+from pmi_cl.machine.state_fields import load_optimizer, whole_field
 from pmi_cl.models.host import Host, NullHost
 from pmi_cl.models.training.momentum_sgd import MomentumSGD
 from pmi_cl.models.training.schedules import milestone_epochs
@@ -298,14 +299,14 @@ class ContinualModel(nn.Module):
         if state["opt"] is not None:
             self.restore_optimizer()
             assert self.opt is not None
-            self.opt.load_state_dict(state["opt"])
+            load_optimizer(self.opt, state["opt"])
 
     def load_weights(self, state: dict[str, Any]) -> None:
         """Restore what comes before the optimiser.
 
         That is the task, the network, and what decides which part of it trains.
         """
-        self.current_task = state["task"]
+        self.current_task = whole_field(state["task"], high=self.dataset.N_TASKS - 1)
         self.net.load_state_dict(state["net"])
         sizes = tuple(getattr(getattr(self.net, "head", None), "sizes", ()))
         if sizes != self.dataset.tasks.sizes[: len(sizes)]:

@@ -12,11 +12,13 @@ from typing import Any, cast
 import torch
 from torch import Tensor
 
-from pmi_cl.errors import RunFailed
+from pmi_cl.errors import RunFailed, UserError
 from pmi_cl.inversion.engine.cost import InversionReport
 from pmi_cl.inversion.engine.descent import NonFiniteInversion
 from pmi_cl.inversion.engine.engine import Inversion
 from pmi_cl.inversion.features.contrastive import ContrastiveBank, ContrastiveConfig, train_contrastive
+from pmi_cl.inversion.features.gaussians import ClassGaussians
+from pmi_cl.inversion.ways.buffer import SyntheticBuffer
 from pmi_cl.models.continual_model import ContinualModel
 from pmi_cl.options import option
 from pmi_cl.seeding import mix
@@ -54,6 +56,35 @@ class SelectionOptions:
 def restored(kind: Any, state: Any, device: torch.device) -> Any:
     """Return the object of class ``kind`` from its own state; None where there is no state."""
     return None if state is None else kind.from_state(state, device)
+
+
+def refuse_unfit(
+    method: ContinualModel,
+    gaussians: ClassGaussians | None,
+    bank: ContrastiveBank | None,
+    buffer: SyntheticBuffer | None,
+    shape: tuple[int, ...],
+) -> None:
+    """Compare what a checkpoint holds with the network and the classes.
+
+    Args:
+        method: its task and its network are loaded.
+        gaussians, bank: of features; None: there are none.
+        buffer: of samples.
+        shape: of a sample, (c, h, w).
+
+    Raises:
+        ValueError: a size is not that of this network, or of classes that were learned.
+    """
+    if gaussians is not None:
+        known = (method.n_past_classes, method.n_seen_classes)
+        if len(gaussians.mean) not in known or gaussians.mean.shape[1] != method.net.feature_dim:
+            raise ValueError("the Gaussians are not those of these classes and features")
+    for classes, models in bank.groups if bank is not None else ():
+        if models.weights[0].shape[-1] != method.net.feature_dim or max(classes) >= method.n_seen_classes:
+            raise ValueError("the contrastive models are not those of these classes and features")
+    if buffer is not None and (buffer.images.shape[1:] != shape or int(buffer.labels.max()) >= method.n_seen_classes):
+        raise ValueError("the samples are not those of these classes and images")
 
 
 def contrastive_models(
@@ -115,7 +146,7 @@ class InversionRunner:
         """
         self.current, host = inversion, self.method.host
         if self._saved is not None:
-            inversion.load(self._saved)
+            self._load(inversion, self._saved)
             self._saved = None
         try:
             for step in inversion.run():
@@ -125,6 +156,17 @@ class InversionRunner:
         except NonFiniteInversion as error:
             raise RunFailed(f"{error} (--{'pmi_lr' if error.name.startswith('layer') else rate})") from error
         return inversion.images()
+
+    @staticmethod
+    def _load(inversion: Inversion, state: dict[str, Any]) -> None:
+        """Let an inversion go on. Raise UserError if the state is that of another one."""
+        try:
+            inversion.load(state)
+        except (LookupError, TypeError, ValueError, AttributeError, RuntimeError) as error:
+            raise UserError(
+                f"the inversion in the checkpoint does not fit this run ({type(error).__name__}): "
+                "give an older checkpoint, or start the run again"
+            ) from error
 
     def end(self, name: str, images: Callable[[Tensor], Tensor], labels: Tensor) -> None:
         """Add the current inversion to the cost; show its curves, its pace and pictures by class.
@@ -154,5 +196,7 @@ class InversionRunner:
 
     def load_state(self, state: dict[str, Any]) -> None:
         """Restore what :meth:`state` returned; ``state`` may hold further keys."""
+        if not isinstance(state["inversion"], dict | None):
+            raise TypeError("the inversion under way is no state")
         self._saved = state["inversion"]
         self.cost = InversionReport.from_summary(state["bill"])

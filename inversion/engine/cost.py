@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
+from pmi_cl.machine.state_fields import number_fields
+
 
 @dataclass
 class InversionReport:
@@ -66,7 +68,11 @@ class InversionReport:
     @classmethod
     def from_summary(cls, summary: dict[str, Any]) -> InversionReport:
         """Return the report that :meth:`summary` describes."""
-        return cls(**{name: value for name, value in summary.items() if name != "seconds_per_image"})
+        own = {name: value for name, value in summary.items() if name != "seconds_per_image"}
+        number_fields(
+            {name: 0 if name == "peak_memory_mib" and value is None else value for name, value in own.items()}
+        )
+        return cls(**own)
 
     def summary(self) -> dict[str, Any]:
         """Return everything but the loss curves, for a run record."""

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from pmi_cl.errors import RunFailed
+from pmi_cl.machine.state_fields import load_optimizer, tensor_field, whole_field
 
 CHECK_EVERY = 20  # steps between checks of the loss; each makes the host wait for an accelerator
 MOST_RESTARTS = 2
@@ -142,13 +143,14 @@ class Descent:
 
     def load(self, state: dict[str, Any]) -> None:
         """Go on where :meth:`state` was taken."""
-        self.start, self.restarts = state["start"].to(self.start.device), state["restarts"]
+        shape = self.start.shape
+        start, x = tensor_field(state["start"], *shape), tensor_field(state["x"], *shape)
+        self.start, self.restarts = start.to(self.start.device), whole_field(state["restarts"], high=MOST_RESTARTS)
         self._begin()
         with torch.no_grad():
-            self.x.copy_(state["x"])
-        self.optimizer.load_state_dict(
-            copy.deepcopy(state["adam"])
-        )  # a copy, or Adam would change the tensors of the state
-        self.step = state["step"]
+            self.x.copy_(x)
+        load_optimizer(self.optimizer, state["adam"])
+        self.step = whole_field(state["step"], high=self.steps)
         if self.best is not None:
-            self.best, self.best_loss = state["best"].to(self.x.device), state["best_loss"].to(self.x.device)
+            best, loss = tensor_field(state["best"], *shape), tensor_field(state["best_loss"])
+            self.best, self.best_loss = best.to(self.x.device), loss.to(self.x.device)

@@ -6,6 +6,7 @@ It works batch by batch and stage by stage, and can be resumed at every step.
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -20,6 +21,7 @@ from pmi_cl.inversion.engine.stopwatch import Stopwatch
 from pmi_cl.inversion.ways.full_model import FullLoss
 from pmi_cl.inversion.ways.sparse import Pruning
 from pmi_cl.machine.memory import MemoryGauge
+from pmi_cl.machine.state_fields import tensor_field, whole_field
 
 
 class Inversion:
@@ -220,11 +222,15 @@ class Inversion:
     def load(self, state: dict[str, Any]) -> None:
         """Go on where :meth:`state` was taken."""
         device = self.problem.network.device
-        self.batch_number, self.stage_number = state["batch"], state["stage"]
-        self.carry = None if state["carry"] is None else state["carry"].to(device)
-        self.finished = [images.to(device) for images in state["finished"]]
-        self.survivors = [patches.to(device) for patches in state["survivors"]]
-        self.report = InversionReport(**{**state["report"], "losses": list(state["report"]["losses"])})
+        self.batch_number = whole_field(state["batch"], high=len(self.plan.batches))
+        self.stage_number = whole_field(state["stage"], high=len(self.stages) - 1)
+        self.carry = None if state["carry"] is None else tensor_field(state["carry"], None, ...).to(device)
+        shape = (None, *self.problem.image_shape)
+        self.finished = [tensor_field(images, *shape).to(device) for images in state["finished"]]
+        self.survivors = [tensor_field(rows, None, None, floating=False).to(device) for rows in state["survivors"]]
+        losses = [{**entry, "losses": tensor_field(entry["losses"], None)} for entry in state["report"]["losses"]]
+        figures = {name: value for name, value in state["report"].items() if name != "losses"}
+        self.report = replace(InversionReport.from_summary(figures), losses=losses)
         self._under_way = None
         if state["descent"] is not None:
             self._under_way = self.plan.begin(self.stages[self.stage_number], self.batch_number, self.carry)

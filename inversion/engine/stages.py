@@ -13,6 +13,7 @@ from pmi_cl.inversion.engine.descent import Descent
 from pmi_cl.inversion.ways.full_model import FullLoss
 from pmi_cl.inversion.ways.pmi import Boost, LayerLoss
 from pmi_cl.inversion.ways.sparse import Pruning
+from pmi_cl.machine.state_fields import tensor_field
 
 
 @dataclass(frozen=True)
@@ -83,7 +84,7 @@ class StageRun:
             self.boost.load(state["boost"])
         if self.pruning is not None:
             self.pruning.load(state["pruning"], device)
-        self.losses = list(state["losses"].to(device).unbind())
+        self.losses = list(tensor_field(state["losses"], None).to(device).unbind())
 
 
 # the state between two stages

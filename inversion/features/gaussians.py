@@ -8,6 +8,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from pmi_cl.machine.state_fields import tensor_field
+
 
 @dataclass(frozen=True)
 class ClassGaussians:
@@ -46,7 +48,8 @@ class ClassGaussians:
     @classmethod
     def from_state(cls, state: dict[str, Any], device: torch.device | None = None) -> ClassGaussians:
         """Return the Gaussians that :meth:`state` describes."""
-        return cls(state["mean"].to(device), state["std"].to(device))
+        mean = tensor_field(state["mean"], None, None)
+        return cls(mean.to(device), tensor_field(state["std"], *mean.shape).to(device))
 
 
 def fit_gaussians(features: Tensor, labels: Tensor, n_classes: int) -> ClassGaussians:

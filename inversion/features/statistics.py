@@ -4,13 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 import torch
 from torch import Tensor, nn
 
+from pmi_cl.machine.state_fields import tensor_field, whole_field
+
 Direction = Literal["synthetic_to_real", "real_to_synthetic"]
 Axis = Literal["channel", "token"]
+AXES = get_args(Axis)
 
 VARIANCE_FLOOR = 1e-8  # added to the synthetic variance
 DEAD_SHARE = 1e-3  # of the mean variance: below it a channel is dead
@@ -42,7 +45,11 @@ class Moments:
     @classmethod
     def from_state(cls, state: dict[str, Any], device: torch.device | None = None) -> Moments:
         """Return the moments that :meth:`state` describes."""
-        return cls(state["mean"].to(device), state["var"].to(device), int(state["count"]), state.get("axis", "channel"))
+        mean, axis = tensor_field(state["mean"], None), state.get("axis", "channel")
+        if axis not in AXES:
+            raise ValueError(f"there are no moments by {axis}")
+        var = tensor_field(state["var"], *mean.shape)
+        return cls(mean.to(device), var.to(device), whole_field(state["count"], low=1), axis)
 
     def floored_var(self) -> Tensor:
         """Return the variance, raised for dead channels.

@@ -9,6 +9,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from pmi_cl.machine.state_fields import tensor_field
+
 OPTIONAL = {"contexts", "kept"}
 
 
@@ -80,6 +82,12 @@ class SyntheticBuffer:
     @classmethod
     def from_state(cls, state: dict[str, Any], device: torch.device | None = None) -> SyntheticBuffer:
         """Return the buffer that :meth:`state` describes."""
+        n = len(tensor_field(state["labels"], None, floating=False))
+        shapes = {"images": (n, ...), "logits": (n, None), "contexts": (n, None)}
+        for name in shapes.keys() & state.keys():
+            tensor_field(state[name], *shapes[name])
+        if "kept" in state:
+            tensor_field(state["kept"], n, None, floating=False)
         return cls(
             **{name: state[name].to(device) for name in ("images", "labels", "logits", *(OPTIONAL & state.keys()))}
         )

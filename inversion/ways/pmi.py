@@ -11,6 +11,7 @@ from torch.nn import functional as F
 
 from pmi_cl.inversion.features.statistics import Moments, tap_kl
 from pmi_cl.inversion.networks.protocol import InvertibleNetwork
+from pmi_cl.machine.state_fields import tensor_field
 
 
 @dataclass(frozen=True)
@@ -113,7 +114,8 @@ class Boost:
     def load(self, state: dict[str, Tensor]) -> None:
         """Go on where :meth:`state` was taken, wherever its tensors are."""
         self.first, self.weights = (
-            None if name not in state else state[name].to(self.limits.device) for name in ("first", "weights")
+            None if name not in state else tensor_field(state[name], *self.limits.shape).to(self.limits.device)
+            for name in ("first", "weights")
         )
 
 

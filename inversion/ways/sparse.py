@@ -16,6 +16,7 @@ from torch.nn import functional as F
 
 from pmi_cl.inversion.networks.operations import operations
 from pmi_cl.inversion.networks.protocol import InvertibleNetwork
+from pmi_cl.machine.state_fields import tensor_field, whole_field
 
 
 @dataclass(frozen=True)
@@ -138,6 +139,7 @@ class Pruning:
 
     def load(self, state: dict[str, Any], device: torch.device) -> None:
         """Go on where :meth:`state` was taken."""
-        self.kept = None if state["kept"] is None else state["kept"].to(device)
-        self.frozen = None if state["frozen"] is None else state["frozen"].to(device)
-        self.patches, self.done = state["patches"], state["done"]
+        kept, frozen = state["kept"], state["frozen"]
+        self.kept = None if kept is None else tensor_field(kept, None, None, floating=False).to(device)
+        self.frozen = None if frozen is None else tensor_field(frozen, None, None, None, None).to(device)
+        self.patches, self.done = whole_field(state["patches"]), whole_field(state["done"], high=len(self.config.at))

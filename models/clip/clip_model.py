@@ -14,6 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from pmi_cl.errors import UserError
+from pmi_cl.machine.state_fields import whole_field
 from pmi_cl.models.clip.clip_training_options import ClipTrainingOptions
 from pmi_cl.models.clip.replay import Replay
 from pmi_cl.models.clip.text_classifier import TextClassifier
@@ -267,7 +268,7 @@ class ClipModel(ContinualModel):
 
     def load_weights(self, state: dict[str, Any]) -> None:
         """Restore the task and what is learned."""
-        self.current_task = state["task"]
+        self.current_task = whole_field(state["task"], high=self.dataset.N_TASKS - 1)
         self.classifier.forget()
         self.learned.load_state_dict(state["learned"])
 

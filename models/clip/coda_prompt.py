@@ -29,6 +29,7 @@ from torch.nn import functional as F
 
 from pmi_cl.backbones.prompts import PromptPool
 from pmi_cl.errors import UserError
+from pmi_cl.machine.state_fields import whole_field
 from pmi_cl.models.clip.clip_model import ClipModel
 from pmi_cl.models.clip.clip_training_options import ClipTrainingOptions
 from pmi_cl.models.continual_model import RunOutline
@@ -179,5 +180,5 @@ class CodaPrompt(ClipModel):
 
     def load_weights(self, state: dict[str, Any]) -> None:
         """Make as many components as the state has, then restore the task and what is learned."""
-        self._grow_pools(state["pool_tasks"])
+        self._grow_pools(whole_field(state["pool_tasks"], high=self.dataset.N_TASKS))
         super().load_weights(state)

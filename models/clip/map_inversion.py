@@ -178,6 +178,26 @@ class MapInverter:
         pieces = self.method.net.pieces()[1:]
         return TokenNetwork(pieces, moments, dtype=dtype, device=self.method.device, unit_features=unit_features)
 
+    @property
+    def map_shape(self) -> tuple[int, int, int]:
+        """Return the shape (width, g, g) of a sample."""
+        net = self.method.net
+        return net.width, net.grid, net.grid
+
+    @torch.no_grad()
+    def form_of_moments(self, of_bare: bool = False) -> list[dict[str, Any]]:
+        """Return the state of moments of this network, of one map of zeros: an example of its form.
+
+        Args:
+            of_bare: whether they are those of the image tower without the modules of the method.
+        """
+        method = self.method
+        maps = torch.zeros(1, *self.map_shape, device=method.device)
+        with bare(method.net.blocks) if of_bare else nullcontext():
+            batch = (maps, None if of_bare else method.context(maps))
+            moments = measure_token_moments(method.net.pieces()[1:], [batch], cast(Any, self.options.inv_axis))
+        return [piece.state() for piece in moments]
+
     def invert(
         self,
         name: str,
@@ -197,11 +217,11 @@ class MapInverter:
             classes: the classes whose logits are kept with the samples.
             rate: the option that sets the rate of the full-model stage.
         """
-        net, labels = self.method.net, targets.labels
+        labels = targets.labels
         problem = Problem(
             network,
             config,
-            image_shape=(net.width, net.grid, net.grid),
+            image_shape=self.map_shape,
             targets=targets.features,
             labels=labels,
             contexts=targets.contexts,

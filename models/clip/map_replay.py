@@ -31,12 +31,13 @@ from pmi_cl.inversion.features.selection import SelectionConfig, balanced_labels
 from pmi_cl.inversion.networks.pieces import in_evaluation_mode
 from pmi_cl.inversion.networks.token_statistics import TokenMoments, pool_token_moments
 from pmi_cl.inversion.ways.buffer import SyntheticBuffer
+from pmi_cl.machine.state_fields import same_form
 from pmi_cl.models.clip.clip_training_options import ClipTrainingOptions
 from pmi_cl.models.clip.map_inversion import MapInversionOptions, MapInverter, Targets, measure_task
 from pmi_cl.models.clip.projected_task import ProjectedTask, ProjectedTaskOptions
 from pmi_cl.models.clip.replay import Replay
 from pmi_cl.models.clip.task_plan import TaskPlan, TaskWithImages, TaskWithoutImages
-from pmi_cl.models.inverting import SelectionOptions, contrastive_models, restored
+from pmi_cl.models.inverting import SelectionOptions, contrastive_models, refuse_unfit, restored
 from pmi_cl.models.training.losses import Factors, hard_distillation, loss_factors
 from pmi_cl.options import option
 from pmi_cl.seeding import mix, seeded
@@ -293,5 +294,8 @@ class MapReplay(Replay):
         self.bank = restored(ContrastiveBank, state["bank"], device)
         self.moments = [TokenMoments.from_state(entry, device) for entry in state["moments"]]
         self.buffer = restored(SyntheticBuffer, state["buffer"], device)
+        refuse_unfit(self.method, self.gaussians, self.bank, self.buffer, self.inverter.map_shape)
+        if self.moments:
+            same_form(state["moments"], self.inverter.form_of_moments())
         self.inverter.runner.load_state(state)
         self.projected.load_state(state)

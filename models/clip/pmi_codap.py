@@ -16,6 +16,7 @@ from typing import Any
 from torch import Tensor
 
 from pmi_cl.inversion.features.gaussians import ClassGaussians, fit_gaussians
+from pmi_cl.machine.state_fields import tensor_field
 from pmi_cl.models.clip.coda_prompt import CodaPrompt, CodaPromptOptions
 from pmi_cl.models.clip.map_inversion import Targets
 from pmi_cl.models.clip.map_replay import MapReplay, MapReplayOptions
@@ -63,6 +64,8 @@ class MapAndQueryReplay(MapReplay):
         """Restore what :meth:`state` returned."""
         super().load_state(state)
         self.queries = restored(ClassGaussians, state["queries"], self.method.device)
+        if self.queries is not None and self.gaussians is not None:
+            tensor_field(self.queries.mean, len(self.gaussians), self.method.net.width)
 
 
 class PmiCodap(CodaPrompt):

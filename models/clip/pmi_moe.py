@@ -20,6 +20,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from pmi_cl.machine.state_fields import tensor_field
 from pmi_cl.models.clip.map_replay import MapReplay, MapReplayOptions
 from pmi_cl.models.clip.moe_adapters import MoeAdapters, MoeAdaptersOptions
 from pmi_cl.models.training.losses import text_distillation
@@ -87,7 +88,9 @@ class MapAndTextReplay(MapReplay):
     def load_state(self, state: dict[str, Any]) -> None:
         """Restore what :meth:`state` returned."""
         super().load_state(state)
-        self.old_text = None if state["old_text"] is None else state["old_text"].to(self.method.device)
+        text, method = state["old_text"], self.method
+        shape = (method.n_past_classes, method.net.feature_dim)
+        self.old_text = None if text is None else tensor_field(text, *shape).to(method.device)
 
 
 class PmiMoe(MoeAdapters):

@@ -24,8 +24,9 @@ from pmi_cl.inversion.networks.pieces import in_evaluation_mode
 from pmi_cl.inversion.networks.token_statistics import TokenMoments, pool_token_moments
 from pmi_cl.inversion.objectives import FeatureMatch, StatisticsMatch
 from pmi_cl.inversion.ways.buffer import SyntheticBuffer
+from pmi_cl.machine.state_fields import same_form
 from pmi_cl.models.clip.map_inversion import MapInverter, Targets, measure_task
-from pmi_cl.models.inverting import restored
+from pmi_cl.models.inverting import refuse_unfit, restored
 from pmi_cl.options import option
 from pmi_cl.seeding import mix, seeded
 
@@ -183,3 +184,6 @@ class ProjectedTask:
         self.bare_gaussians = restored(ClassGaussians, state["bare_gaussians"], device)
         self.bare_moments = [TokenMoments.from_state(entry, device) for entry in state["bare_moments"]]
         self.samples = restored(SyntheticBuffer, state["new"], device)
+        refuse_unfit(self.method, self.bare_gaussians, None, self.samples, self.inverter.map_shape)
+        if self.bare_moments:
+            same_form(state["bare_moments"], self.inverter.form_of_moments(of_bare=True))

@@ -37,9 +37,10 @@ from pmi_cl.inversion.parts.colour import Colour, channel_covariance
 from pmi_cl.inversion.transforms import Transforms
 from pmi_cl.inversion.ways.buffer import SyntheticBuffer
 from pmi_cl.inversion.ways.pmi import PmiConfig
+from pmi_cl.machine.state_fields import same_form, tensor_field, whole_field
 from pmi_cl.models.continual_model import RunOutline
 from pmi_cl.models.inversion_parts import check_named, start_named, terms_named
-from pmi_cl.models.inverting import InversionRunner, contrastive_models, restored
+from pmi_cl.models.inverting import InversionRunner, contrastive_models, refuse_unfit, restored
 from pmi_cl.models.resnet.pmi_rdfcil_options import PmiRdfcilOptions
 from pmi_cl.models.resnet.replay_training import ReplayTraining
 from pmi_cl.seeding import mix, seeded
@@ -308,6 +309,11 @@ class PmiRdfcil(ReplayTraining):
         self.gaussians = restored(ClassGaussians, state["gaussians"], self.device)
         self.bank = restored(ContrastiveBank, state["bank"], self.device)
         self.buffer = restored(SyntheticBuffer, state["buffer"], self.device)
-        self.covariance, self._pixels = state["covariance"].cpu(), state["pixels"]
+        self.covariance, self._pixels = tensor_field(state["covariance"], 3, 3).cpu(), whole_field(state["pixels"])
         self.moments = [Moments.from_state(entry, self.device) for entry in state["moments"]]
+        if self.moments:
+            image = torch.zeros(1, 3, *self.dataset.SIZE, device=self.device)
+            measured = measure_input_moments(self.net.pieces(), [image])
+            same_form(state["moments"], [moments.state() for moments in measured])
+        refuse_unfit(self, self.gaussians, self.bank, self.buffer, (3, *self.dataset.SIZE))
         self.inversions.load_state(state)

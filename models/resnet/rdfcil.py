@@ -18,6 +18,7 @@ from pmi_cl.errors import RunFailed
 from pmi_cl.inversion.networks.frozen import FrozenNetwork
 from pmi_cl.inversion.networks.pieces import in_evaluation_mode
 from pmi_cl.inversion.ways.generator import Generator, GeneratorWeights, generator_loss
+from pmi_cl.machine.state_fields import load_optimizer, whole_field
 from pmi_cl.models.resnet.replay_options import ReplayOptions
 from pmi_cl.models.resnet.replay_training import ReplayTraining
 from pmi_cl.options import option
@@ -164,10 +165,10 @@ class Rdfcil(ReplayTraining):
     def load_state(self, state: dict[str, Any]) -> None:
         """Load the state of :meth:`state`."""
         super().load_state(state)
-        self.total_steps = state["steps_in_all"]
+        self.total_steps = whole_field(state["steps_in_all"])
         if state["generator"] is not None:
             self._new_generator()
             assert self.generator is not None and self.generator_opt is not None
             self.generator.load_state_dict(state["generator"]["net"])
-            self.generator_opt.load_state_dict(state["generator"]["opt"])
-            self.generator_step = state["generator"]["step"]
+            load_optimizer(self.generator_opt, state["generator"]["opt"])
+            self.generator_step = whole_field(state["generator"]["step"])

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from pmi_cl.errors import UserError
+from pmi_cl.machine.state_fields import tensor_field, whole_field
 from pmi_cl.models.continual_model import ContinualModel, RunOutline
 from pmi_cl.models.resnet.replay_options import ReplayOptions
 from pmi_cl.models.resnet.stages import Stage, one_schedule, stage_at, unfreezing_schedule
@@ -300,9 +301,10 @@ class ReplayTraining(ContinualModel):
         if state["projections"] is not None:
             self.projections = self._new_projections()
             self.projections.load_state_dict(state["projections"])
-        self.counts, self.class_weights = state["counts"].to(self.device), state["class_weights"].to(self.device)
-        self.stages = self.plan()
-        self.stage = None if state["stage"] is None else self.stages[state["stage"]]
+        sums = (tensor_field(state[name], *getattr(self, name).shape) for name in ("counts", "class_weights"))
+        self.counts, self.class_weights = (value.to(self.device) for value in sums)
+        self.stages, stage = self.plan(), state["stage"]
+        self.stage = None if stage is None else self.stages[whole_field(stage)]
 
     def restore_optimizer(self) -> None:
         """Build the optimiser of the last stage that began one, then thaw the current stage."""

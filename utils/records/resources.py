@@ -8,6 +8,7 @@ from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
 from pmi_cl.machine.memory import MemoryGauge
+from pmi_cl.machine.state_fields import number_fields
 
 if TYPE_CHECKING:
     import torch
@@ -60,8 +61,8 @@ class Phases:
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Continue from the state of :meth:`state_dict`."""
-        self._seconds = dict(state["seconds"])
-        self._peak = dict(state["peak_memory_mib"])
+        self._seconds = number_fields(state["seconds"])
+        self._peak = number_fields(state["peak_memory_mib"])
 
     def _measure(self) -> None:
         """Add time and memory since the last call to the innermost open phase."""

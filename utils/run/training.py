@@ -249,3 +249,10 @@ class Training:
             as_table(rows or [])
         if len(state.get("confusion", state["class_il"])) != len(state["class_il"]):
             raise ValueError("the confusion matrices are not those of the tasks before")
+        everywhere = state.get("everywhere", {})
+        rows = [row for matrix in everywhere.values() for row in matrix]
+        if any(len(row) != self.dataset.N_TASKS for row in rows) or len({len(m) for m in everywhere.values()}) > 1:
+            raise ValueError("the accuracies on all tasks are not those of this run")
+        values = [value for row in (*rows, *state["micro"].values()) for value in row]
+        if not all(isinstance(value, float) for value in values):
+            raise ValueError("an accuracy is no number")
