@@ -173,9 +173,10 @@ def test_tensorboard_shows_what_was_promised(finished_run: tuple[Path, str, str]
         "inversion/images per second",
         "training/images per second",
     } <= set(tags["scalars"])
-    assert {"accuracy-class-il", "accuracy-task-il", "synthetic/task 2", "inversion/task 2"} <= set(tags["images"])
-    assert {"confusion", "accuracy-by-class"} <= set(tags["images"])
-    assert [event.step for event in events.Images("confusion")] == [1, 2]
+    drawn = {"accuracy-class-il", "accuracy-task-il", "synthetic/task 2", "inversion/task 2"}
+    assert {f"visuals/{tag}" for tag in drawn | {"confusion", "accuracy-by-class"}} <= set(tags["images"])
+    assert [event.step for event in events.Images("visuals/confusion")] == [1, 2]
+    assert min(tags["images"]) > max(tags["scalars"])  # TensorBoard sorts them: curves first
     settings = events.Tensors("settings/text_summary")[0].tensor_proto.string_val[0]
     assert b"| seed | 0 |" in settings and b"| inv_steps | 40 |" in settings and b"| tensorboard |" not in settings
     # 30 steps, two epochs, two tasks.
@@ -188,7 +189,7 @@ def test_tensorboard_shows_what_was_promised(finished_run: tuple[Path, str, str]
     assert [event.value for event in events.Scalars("class-il/task 1")] == pytest.approx(
         [row[0] for row in results["class_il"]["matrix"]]
     )
-    assert [event.step for event in events.Images("accuracy-class-il")] == [1, 2]
+    assert [event.step for event in events.Images("visuals/accuracy-class-il")] == [1, 2]
     assert (
         len(events.Scalars("inversion/task 2/full model")) == 80
         and len(events.Scalars("inversion/task 2/layer 9")) == 8

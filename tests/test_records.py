@@ -72,7 +72,9 @@ def test_a_run_without_inversion_has_no_seconds_per_image():
 def test_default_name_says_when_and_which_seed(tmp_path):
     folder = RunRecord.create(tmp_path / "new", "sgd", "seq-digits", 7).folder
     assert folder.parent == tmp_path / "new" / "sgd" / "seq-digits"
-    assert re.fullmatch(r"\d{8}-\d{6}-seed7(-2)?", folder.name)
+    assert re.fullmatch(r"seed7-\d{8}-\d{6}(-2)?", folder.name)
+    named = RunRecord.create(tmp_path, "sgd", "seq-digits", 7, None, 5).folder.name
+    assert re.fullmatch(r"5-tasks-seed7-\d{8}-\d{6}(-2)?", named)
 
 
 def test_a_name_that_is_taken_is_never_overwritten(tmp_path):

@@ -59,7 +59,7 @@ def test_the_host_shows_what_it_is_told(tmp_path):
     written = read_events(tmp_path)
     assert [(event.step, event.value) for event in written.Scalars("class-il/average")] == [(1, 90.0), (2, 82.5)]
     assert [(event.step, event.value) for event in written.Scalars("class-il/task 1")] == [(1, 90.0), (2, 70.0)]
-    assert [event.step for event in written.Images("accuracy-class-il")] == [1, 2]
+    assert [event.step for event in written.Images("visuals/accuracy-class-il")] == [1, 2]
 
 
 def test_the_host_counts_joint_training_as_all_of_its_tasks(tmp_path):

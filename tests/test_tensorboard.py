@@ -25,7 +25,7 @@ def test_events_hold_scalars_and_pictures(tmp_path):
     written = read_events(tmp_path)
     assert [event.value for event in written.Scalars("loss")] == [float(step) for step in range(1, 21)]
     assert [event.value for event in written.Scalars("lr")] == pytest.approx([0.1 * step for step in range(20)])
-    assert (written.Images("grid")[0].height, written.Images("grid")[0].width) == (4, 5)
+    assert (written.Images("visuals/grid")[0].height, written.Images("visuals/grid")[0].width) == (4, 5)
 
 
 def test_long_curves_are_thinned_evenly_and_keep_their_start(tmp_path):

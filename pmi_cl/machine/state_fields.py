@@ -8,6 +8,7 @@ from __future__ import annotations
 import copy
 import math
 from collections.abc import Mapping
+from types import EllipsisType
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -17,7 +18,7 @@ if TYPE_CHECKING:
 ADAM = {"step", "exp_avg", "exp_avg_sq"}  # what Adam keeps of a parameter
 
 
-def tensor_field(value: Any, *shape: int | None, floating: bool = True) -> Tensor:
+def tensor_field(value: Any, *shape: int | EllipsisType | None, floating: bool = True) -> Tensor:
     """Return a tensor of a state.
 
     Args:

@@ -147,7 +147,7 @@ class RunOptions:
     )
     run_name: str | None = option(
         None,
-        "name of the run's folder (one that is taken gets -2, -3 ...); none: the time it started",
+        "name of the run's folder (one that is taken gets -2, -3 ...); none: its tasks, seed and start",
         role="output",
         group="data and results",
     )

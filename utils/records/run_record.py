@@ -45,17 +45,26 @@ class RunRecord:
 
     @classmethod
     def create(
-        cls, results_path: str | Path, model: str, dataset: str, seed: int, run_name: str | None = None
+        cls,
+        results_path: str | Path,
+        model: str,
+        dataset: str,
+        seed: int,
+        run_name: str | None = None,
+        n_tasks: int | None = None,
     ) -> RunRecord:
         """Create a new folder. A name that exists gets -2, -3 ..., so that nothing is overwritten.
 
         Args:
-            run_name: the folder's name. None means the local time and the seed.
+            run_name: the folder's name. None means the tasks, the seed and the local time:
+                TensorBoard names a run by the folder and those above it.
+            n_tasks: the number of tasks, for that name.
 
         Raises:
             UserError: the name is no folder name, or the folder cannot be created.
         """
-        name = time.strftime("%Y%m%d-%H%M%S") + f"-seed{seed}" if run_name is None else run_name
+        tasks = "" if n_tasks is None else f"{n_tasks}-tasks-"
+        name = f"{tasks}seed{seed}-" + time.strftime("%Y%m%d-%H%M%S") if run_name is None else run_name
         _check_name(name)
         parent = Path(results_path) / model / dataset
         missing = tuple(path for path in (parent, *parent.parents) if not path.exists())

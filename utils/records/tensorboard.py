@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     import torch
 
 HEADLINES = ("class-il/last", "class-il/average", "task-il/last")  # scalars in the tab HPARAMS
+PICTURES = "visuals"  # the group of all pictures: by its name the last one, after the groups of curves
 _FINE_STEPS = 500  # a curve keeps every point up to this step, then about one in step / 500
 
 
@@ -62,12 +63,12 @@ class EventWriter:
             self.flush()
 
     def image(self, tag: str, pixels: np.ndarray, step: int) -> None:
-        """Write a picture: uint8 (h, w, 3)."""
+        """Write a picture: uint8 (h, w, 3). All pictures are in one group, below the curves."""
         if self._enabled:
             from torch.utils.tensorboard import summary
 
             with self._stopping_on_errors():
-                self._write(summary.image(printable(tag), pixels, dataformats="HWC"), step)
+                self._write(summary.image(f"{PICTURES}/{printable(tag)}", pixels, dataformats="HWC"), step)
 
     def flush(self) -> None:
         """Write the buffered scalars to the disk."""

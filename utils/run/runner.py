@@ -112,7 +112,12 @@ class _Run:
             self.record = RunRecord(Path(args.resume))
         else:
             self.record = RunRecord.create(
-                args.results_path, resolved.model.name, resolved.dataset.name, args.seed, args.run_name
+                args.results_path,
+                resolved.model.name,
+                resolved.dataset.name,
+                args.seed,
+                args.run_name,
+                min(dataset.N_TASKS, args.stop_after or dataset.N_TASKS),
             )
             if args.run_name not in (None, self.record.folder.name):
                 tell(f"--run_name {args.run_name} is taken: this run is called {self.record.folder.name}")
