@@ -136,7 +136,7 @@ def _record(rng: random.Random, folder: Path) -> HostileInput:
     good, bad = folder / "runs/sgd/seq-digits/good", folder / "runs/sgd/seq-digits/bad"
     for place in (good, bad):
         place.mkdir(parents=True)
-        for name, content in zip(("args.json", "results.json"), _good_record(), strict=True):
+        for name, content in zip(("args.json", "results.json"), good_record(), strict=True):
             spoil = place is bad and rng.random() < 0.7
             text = hostile_json(rng, content) if spoil else json.dumps(content)
             (place / name).write_text(text, encoding="utf-8", errors="surrogatepass")
@@ -152,7 +152,7 @@ def _record(rng: random.Random, folder: Path) -> HostileInput:
     )
 
 
-def _good_record() -> tuple[dict[str, Any], dict[str, Any]]:
+def good_record() -> tuple[dict[str, Any], dict[str, Any]]:
     """Return (args.json, results.json) of a finished run of two tasks."""
     run = resolve(["--model", "sgd", "--dataset", "seq-digits", "--n_tasks", "2", "--n_classes", "4"])
     args = {name: {"value": value, "source": run.sources[name]} for name, value in vars(run.args).items()}
