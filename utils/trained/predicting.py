@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from pmi_cl.datasets.files.file_names import printable
+from pmi_cl.datasets.files.file_names import shown_name
 from pmi_cl.errors import UserError
 from pmi_cl.utils.records.atomic import write_bytes, write_json
 from pmi_cl.utils.trained.prediction_texts import as_csv, as_json
@@ -71,7 +71,7 @@ def predict_all(model: TrainedModel, words: Sequence[Path], top: int, batch_size
 
 def _true_class(file: Path, word: Path, class_names: Sequence[str]) -> str | None:
     """Return the class that a folder between the typed word and the file names, the nearest one."""
-    between = [] if file == word else [printable(part) for part in file.relative_to(word).parent.parts]
+    between = [] if file == word else [shown_name(part) for part in file.relative_to(word).parent.parts]
     return next((name for name in reversed(between) if name in class_names), None)
 
 

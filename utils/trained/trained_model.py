@@ -13,7 +13,7 @@ from torch import Tensor
 
 from pmi_cl.datasets.augmentation import normalise
 from pmi_cl.datasets.files.decoding import map_in_order, square, square_of
-from pmi_cl.datasets.files.file_names import printable
+from pmi_cl.datasets.files.file_names import shown_name
 from pmi_cl.datasets.files.find_images import ENDINGS
 from pmi_cl.datasets.files.image_files import images_below, refuse_non_images
 from pmi_cl.datasets.input_form import resized
@@ -159,7 +159,7 @@ class TrainedModel:
         best = probabilities.topk(min(top, logits.shape[1]), dim=1)
         # One transfer from the device for the whole batch.
         for source, values, labels in zip(sources, best.values.tolist(), best.indices.tolist(), strict=True):
-            image = printable(source) if isinstance(source, Path) else None
+            image = shown_name(source) if isinstance(source, Path) else None
             if not values[0] >= 0:  # NaN
                 raise UserError(f"the network gives no numbers for {image or 'an image'}: train it again")
             names = tuple((self.class_names[label], value) for label, value in zip(labels, values, strict=True))
@@ -176,7 +176,7 @@ def files_of(path: Path) -> list[Path]:
         return images_below(path)
     if not path.is_file():
         raise UserError(
-            f"there is no file or folder {printable(path)}: name images ({', '.join(ENDINGS)}) or a folder of them"
+            f"there is no file or folder {shown_name(path)}: name images ({', '.join(ENDINGS)}) or a folder of them"
         )
     refuse_non_images([] if path.suffix.lower() in ENDINGS else [path])
     return [path]
