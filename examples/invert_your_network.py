@@ -13,7 +13,6 @@ from __future__ import annotations
 
 import argparse
 import importlib
-import pickle
 import sys
 from pathlib import Path
 from typing import NoReturn
@@ -22,6 +21,8 @@ import torch
 from PIL import Image
 from torch import Tensor, nn
 
+from pmi_cl.backbones.weight_files import network_names, read_state
+from pmi_cl.errors import UserError
 from pmi_cl.inversion.config import InversionConfig
 from pmi_cl.inversion.invert import invert
 from pmi_cl.inversion.objectives import CrossEntropy, StatisticsMatch, TotalVariation
@@ -48,21 +49,24 @@ def load(network: str, weights: Path | None) -> nn.Module:
     if weights is not None:
         try:
             load_weights(model, weights)
-        except (OSError, RuntimeError, pickle.UnpicklingError, EOFError, AttributeError) as error:
+        except UserError as error:
+            refuse(f"--weights {weights}: not the weights of this network ({error})")
+        except RuntimeError as error:
             refuse(f"--weights {weights}: not the weights of this network ({type(error).__name__}: {error})")
     return model.eval()
 
 
 def load_weights(model: nn.Module, path: Path) -> None:
-    """Load weights as they are published.
+    """Load weights as they are published, alone or in a training program's checkpoint.
 
-    Names may begin with "module."; counters of newer versions may be missing.
+    Counters of newer versions may be missing. Raise UserError for a file that is unsafe, damaged or
+    not finite.
     """
-    saved = torch.load(path, map_location="cpu", weights_only=True)
-    saved = saved.get("state_dict", saved)
+    saved = read_state(path, lambda digest: False)
+    own = {short: name for name, short in network_names(model.state_dict()).items()}
     # Older files lack them.
     counters = {k: v for k, v in model.state_dict().items() if k.endswith("num_batches_tracked")}
-    model.load_state_dict({**counters, **{k.removeprefix("module."): v for k, v in saved.items()}})
+    model.load_state_dict({**counters, **{own.get(name, name): value for name, value in saved.items()}})
 
 
 def refuse(text: str) -> NoReturn:

@@ -88,7 +88,7 @@ def test_the_example_says_what_is_wrong_with_a_network(network: str, message: st
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        (["--weights", "gone.pt"], "--weights gone.pt: not the weights of this network (FileNotFoundError"),
+        (["--weights", "gone.pt"], "--weights gone.pt: not the weights of this network (no file of weights at gone.pt"),
         (["--weights", "README.md"], "--weights README.md: not the weights of this network ("),
         (["--classes", "0", "10"], "--classes 10: the network has 10 outputs, give numbers from 0 to 9"),
         (["--out", "nowhere/x.png"], "--out nowhere/x.png: give a file in a folder that exists"),

@@ -83,7 +83,7 @@ class SyntheticBuffer:
     def from_state(cls, state: dict[str, Any], device: torch.device | None = None) -> SyntheticBuffer:
         """Return the buffer that :meth:`state` describes."""
         n = len(tensor_field(state["labels"], None, floating=False))
-        shapes = {"images": (n, ...), "logits": (n, None), "contexts": (n, None)}
+        shapes: dict[str, tuple[Any, ...]] = {"images": (n, ...), "logits": (n, None), "contexts": (n, None)}
         for name in shapes.keys() & state.keys():
             tensor_field(state[name], *shapes[name])
         if "kept" in state:

@@ -301,8 +301,11 @@ class ReplayTraining(ContinualModel):
         if state["projections"] is not None:
             self.projections = self._new_projections()
             self.projections.load_state_dict(state["projections"])
-        sums = (tensor_field(state[name], *getattr(self, name).shape) for name in ("counts", "class_weights"))
-        self.counts, self.class_weights = (value.to(self.device) for value in sums)
+        counts = tensor_field(state["counts"], None)
+        if len(counts) not in (0, self.n_past_classes, self.n_seen_classes):
+            raise ValueError("the counts are not those of these classes")
+        weights = tensor_field(state["class_weights"], len(counts))
+        self.counts, self.class_weights = counts.to(self.device), weights.to(self.device)
         self.stages, stage = self.plan(), state["stage"]
         self.stage = None if stage is None else self.stages[whole_field(stage)]
 

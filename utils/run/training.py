@@ -250,9 +250,9 @@ class Training:
         if len(state.get("confusion", state["class_il"])) != len(state["class_il"]):
             raise ValueError("the confusion matrices are not those of the tasks before")
         everywhere = state.get("everywhere", {})
-        rows = [row for matrix in everywhere.values() for row in matrix]
-        if any(len(row) != self.dataset.N_TASKS for row in rows) or len({len(m) for m in everywhere.values()}) > 1:
+        everyone = [row for matrix in everywhere.values() for row in matrix]
+        if any(len(row) != self.dataset.N_TASKS for row in everyone) or len({len(m) for m in everywhere.values()}) > 1:
             raise ValueError("the accuracies on all tasks are not those of this run")
-        values = [value for row in (*rows, *state["micro"].values()) for value in row]
+        values = [value for row in (*everyone, *state["micro"].values()) for value in row]
         if not all(isinstance(value, float) for value in values):
             raise ValueError("an accuracy is no number")
