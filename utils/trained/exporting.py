@@ -49,7 +49,7 @@ def check_packages(path: Path) -> None:
     missing = [name for name in _NEEDED if importlib.util.find_spec(name) is None]
     if path.suffix.lower() == ".onnx" and missing:
         advice = f"pip install {' '.join(missing)}, or export to a file that ends in .pt2"
-        raise UserError(f"--output {path}: ONNX needs the package {' and '.join(missing)}: {advice}")
+        raise UserError(f"--output {path}: ONNX needs {' and '.join(missing)}: {advice}")
 
 
 def export(model: TrainedModel, path: Path) -> int:
@@ -65,9 +65,9 @@ def export(model: TrainedModel, path: Path) -> int:
     size = model.record.preprocessing.side if side is None else side[0]
     example = torch.zeros(2, 3, size, size, device=model.device)
     with _quiet(path):
-        program = torch.export.export(
-            _FromPixels(model).eval(), (example,), dynamic_shapes={"images": {0: torch.export.Dim("batch", min=1)}}
-        )
+        batch = {"images": {0: torch.export.Dim("batch", min=1)}}
+        # Strict: a trace alone would fix the size of the batch wherever len() is asked for it.
+        program = torch.export.export(_FromPixels(model).eval(), (example,), dynamic_shapes=batch, strict=True)
         if path.suffix.lower() == ".onnx":
             onnx = torch.onnx.export(program, dynamo=True, verbose=False)
             write_atomically(path, lambda file: _write_onnx(onnx, file, model), FLAG)

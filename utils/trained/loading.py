@@ -18,7 +18,7 @@ from pmi_cl.utils.records import checkpoints
 from pmi_cl.utils.records.model_file import NetworkRecord, read_model
 from pmi_cl.utils.records.run_record import RunRecord, find_run
 from pmi_cl.utils.run.building import build_method
-from pmi_cl.utils.run.identity import identity
+from pmi_cl.utils.run.identity import identity, shaping_values
 from pmi_cl.utils.run.kept_network import describe
 from pmi_cl.utils.run.preflight import check_backbone
 from pmi_cl.utils.trained.learned_classes import LearnedClasses
@@ -159,6 +159,7 @@ def _from_checkpoint(path: Path, device: torch.device, base_path: str | None, ca
     if (weights := getattr(method.net, "weights_record", None)) is not None:
         expected["backbone_weights"] = _identity_of(weights)
     state = checkpoints.load(path, expected)
+    checkpoints.check_values(path, state, shaping_values(resolved), arguments)
     try:
         position = state["training"]["position"]
         between = position["phase"] == "begin" and position["task"] > 0
