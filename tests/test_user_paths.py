@@ -18,11 +18,25 @@ from pmi_cl.utils.arguments.known_options import known_specs
 from pmi_cl.utils.arguments.option_values import convert
 from pmi_cl.utils.commands.compare import CompareOptions
 from pmi_cl.utils.commands.invert.options import InvertOptions
+from pmi_cl.utils.commands.trained_options import EvaluateOptions, ExportOptions, PredictOptions
 
 NOBODY = 65534  # the user id of "nobody"
 DIGITS = ["--model", "sgd", "--dataset", "seq-digits"]
-ALL = {spec.name: spec for spec in (*known_specs(), *specs_of(CompareOptions), *specs_of(InvertOptions))}
-PATHS = {"base_path", "results_path", "loadcheck", "resume", "data_dir", "clip_weights", "output", "plot"}
+COMMAND_OPTIONS = (CompareOptions, InvertOptions, PredictOptions, EvaluateOptions, ExportOptions)
+OF_COMMANDS = (spec for options in COMMAND_OPTIONS for spec in specs_of(options))
+ALL = {spec.name: spec for spec in (*known_specs(), *OF_COMMANDS)}
+PATHS = {
+    "base_path",
+    "results_path",
+    "loadcheck",
+    "resume",
+    "data_dir",
+    "clip_weights",
+    "output",
+    "plot",
+    "csv",
+    "json",
+}
 # A whole command for each path that a user may type; the path stands last.
 COMMANDS = {
     **{name: [*DIGITS, "--check", f"--{name}"] for name in ("results_path", "base_path", "resume", "loadcheck")},
@@ -32,6 +46,10 @@ COMMANDS = {
     "output": ["invert", "--prompt", "x", "--check", "--output"],
     "the data of invert": ["invert", "--prompt", "x", "--check", "--data_dir"],
     "compare": ["compare"],
+    "csv": ["predict", ".", ".", "--csv"],
+    "run": ["evaluate"],
+    "the output of evaluate": ["evaluate", ".", "--output"],
+    "the output of export": ["export", ".", "-o"],
     "plot": ["compare", ".", "--plot"],
     "mammoth_path": ["mammoth", "--model", "sgd", "--mammoth_path"],
 }
@@ -65,7 +83,7 @@ def test_a_path_that_cannot_be_is_refused_in_one_line(
     typed = f"seq-digits,seq-folder:{path}" if name == "domains" else path
     line = error_of([*COMMANDS[name], typed], capsys)
     if not (name == "domains" and path.startswith("\ud800")):  # refused as a text already
-        assert REFUSED[path] in line and (name in line or "--data_dir" in line or name == "compare")
+        assert REFUSED[path] in line and (name in line or "--" in line or name in ("compare", "run"))
     assert list(tmp_path.iterdir()) == []
 
 

@@ -46,7 +46,8 @@ from tests.support.hostile_values import (
 from tests.support.sample_registry import write_registry
 
 ROOT = Path(__file__).resolve().parents[2]
-SECONDS = 20  # an answer takes less: what a run would do first is import torch
+SECONDS = 60  # an answer takes a few at the most, on a busy machine, too
+DIGITS = ["--dataset", "seq-digits"]
 LONGEST_LINE = 1000  # letters of an error
 ONE_LINE = re.compile(r"pmi-cl: error: [^\n]+\n")
 
@@ -106,20 +107,19 @@ def _some_run(rng: random.Random) -> tuple[list[str], list[OptionSpec]]:
 
 def _path(rng: random.Random, folder: Path) -> HostileInput:
     """Return a command in which a path is wrong."""
-    path, run = hostile_path(rng, folder), ["--model", "sgd", "--offline", "1", "--dataset"]
-    clip = ["--model", "zsclip", "--dataset", "seq-digits", "--backbone", "clip-vit-b-16", "--offline", "1"]
-    commands: tuple[tuple[str, ...], ...] = (
-        *((*run, name, "--base_path") for name in ("seq-cifar100", "seq-cub200", "seq-imagenet-r", "seq-tinyimg")),
-        *((*run, "seq-digits", flag) for flag in ("--results_path", "--resume", "--loadcheck", "--model_config")),
-        *((*run, "seq-folder", "--data_dir"), (*run, "seq-multi", "--domains"), (*clip, "--clip_weights")),
-        *(("invert", "--prompt", "x", flag) for flag in ("--output", "--data_dir")),
+    path, run = hostile_path(rng, folder), ["--check", "--model", "sgd", "--offline", "1", "--dataset"]
+    clip = ["--check", "--model", "zsclip", *DIGITS, "--backbone", "clip-vit-b-16", "--offline", "1"]
+    commands: tuple[list[str], ...] = (
+        *([*run, name, "--base_path"] for name in ("seq-cifar100", "seq-cub200", "seq-imagenet-r", "seq-tinyimg")),
+        *([*run, "seq-digits", flag] for flag in ("--results_path", "--resume", "--loadcheck", "--model_config")),
+        *([*run, "seq-folder", "--data_dir"], [*run, "seq-multi", "--domains"], [*clip, "--clip_weights"]),
+        *(["invert", "--check", "--prompt", "x", flag] for flag in ("--output", "--data_dir")),
+        *(["predict", "."], ["predict"], ["evaluate"], ["evaluate", ".", "--output"], ["export", ".", "-o"]),
+        *(["compare"], ["compare", ".", "--plot"], ["mammoth", "--model", "sgd", "--mammoth_path"]),
     )
-    command = list(draw(rng, commands))
-    if command[-1] == "--domains":
-        path = f"seq-digits,seq-folder:{path}"
-    if rng.random() < 0.1:
-        return HostileInput("path", ["mammoth", "--model", "sgd", "--mammoth_path", path])
-    return HostileInput("path", [*command, path, "--check"])
+    words = draw(rng, commands)
+    typed = f"seq-digits,seq-folder:{path}" if words[-1] == "--domains" else path
+    return HostileInput("path", [*words, typed, *(["."] if words == ["predict"] else [])])
 
 
 def _preset(rng: random.Random, folder: Path) -> HostileInput:
@@ -143,8 +143,9 @@ def _record(rng: random.Random, folder: Path) -> HostileInput:
     if rng.random() < 0.1:
         (bad / "args.json").unlink()
         draw(rng, (os.mkfifo, os.mkdir))(bad / "args.json")
-    if rng.random() < 0.4:
-        return HostileInput("record", ["--resume", str(bad), "--check"])
+    if rng.random() < 0.5:
+        words = (["--resume", str(bad), "--check"], ["evaluate", str(bad)], ["export", str(bad), "-o", "x.safetensors"])
+        return HostileInput("record", draw(rng, words))
     spec = draw(rng, specs_of(CompareOptions))
     flag = [f"--{spec.name}", draw(rng, TEXTS)] if rng.random() < 0.2 else ["--format", draw(rng, ("csv", "latex"))]
     return HostileInput(
@@ -263,6 +264,8 @@ def faults(seed: int, numbers: Sequence[int], processes: int = 0) -> dict[int, s
     """
     found = {}
     os.environ.pop("MAMMOTH_PATH", None)
+    with contextlib.redirect_stdout(io.StringIO()):  # libraries are imported before the time is limited
+        main(["--check", "--model", "zsclip", "--backbone", "clip-tiny", *DIGITS])
     for place, number in enumerate(numbers):
         with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as name:
             folder = Path(name)

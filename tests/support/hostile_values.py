@@ -76,7 +76,9 @@ def hostile_path(rng: random.Random, folder: Path) -> str:
     makers = (_nothing, _bytes_file, _link_to_nothing, _loop, _pipe, _socket, _forbidden, _empty_folder, _odd_folder)
     if rng.random() < 0.4:
         fixed = ("~nosuch/x", "~", "x" * 300, "a/" * 2000, "a/" * 150, "a\0b", "", ".", "..", "//", "/dev/null", "-x")
-        return str(draw(rng, (*fixed, "/dev/full", "/dev/zero", "/proc/self/mem", "caf\udce9", "\ud800", "a\nb", " ")))
+        return str(
+            draw(rng, (*fixed, "/dev/full", "/dev/zero", "/proc/self/status", "caf\udce9", "\ud800", "a\nb", " "))
+        )
     ending = draw(rng, ("", ".pt", ".bin", ".safetensors", ".yaml", ".png", "/inside", ".zip"))
     name = draw(rng, ("x", "é", "caf\udce9", "a b", "'\"", "x" * 200, "~x", "$HOME", "%s"))
     path = folder / path_text(f"{rng.randrange(10**9)}{name}{ending.removesuffix('/inside')}")
