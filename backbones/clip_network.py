@@ -150,7 +150,8 @@ class ClipNetwork(nn.Module):
         x = x if kept is None else select_patches(x, kept)
         for piece in self.blocks:
             x = piece.block(x)
-        return self.image_tower[-1].norm(x[:, 0])
+        project: Any = self.image_tower[-1]
+        return project.norm(x[:, 0])
 
     def tokenize(self, texts: Sequence[str]) -> Tensor:
         """Return the token numbers (n, context_length), int64, of texts, on the network's device.

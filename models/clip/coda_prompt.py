@@ -5,9 +5,9 @@ The prompts of each image are composed from a pool that grows by task.
 In each of the lowest five blocks stands a pool of components. The query of an image is the class
 token that the bare tower gives it, above the last LayerNorm. It is compared with each component's
 key under the component's attention. The cosines weigh the components' prompts, with no softmax, and
-the sum is put before the keys and values of the block's attention. Each task adds components, orthogonal to the earlier ones,
-which are frozen. A linear head over all classes is trained with them; the logits of old classes are
-masked, so that the loss is over the task's own classes.
+the sum is put before the keys and values of the block's attention. Each task adds components,
+orthogonal to the earlier ones, which are frozen. A linear head over all classes is trained with
+them; the logits of old classes are masked, so that the loss is over the task's own classes.
 
 What deviates from the authors, and why: the tower is a CLIP (theirs: a ViT of ImageNet-21k). SGD at
 0.1 for 5 epochs (theirs: Adam at 1e-3 for 20 or 50) is that of PMI's Table 9. The head reads CLIP's
@@ -172,7 +172,7 @@ class CodaPrompt(ClipModel):
         return losses
 
     def state(self) -> dict[str, Any]:
-        """Return the state of every CLIP method, the components' tasks and where queries are taken."""
+        """Return the state of every CLIP method, the tasks of the pools, the place of queries."""
         return {**super().state(), "pool_tasks": self.pools[0].tasks, "query": QUERY}
 
     def load_network(self, state: dict[str, Tensor], task: int) -> None:
