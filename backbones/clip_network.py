@@ -138,9 +138,9 @@ class ClipNetwork(nn.Module):
 
     @torch.no_grad()
     def query_from(self, maps: Tensor, kept: Tensor | None = None) -> Tensor:
-        """Return the class token (b, width) below the last LayerNorm of the bare tower.
+        """Return the class token (b, width) above the last LayerNorm of the bare tower.
 
-        Nothing that a method adds to the tower has a part in it.
+        It is CODA-Prompt's query. Nothing that a method adds to the tower has a part in it.
 
         Args:
             maps: of the patch convolution (b, width, g, g).
@@ -150,7 +150,8 @@ class ClipNetwork(nn.Module):
         x = x if kept is None else select_patches(x, kept)
         for piece in self.blocks:
             x = piece.block(x)
-        return x[:, 0]
+        project: Any = self.image_tower[-1]
+        return project.norm(x[:, 0])
 
     def tokenize(self, texts: Sequence[str]) -> Tensor:
         """Return the token numbers (n, context_length), int64, of texts, on the network's device.

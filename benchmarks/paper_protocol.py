@@ -86,7 +86,8 @@ def inversion_speed(args: argparse.Namespace) -> dict[str, object]:
         network.pieces(), [torch.randn(512, 3, 32, 32, generator=seeded(args.seed)).to(device)]
     )
     targets = torch.randn(args.images, network.feature_dim, generator=seeded(args.seed, "targets"))
-    config = InversionConfig(start="pmi", precision=inversion_dtype("auto", device), compiled=device.type == "cuda")
+    precision, compiled = inversion_dtype("auto", device), device.type == "cuda"
+    config = InversionConfig(start="pmi", keep_best=True, precision=precision, compiled=compiled)
     frozen = frozen_network(network.pieces(), None, config, moments)
     inversion = Inversion(Problem(frozen, config, image_shape=(3, 32, 32), targets=targets))
     started = time.perf_counter()

@@ -273,7 +273,7 @@ def test_texts_without_their_padding_have_the_same_features() -> None:
     assert torch.equal(network.without_padding(tokens), tokens)
 
 
-def test_the_query_is_the_bare_towers_class_token() -> None:
+def test_the_query_is_the_bare_towers_class_token_above_the_last_layernorm() -> None:
     network = small_clip()
     x = images(3)
     maps = network.pieces()[0](x)
@@ -282,7 +282,10 @@ def test_the_query_is_the_bare_towers_class_token() -> None:
         value = piece(value)
     for block in network.blocks:
         block.adapter, block.prompt = Constant(torch.ones(32)), Constant(torch.ones(2, 32))
-    torch.testing.assert_close(network.query_from(maps), value[:, 0])
+    token, norm = value[:, 0], network.pieces()[-1].norm
+    centred = token - token.mean(1, keepdim=True)
+    expected = centred / (centred.square().mean(1, keepdim=True) + norm.eps).sqrt() * norm.weight + norm.bias
+    torch.testing.assert_close(network.query_from(maps), expected)
     assert not network.query_from(maps).requires_grad and not torch.allclose(
         network.features(x), small_clip().features(x)
     )

@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 import torch
 
+from pmi_cl.errors import UserError
 from tests.support.clip_runs import LONG, model_of, some_images, trained
 from tests.support.small_clips import small_clip
 from tests.support.small_runs import begin, epochs, start, train_task
@@ -127,3 +128,11 @@ def test_frozen_texts_are_clips_whatever_was_trained() -> None:
     assert torch.equal(model.classifier.features(range(4), trained=False), bare.classifier.features(range(4)))
     assert not torch.allclose(model.classifier.features(range(4)), bare.classifier.features(range(4)))
     assert all(block.adapter is not None for block in model.net.text_blocks)
+
+
+def test_a_pool_that_has_learned_other_queries_is_refused() -> None:
+    """Until version 0.2.0 the query was taken below the last LayerNorm."""
+    model: Any = start("coda_prompt").model
+    state = {name: value for name, value in model.state().items() if name != "query"}
+    with pytest.raises(UserError, match=r"^the checkpoint's prompts were trained with queries below .*: train anew$"):
+        start("coda_prompt").model.load_state(state)

@@ -193,8 +193,8 @@ def test_cosine_rate_equals_torchs() -> None:
 
 
 def test_the_released_rate_warms_up_and_halves_twice() -> None:
-    """There are 160 steps at 0.4, a warm-up of 5, and halvings at steps 80 and 120."""
-    expected = [0.08, 0.16, 0.24, 0.32] + [0.4] * 76 + [0.2] * 40 + [0.1] * 40
+    """There are 160 steps at 0.4 and a warm-up of 5. The halvings act at steps 85 and 125."""
+    expected = [0.08, 0.08, 0.16, 0.24, 0.32] + [0.4] * 80 + [0.2] * 40 + [0.1] * 35
     assert trace("released", 160) == pytest.approx(expected)
 
 

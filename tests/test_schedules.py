@@ -37,14 +37,14 @@ RDFCIL_LATER = [*RDFCIL_FIRST, *trace((0.005, 40))]
 APPENDIX = trace((0.1, 40), (0.05, 40), (0.025, 40), (0.0125, 40), (0.00625, 40))
 RELEASED_FIRST = trace((0.1, 80), (0.01, 40), (0.001, 80))
 RELEASED_LATER = trace(
-    *((0.1, 10), (0.01, 5), (0.001, 5)),
+    (0.1, 20),  # no scheduler reaches the stage of the head
     *((0.05, 10), (0.005, 5), (0.0005, 5)),
     *((0.01, 60), (0.001, 30), (0.0001, 30)),
     (0.005, 40),
 )
 
 RELEASED_LATER_40 = trace(
-    *((0.1, 2), (0.01, 1), (0.001, 1)),
+    (0.1, 4),
     *((0.05, 2), (0.005, 1), (0.0005, 1)),
     *((0.01, 12), (0.001, 6), (0.0001, 6)),
     (0.005, 8),
@@ -126,6 +126,7 @@ def test_hard_distillation_is_weak_while_the_head_alone_trains() -> None:
     model = method("pmi_rdfcil", "code")
     model.current_task = 1
     assert [stage.hkd_scale for stage in model.plan()] == [0.01, 1, 1, 1]
+    assert [stage.rkd for stage in model.plan()][:3] == [False, True, True]
 
 
 def test_the_optimiser_starts_anew_where_the_released_code_makes_one() -> None:

@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 import torch
 
+from pmi_cl.datasets.task_split import split_classes
 from pmi_cl.inversion.features.contrastive import ContrastiveConfig
 from pmi_cl.inversion.features.selection import SelectionConfig
 from pmi_cl.inversion.networks.token_network import TokenNetwork
@@ -104,6 +105,15 @@ def test_methods_without_replay_are_trained_alike(
     (group,) = model.opt.param_groups
     assert isinstance(model.opt, torch.optim.AdamW) == (method == "moe_adapters")
     assert (group["lr"], group["weight_decay"]) == (lr, weight_decay)
+
+
+def test_the_authors_tasks_of_moe_adapters_on_tiny_imagenet() -> None:
+    """They have 100 classes first, then 5, 10 or 20 equal tasks (``--n_tasks 6``, 11 or 21)."""
+    words = ["--model", "moe_adapters", "--dataset", "seq-tinyimg", "--model_config", "original"]
+    for flags, tasks in ((["--n_tasks", "6"], 5), ([], 10), (["--n_tasks", "21"], 20)):
+        args = resolve([*words, *flags]).args
+        sizes = split_classes(200, args.n_tasks, args.base_classes, args.classes_per_task).sizes
+        assert sizes == (100, *[100 // tasks] * tasks)
 
 
 # Inversion.

@@ -28,11 +28,11 @@ from tests.support.small_runs import begin
 # In which items the released code differs from the appendix: one line for each row of the
 # decision register.
 RELEASED = {
-    *("lr_milestones", "lr_gamma", "unfreezing", "classifier_lr", "train_old_heads"),
+    *("lr_milestones", "lr_gamma", "unfreezing", "classifier_lr", "train_old_heads", "train_stem", "first_count"),
     "lambda_ft",
     *("buffer_images", "buffer_per_task"),
-    *("cont_optimizer", "cont_keep_best"),
-    *("inv_steps", "inv_lr", "inv_schedule", "inv_alpha"),
+    *("cont_optimizer", "cont_keep_best", "feature_augment"),
+    *("inv_steps", "inv_lr", "inv_schedule", "inv_alpha", "inv_boost"),
     *("pmi_steps", "pmi_alpha", "pmi_prior", "pmi_boost"),
 }
 
@@ -167,7 +167,7 @@ def test_layers_are_inverted_from_the_top_at_four_fifths(
     [
         ("paper", 280, 1.6, True, {0: 0.15, 140: 0.15, 279: 0.15}),
         ("rdfcil", 280, 0.1, False, {0: 0.15, 140: 0.15, 279: 0.15}),
-        ("code", 160, 0.25, True, {0: 0.08, 4: 0.4, 79: 0.4, 80: 0.2, 119: 0.2, 120: 0.1, 159: 0.1}),
+        ("code", 160, 0.25, True, {0: 0.08, 1: 0.08, 5: 0.4, 84: 0.4, 85: 0.2, 124: 0.2, 125: 0.1, 159: 0.1}),
         ("best", 280, 0.5, False, {0: 0.15, 140: 0.075, 279: 5e-6}),
     ],
 )
@@ -179,9 +179,11 @@ def test_the_whole_network_is_inverted_by_features_and_statistics(
     rates: dict[int, float],
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """The released rate rises over 5 steps and is halved at 80 and 120.
+    """The released rate rises over 5 steps, the first of which counts twice, and is halved at 85
+    and 125.
 
-    The appendix's is constant.
+    The appendix's is constant. The released code doubles the weight of a term above its first value
+    here, too.
     """
     (made,) = built(monkeypatch, "pmi_rdfcil", preset, "seq-cifar100").inversions
     config = made["config"]
@@ -189,9 +191,16 @@ def test_the_whole_network_is_inverted_by_features_and_statistics(
     found = {step: config.full_rate(step) for step in rates}
     assert found == pytest.approx(rates, abs=1e-6)
     assert (config.beta2, config.keep_best, config.direction) == (0.999, keeps_best, "synthetic_to_real")
+    assert config.boost == (preset == "code")
     if preset != "best":  # no smoothness, and nothing else that the sources do not know
         assert len(config.terms) == 2 and config.transforms == Transforms(0, False, 0.0)
         assert config.pruning is None and config.spectrum == 0 and made["colour"] is None
+
+
+def test_the_released_batches_of_tiny_imagenet(monkeypatch: pytest.MonkeyPatch) -> None:
+    """PMI takes 4,000 targets at once, the full-model stage 1,000 images."""
+    (made,) = built(monkeypatch, "pmi_rdfcil", "code", "seq-tinyimg").inversions
+    assert (made["config"].pmi.batch, made["config"].batch) == (4000, 1000)
 
 
 @pytest.mark.parametrize(

@@ -3,11 +3,11 @@
 The prompts of each image are composed from a pool that grows by task.
 
 In each of the lowest five blocks stands a pool of components. The query of an image is the class
-token that the bare tower gives it. It is compared with each component's key under the component's
-attention. The cosines weigh the components' prompts, with no softmax, and the sum is put before the
-keys and values of the block's attention. Each task adds components, orthogonal to the earlier ones,
-which are frozen. A linear head over all classes is trained with them; the logits of old classes are
-masked, so that the loss is over the task's own classes.
+token that the bare tower gives it, above the last LayerNorm. It is compared with each component's
+key under the component's attention. The cosines weigh the components' prompts, with no softmax, and
+the sum is put before the keys and values of the block's attention. Each task adds components,
+orthogonal to the earlier ones, which are frozen. A linear head over all classes is trained with
+them; the logits of old classes are masked, so that the loss is over the task's own classes.
 
 What deviates from the authors, and why: the tower is a CLIP (theirs: a ViT of ImageNet-21k). SGD at
 0.1 for 5 epochs (theirs: Adam at 1e-3 for 20 or 50) is that of PMI's Table 9. The head reads CLIP's
@@ -39,6 +39,8 @@ from pmi_cl.seeding import seeded
 if TYPE_CHECKING:
     from pmi_cl.backbones.clip_network import ClipNetwork
     from pmi_cl.backbones.clip_outline import ClipOutline
+
+QUERY = "above the last LayerNorm"  # where the query is taken
 
 
 @dataclass(frozen=True)
@@ -141,7 +143,7 @@ class CodaPrompt(ClipModel):
                 pool.grow(seeded(self.args.seed, "components", depth, pool.tasks), self.device)
 
     def context(self, maps: Tensor, kept: Tensor | None = None) -> Tensor:
-        """Return the queries (b, width) of maps: the class tokens that the bare tower gives them.
+        """Return the queries (b, width) of maps: the bare tower's class tokens, normalised.
 
         Args:
             maps: (b, width, g, g).
@@ -170,8 +172,8 @@ class CodaPrompt(ClipModel):
         return losses
 
     def state(self) -> dict[str, Any]:
-        """Return the state of every CLIP method, and for how many tasks there are components."""
-        return {**super().state(), "pool_tasks": self.pools[0].tasks}
+        """Return the state of every CLIP method, the tasks of the pools, the place of queries."""
+        return {**super().state(), "pool_tasks": self.pools[0].tasks, "query": QUERY}
 
     def load_network(self, state: dict[str, Tensor], task: int) -> None:
         """Make the components of the tasks up to ``task``, then restore what is learned."""
@@ -179,6 +181,15 @@ class CodaPrompt(ClipModel):
         super().load_network(state, task)
 
     def load_weights(self, state: dict[str, Any]) -> None:
-        """Make as many components as the state has, then restore the task and what is learned."""
+        """Make as many components as the state has, then restore the task and what is learned.
+
+        Raises:
+            UserError: the components have learned queries of another place in the tower.
+        """
+        if "pool_tasks" in state and state.get("query") != QUERY:
+            raise UserError(
+                "the checkpoint's prompts were trained with queries below the last LayerNorm, "
+                "as in version 0.2.0 and older: train anew"
+            )
         self._grow_pools(whole_field(state["pool_tasks"], high=self.dataset.N_TASKS))
         super().load_weights(state)

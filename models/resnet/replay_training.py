@@ -165,7 +165,7 @@ class ReplayTraining(ContinualModel):
         )
         modules: list[nn.Module] = heads[-1:] if newest_only and self.current_task > 0 else heads
         if stage.trains == "all":
-            return [*net.pieces()[self._stem_stays() :], *modules]
+            return [*(net.pieces()[1:] if self._stem_stays() else net.pieces()), *modules]
         if stage.trains == "last block and head":
             return [net.pieces()[-1], *modules]
         return modules

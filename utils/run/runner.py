@@ -209,6 +209,9 @@ class _Run:
         try:
             self.training.load_state(state["training"])
             self.phases.load_state_dict(state["phases"])
+        except UserError:
+            self.record.discard()
+            raise
         except (LookupError, TypeError, ValueError, AttributeError, RuntimeError) as error:
             self.record.discard()
             path = self.args.loadcheck or self.record.checkpoint
