@@ -29,11 +29,12 @@ def test_a_method_and_a_data_set_of_ours_and_a_checkout_that_stays_as_it_was(
         "task",
         "--ckpt_name",
         "x",
+        "--checkpoint_path=kept",
     )
     assert [int(task) for task, _ in ACCURACY.findall(text)] == [1, 2, 3, 4, 5]
     assert contents(mammoth_host) == before
     assert (tmp_path / "data/results/class-il/seq-digits/pmi_rdfcil/logs.pyd").is_file()
-    assert len(list((tmp_path / "checkpoints").glob("x*.pt"))) == 5
+    assert len(list((tmp_path / "kept").glob("x*.pt"))) == 5
 
 
 SAVED = ["--model", "pmi_rdfcil", "--dataset", "seq-digits", *SMALL, "--lr", "0.05"]

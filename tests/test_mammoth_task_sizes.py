@@ -128,6 +128,8 @@ def test_the_methods_that_need_one_size_are_those_of_the_documentation(tmp_path:
     assert set(found) == OF_ONE_SIZE - set(absent)
 
 
-def test_the_documentation_names_them() -> None:
+def test_the_documentation_names_them_and_installs_what_loads_pretrained_vits() -> None:
     text = (ROOT / "docs/mammoth.md").read_text()
+    (install,) = [line for line in text.splitlines() if line.startswith("pip install")]
+    assert install == 'pip install ./pmi-cl -r mammoth/requirements.txt pandas six "huggingface_hub<1"'
     assert [name for name in sorted(OF_ONE_SIZE) if f"`{name}`" not in text] == []

@@ -1,26 +1,17 @@
-"""Register our methods, data sets and backbones in a checkout of Mammoth.
-
-Each entry becomes a subclass of Mammoth's own class, which is entered into Mammoth's registers. The
-functions of Mammoth that have to know of our entries are replaced.
-"""
+"""Hold what is registered in a Mammoth: our entries, their names and flags there, their presets."""
 
 from __future__ import annotations
 
-import contextlib
-import functools
-import io
 import random
 from argparse import ArgumentParser
-from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
 from pmi_cl.errors import UserError
-from pmi_cl.machine.torchvision_shim import ensure_torchvision
 from pmi_cl.machine.user_paths import user_path
-from pmi_cl.mammoth.checkout import find_mammoth, import_mammoth, importable_checkout, part, working_in
-from pmi_cl.mammoth.flags import PREFIX, UNUSED, HostedEntry, preset_names, preset_values, run_arguments
+from pmi_cl.mammoth.checkout import part
+from pmi_cl.mammoth.flags import PREFIX, UNUSED, HostedEntry, preset_values, run_arguments
 from pmi_cl.registry.catalogue import FAMILY, INSTALLED, Entry, canonical
 
 KINDS = ("model", "dataset", "backbone")
@@ -99,29 +90,6 @@ class Bridge:
         return config
 
 
-def register(mammoth_path: str | Path | None = None) -> Bridge:
-    """Register our methods, data sets and backbones in a Mammoth. A second call does nothing.
-
-    Args:
-        mammoth_path: the checkout. None takes the one whose ``models`` is imported or importable.
-
-    Raises:
-        UserError: there is no Mammoth, or one that the bridge does not fit.
-    """
-    ensure_torchvision()
-    return _bridge_to(find_mammoth(mammoth_path or importable_checkout()))
-
-
-@functools.cache
-def _bridge_to(folder: Path) -> Bridge:
-    import_mammoth(folder)
-    with working_in(folder), contextlib.redirect_stdout(io.StringIO()):  # Mammoth prints a line for every data set
-        bridge = Bridge(folder)
-        enter_entries(bridge)
-    _replace_functions(bridge)
-    return bridge
-
-
 def _entries(kind: str) -> list[Entry]:
     """Return our entries of a kind, with every member of a family.
 
@@ -143,73 +111,3 @@ def _own_flags() -> frozenset[str]:
     others = {"loadcheck", "dataset_config", "model_config"}  # these need the names of a run
     computed = {"class_order", "num_classes", "nowand"}  # Mammoth puts them into the same namespace
     return frozenset({action.dest for action in parser._actions} | others | computed)
-
-
-def enter_entries(bridge: Bridge) -> None:
-    """Enter our backbones, data sets and methods into Mammoth's registers."""
-    # Subclasses of Mammoth's classes: they can be imported only now.
-    from pmi_cl.mammoth.hosted_data import HostedBackbone, HostedDataset
-    from pmi_cl.mammoth.hosted_method import HostedMethod
-
-    for name, hosted in bridge.ours["backbone"].items():
-        part("backbone").register_backbone(name)(type("HostedBackbone", (HostedBackbone,), {"HOSTED": hosted}))
-        classes = {"num_classes": {"type": int, "default": None}}
-        part("backbone").REGISTERED_BACKBONES[name]["parsable_args"] = {**classes, **hosted.parsable_args()}
-    for name, hosted in bridge.ours["dataset"].items():
-        members = {"NAME": name, "HOSTED": hosted, "BRIDGE": bridge}
-        part("datasets").register_dataset(name)(type("HostedDataset", (HostedDataset,), members))
-        part("datasets").REGISTERED_DATASETS[name]["parsable_args"] = hosted.parsable_args()
-        # For Mammoth's methods without a value of their own: those of our fine-tuning.
-        values = preset_values(INSTALLED.find("model", "sgd"), name, hosted.entry, None)
-        values["backbone"] = bridge.name_of(INSTALLED.find("backbone", values["backbone"]))
-        defaults = {flag: values[flag] for flag in ("backbone", "n_epochs", "batch_size", "lr")}
-        part("datasets.utils").DEFAULT_ARGS[name] = defaults
-    for name, hosted in bridge.ours["model"].items():
-        members = {"NAME": name.replace("-", "_"), "HOSTED": hosted, "BRIDGE": bridge}
-        members["COMPATIBILITY"] = list(hosted.entry.constants["COMPATIBILITY"])
-        part("models").register_model(name)(type("HostedMethod", (HostedMethod,), members))
-
-
-def _replace_functions(bridge: Bridge) -> None:
-    """Replace those functions of Mammoth that look for files or have to know of our entries."""
-    from torch import nn
-
-    from pmi_cl.mammoth.refusals import watch
-
-    original: dict[str, Callable[..., Any]] = {}
-
-    def add_initial_args(parser: Any, strict: bool = True) -> Any:
-        watch(parser, bridge)
-        base = bridge.folder / "data" if (bridge.folder / "data").is_dir() else Path("data")
-        parser.set_defaults(base_path=str(base.absolute()), results_path=str(Path("data/results").absolute()))
-        return original["add_initial_args"](parser, strict)
-
-    def add_configuration_args(parser: Any, args: Any) -> None:
-        original["add_configuration_args"](parser, args)
-        model = bridge.find("model", args.model)
-        for action in parser._actions:
-            if model and action.dest == "model_config":
-                action.type, action.choices = str, None  # an unknown preset is refused when presets are read
-                action.metavar = f"{{{','.join(preset_names(model.entry))}}}"
-                action.help = f"Preset of {model.entry.name}; default: its choice for the data set; "
-                action.help += "none: no preset; or a file, MINE.yaml."
-
-    def load_model_config(args: Any, buffer_size: int | None = None) -> dict[str, Any]:
-        theirs = original["load_model_config"]
-        return bridge.preset(args) if bridge.find("model", args.model) else theirs(args, buffer_size=buffer_size)
-
-    def get_backbone(args: Any) -> Any:
-        # Our methods build their network themselves, from the run's seed.
-        return nn.Identity() if bridge.find("model", args.model) else original["get_backbone"](args)
-
-    for module, name, ours in (
-        ("utils.args", "add_initial_args", add_initial_args),
-        ("utils.args", "add_configuration_args", add_configuration_args),
-        ("models.utils", "load_model_config", load_model_config),
-        ("backbone", "get_backbone", get_backbone),
-        ("models", "get_all_models_legacy", None),
-        ("datasets", "get_all_datasets_legacy", None),
-        ("datasets.utils", "load_dataset_config", None),
-    ):
-        original[name] = working_in(bridge.folder)(getattr(part(module), name))
-        setattr(part(module), name, ours or original[name])

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-import importlib
+import importlib.util
 import os
 import sys
 from collections.abc import Iterable, Iterator
@@ -51,20 +51,13 @@ def find_mammoth(path: str | Path) -> Path:
 
 
 def importable_checkout() -> str:
-    """Return the checkout that is imported, on ``sys.path`` or in MAMMOTH_PATH.
-
-    Raises:
-        UserError: there is none.
-    """
-    loaded = getattr(sys.modules.get("models"), "__file__", None)
-    if loaded:
-        return str(Path(loaded).parent.parent)
-    for folder in filter(None, [*sys.path, os.environ.get("MAMMOTH_PATH", "")]):
-        if (Path(folder) / "models/utils/continual_model.py").is_file() and (Path(folder) / "backbone").is_dir():
-            return folder
-    raise UserError(
-        "no Mammoth is imported or on sys.path: register(mammoth_path=DIR) with the folder that holds its main.py"
-    )
+    """Return the checkout that is imported, on ``sys.path`` or in MAMMOTH_PATH. Raise UserError."""
+    spec = importlib.util.find_spec("backbone")
+    found = str(Path(spec.origin).parent.parent) if spec and spec.origin else os.environ.get("MAMMOTH_PATH", "")
+    if not found:
+        advice = "register(mammoth_path=DIR) with the folder that holds its main.py"
+        raise UserError(f"no Mammoth is imported or on sys.path: {advice}")
+    return found
 
 
 def part(module: str) -> Any:

@@ -54,10 +54,13 @@ class HostedEntry:
 
     def parsable_args(self) -> dict[str, dict[str, Any]]:
         """Return the flags that Mammoth does not have, in the form of its registers."""
-        return {
+        flags = {
             self.flags[spec.name]: {"type": _reader(spec), "default": spec.default, "help": _help(spec)}
             for spec in self.new
         }
+        # Mammoth fills it in for a backbone whose number of classes is not typed.
+        classes = {"num_classes": {"type": int, "default": None}}
+        return {**classes, **flags} if self.entry.kind == "backbone" else flags
 
     def values(self, given: Mapping[str, Any]) -> dict[str, Any]:
         """Return the option values in Mammoth's arguments, by option. Raise UserError."""

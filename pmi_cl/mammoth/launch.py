@@ -9,9 +9,9 @@ from collections.abc import Sequence
 
 from pmi_cl.errors import UserError
 from pmi_cl.machine.terminal import show
-from pmi_cl.mammoth.bridge import register
 from pmi_cl.mammoth.checkout import find_mammoth, part
 from pmi_cl.mammoth.flags import PREFIX
+from pmi_cl.mammoth.registration import register
 from pmi_cl.mammoth.typed_words import read_words, words_for_mammoth
 from pmi_cl.registry.catalogue import Catalogue
 
@@ -67,5 +67,6 @@ def launch(argv: Sequence[str]) -> int:
         args = main.parse_args(verbose=True)
     except (AssertionError, FileNotFoundError) as error:  # Mammoth's way to say what does not fit
         raise UserError(f"Mammoth: {error}") from error
-    main.main(args)  # makes its folders only now
+    part("utils.conf").get_checkpoint_path(args.checkpoint_path)  # main.main() asks for it before it looks at args
+    main.main(args)
     return 0

@@ -5,9 +5,8 @@ from __future__ import annotations
 import contextlib
 import copy
 import difflib
-import sys
 from argparse import ArgumentParser
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from types import SimpleNamespace
 from typing import Any, NoReturn
 
@@ -33,16 +32,16 @@ SHOWN = 4  # owners of a flag, of each side
 
 def watch(parser: Any, bridge: Bridge) -> None:
     """Make Mammoth's parser raise UserError for a mistake, and check what it has parsed."""
-    parse = parser.parse_args
+    parse, typed = parser.parse_args, list[str]()
 
-    def parse_and_check(*words: Any, **more: Any) -> Any:
-        args = parse(*words, **more)
+    def parse_and_check(words: Sequence[str]) -> Any:
+        typed.extend(flag for flag in read_words(words) if flag.startswith("--"))
+        args = parse(words)
         check_run(args, bridge)
         return args
 
     def error(message: str) -> NoReturn:
         known = parser._option_string_actions
-        typed = [flag for flag in read_words(sys.argv[1:]) if flag.startswith("--")] if "--lr" in known else []
         unknown = next((flag for flag in typed if flag not in known), None)
         raise UserError(_unknown_flag(unknown, known, bridge) if unknown else message)
 

@@ -72,8 +72,8 @@ def words_for_mammoth(typed: Mapping[str, list[str]], bridge: Bridge) -> list[st
 def _known_name(kind: str, typed: str, bridge: Bridge) -> str:
     """Return a name as Mammoth looks it up. Raise UserError for one that cannot be used."""
     name, hosted = canonical(typed), bridge.ours[kind]
-    known = [*(one.entry.name if canonical(one.entry.name) == key else key for key, one in hosted.items())]
     if name not in hosted and name not in bridge.theirs[kind]:
+        known = [one.entry.name if canonical(one.entry.name) == key else key for key, one in hosted.items()]
         raise unknown_name(NOUNS[kind], typed, [*known, *bridge.theirs[kind]])
     method = part("models").get_model_names().get(name) if kind == "model" else None
     if isinstance(method, Exception):
