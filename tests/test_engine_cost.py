@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from dataclasses import replace
 
 import pytest
@@ -67,7 +68,7 @@ def test_progress_tells_how_much_of_the_work_is_done() -> None:
     """A step of the stem is less than one of the whole network; batches count by size."""
     whole = inversion(replace(EVERYTHING, start="stem"))
     parts = [0.0, *(step.part for step in whole.run())]
-    growth = [after - before for before, after in zip(parts, parts[1:], strict=False)]
+    growth = [after - before for before, after in itertools.pairwise(parts)]
     stem = whole.plan.costs[0]
     assert growth[0] / growth[2] == pytest.approx(stem) and growth[20] / growth[2] == pytest.approx(4 / 3)
     assert parts[-1] == pytest.approx(1)
