@@ -9,6 +9,7 @@ import pytest
 import torch
 
 from pmi_cl.cli import main
+from pmi_cl.machine.process_settings import for_training
 from pmi_cl.seeding import global_seed
 from pmi_cl.utils.arguments.command_line import Resolved, resolve
 from pmi_cl.utils.run.run_cost import Cost, told_by_records
@@ -79,6 +80,7 @@ SMALL = [
 )
 def test_a_trial_estimates_every_phase(words: list[str], phases: set[str]) -> None:
     """Long loops are in it with all of their steps, of which a few were taken."""
+    for_training(compiles=False)
     run = resolve([*words, *SMALL])
     with global_seed(0, "trial"):
         dataset = run.dataset.load()(run.args, torch.device("cpu"))
