@@ -71,7 +71,7 @@ SMALL = [
     [
         (["--model", "sgd"], {"training", "evaluation"}),
         (["--model", "joint"], {"training", "evaluation"}),
-        (["--model", "rdfcil", "--generator_steps", "900"], {"training", "evaluation", "generator"}),
+        (["--model", "rdfcil", "--generator_steps", "900", "--generator_batch", "4"], {"training", "evaluation", "generator"}),
         (
             ["--model", "pmi_rdfcil", "--inv_steps", "900", "--buffer_images", "16", "--cont_epochs", "2"],
             {"training", "evaluation", "inversion", "selection", "statistics"},
