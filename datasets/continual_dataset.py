@@ -180,6 +180,13 @@ class ContinualDataset(DatasetOutline):
         whole._indices = {"train": whole._rows_by_task(self.train), "test": whole._rows_by_task(self.test)}
         return whole
 
+    def with_fewer_images(self, per_class: int) -> ContinualDataset:
+        """Return the data set with so many training images of each class, for a quick look."""
+        fewer = copy.copy(self)
+        rows = [first_of_each(self.train.labels, task, per_class) for task in self._indices["train"]]
+        fewer._indices = {**self._indices, "train": rows}
+        return fewer
+
     def train_indices(self, task: int) -> Tensor:
         """Return the rows of ``train`` that belong to a task: int64, ascending, on the device."""
         return self._indices["train"][task]

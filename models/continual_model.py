@@ -151,6 +151,10 @@ class ContinualModel(nn.Module):
         """Return the most that synthetic samples take of the memory and of a checkpoint, in MiB."""
         return 0.0
 
+    def replay_samples(self) -> int:
+        """Return how many synthetic samples the method makes for the current task."""
+        return 0
+
     @property
     def cpt(self) -> int:
         """Return the number of classes of the current task."""

@@ -8,6 +8,8 @@ from typing import Protocol
 
 from torch import Tensor
 
+from pmi_cl.inversion.engine.engine import Inversion
+
 
 class Host(Protocol):
     """Take progress, events and pictures, measure phases, and stop a run at safe points."""
@@ -44,6 +46,12 @@ class Host(Protocol):
     def phase(self, name: str) -> AbstractContextManager[None]:
         """Count the seconds and the memory of the body for the phase ``name``."""
 
+    def to_run(self, inversion: Inversion) -> Inversion:
+        """Return the inversion to carry out in place of this one, with as many images.
+
+        It is the same, unless the program only wants to know what it costs.
+        """
+
     def safe_point(self) -> None:
         """Let the program save the method's state, and stop, if it wants to.
 
@@ -77,6 +85,10 @@ class NullHost:
     def phase(self, name: str) -> AbstractContextManager[None]:
         """Measure nothing."""
         return nullcontext()
+
+    def to_run(self, inversion: Inversion) -> Inversion:
+        """Return the same."""
+        return inversion
 
     def safe_point(self) -> None:
         """Do nothing."""

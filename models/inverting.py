@@ -144,7 +144,8 @@ class InversionRunner:
         Raises:
             RunFailed: a loss stays non-finite; names the option to lower.
         """
-        self.current, host = inversion, self.method.host
+        host = self.method.host
+        inversion = self.current = host.to_run(inversion)
         if self._saved is not None:
             self._load(inversion, self._saved)
             self._saved = None

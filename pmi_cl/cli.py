@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 
 import pmi_cl
 from pmi_cl.errors import RunFailed, UserError
@@ -65,7 +65,7 @@ def _command(argv: Sequence[str], catalogue: Catalogue, ends_process: bool = Fal
     elif "--list" in asked:
         show(listing(catalogue))
     elif not (rest and _is_command(rest[0])):
-        return _start(rest, "--check" in asked, catalogue, ends_process)
+        return _start(rest, asked, catalogue, ends_process)
     elif "--check" in asked:
         show(checker(find_command(rest[0]))(rest[1:], catalogue))
     else:
@@ -106,9 +106,9 @@ def _not_installed(error: ModuleNotFoundError) -> int:
     return UserError.exit_code
 
 
-def _start(argv: Sequence[str], check_only: bool, catalogue: Catalogue, ends_process: bool) -> int:
+def _start(argv: Sequence[str], asked: Collection[str], catalogue: Catalogue, ends_process: bool) -> int:
     resolved = resolve(argv, catalogue)
-    if not check_only:
+    if not {"--check", "--estimate"} & set(asked):
         from pmi_cl.utils.run.runner import run  # imports torch: only now, when nothing that was typed is wrong
 
         return run(resolved, ends_process)
@@ -120,6 +120,14 @@ def _start(argv: Sequence[str], check_only: bool, catalogue: Catalogue, ends_pro
     show(table(resolved.args, resolved.sources))
     for address, path in resolved.dataset.load().missing_files(resolved.args):
         tell(f"the run will first fetch {address} into {path}")
+    from pmi_cl.utils.run.run_cost import told_by_records
+
+    if "--estimate" in asked:
+        from pmi_cl.utils.run.runner import estimate
+
+        show(f"estimate: {estimate(resolved)}\n")
+    else:
+        show(f"estimate: {told_by_records(resolved)}\n")
     return 0
 
 

@@ -28,6 +28,7 @@ look next
   --list                      all models, data sets, backbones and presets
   --help --model MODEL        the model's own flags and presets; with --dataset, the data set's too
   --check                     check everything, print each value with its source, do not run
+  --estimate                  the same, and time a few steps: hours, memory and disk of the run
   --version                   the version
 """
 

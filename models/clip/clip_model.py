@@ -183,6 +183,10 @@ class ClipModel(ContinualModel):
         """End the optimiser of the task before. There is no head to grow."""
         self.opt = None
 
+    def replay_samples(self) -> int:
+        """Return how many synthetic samples are made for the current task."""
+        return self.replay.samples()
+
     def begin_task(self, dataset: ContinualDataset) -> None:
         """Prepare the replay by the model as it is; then extend it, and make a new optimiser."""
         self.replay.prepare()

@@ -190,9 +190,12 @@ class MapReplay(Replay):
         They are shuffled, so that batches mix classes.
         """
         method = self.method
-        n = method.n_past_classes * self.options.samples_per_class
         generator = seeded(method.args.seed, "labels", method.current_task)
-        return balanced_labels(n, method.n_past_classes, generator).to(method.device)
+        return balanced_labels(self.samples(), method.n_past_classes, generator).to(method.device)
+
+    def samples(self) -> int:
+        """Return how many synthetic samples of old classes are made for the current task."""
+        return int(self.method.n_past_classes * self.options.samples_per_class)
 
     def sample_targets(self, labels: Tensor) -> Targets:
         """Select a feature for each label (n,) by CFS."""

@@ -37,6 +37,10 @@ class Replay:
         """Return the most that synthetic samples take of the memory and of a checkpoint, in MiB."""
         return 0.0
 
+    def samples(self) -> int:
+        """Return how many synthetic samples are made for the current task."""
+        return 0
+
     def prepare(self) -> None:
         """Get ready for a task, before the method adds anything for it."""
 

@@ -149,9 +149,13 @@ class PmiRdfcil(ReplayTraining):
 
     def sample_labels(self) -> Tensor:
         """Draw the old classes (n,) of the task's images, balanced or at random."""
-        o, seed = self.options, self._replay_seed()
-        n = o.buffer_images + self.current_task * o.buffer_per_task
-        return draw_labels(n, self.n_past_classes, o.balanced, seeded(seed, "labels")).to(self.device)
+        generator = seeded(self._replay_seed(), "labels")
+        n, balanced = self.replay_samples(), self.options.balanced
+        return draw_labels(n, self.n_past_classes, balanced, generator).to(self.device)
+
+    def replay_samples(self) -> int:
+        """Return the number of synthetic images of the current task."""
+        return self.options.buffer_images + self.current_task * self.options.buffer_per_task
 
     def sample_targets(self, labels: Tensor) -> Tensor:
         """Select a feature (n, d) for each label (n,) by CFS."""

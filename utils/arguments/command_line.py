@@ -22,7 +22,7 @@ from pmi_cl.utils.arguments.option_values import convert
 from pmi_cl.utils.arguments.presets import chosen_backbone, decide, presets_of
 from pmi_cl.utils.arguments.run_options import DEVICES
 
-CONTROLS = ("--help", "--list", "--check", "--version")
+CONTROLS = ("--help", "--list", "--check", "--estimate", "--version")
 NEAREST = 3
 LONG_DASHES = "\u2010\u2011\u2012\u2013\u2014\u2015\u2212"  # which word processors put in place of -
 LONGEST_NAME = 240  # bytes: systems allow 255, and a name that is taken gets a number behind it

@@ -6,6 +6,7 @@ Build the parts, train, and leave the record.
 from __future__ import annotations
 
 import contextlib
+import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -62,6 +63,22 @@ def run(resolved: Resolved, ends_process: bool = False) -> int:
         model = build_model(resolved, dataset)
     with Interrupts(ends_process) as interrupts, contextlib.ExitStack() as held:
         return _Run(resolved, model, dataset, device, progress, interrupts, held).carry_out()
+
+
+def estimate(resolved: Resolved) -> str:
+    """Time a few steps of a run that was checked, and return what the run will cost, as a line."""
+    from pmi_cl.utils.run.preflight import outline_of
+    from pmi_cl.utils.run.trial import tried
+
+    args, began = resolved.args, time.monotonic()
+    device = _prepare_torch(args)
+    with explain_out_of_memory(args):
+        dataset: ContinualDataset = resolved.dataset.load()(args, device, Progress(args.progress).update)
+        model = build_model(resolved, dataset)
+        outline = outline_of(args, type(dataset), resolved.backbone.load_module())
+        cost = tried(model, dataset, args, model.samples_mib(args, outline))
+    spent = time.monotonic() - began
+    return f"{cost}, from a trial of {spent:.0f} seconds on {device}"
 
 
 def _prepare_torch(args: SimpleNamespace) -> torch.device:
