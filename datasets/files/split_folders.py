@@ -115,7 +115,7 @@ def _images_in(folder: Path) -> int:
 
 
 def _parts(root: Path) -> dict[str, Path]:
-    """Return the split folders in ``root`` by role: those that hold folders.
+    """Return the split folders in ``root`` by role: with two folders, or one and no image.
 
     Some archives hold ``seg_train/seg_train/``. The inner one is then the split.
 
@@ -125,7 +125,7 @@ def _parts(root: Path) -> dict[str, Path]:
     parts: dict[str, Path] = {}
     for name in subfolders(root):
         role = role_of(name)
-        if role is None or not _holds_only_folders(root / name):
+        if role is None or not (len(subfolders(root / name)) >= _SHARED or _holds_only_folders(root / name)):
             continue
         if role in parts:
             both = f"{shown_name(parts[role].name)}/ and {shown_name(name)}/"

@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-NOT_FIGURES = {"seconds", "peak_memory_mib", "versions", "commit", "hardware"}
+NOT_FIGURES = {"seconds", "peak_memory_mib", "versions", "commit", "hardware", "without_effect"}
 CLOCK_FIGURES = {"seconds_per_image"}
 
 
 def figures(results: Mapping[str, Any]) -> dict[str, Any]:
-    """Return a ``results.json`` without times, memory, versions, commit and hardware."""
+    """Return a ``results.json`` without times, memory, versions, commit, hardware and idle flags."""
     kept = {key: value for key, value in results.items() if key not in NOT_FIGURES}
     kept["inversion"] = {key: value for key, value in results["inversion"].items() if key not in CLOCK_FIGURES}
     return kept
