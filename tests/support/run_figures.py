@@ -10,7 +10,7 @@ CLOCK_FIGURES = {"seconds_per_image"}
 
 
 def figures(results: Mapping[str, Any]) -> dict[str, Any]:
-    """Return a ``results.json`` without times, memory, versions, commit, hardware and idle flags."""
+    """Return a ``results.json`` without times, memory, surroundings and flags without effect."""
     kept = {key: value for key, value in results.items() if key not in NOT_FIGURES}
     kept["inversion"] = {key: value for key, value in results["inversion"].items() if key not in CLOCK_FIGURES}
     return kept
