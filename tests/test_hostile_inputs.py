@@ -17,7 +17,7 @@ import pytest
 from tests.support.hostile_inputs import KINDS, ROOT, HostileInput, fault_of, faults, hostile_input
 from tests.support.hostile_values import hostile_json
 
-FEW = 60
+FEW = 40
 FIRST_IN_C = 100  # other inputs than those of this process
 
 
