@@ -104,3 +104,19 @@ def test_what_is_no_file_is_no_record(
     (runs / "bad" / file).unlink()
     make(runs / "bad" / file)
     check_only_the_good_one_counts(runs, capsys)
+
+
+@pytest.mark.parametrize("name", TEXTS)
+def test_a_damaged_record_ends_no_command_beside_or_on_it(
+    name: str, runs: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """``--check`` reads the records of earlier runs of its setting; ``evaluate`` that of its run."""
+    place = runs / "sgd/seq-digits/bad"
+    place.parent.mkdir(parents=True)
+    (runs / "bad").rename(place)
+    (place / "args.json").write_text(TEXTS[name])
+    run = ["--model", "sgd", "--dataset", "seq-digits", "--n_tasks", "2", "--n_classes", "4"]
+    assert main([*run, "--results_path", str(runs), "--check"]) == 0
+    capsys.readouterr()
+    assert main(["evaluate", str(place)]) == 2
+    assert capsys.readouterr().err.count("\n") == 1

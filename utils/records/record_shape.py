@@ -51,12 +51,12 @@ def check_arguments(args: Any) -> None:
 
 def check_results(results: Mapping[str, Any]) -> None:
     """Raise ValueError unless ``results`` have the figures that tables and plots need."""
-    for name in ("class_il", "task_il", "inversion", "seconds"):
+    for name in ("class_il", "task_il", "inversion", "seconds", "peak_memory_mib"):
         if not isinstance(results.get(name), dict):
             raise ValueError(f"{name} must be an object")
     for name in ("class_il", "task_il"):
         _check_accuracies(name, results[name])
-    for name in ("inversion", "seconds"):
+    for name in ("inversion", "seconds", "peak_memory_mib"):
         for key, value in results[name].items():
             if not (_is_number(value) or (value is None and name == "inversion")):
                 raise ValueError(f"{name}: {key} must be a number")
