@@ -110,7 +110,7 @@ def test_what_is_no_file_is_no_record(
 def test_a_damaged_record_ends_no_command_beside_or_on_it(
     name: str, runs: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """``--check`` reads the records of earlier runs of its setting; ``evaluate`` that of its run."""
+    """``--check`` reads records of earlier runs of its setting, ``evaluate`` that of its run."""
     place = runs / "sgd/seq-digits/bad"
     place.parent.mkdir(parents=True)
     (runs / "bad").rename(place)
