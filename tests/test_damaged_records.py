@@ -37,6 +37,10 @@ SPOILED: dict[str, Change] = {
     "no seconds": lambda args, results: results.update(seconds=None),
     "sizes of tasks": lambda args, results: results.update(headline_over="images", classes_per_task=[0]),
     "a transfer in words": lambda args, results: results.update(everywhere={"task_il": {"transfer": "x"}}),
+    "a number for the images": lambda args, results: results.update(images=1.5),
+    "images of one split": lambda args, results: results.update(images={"train": 1}),
+    "options without effect": lambda args, results: results.update(without_effect=3),
+    "a number for a tag": lambda args, results: results.update(backbone_weights={"tag": 3}),
     "weights": lambda args, results: results.update(backbone_weights=[1]),
 }
 TEXTS = {
