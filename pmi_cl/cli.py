@@ -20,6 +20,7 @@ from pmi_cl.utils.commands.index import COMMANDS, checker, find_command
 
 INTERRUPTED = 130
 PIPE_CLOSED = 141
+LONGEST_LINE = 900  # letters of an error: a word of any length may be typed, and all options may be named
 
 
 def main(argv: Sequence[str] | None = None, catalogue: Catalogue = INSTALLED) -> int:
@@ -39,8 +40,7 @@ def main(argv: Sequence[str] | None = None, catalogue: Catalogue = INSTALLED) ->
     try:
         return _command(words, catalogue, ends_process=argv is None)
     except (UserError, RunFailed) as error:
-        tell(f"pmi-cl: error: {' '.join(str(error).splitlines())}")
-        return error.exit_code
+        return _refused(error)
     except BrokenPipeError:
         give_up_stdout()  # after `pmi-cl --list | head` Python must not flush into the closed pipe
         return PIPE_CLOSED
@@ -78,6 +78,13 @@ def _is_command(word: str) -> bool:
     return word[:1] not in f"-{LONG_DASHES}"
 
 
+def _refused(error: UserError | RunFailed) -> int:
+    """Print an error as one line that a terminal can show, and return its exit code."""
+    line = " ".join(str(error).splitlines())
+    tell(f"pmi-cl: error: {line if len(line) <= LONGEST_LINE else f'{line[:LONGEST_LINE]} ...'}")
+    return error.exit_code
+
+
 def _file_refused(error: OSError, words: Sequence[str]) -> int:
     """Say which file or folder cannot be used, by which flag, and return the exit code.
 
@@ -87,8 +94,7 @@ def _file_refused(error: OSError, words: Sequence[str]) -> int:
     fault = path_fault(error, words)
     if fault is None:
         raise error
-    tell(f"pmi-cl: error: {fault}")
-    return fault.exit_code
+    return _refused(fault)
 
 
 def _not_installed(error: ModuleNotFoundError) -> int:

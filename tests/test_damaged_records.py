@@ -37,6 +37,10 @@ SPOILED: dict[str, Change] = {
     "no seconds": lambda args, results: results.update(seconds=None),
     "sizes of tasks": lambda args, results: results.update(headline_over="images", classes_per_task=[0]),
     "a transfer in words": lambda args, results: results.update(everywhere={"task_il": {"transfer": "x"}}),
+    "a number for the images": lambda args, results: results.update(images=1.5),
+    "images of one split": lambda args, results: results.update(images={"train": 1}),
+    "options without effect": lambda args, results: results.update(without_effect=3),
+    "a number for a tag": lambda args, results: results.update(backbone_weights={"tag": 3}),
     "weights": lambda args, results: results.update(backbone_weights=[1]),
 }
 TEXTS = {
@@ -104,3 +108,19 @@ def test_what_is_no_file_is_no_record(
     (runs / "bad" / file).unlink()
     make(runs / "bad" / file)
     check_only_the_good_one_counts(runs, capsys)
+
+
+@pytest.mark.parametrize("name", TEXTS)
+def test_a_damaged_record_ends_no_command_beside_or_on_it(
+    name: str, runs: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """``--check`` reads records of earlier runs of its setting, ``evaluate`` that of its run."""
+    place = runs / "sgd/seq-digits/bad"
+    place.parent.mkdir(parents=True)
+    (runs / "bad").rename(place)
+    (place / "args.json").write_text(TEXTS[name])
+    run = ["--model", "sgd", "--dataset", "seq-digits", "--n_tasks", "2", "--n_classes", "4"]
+    assert main([*run, "--results_path", str(runs), "--check"]) == 0
+    capsys.readouterr()
+    assert main(["evaluate", str(place)]) == 2
+    assert capsys.readouterr().err.count("\n") == 1

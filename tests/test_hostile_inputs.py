@@ -14,10 +14,11 @@ from pathlib import Path
 
 import pytest
 
+from pmi_cl.cli import main
 from tests.support.hostile_inputs import KINDS, ROOT, HostileInput, fault_of, faults, hostile_input
 from tests.support.hostile_values import hostile_json
 
-FEW = 60
+FEW = 40
 FIRST_IN_C = 100  # other inputs than those of this process
 
 
@@ -53,6 +54,12 @@ def test_the_generator_finds_what_is_wrong(tmp_path: Path, monkeypatch: pytest.M
     assert answering(2, "").startswith(answering(2, "pmi-cl: error: a\nb\n").partition("\n")[0])
     monkeypatch.setattr("tests.support.hostile_inputs.main", lambda words, catalogue: sys.exit(2))
     assert fault_of(HostileInput("path", []), tmp_path).startswith("ends with SystemExit")
+
+
+def test_an_error_is_a_line_that_a_terminal_can_show(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["--model", "sgd", "--dataset", "seq-digits", "x" * 100_000]) == 2
+    err = capsys.readouterr().err
+    assert err.startswith("pmi-cl: error: 'xxx") and err.endswith("xxx ...\n") and len(err) < 1000
 
 
 def test_the_inputs_of_a_seed_are_the_same_each_time(tmp_path: Path) -> None:

@@ -52,7 +52,7 @@ def unreadable_files(paths: Sequence[Path], root: Path, cache: Path) -> list[Bad
         cache: the JSON file that keeps the result.
     """
     key = state_of_files(paths, root)
-    with contextlib.suppress(OSError, ValueError, LookupError, TypeError, AttributeError):
+    with contextlib.suppress(OSError, ValueError, LookupError, TypeError, AttributeError, RecursionError):
         kept = json.loads(cache.read_text(encoding="utf-8"))
         if kept["files"] == key:
             return [BadFile(paths[int(row)], str(reason)) for row, reason in kept["unreadable"].items()]

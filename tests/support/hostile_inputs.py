@@ -48,6 +48,7 @@ from tests.support.sample_registry import write_registry
 ROOT = Path(__file__).resolve().parents[2]
 SECONDS = 60  # an answer takes a few at the most, on a busy machine, too
 DIGITS = ["--dataset", "seq-digits"]
+TASKS = ["--n_tasks", "2", "--n_classes", "4"]
 LONGEST_LINE = 1000  # letters of an error
 ONE_LINE = re.compile(r"pmi-cl: error: [^\n]+\n")
 
@@ -145,7 +146,8 @@ def _record(rng: random.Random, folder: Path) -> HostileInput:
         draw(rng, (os.mkfifo, os.mkdir))(bad / "args.json")
     if rng.random() < 0.5:
         words = (["--resume", str(bad), "--check"], ["evaluate", str(bad)], ["export", str(bad), "-o", "x.safetensors"])
-        return HostileInput("record", draw(rng, words))
+        beside = ["--check", "--model", "sgd", *DIGITS, *TASKS, "--results_path", str(folder / "runs")]
+        return HostileInput("record", draw(rng, (*words, beside)))
     spec = draw(rng, specs_of(CompareOptions))
     flag = [f"--{spec.name}", draw(rng, TEXTS)] if rng.random() < 0.2 else ["--format", draw(rng, ("csv", "latex"))]
     return HostileInput(
@@ -155,7 +157,7 @@ def _record(rng: random.Random, folder: Path) -> HostileInput:
 
 def good_record() -> tuple[dict[str, Any], dict[str, Any]]:
     """Return (args.json, results.json) of a finished run of two tasks."""
-    run = resolve(["--model", "sgd", "--dataset", "seq-digits", "--n_tasks", "2", "--n_classes", "4"])
+    run = resolve(["--model", "sgd", *DIGITS, *TASKS])
     args = {name: {"value": value, "source": run.sources[name]} for name, value in vars(run.args).items()}
     figures = {"matrix": [[90.0], [50.0, 80.0]], "micro": [90.0, 65.0], "last": 65.0, "average": 77.5}
     figures |= {"forgetting": 40.0, "bwt": -40.0, "micro_last": 65.0, "micro_average": 77.5}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import json
 import os
 import random
@@ -174,7 +175,7 @@ def _spoil(rng: random.Random, content: Any) -> None:
         if rng.random() < 0.25:
             del place[key]
         else:
-            place[key] = draw(rng, JSON_VALUES)
+            place[key] = copy.deepcopy(draw(rng, JSON_VALUES))  # it may be spoiled in its turn
         return
 
 

@@ -51,20 +51,35 @@ def check_arguments(args: Any) -> None:
 
 def check_results(results: Mapping[str, Any]) -> None:
     """Raise ValueError unless ``results`` have the figures that tables and plots need."""
-    for name in ("class_il", "task_il", "inversion", "seconds"):
+    for name in ("class_il", "task_il", "inversion", "seconds", "peak_memory_mib"):
         if not isinstance(results.get(name), dict):
             raise ValueError(f"{name} must be an object")
     for name in ("class_il", "task_il"):
         _check_accuracies(name, results[name])
-    for name in ("inversion", "seconds"):
+    for name in ("inversion", "seconds", "peak_memory_mib"):
         for key, value in results[name].items():
             if not (_is_number(value) or (value is None and name == "inversion")):
                 raise ValueError(f"{name}: {key} must be a number")
     _check_everywhere(results.get("everywhere", {}))
-    if not isinstance(results.get("backbone_weights"), dict | None):
-        raise ValueError("backbone_weights must be an object or null")
+    _check_images_and_weights(results)
     if results.get("headline_over") == "images":
         _check_over_images(results)
+
+
+def _check_images_and_weights(results: Mapping[str, Any]) -> None:
+    """Check what tells the tables and rows of a comparison apart; older records lack some of it."""
+    images, idle = results.get("images"), results.get("without_effect", [])
+    if images is not None and not (
+        isinstance(images, dict) and _are_numbers([images.get("train"), images.get("test")])
+    ):
+        raise ValueError("images must be the numbers of train and test")
+    if not isinstance(idle, list) or not all(isinstance(name, str) for name in idle):
+        raise ValueError("without_effect must be names")
+    weights = results.get("backbone_weights")
+    if not (weights is None or (isinstance(weights, dict) and all(map(_is_value, weights.values())))):
+        raise ValueError("backbone_weights must be an object of texts, or null")
+    if weights and not all(isinstance(weights.get(name), str | None) for name in ("model", "tag", "file", "sha256")):
+        raise ValueError("backbone_weights: model, tag, file and sha256 must be texts, or null")
 
 
 def _check_everywhere(figures: Any) -> None:

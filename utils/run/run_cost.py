@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from pmi_cl.utils.arguments.known_options import roles
+from pmi_cl.utils.records.record_shape import check_arguments, check_results, read_json
 
 if TYPE_CHECKING:
     from pmi_cl.utils.arguments.command_line import Resolved
@@ -71,13 +72,14 @@ def _records(run: Resolved) -> Iterator[tuple[Path, dict[str, Any]]]:
     root = Path(run.args.results_path) / run.model.name / run.dataset.name
     for path in sorted(root.glob("*/results.json")):
         with contextlib.suppress(OSError, ValueError, LookupError, TypeError, AttributeError):  # no record of ours
-            results = json.loads(path.read_text(encoding="utf-8"))
-            args = json.loads(path.with_name("args.json").read_text(encoding="utf-8"))["args"]
+            results, args = read_json(path), read_json(path.with_name("args.json"))["args"]
+            check_arguments(args)
+            check_results(results)
             same = all(_has(args, name, value, run.sources[name]) for name, value in wanted.items())
             tasks = max(len(row) for row in results["class_il"]["matrix"])
             of_run = min(run.args.stop_after or tasks, run.args.n_tasks or tasks)
             if same and tasks == of_run and results["status"] == "finished":
-                _ = (results["seconds"].items(), results["peak_memory_mib"].values(), results["hardware"])
+                _ = (max(results["peak_memory_mib"].values(), default=0.0), _machine(results["hardware"]))
                 yield path.parent, results
 
 

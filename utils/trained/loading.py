@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
@@ -16,6 +15,7 @@ from pmi_cl.utils.arguments.resumed_arguments import read_arguments
 from pmi_cl.utils.arguments.run_options import RunOptions
 from pmi_cl.utils.records import checkpoints
 from pmi_cl.utils.records.model_file import NetworkRecord, read_model
+from pmi_cl.utils.records.record_shape import read_json
 from pmi_cl.utils.records.run_record import RunRecord, find_run
 from pmi_cl.utils.run.building import build_method
 from pmi_cl.utils.run.identity import identity, shaping_values
@@ -89,7 +89,7 @@ def find_network(source: str | Path) -> Path:
 def _command_of(run: RunRecord) -> str:
     """Return ": pmi-cl" with the words that the run was started with, if its record has them."""
     try:
-        words = json.loads((run.folder / "args.json").read_text(encoding="utf-8"))["command"][1:]
+        words = read_json(run.folder / "args.json")["command"][1:]
         return f": pmi-cl {' '.join(map(str, words))}" if words else ""
     except (OSError, ValueError, LookupError, TypeError):
         return ""
