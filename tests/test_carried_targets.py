@@ -35,9 +35,9 @@ def measured() -> dict[str, Any]:
 def test_every_layer_and_every_look_has_a_row(tmp_path: Path) -> None:
     found = measured()
     sweeps = {name: [row["layer"] for row in rows] for name, rows in found["layers"].items()}
-    assert sweeps == dict.fromkeys(("pmi", "pmi, lower rate", "pmi, shuffled targets"), [2, 1, 0])
+    assert sweeps == {"pmi": [2, 1, 0], "pmi, lower rate": [2, 1, 0], "pmi, shuffled targets": [2, 1, 0]}
     looks = {name: [row["steps"] for row in rows] for name, rows in found["full"].items()}
-    assert looks == dict.fromkeys(("pmi", "pmi, shuffled targets", "stats"), [0, 1, 3])
+    assert looks == {"pmi": [0, 1, 3], "pmi, shuffled targets": [0, 1, 3], "stats": [0, 1, 3]}
     assert found["targets"]["cosine"] == pytest.approx(1)
     last, first = found["layers"]["pmi"][-1], found["full"]["pmi"][0]  # the image: the same one, judged twice
     assert last["cosine"] == pytest.approx(first["cosine"]) and last["accuracy"] == first["accuracy"]
