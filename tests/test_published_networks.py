@@ -127,7 +127,6 @@ TIMM: dict[str, tuple[int, dict[str, Any]]] = {  # by name: the pieces, the size
     "test_nfnet": (8, {}),
     "test_byobnet": (5, {}),
     "vit_tiny_patch16_224": (1, {"img_size": 32, "patch_size": 8, "embed_dim": 16, "depth": 2, "num_heads": 2}),
-    "mixer_s32_224": (1, {"img_size": 32, "patch_size": 8, "embed_dim": 16, "num_blocks": 2}),
 }
 
 
