@@ -5,8 +5,9 @@
         --weights resnet32.th --size 32
 
 Without --network it is torchvision's resnet18; without --weights the network is as it is built.
-MODULE:FUNCTION names a function that takes no arguments and returns an ``nn.Module`` whose children
-in order are the network. MODULE must be importable: installed, or in a folder on PYTHONPATH.
+MODULE:FUNCTION names a function that takes no arguments and returns an ``nn.Module`` that the engine
+takes apart by itself (the README says which). Without BatchNorm, no statistics are matched. MODULE
+must be importable: installed, or in a folder on PYTHONPATH.
 """
 
 from __future__ import annotations
@@ -25,6 +26,7 @@ from pmi_cl.backbones.weight_files import network_names, read_state
 from pmi_cl.errors import UserError
 from pmi_cl.inversion.config import InversionConfig
 from pmi_cl.inversion.invert import invert
+from pmi_cl.inversion.networks.folding import keeps_statistics
 from pmi_cl.inversion.objectives import CrossEntropy, StatisticsMatch, TotalVariation
 from pmi_cl.inversion.transforms import Transforms
 from pmi_cl.machine.torchvision_shim import ensure_torchvision
@@ -120,15 +122,19 @@ def main() -> None:
     model = load(args.network, args.weights)
     check(model, args)
     labels = torch.tensor(args.classes).repeat_interleave(args.per_class)
+    statistics = [StatisticsMatch(1.0)] if keeps_statistics(model) else []
     config = InversionConfig(
         start="lowfreq",
         steps=args.steps,
         lr=0.1,
         schedule="cosine",
         transforms=Transforms(roll=2, flip=True),
-        terms=(CrossEntropy(0.1), StatisticsMatch(1.0), TotalVariation(0.3)),
+        terms=(CrossEntropy(0.1), *statistics, TotalVariation(0.3)),
     )
-    result = invert(model, image_shape=(3, args.size, args.size), labels=labels, config=config)
+    try:
+        result = invert(model, image_shape=(3, args.size, args.size), labels=labels, config=config)
+    except ValueError as error:
+        refuse(f"--network {args.network}: {error}")
     with torch.no_grad():
         recognised = 100 * float((model(result.images).argmax(dim=1) == labels).float().mean())
     save_grid(result.images, args.per_class, args.out)

@@ -85,6 +85,11 @@ def test_the_example_says_what_is_wrong_with_a_network(network: str, message: st
     assert done.stderr.count("\n") == 1
 
 
+def test_the_example_refuses_a_network_that_cannot_be_taken_apart_in_one_line() -> None:
+    done = run("examples/invert_your_network.py", "--network", "tests.support.foreign_networks:PoolsOtherwise")
+    assert done.returncode == 2 and "pass pieces=[...] and head=..." in done.stderr and done.stderr.count("\n") == 1
+
+
 @pytest.mark.parametrize(
     ("words", "message"),
     [
