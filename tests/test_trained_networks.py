@@ -214,6 +214,7 @@ def damaged(path: Path, **about: Any) -> None:
         {"format": "pmi-cl model 99"},
         {"args": {"model": "sgd"}},
         {"args": []},
+        {"args": {"model": 5, "dataset": "seq-digits", "backbone": "resnet20"}},
     ],
     ids=str,
 )

@@ -162,6 +162,8 @@ def _record(about: Any) -> NetworkRecord:
         data=str(about["data"]),
         weights=None if about["weights"] is None else dict(about["weights"]),
     )
+    if not all(isinstance(record.args[kind], str) for kind in ("model", "dataset", "backbone")):
+        raise TypeError("a run has a model, a data set and a backbone")
     classes = len(record.class_names)
     fits = (
         sum(record.tasks) <= classes == len(record.text_of) == len(record.prompt_names)

@@ -141,7 +141,7 @@ def _open_other(
     model: TrainedModel, name: str | None, typed: Mapping[str, str], base_path: str | None, catalogue: Catalogue
 ) -> ContinualDataset:
     """Return a data set of which the test images alone are of interest."""
-    recorded = model.record.args
+    recorded = vars(model.method.args)
     same = name is None or catalogue.find("dataset", name).name == recorded["dataset"]
     entry: Entry = catalogue.find("dataset", name or recorded["dataset"])
     specs = {spec.name: spec for spec in (*run_specs(), *entry.options)}
