@@ -310,8 +310,11 @@ class ContinualModel(nn.Module):
 
         That is the task, the network, and what decides which part of it trains.
         """
-        self.current_task = whole_field(state["task"], high=self.dataset.N_TASKS - 1)
-        self.net.load_state_dict(state["net"])
+        self._load_net(state["net"], whole_field(state["task"], high=self.dataset.N_TASKS - 1))
+
+    def _load_net(self, state: dict[str, Tensor], task: int) -> None:
+        self.current_task = task
+        self.net.load_state_dict(state)
         sizes = tuple(getattr(getattr(self.net, "head", None), "sizes", ()))
         if sizes != self.dataset.tasks.sizes[: len(sizes)]:
             raise ValueError("the heads are not those of this run's tasks")
@@ -332,8 +335,7 @@ class ContinualModel(nn.Module):
         Raises:
             Exception: one of Python's own, if it is not that of this method and these tasks.
         """
-        self.current_task = task
-        self.net.load_state_dict(state)
+        self._load_net(state, task)
 
     def backbone_state(self) -> dict[str, Tensor]:
         """Return the weights that no task changes, by name: those of a frozen backbone."""

@@ -77,7 +77,7 @@ def test_every_method_is_evaluated_as_its_run_was_and_loads_from_all_that_holds_
     assert logits[0].shape == (3, 4) and all(torch.equal(other, logits[0]) for other in logits[1:])
 
 
-@pytest.mark.parametrize("method", ["rdfcil", "coda_prompt", "pmi_moe"])
+@pytest.mark.parametrize("method", ["rdfcil", "pmi_moe"])
 def test_a_network_is_exported_for_programs_without_this_package(method: str, tmp_path: Path) -> None:
     model, path = pmi_cl.load(run_of(method)), tmp_path / "network.pt2"
     assert main(["export", str(run_of(method)), "-o", str(path)]) == 0
@@ -214,6 +214,7 @@ def damaged(path: Path, **about: Any) -> None:
         {"format": "pmi-cl model 99"},
         {"args": {"model": "sgd"}},
         {"args": []},
+        {"args": {"model": 5, "dataset": "seq-digits", "backbone": "resnet20"}},
     ],
     ids=str,
 )

@@ -55,7 +55,7 @@ def run_command(argv: Sequence[str], catalogue: Catalogue) -> int:
     if folder is not None and folder.exists() and not folder.is_dir():
         raise UserError(f"--output {folder} is a file: name a folder")
     model = load(run, options.device, options.base_path, catalogue)
-    set_up(options.num_threads or model.record.args["num_threads"])
+    set_up(options.num_threads or model.method.args.num_threads)
     if named is None and not typed:
         found = evaluate_own(model, options.base_path, catalogue)
     else:

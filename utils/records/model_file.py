@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -162,6 +163,8 @@ def _record(about: Any) -> NetworkRecord:
         data=str(about["data"]),
         weights=None if about["weights"] is None else dict(about["weights"]),
     )
+    if not all(isinstance(record.args[kind], str) for kind in ("model", "dataset", "backbone")):
+        raise TypeError("a run has a model, a data set and a backbone")
     classes = len(record.class_names)
     fits = (
         sum(record.tasks) <= classes == len(record.text_of) == len(record.prompt_names)
@@ -170,6 +173,7 @@ def _record(about: Any) -> NetworkRecord:
         and max(record.text_of) < len(record.texts)
         and len(mean) == len(std) == 3
         and min(std) > 0
+        and all(map(math.isfinite, (*mean, *std)))
         and max(red, green, blue) < 256
         and 0 < record.preprocessing.white < 65536
         and 0 < record.preprocessing.side <= 4096

@@ -141,7 +141,7 @@ def _open_other(
     model: TrainedModel, name: str | None, typed: Mapping[str, str], base_path: str | None, catalogue: Catalogue
 ) -> ContinualDataset:
     """Return a data set of which the test images alone are of interest."""
-    recorded = model.record.args
+    recorded = vars(model.method.args)
     same = name is None or catalogue.find("dataset", name).name == recorded["dataset"]
     entry: Entry = catalogue.find("dataset", name or recorded["dataset"])
     specs = {spec.name: spec for spec in (*run_specs(), *entry.options)}
@@ -150,7 +150,6 @@ def _open_other(
         raise UserError(f"--{left[0]} is no flag of {entry.name}: leave it out, or name the data set with --dataset")
     values: dict[str, Any] = {flag: spec.default for flag, spec in specs.items()}
     kept = {flag: value for flag, value in recorded.items() if flag in specs} if same else {}
-    kept = {flag: tuple(value) if isinstance(value, list) else value for flag, value in kept.items()}
     values |= kept | {flag: convert(specs[flag], text, f"--{flag} {text}") for flag, text in typed.items()}
     values |= {"base_path": base_path or recorded["base_path"], "validation": values["validation"] if same else 0.0}
     if values.get("image_size", 0) is None:

@@ -66,6 +66,5 @@ def as_json(model: TrainedModel, found: Predicted) -> dict[str, Any]:
         }
         for each, truth in zip(found.predictions, found.truth, strict=True)
     ]
-    args = model.record.args
-    named = {name: args[name] for name in ("model", "dataset", "backbone", "seed")}
+    named = {name: getattr(model.method.args, name) for name in ("model", "dataset", "backbone", "seed")}
     return {**named, "classes": list(model.class_names), "accuracy": found.accuracy, "images": images}

@@ -78,8 +78,8 @@ class TrainedModel:
     @property
     def name(self) -> str:
         """Return the method, the data set and the seed of the run."""
-        args = self.record.args
-        return f"{args['model']} on {args['dataset']}, seed {args['seed']}"
+        args = self.method.args
+        return f"{args.model} on {args.dataset}, seed {args.seed}"
 
     def predict(self, images: Images, top: int = TOP, batch_size: int | None = None) -> list[Prediction]:
         """Return a prediction for each image, in the order given.
