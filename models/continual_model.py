@@ -347,8 +347,5 @@ class ContinualModel(nn.Module):
             raise ValueError("this method has no frozen backbone")
 
     def restore_optimizer(self) -> None:
-        """Build ``opt`` over the same parameters as when the state was saved.
-
-        Its own state is loaded into it afterwards.
-        """
+        """Build ``opt`` over the parameters of the saved state, which then is loaded into it."""
         self.opt = self.new_optimizer(self.net.parameters())

@@ -129,7 +129,7 @@ def _start(argv: Sequence[str], asked: Collection[str], catalogue: Catalogue, en
     from pmi_cl.utils.run.run_cost import told_by_records
 
     if "--estimate" in asked:
-        from pmi_cl.utils.run.runner import estimate
+        from pmi_cl.utils.run.trial import estimate
 
         show(f"estimate: {estimate(resolved)}\n")
     else:

@@ -38,6 +38,8 @@ def test_the_record_has_the_keys_of_its_schema(finished_run: tuple[Path, str, st
     assert {name: results[name] for name in named} == named
     measured = {
         "backbone_weights",
+        "images",
+        "without_effect",
         "class_il",
         "task_il",
         "by_class",
@@ -205,10 +207,6 @@ def test_it_says_what_it_does_in_plain_lines(finished_run: tuple[Path, str, str]
         rf"the network is in model.safetensors \(1\.1 MB\); use it with: pmi-cl predict {folder} IMAGES", lines[-2]
     )
     assert f"{lines[-1]}\n" == headline_of(results)
-    told = re.findall(r"^(task \d \w+): (\d+)/(\d+) in \S+ s.*, loss \S+$", err, re.MULTILINE)
-    assert [phase for phase, done, total in told if done == total] == [
-        "task 1 training",
-        "task 2 inversion",
-        "task 2 training",
-    ]
+    # A file gets a line of progress a minute, which no phase of this run takes on an idle machine.
+    told = re.findall(r"^task \d \w+: \d+/\d+ in \d+:\d\d, .*, loss \S+$", err, re.MULTILINE)
     assert len(told) == err.count("\n") and "\r" not in err

@@ -13,7 +13,7 @@ from pmi_cl.utils.arguments.run_options import RunOptions
 QUIET = {
     *("model", "dataset", "model_config", "seed", "results_path", "run_name", "base_path", "device", "num_threads"),
     *("progress", "non_verbose", "tensorboard", "savecheck", "checkpoint_minutes", "offline", "resume"),
-    *("evaluate_unseen", "clip_weights"),
+    *("evaluate_unseen", "clip_weights", "savemodel"),
 }
 TASKS = {"n_tasks", "base_classes", "classes_per_task"}
 PROTOCOL = {
@@ -24,7 +24,7 @@ PROTOCOL = {
 NETWORK = {"backbone", "clip_gelu"}
 MAY_CHANGE = {
     *("device", "num_threads", "progress", "non_verbose", "base_path", "offline", "results_path", "clip_weights"),
-    *("tensorboard", "checkpoint_minutes", "stop_after"),
+    *("tensorboard", "checkpoint_minutes", "stop_after", "savemodel"),
 }
 IN_CHECKPOINTS = {
     *("train_per_class", "validation", "split", "image_size", "test_fraction"),
@@ -43,7 +43,7 @@ GROUPS = {
     "a smaller run": ["n_classes", "train_per_class", "stop_after", "debug_mode"],
     "evaluation": ["validation", "evaluate_unseen"],
     "data and results": ["base_path", "offline", "results_path", "run_name", "tensorboard"],
-    "stop and go on": ["savecheck", "loadcheck", "resume", "checkpoint_minutes"],
+    "stop and go on": ["savecheck", "savemodel", "loadcheck", "resume", "checkpoint_minutes"],
     "machine": ["device", "num_threads", "precision", "compile"],
     "what is shown": ["progress", "non_verbose"],
 }
@@ -86,7 +86,7 @@ def test_a_method_binds_its_own_checkpoints(model: str, names: set[str]) -> None
 def test_memory_gives_the_advice_of_each_phase() -> None:
     found = {kind: set(names) for kind, names in named_by_memory().items()}
     assert found == {
-        "inversion": {"inv_batch", "generator_batch"},
+        "inversion": {"inv_batch", "pmi_batch", "generator_batch"},
         "buffer": {"buffer_images"},
         "samples": {"samples_per_class"},
         "training": {"batch_size", "replay_batch"},

@@ -12,8 +12,8 @@ from pmi_cl.cli import main
 from pmi_cl.machine.process_settings import for_training
 from pmi_cl.seeding import global_seed
 from pmi_cl.utils.arguments.command_line import Resolved, resolve
+from pmi_cl.utils.run.building import build_model
 from pmi_cl.utils.run.run_cost import Cost, told_by_records
-from pmi_cl.utils.run.runner import build_model
 from pmi_cl.utils.run.trial import tried
 
 

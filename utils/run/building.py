@@ -1,4 +1,4 @@
-"""Build a method with its network from the arguments of a run."""
+"""Prepare torch, and build a method with its network, from the arguments of a run."""
 
 from __future__ import annotations
 
@@ -6,9 +6,13 @@ import inspect
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
+from pmi_cl.machine.device import pick_device
+from pmi_cl.machine.process_settings import for_training
 from pmi_cl.seeding import global_seed
 
 if TYPE_CHECKING:
+    import torch
+
     from pmi_cl.datasets.continual_dataset import ContinualDataset
     from pmi_cl.models.continual_model import ContinualModel
     from pmi_cl.registry.catalogue import Entry
@@ -46,3 +50,19 @@ def build_backbone(entry: Entry, args: SimpleNamespace) -> Any:
     """
     factory = entry.load()
     return factory(args) if inspect.signature(factory).parameters else factory()
+
+
+def prepare_torch(args: SimpleNamespace) -> torch.device:
+    """Set memory, threads and, on a GPU, TF32 for what stays in float32.
+
+    Return the device of the run.
+    """
+    import torch
+
+    device = pick_device(args.device)
+    for_training(args.compile)
+    if args.num_threads:
+        torch.set_num_threads(args.num_threads)
+    if device.type == "cuda":
+        torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = args.precision != "fp32"
+    return device

@@ -6,20 +6,17 @@ Build the parts, train, and leave the record.
 from __future__ import annotations
 
 import contextlib
-import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from pmi_cl.errors import UserError
-from pmi_cl.machine.device import pick_device
-from pmi_cl.machine.process_settings import for_training
 from pmi_cl.machine.terminal import show, tell
 from pmi_cl.utils.records import checkpoints, confusion, metrics
 from pmi_cl.utils.records.resources import Phases
 from pmi_cl.utils.records.run_lock import run_lock
 from pmi_cl.utils.records.run_record import RunRecord, build_results, inversion_figures
 from pmi_cl.utils.records.tensorboard import EventWriter
-from pmi_cl.utils.run.building import build_model
+from pmi_cl.utils.run.building import build_model, prepare_torch
 from pmi_cl.utils.run.host import RunHost
 from pmi_cl.utils.run.identity import identity, resumable, shaping_values, tasks_to_train
 from pmi_cl.utils.run.interrupts import Interrupted, Interrupts
@@ -29,8 +26,6 @@ from pmi_cl.utils.run.preflight import preflight
 from pmi_cl.utils.run.progress import Progress
 
 if TYPE_CHECKING:
-    from types import SimpleNamespace
-
     import torch
 
     from pmi_cl.datasets.continual_dataset import ContinualDataset
@@ -56,45 +51,13 @@ def run(resolved: Resolved, ends_process: bool = False) -> int:
     """
     preflight(resolved)
     args = resolved.args
-    device = _prepare_torch(args)
+    device = prepare_torch(args)
     progress = Progress("0" if args.non_verbose else args.progress)
     with explain_out_of_memory(args):
         dataset: ContinualDataset = resolved.dataset.load()(args, device, progress.update)
         model = build_model(resolved, dataset)
     with Interrupts(ends_process) as interrupts, contextlib.ExitStack() as held:
         return _Run(resolved, model, dataset, device, progress, interrupts, held).carry_out()
-
-
-def estimate(resolved: Resolved) -> str:
-    """Time a few steps of a run that was checked, and return what the run will cost, as a line."""
-    from pmi_cl.utils.run.preflight import outline_of
-    from pmi_cl.utils.run.trial import tried
-
-    args, began = resolved.args, time.monotonic()
-    device = _prepare_torch(args)
-    with explain_out_of_memory(args):
-        dataset: ContinualDataset = resolved.dataset.load()(args, device, Progress(args.progress).update)
-        model = build_model(resolved, dataset)
-        outline = outline_of(args, type(dataset), resolved.backbone.load_module())
-        cost = tried(model, dataset, args, model.samples_mib(args, outline))
-    spent = time.monotonic() - began
-    return f"{cost}, from a trial of {spent:.0f} seconds on {device}"
-
-
-def _prepare_torch(args: SimpleNamespace) -> torch.device:
-    """Set memory, threads and, on a GPU, TF32 for what stays in float32.
-
-    Return the device of the run.
-    """
-    import torch
-
-    device = pick_device(args.device)
-    for_training(args.compile)
-    if args.num_threads:
-        torch.set_num_threads(args.num_threads)
-    if device.type == "cuda":
-        torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = args.precision != "fp32"
-    return device
 
 
 class _Run:

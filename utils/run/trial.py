@@ -24,6 +24,10 @@ from pmi_cl.machine.disk import ROOM_MIB
 from pmi_cl.machine.memory import MemoryGauge
 from pmi_cl.models.host import NullHost
 from pmi_cl.options import specs_of
+from pmi_cl.utils.run.building import build_model, prepare_torch
+from pmi_cl.utils.run.out_of_memory import explain_out_of_memory
+from pmi_cl.utils.run.preflight import outline_of
+from pmi_cl.utils.run.progress import Progress
 from pmi_cl.utils.run.run_cost import Cost
 
 if TYPE_CHECKING:
@@ -33,6 +37,7 @@ if TYPE_CHECKING:
 
     from pmi_cl.datasets.continual_dataset import ContinualDataset
     from pmi_cl.models.continual_model import ContinualModel
+    from pmi_cl.utils.arguments.command_line import Resolved
 
 STEPS = 2  # of a stage of the inversion, and of what else counts in steps; the last one is timed
 MOST_STEPS = 10
@@ -129,6 +134,19 @@ class _Shorter(Inversion):
         """Return as many images as the whole inversion makes: those of the batch, repeated."""
         made = super().images()
         return made.repeat(-(-self._whole // len(made)), 1, 1, 1)[: self._whole]
+
+
+def estimate(resolved: Resolved) -> str:
+    """Time a few steps of a run that was checked, and return what the run will cost, as a line."""
+    args, began = resolved.args, time.monotonic()
+    device = prepare_torch(args)
+    with explain_out_of_memory(args):
+        dataset: ContinualDataset = resolved.dataset.load()(args, device, Progress(args.progress).update)
+        model = build_model(resolved, dataset)
+        outline = outline_of(args, type(dataset), resolved.backbone.load_module())
+        cost = tried(model, dataset, args, model.samples_mib(args, outline))
+    spent = time.monotonic() - began
+    return f"{cost}, from a trial of {spent:.0f} seconds on {device}"
 
 
 def tried(
