@@ -68,10 +68,9 @@ def check_results(results: Mapping[str, Any]) -> None:
 
 def _check_images_and_weights(results: Mapping[str, Any]) -> None:
     """Check what tells the tables and rows of a comparison apart; older records lack some of it."""
-    images, idle = results.get("images"), results.get("without_effect", [])
-    if images is not None and not (
-        isinstance(images, dict) and _are_numbers([images.get("train"), images.get("test")])
-    ):
+    images, idle = results.get("images") or {}, results.get("without_effect", [])
+    counts = [images.get(split) for split in ("train", "test")] if isinstance(images, dict) else []
+    if images and not _are_numbers(counts):
         raise ValueError("images must be the numbers of train and test")
     if not isinstance(idle, list) or not all(isinstance(name, str) for name in idle):
         raise ValueError("without_effect must be names")

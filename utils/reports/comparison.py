@@ -235,7 +235,7 @@ def _read(path: Path, known: Mapping[str, str]) -> Run | str:
 def _check_complete(run: Run) -> None:
     """Raise the error of the first value that a table needs and the record lacks."""
     row = _row(_Kind.of(run), [run])
-    _ = (run.protocol, row.curve(), row.minutes(), row.transfer(), row.last_over_tasks())
+    _ = (run.protocol, run.images, row.curve(), row.minutes(), row.transfer(), row.last_over_tasks())
     for part in ("class_il", "task_il", "inversion"):
         row.figure(part, "last")
 
