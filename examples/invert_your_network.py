@@ -5,9 +5,9 @@
         --weights resnet32.th --size 32
 
 Without --network it is torchvision's resnet18; without --weights the network is as it is built.
-MODULE:FUNCTION names a function that takes no arguments and returns an ``nn.Module`` that the engine
-takes apart by itself (the README says which). Without BatchNorm, no statistics are matched. MODULE
-must be importable: installed, or in a folder on PYTHONPATH.
+MODULE:FUNCTION names a function that takes no arguments and returns an ``nn.Module`` that the
+engine takes apart by itself (the README says which). Without BatchNorm, no statistics are matched.
+MODULE must be importable: installed, or in a folder on PYTHONPATH.
 """
 
 from __future__ import annotations
