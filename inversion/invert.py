@@ -68,10 +68,9 @@ def invert(
 ) -> InversionResult:
     """Make images that give the target features, or that the network classifies as the labels.
 
-    The model itself is not changed: the engine works on a frozen copy with folded BatchNorms. The
-    modes of the caller make no difference (``no_grad``, ``inference_mode``, autocast, a default
-    type or device), and are left as they were. The peak of memory in the report is that of this
-    call.
+    The model is not changed: the engine works on a frozen copy with folded BatchNorms. The modes
+    of the caller (``no_grad``, ``inference_mode``, autocast, a default type or device) make no
+    difference, and are left as they were. The peak of memory in the report is that of this call.
 
     Args:
         model: the network; where ``pieces`` and ``head`` are given, only they are looked at.
@@ -79,47 +78,52 @@ def invert(
         targets: (n, d) features for ``FeatureMatch``. Targets, labels or both are given.
         labels: (n,) whole class numbers, of any type of integer, for ``CrossEntropy``.
         config: the settings; None: those of the appendix, with :data:`LABEL_ONLY` without targets.
-        pieces: modules whose composition maps images to features (n, d), where the network cannot
-            be cut along its children (:func:`~pmi_cl.inversion.networks.pieces.split_network`).
+        pieces: modules that in a row map images to features (n, d); None: ``split_network`` cuts.
         head: the classifier on top of the ``pieces``.
-        input_moments: of the input of every piece, for the starts ``stats``, ``stem`` and ``pmi``
+        input_moments: of each piece, for the starts ``stats``, ``stem`` and ``pmi``
             (:func:`~pmi_cl.inversion.networks.pieces.measure_input_moments`).
-        colour: the colour space of real images to optimise in
-            (:meth:`pmi_cl.inversion.parts.colour.Colour.of`).
+        colour: of real images, to optimise in (:meth:`pmi_cl.inversion.parts.colour.Colour.of`).
         seed: of all random numbers.
         progress: called with every step; the engine itself prints nothing.
 
     Raises:
-        ValueError: the network cannot be cut or traced, or an argument does not fit the network or
-            the settings; says which.
+        ValueError: the network cannot be cut or traced, or an argument does not fit; says which.
         NonFiniteInversion: the loss stayed non-finite at a quarter of the rate; names the layer.
     """
     config = config or (InversionConfig() if targets is not None else InversionConfig(terms=LABEL_ONLY))
     check_call(model, image_shape, pieces, head)
-    with own_modes(device_of([model] if pieces is None else pieces)):
-        targets, labels = _copied(targets), _copied(labels)
-        input_moments = None if input_moments is None else [moments_on_their_own(known) for known in input_moments]
-        example = torch.randn(2, *image_shape, generator=seeded(seed, "example"))
-        example = example.to(device_of([model] if pieces is None else pieces))
-        if pieces is None:
-            pieces, head = split_network(model, example)
+    device = device_of([model] if pieces is None else pieces)
+    with own_modes(device):
+        example = torch.randn(2, *image_shape, generator=seeded(seed, "example")).to(device)
+        pieces, head = split_network(model, example) if pieces is None else (pieces, head)
         check_pieces(pieces, head, example)
-        MemoryGauge(example.device).reset()
-        frozen = frozen_network(pieces, head, config, input_moments)
-        colour = None if colour is None else colour_on_its_own(colour)
+        MemoryGauge(device).reset()
         problem = Problem(
-            frozen, config, image_shape=image_shape, targets=targets, labels=labels, colour=colour, seed=seed
+            frozen_network(pieces, head, config, moments_on_their_own(input_moments)),
+            config,
+            image_shape=image_shape,
+            targets=_copied(targets),
+            labels=_copied(labels),
+            colour=colour_on_its_own(colour),
+            seed=seed,
         )
-        network = FrozenNetwork(pieces, head, direction=config.direction, device=example.device)
+        network = FrozenNetwork(pieces, head, direction=config.direction, device=device)
         check_copy(network, pieces, example)
-        check_sizes(network, example, targets, labels)
-        check_finite(targets)
-        inversion = Inversion(problem)
-        for step in inversion.run():
-            if progress is not None:
-                progress(step)
-        images = inversion.images()
-        judged = judge(network, Objective(config.terms), images, targets, labels, config.batch)
+        check_sizes(network, example, problem.targets, problem.labels)
+        check_finite(problem.targets)
+        return _carried_out(problem, network, progress)
+
+
+def _carried_out(
+    problem: Problem, network: FrozenNetwork, progress: Callable[[InversionStep], None] | None
+) -> InversionResult:
+    """Invert, and judge the images by the network in float32."""
+    inversion, config = Inversion(problem), problem.config
+    for step in inversion.run():
+        if progress is not None:
+            progress(step)
+    images = inversion.images()
+    judged = judge(network, Objective(config.terms), images, problem.targets, problem.labels, config.batch)
     return InversionResult(images, inversion.report, judged)
 
 

@@ -306,10 +306,7 @@ class ContinualModel(nn.Module):
             load_optimizer(self.opt, state["opt"])
 
     def load_weights(self, state: dict[str, Any]) -> None:
-        """Restore what comes before the optimiser.
-
-        That is the task, the network, and what decides which part of it trains.
-        """
+        """Restore the task, the network, and what decides which part of it trains."""
         self._load_net(state["net"], whole_field(state["task"], high=self.dataset.N_TASKS - 1))
 
     def _load_net(self, state: dict[str, Tensor], task: int) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import replace
 
@@ -46,11 +46,13 @@ def on_its_own(tensor: Tensor) -> Tensor:
     return tensor.detach().clone()
 
 
-def moments_on_their_own(moments: Moments) -> Moments:
-    """Return the same moments, copied as :func:`on_its_own` does."""
-    return replace(moments, mean=on_its_own(moments.mean), var=on_its_own(moments.var))
+def moments_on_their_own(given: Sequence[Moments] | None) -> list[Moments] | None:
+    """Return the same moments, copied as :func:`on_its_own` does; None for None."""
+    if given is None:
+        return None
+    return [replace(moments, mean=on_its_own(moments.mean), var=on_its_own(moments.var)) for moments in given]
 
 
-def colour_on_its_own(colour: Colour) -> Colour:
-    """Return the same colour space, copied as :func:`on_its_own` does."""
-    return Colour(on_its_own(colour.root), on_its_own(colour.inverse))
+def colour_on_its_own(colour: Colour | None) -> Colour | None:
+    """Return the same colour space, copied as :func:`on_its_own` does; None for None."""
+    return None if colour is None else Colour(on_its_own(colour.root), on_its_own(colour.inverse))
