@@ -23,15 +23,16 @@ def test_a_cost_is_told_in_the_units_that_fit() -> None:
     assert str(cost) == told
 
 
-def leave_record(run: Resolved, name: str, seconds: float, **changes: object) -> None:
+def leave_record(run: Resolved, folder_name: str, seconds: float, **changes: object) -> None:
     """Leave the record of a run as ``run``, but for some values."""
-    folder = Path(run.args.results_path) / run.model.name / run.dataset.name / name
+    folder = Path(run.args.results_path) / run.model.name / run.dataset.name / folder_name
     folder.mkdir(parents=True)
     values = {**vars(run.args), **changes}
     args = {key: {"value": value, "source": "flag"} for key, value in values.items() if key != "optim_mom"}
     results = {
         "status": "finished",
-        "class_il": {"matrix": [[1.0] * tasks for tasks in range(1, 6)]},
+        **{name: {"matrix": [[1.0] * n for n in range(1, 6)], "last": 1.0} for name in ("class_il", "task_il")},
+        "inversion": {},
         "seconds": {"training": seconds},
         "peak_memory_mib": {"training": 10 * seconds},
         "hardware": {"processor": "Abacus", "threads": 2, "gpus": []},

@@ -33,6 +33,7 @@ def record(
         "class_il": figures,
         "task_il": figures,
         "seconds": {"training": 30.0, "evaluation": 30.0},
+        "peak_memory_mib": {"training": 300.0, "evaluation": 200.0},
     }
     (folder / "args.json").write_text(json.dumps({"args": args}))
     (folder / "results.json").write_text(json.dumps({**results, "inversion": {"seconds_per_image": None}}))
