@@ -302,7 +302,8 @@ class ContinualModel(nn.Module):
         self.load_weights(state)
         if state["opt"] is not None:
             self.restore_optimizer()
-            assert self.opt is not None
+            if self.opt is None:
+                raise ValueError("there is a state of an optimiser where no stage has one")
             load_optimizer(self.opt, state["opt"])
 
     def load_weights(self, state: dict[str, Any]) -> None:

@@ -68,11 +68,8 @@ class InversionReport:
     @classmethod
     def from_summary(cls, summary: dict[str, Any]) -> InversionReport:
         """Return the report that :meth:`summary` describes."""
-        own = {name: value for name, value in summary.items() if name != "seconds_per_image"}
-        number_fields(
-            {name: 0 if name == "peak_memory_mib" and value is None else value for name, value in own.items()}
-        )
-        return cls(**own)
+        number_fields({name: value for name, value in summary.items() if (name, value) != ("peak_memory_mib", None)})
+        return cls(**{name: value for name, value in summary.items() if name != "seconds_per_image"})
 
     def summary(self) -> dict[str, Any]:
         """Return everything but the loss curves, for a run record."""

@@ -89,8 +89,10 @@ class MapAndTextReplay(MapReplay):
         """Restore what :meth:`state` returned."""
         super().load_state(state)
         text, method = state["old_text"], self.method
-        shape = (method.n_past_classes, method.net.feature_dim)
-        self.old_text = None if text is None else tensor_field(text, *shape).to(method.device)
+        if text is not None and len(tensor_field(text, None, method.net.feature_dim)) > method.n_past_classes:
+            # Fewer are right: until a task has its samples, they are those of the task before.
+            raise ValueError("the old texts are of more classes than the tasks before had")
+        self.old_text = None if text is None else text.to(method.device)
 
 
 class PmiMoe(MoeAdapters):
