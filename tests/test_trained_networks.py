@@ -163,9 +163,9 @@ def test_a_run_that_ended_early_knows_the_classes_it_has_seen(tmp_path: Path) ->
 
 
 def test_a_network_is_kept_unless_it_is_not_wanted(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    assert quick("sgd", tmp_path, "none", "--savemodel", "0", "--savecheck", "none")[0] == 0
+    assert quick("sgd", tmp_path, "without", "--savemodel", "0", "--savecheck", "none")[0] == 0
     assert "model.safetensors" not in capsys.readouterr().out
-    run = tmp_path / "sgd" / "seq-digits" / "none"
+    run = tmp_path / "sgd" / "seq-digits" / "without"
     assert not (run / "model.safetensors").exists()
     line = refused(["predict", str(run), str(digit_files())], capsys)
     assert "has no network: it is older than model.safetensors, or was run with --savemodel 0; run it again" in line
@@ -239,9 +239,12 @@ def test_a_file_that_is_none_of_ours_or_holds_no_numbers_is_refused(tmp_path: Pa
         pmi_cl.load(tmp_path / "file.safetensors")
 
 
-def test_wrong_words_are_refused_in_one_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_wrong_words_are_refused_in_one_line(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
     run, image = str(run_of("sgd")), str(digit_files() / "0" / "0.png")
     (tmp_path / "notes.txt").write_text("no image")
+    monkeypatch.chdir(tmp_path)  # where there are no runs
     cases = {
         ("predict",): "needs a run and images",
         ("predict", run): "needs a run and images",
@@ -250,8 +253,9 @@ def test_wrong_words_are_refused_in_one_line(tmp_path: Path, capsys: pytest.Capt
         ("predict", run, image, "--tpo", "3"): "did you mean --top?",
         ("predict", run, image, "--csv", str(tmp_path / "no" / "x.csv")): "there is no folder",
         ("evaluate", run, "--data_dir", "x"): "--data_dir is no flag of seq-digits",
-        ("evaluate", run, "--dataset", "seq-digit"): "did you mean seq-digits?",
+        ("evaluate", run, "--dataset", "seq-digit"): "did you mean seq-digits",
         ("evaluate",): "takes one run",
+        ("evaluate", "gone"): "give RUN the path of its folder",
         ("export", run): "needs -o FILE",
         ("export", run, "-o", "network.txt"): "give the file one of the endings",
         ("export", run, "-o", str(tmp_path / "no" / "n.pt2")): "name a file in a folder that exists",

@@ -132,7 +132,8 @@ def find_run(results_path: str | Path, run: str, word: str = "--resume") -> RunR
         places = " or ".join(str(folder.relative_to(root)) for folder in sorted(named))
         raise UserError(f"several runs are called '{run}': say {word} {places}")
     if not folders:
-        advice = "say where it is with --results_path, or give {word} the path of its folder"
+        elsewhere = "say where it is with --results_path, or " if word == "--resume" else ""
+        advice = f"{elsewhere}give {word} the path of its folder"
         raise UserError(f"there is no run below {root}: {advice}")
     if not named:
         raise _unknown_run(run, root, folders)
