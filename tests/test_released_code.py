@@ -110,15 +110,16 @@ def boosted_by_hand(start: Tensor, targets: Tensor, steps: int, lr: float, alpha
     for _ in range(steps):
         features, kls = hooked_kls(features_alone, x)
         mse, kl = F.mse_loss(features, targets.double()), torch.stack(kls).sum()
+        now = (float(mse.detach()), float(kl.detach()))
         if first is None:
-            first = (float(mse.detach()), float(kl.detach()))
+            first = now
         else:
-            mse_weight = min(2 * mse_weight, 10.0) if float(mse) > first[0] else mse_weight
-            kl_weight = min(2 * kl_weight, 10.0) if float(kl) > first[1] else kl_weight
+            mse_weight = min(2 * mse_weight, 10.0) if now[0] > first[0] else mse_weight
+            kl_weight = min(2 * kl_weight, 10.0) if now[1] > first[1] else kl_weight
         optimizer.zero_grad()
         (mse_weight * mse + kl_weight * alpha * kl).backward()
         optimizer.step()
-        losses.append(float(mse) + alpha * float(kl))
+        losses.append(now[0] + alpha * now[1])
         if losses[-1] < best_loss:
             best, best_loss = x.detach().clone(), losses[-1]
     assert max(mse_weight, kl_weight) > 1, "something was boosted"

@@ -164,7 +164,7 @@ def test_drops_what_the_class_token_looks_at_least_and_keeps_its_last_values() -
         if expected is not None:
             assert kept is not None and before is not None
             assert [set(row.tolist()) for row in kept] == expected
-    assert counts == [16] * 2 + [11] * 3 + [8] * 3 + [6] * 3 + [4] * 3
+    assert counts == [16] * 2 + [11] * 3 + [7] * 3 + [4] * 3 + [2] * 3
     assert list(steps) == [] and kept is not None and before is not None
     result = whole.images().flatten(2)
     for row in range(6):
@@ -213,7 +213,7 @@ def mask(kept: Tensor) -> Tensor:
 
 
 def test_costs_what_it_computes() -> None:
-    """Passes over 16, 11, 8, 6 and 4 patches are counted by hand, and the four that decide."""
+    """Passes over 16, 11, 7, 4 and 2 patches are counted by hand, and the four that decide."""
     copied = TokenNetwork(small_clip().pieces()[1:], moments())
 
     def count(kept: int | None, deciding: bool = False) -> int:
@@ -227,8 +227,8 @@ def test_costs_what_it_computes() -> None:
         return counter.get_total_flops()
 
     whole = count(None)
-    steps = 2 * whole + 3 * sum(count(left) for left in (11, 8, 6, 4))
-    deciding = sum(count(left, True) for left in (None, 11, 8, 6))
+    steps = 2 * whole + 3 * sum(count(left) for left in (11, 7, 4, 2))
+    deciding = sum(count(left, True) for left in (None, 11, 7, 4))
     report = finished().report
     assert report.step_equivalents == pytest.approx((steps + deciding) / whole, rel=1e-6)
     assert report.step_equivalents < 0.75 * 14
