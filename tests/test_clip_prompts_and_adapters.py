@@ -131,7 +131,7 @@ def test_frozen_texts_are_clips_whatever_was_trained() -> None:
 
 
 def test_a_pool_that_has_learned_other_queries_is_refused() -> None:
-    """Until version 0.2.0 the query was taken below the last LayerNorm."""
+    """Until version 0.1.0 the query was taken below the last LayerNorm."""
     model: Any = start("coda_prompt").model
     state = {name: value for name, value in model.state().items() if name != "query"}
     with pytest.raises(UserError, match=r"^the checkpoint's prompts were trained with queries below .*: train anew$"):

@@ -189,7 +189,7 @@ class CodaPrompt(ClipModel):
         if "pool_tasks" in state and state.get("query") != QUERY:
             raise UserError(
                 "the checkpoint's prompts were trained with queries below the last LayerNorm, "
-                "as in version 0.2.0 and older: train anew"
+                "as in version 0.1.0: train anew"
             )
         self._grow_pools(whole_field(state["pool_tasks"], high=self.dataset.N_TASKS))
         super().load_weights(state)

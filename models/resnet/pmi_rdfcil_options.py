@@ -18,7 +18,7 @@ class PmiRdfcilOptions(SelectionOptions, ReplayOptions):
     The appendix prints one weight of the statistics, 1.6, and does not say of which stage. It can
     be the weight itself. Or it is the base weight of the released code, which is the full model's
     there, and which PMI multiplies by the number of pieces. Both readings give ``inv_alpha`` 1.6.
-    Version 0.2.0 took 1.6 as PMI's product and 1.6 / 16 = 0.1 as its base: ``--inv_alpha 0.1``.
+    Version 0.1.0 took 1.6 as PMI's product and 1.6 / 16 = 0.1 as its base: ``--inv_alpha 0.1``.
     """
 
     buffer_images: int = option(

@@ -68,7 +68,7 @@ def load(path: Path, expected: Mapping[str, Any]) -> dict[str, Any]:
 def check_values(path: Path, state: Mapping[str, Any], values: Mapping[str, Any], record: Path) -> None:
     """Compare the values that shaped a run with those of its record, which may have been edited.
 
-    Checkpoints of version 0.2.0 and before do not have them, and pass.
+    Checkpoints of version 0.1.0 do not have them, and pass.
 
     Args:
         path: the checkpoint, for the error message.
