@@ -44,8 +44,6 @@ def test_presets_differ_where_their_sources_do() -> None:
         "lr_gamma",
         "classifier_lr",
         "first_task_part",
-        "inv_alpha",
-        "inv_keep_best",
     }
     assert {"inv_keep_best", "inv_alpha"} <= different_options("pmi_rdfcil", "paper", "best")
 
@@ -166,7 +164,7 @@ def test_layers_are_inverted_from_the_top_at_four_fifths(
     ("preset", "steps", "alpha", "keeps_best", "rates"),
     [
         ("paper", 280, 1.6, True, {0: 0.15, 140: 0.15, 279: 0.15}),
-        ("rdfcil", 280, 0.1, False, {0: 0.15, 140: 0.15, 279: 0.15}),
+        ("rdfcil", 280, 1.6, True, {0: 0.15, 140: 0.15, 279: 0.15}),
         ("code", 160, 0.25, True, {0: 0.08, 1: 0.08, 5: 0.4, 84: 0.4, 85: 0.2, 124: 0.2, 125: 0.1, 159: 0.1}),
         ("best", 280, 0.5, False, {0: 0.15, 140: 0.075, 279: 5e-6}),
     ],

@@ -45,8 +45,8 @@ COMMANDS = (
     Command("compare", "finished runs side by side, as a table and as curves", "pmi_cl.utils.commands.compare"),
     Command("invert", "pictures of a text", "pmi_cl.utils.commands.invert.command"),
     Command("predict", "the classes of images, by the network of a run", "pmi_cl.utils.commands.predict"),
-    Command("evaluate", "the network of a run by class, on its own or other images", "pmi_cl.utils.commands.evaluate"),
-    Command("export", "the network of a run as one file, for other programs, too", "pmi_cl.utils.commands.export"),
+    Command("evaluate", "the network of a run, class by class", "pmi_cl.utils.commands.evaluate"),
+    Command("export", "the network of a run in one file", "pmi_cl.utils.commands.export"),
     Command("mammoth", "the same methods inside a checkout of Mammoth", "pmi_cl.mammoth.launch", takes_all_words=True),
 )
 
