@@ -249,11 +249,10 @@ def test_importing_everything_changes_nothing(tmp_path: Path) -> None:
     assert found == {"changed": [], "said": "", "top": [], "heavy": [], "files": []}
 
 
-@pytest.mark.parametrize("module", INSIDE_MAMMOTH)
-def test_subclasses_of_mammoths_classes_need_an_imported_mammoth(module: str) -> None:
+def test_subclasses_of_mammoths_classes_need_an_imported_mammoth() -> None:
     ensure_torchvision()  # as register() does
-    with pytest.raises(ModuleNotFoundError, match=r"'(backbone|models)\b"):
-        importlib.import_module(module)
+    with pytest.raises(ModuleNotFoundError, match="'backbone'"):
+        importlib.import_module("pmi_cl.mammoth.hosted_data")
 
 
 def test_what_help_needs_is_imported_without_torch(tmp_path: Path) -> None:

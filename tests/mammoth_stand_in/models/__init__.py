@@ -26,7 +26,11 @@ def get_model_names():
     for stem in get_all_models_legacy():
         if stem.replace("_", "-") in names:
             continue
-        module = importlib.import_module(f"models.{stem}")
+        try:
+            module = importlib.import_module(f"models.{stem}")
+        except Exception as error:
+            names[stem.replace("_", "-")] = error
+            continue
         for value in vars(module).values():
             if inspect.isclass(value) and "ContinualModel" in str(inspect.getmro(value)[1:]):
                 names[value.NAME.replace("_", "-")] = value
