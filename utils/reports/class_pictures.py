@@ -80,7 +80,7 @@ def _heat_map(table: np.ndarray, names: tuple[list[str], list[str]], title: str)
         _write_numbers(axes, table)
     _name_ticks(axes, names)
     letters = int(width * LETTERS_PER_INCH)
-    figure.suptitle(textwrap.fill(title, letters), fontsize=11, parse_math=False)
+    figure.suptitle(textwrap.fill(title, letters, break_on_hyphens=False), fontsize=11, parse_math=False)
     axes.spines[:].set_visible(False)
     figure.colorbar(heat, ax=axes, label="%", shrink=0.8)
     return figure, axes

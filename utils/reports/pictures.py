@@ -91,7 +91,7 @@ def accuracy_matrix(matrix: Sequence[Sequence[float]], title: str, from_start: b
     axes.set_xlabel("accuracy on task")
     axes.set_ylabel("after task")
     letters = int(figure.get_figwidth() * LETTERS_PER_INCH)
-    figure.suptitle(textwrap.fill(title, letters), fontsize=11, parse_math=False)
+    figure.suptitle(textwrap.fill(title, letters, break_on_hyphens=False), fontsize=11, parse_math=False)
     axes.spines[:].set_visible(False)
     figure.colorbar(heat, ax=axes, label="%", shrink=0.8)
     return figure
@@ -125,7 +125,7 @@ def loss_curves(losses: Mapping[str, Sequence[float]], title: str) -> Figure:
     axes.set_xlabel("step")
     axes.xaxis.set_major_locator(MaxNLocator(integer=True))
     axes.set_ylabel("loss")
-    axes.set_title(textwrap.fill(title, 60), fontsize=11, parse_math=False)
+    axes.set_title(textwrap.fill(title, 60, break_on_hyphens=False), fontsize=11, parse_math=False)
     axes.grid(alpha=0.3)
     figure.legend(
         loc="outside right upper", fontsize=8 if len(losses) <= 18 else 6, ncols=1 + len(losses) // 37, frameon=False
@@ -194,7 +194,7 @@ def _paste(
 
     height, width, left = geometry
     across = len(blocks) * width + _MARGIN
-    lines = textwrap.wrap(title, max(20, int(across / DPI * LETTERS_PER_INCH)))
+    lines = textwrap.wrap(title, max(20, int(across / DPI * LETTERS_PER_INCH)), break_on_hyphens=False)
     top = _MARGIN + len(lines) * _HEADING
     tall = max(len(block) * height + len({task for task, _ in block}) * _HEADING for block in blocks) + top + _MARGIN
     canvas = np.full((tall, across, 3), 255, np.uint8)
