@@ -119,7 +119,8 @@ def longer_than_the_file(path: Path, target: Path) -> None:
 
 def not_finite(path: Path, target: Path) -> None:
     state = torch.load(path, weights_only=True)
-    next(iter(state["training"]["method"]["net"].values())).view(-1)[3] = torch.nan
+    weight = next(iter(state["training"]["method"]["net"].values()))
+    weight[(0,) * weight.ndim] = torch.nan
     torch.save(state, path)
 
 
@@ -188,7 +189,14 @@ def test_a_checkpoint_from_within_a_task_is_for_its_own_run_alone(
     assert [entry.name for entry in tmp_path.iterdir()] == ["within.pt"]
 
 
-EDITS = {"lr": 0.123, "inv_steps": 7, "lr_milestones": [0.5], "cfs": False, "evaluate_unseen": None, "optim_mom": None}
+EDITS = {
+    "lr": 0.123,
+    "inv_steps": 7,
+    "lr_milestones": [0.5],
+    "pmi_boost": True,
+    "evaluate_unseen": None,
+    "optim_mom": None,
+}
 
 
 def test_an_edited_record_is_noticed_when_the_run_goes_on(
