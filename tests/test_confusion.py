@@ -14,12 +14,12 @@ from pmi_cl.utils.records.confusion import as_table, as_texts, by_class, summary
 def test_a_matrix_becomes_texts_and_comes_back() -> None:
     table = [[34, 0, 2], [0, 0, 0], [1, 0, 12]]
     assert as_texts(table) == ["0:34 2:2", "", "0:1 2:12"]
-    assert as_table(as_texts(table)) == table
-    assert as_table(["0:1 4:2"]) == [[1, 0, 0, 0, 2]]  # a class of a later task was predicted
+    assert as_table(as_texts(table), 3) == table
+    assert as_table(["0:1 4:2"], 5) == [[1, 0, 0, 0, 2]]  # a class of a later task was predicted
     assert by_class(table) == [100 * 34 / 36, 0.0, 100 * 12 / 13]
-    for wrong in (["a:1"], ["1"], ["0:1:2"]):
+    for wrong in (["a:1"], ["1"], ["0:1:2"], ["0:1 5:2"], ["999999999:1"]):
         with pytest.raises(ValueError):
-            as_table(wrong)
+            as_table(wrong, 5)
 
 
 def test_the_figures_of_a_record_leave_out_what_was_not_counted() -> None:

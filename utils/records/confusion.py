@@ -18,14 +18,20 @@ def as_texts(table: Table) -> list[str]:
     return [" ".join(f"{label}:{count}" for label, count in enumerate(row) if count) for row in table]
 
 
-def as_table(rows: Sequence[str]) -> list[list[int]]:
+def as_table(rows: Sequence[str], classes: int) -> list[list[int]]:
     """Return the square matrix of :func:`as_texts`, or one wider if later classes were predicted.
 
+    Args:
+        rows: the texts.
+        classes: of the run: no label is as high.
+
     Raises:
-        ValueError: a text is none of its.
+        ValueError: a text is none of its, or names a class that the run does not have.
     """
     pairs = [[tuple(map(int, word.split(":"))) for word in row.split()] for row in rows]
     width = max([len(rows), *(label + 1 for row in pairs for label, _ in row)])
+    if width > classes:
+        raise ValueError(f"there is no class {width - 1}: the run has {classes}")
     table = [[0] * width for _ in rows]
     for counts, row in zip(table, pairs, strict=True):
         for label, count in row:
@@ -50,7 +56,7 @@ def summary(matrices: Sequence[Sequence[str] | None], class_names: Sequence[str]
         ``class_names`` of the seen classes, ``images`` of each (of the last evaluation), and after
         each task ``accuracy`` by class in %, rounded to four places, and ``confusion``.
     """
-    tables = [None if rows is None else as_table(rows) for rows in matrices]
+    tables = [None if rows is None else as_table(rows, len(class_names)) for rows in matrices]
     last = next((table for table in reversed(tables) if table is not None), [])
     accuracies = [None if table is None else [round(value, 4) for value in by_class(table)] for table in tables]
     return {

@@ -246,7 +246,7 @@ class Training:
         if any(len(values) != len(state["class_il"]) for values in state["micro"].values()):
             raise ValueError("the accuracies over all images are not those of the tasks before")
         for rows in state.get("confusion", []):
-            as_table(rows or [])
+            as_table(rows or [], len(self.dataset.class_names))
         if len(state.get("confusion", state["class_il"])) != len(state["class_il"]):
             raise ValueError("the confusion matrices are not those of the tasks before")
         everywhere = state.get("everywhere", {})
