@@ -142,8 +142,9 @@ class RunHost:
         Args:
             matrices: after each task, see :mod:`pmi_cl.utils.records.confusion`.
         """
-        tables = [None if rows is None else as_table(rows) for rows in matrices]
-        names, ends, done = self._class_names, self._tasks.ends, len(tables)
+        names = self._class_names
+        tables = [None if rows is None else as_table(rows, len(names)) for rows in matrices]
+        ends, done = self._tasks.ends, len(tables)
         if tables[-1] is not None:
             title = self._titled(f"confusion after task {self._tasks.task_of(len(tables[-1]) - 1) + 1}")
             self._show("confusion", class_pictures.confusion_matrix(tables[-1], names, ends, title), done)

@@ -226,7 +226,7 @@ class Training:
         )
         # Version 0.1 did not evaluate tasks that are not learned.
         self.everywhere = state.get("everywhere", {"class_il": [], "task_il": []})
-        # Versions 0.1 and 0.2 did not keep which classes were confused.
+        # Version 0.1 did not keep which classes were confused.
         self.confusion = list(state.get("confusion", [None] * len(self.class_il)))
         self.model.load_state(state["method"])
 
