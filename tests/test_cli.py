@@ -236,7 +236,9 @@ def test_check_prints_every_value_with_its_source(
     if INSTALLED.find("model", model).constants.get("BACKBONE_KIND") == "clip":
         argv += ["--backbone", "clip-tiny"]  # the others' weights may not be at hand
     assert main([*argv, "--check"]) == 0
-    rows = {line.split()[0]: line.split() for line in capsys.readouterr().out.splitlines()}
+    *table, last = capsys.readouterr().out.splitlines()
+    assert last.startswith("estimate: ")
+    rows = {line.split()[0]: line.split() for line in table}
     assert set(rows) == set(vars(resolve(argv).args))
     assert rows["seed"] == ["seed", "3", "flag"]
     assert list(tmp_path.iterdir()) == []

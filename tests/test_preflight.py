@@ -88,6 +88,7 @@ def make_run(results_path, **changes):
         "n_classes": 2,
         "mib": 0,
         "stop_after": None,
+        "seed": 0,
     }
     args |= changes
     entries = [
@@ -213,7 +214,8 @@ def test_a_checkpoint_that_is_missing_or_truncated_or_whole(tmp_path, flag):
     run = make_run(tmp_path, **{flag: str(path if flag == "loadcheck" else tmp_path)}, n_classes=4)
     with pytest.raises(UserError, match=r"no checkpoint (at|to go on from)"):
         preflight(run)
-    known = {"model": "modest", "dataset": "pairs", "backbone": "net", "n_tasks": 2, "class_order": [0, 1, 2, 3]}
+    known = {"model": "modest", "dataset": "pairs", "backbone": "net", "n_tasks": 2, "seed": 0}
+    known["class_order"] = [0, 1, 2, 3]
     between = {"position": {"task": 1, "phase": "begin", "epoch": 0, "step": 0}}
     checkpoints.save(path, {**known, "training": {**between, "t": torch.zeros(1000)}})
     preflight(run)

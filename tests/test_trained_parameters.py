@@ -61,10 +61,11 @@ def may_move(model: Any) -> set[str]:
     net, stage, newest = model.net, model.stage.trains, f"net.head.tasks.{model.current_task}."
     every_head = stage == "classifier" or (stage == "all" and model.options.train_old_heads)
     heads = ("net.head.",) if every_head else (newest,)
-    body = {"all": ("net.stem.", "net.blocks."), "last block and head": (f"net.blocks.{len(net.blocks) - 1}.",)}.get(
+    stem = ("net.stem.",) if model.options.train_stem else ()
+    body = {"all": (*stem, "net.blocks."), "last block and head": (f"net.blocks.{len(net.blocks) - 1}.",)}.get(
         stage, ()
     )
-    rest = () if stage == "classifier" else ("projections.",)
+    rest = ("projections.",) if stage in ("all", "last block and head") else ()  # RKD is in these losses alone
     return {name for name in model.state_dict() if name.startswith((*heads, *body, *rest))}
 
 

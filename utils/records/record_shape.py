@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import stat
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -16,12 +17,13 @@ def read_json(path: Path) -> dict[str, Any]:
     """Return the content of a JSON file that holds an object.
 
     Raises:
-        OSError: the file cannot be read.
+        OSError: the file is missing or cannot be read.
         ValueError: it is no plain file, too large, or holds something else.
     """
-    if not path.is_file():
-        raise ValueError(f"{path.name} is missing or no plain file")
-    if path.stat().st_size > MOST_BYTES:
+    found = path.stat()
+    if not stat.S_ISREG(found.st_mode):
+        raise ValueError(f"{path.name} is no plain file")
+    if found.st_size > MOST_BYTES:
         raise ValueError(f"{path.name} has more than {MOST_BYTES} bytes")
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
