@@ -19,8 +19,9 @@ from pmi_cl.errors import UserError
 from pmi_cl.machine.device import pick_device
 from pmi_cl.machine.disk import ROOM_MIB, check_writable
 from pmi_cl.registry.catalogue import Entry
-from pmi_cl.utils.arguments.command_line import Resolved, resolve
+from pmi_cl.utils.arguments.command_line import Resolved, all_specs, resolve
 from pmi_cl.utils.records import checkpoints
+from pmi_cl.utils.run.identity import identity
 from pmi_cl.utils.run.preflight import outline_of, preflight
 
 
@@ -90,12 +91,12 @@ def make_run(results_path, **changes):
         "stop_after": None,
         "seed": 0,
     }
-    args |= changes
     entries = [
         Entry(kind, name.lower(), __name__, name, "")
         for kind, name in (("model", "Modest"), ("dataset", "Pairs"), ("backbone", "Net"))
     ]
-    return Resolved(SimpleNamespace(**args), {}, *entries)
+    defaults = {spec.name: spec.default for spec in all_specs(*entries)}
+    return Resolved(SimpleNamespace(**defaults | args | changes), {}, *entries)
 
 
 def test_the_backbone_is_asked_for_its_weights(tmp_path):
@@ -214,8 +215,7 @@ def test_a_checkpoint_that_is_missing_or_truncated_or_whole(tmp_path, flag):
     run = make_run(tmp_path, **{flag: str(path if flag == "loadcheck" else tmp_path)}, n_classes=4)
     with pytest.raises(UserError, match=r"no checkpoint (at|to go on from)"):
         preflight(run)
-    known = {"model": "modest", "dataset": "pairs", "backbone": "net", "n_tasks": 2, "seed": 0}
-    known["class_order"] = [0, 1, 2, 3]
+    known = {**identity(run, Pairs), "seed": 0}
     between = {"position": {"task": 1, "phase": "begin", "epoch": 0, "step": 0}}
     checkpoints.save(path, {**known, "training": {**between, "t": torch.zeros(1000)}})
     preflight(run)
