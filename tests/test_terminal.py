@@ -13,6 +13,7 @@ from pathlib import Path
 
 import pytest
 
+from pmi_cl.machine.terminal import size_text
 from pmi_cl.utils.run.progress import Progress
 from tests.support.command_runs import QUICK, ROOT, SLOW, folder_of, launch, results_in, wait_for_phase
 from tests.support.small_runs import words_of
@@ -123,3 +124,8 @@ def test_progress_goes_on_when_its_terminal_has_gone() -> None:
         progress.close()
         # Lines give up; tqdm tries again at the phase's end.
         assert terminal.tried == 1 if mode == "auto" else terminal.tried > 0
+
+
+@pytest.mark.parametrize(("size", "text"), [(1, "1 kB"), (12_600, "13 kB"), (1_110_000, "1.1 MB")])
+def test_a_size_is_told_in_the_unit_that_fits(size: int, text: str) -> None:
+    assert size_text(size) == text

@@ -1,4 +1,4 @@
-"""Print in any encoding of the terminal, and also where stdout or stderr is closed."""
+"""Print in any encoding of the terminal, also where a stream is closed, and sizes in words."""
 
 from __future__ import annotations
 
@@ -58,3 +58,8 @@ def open_closed_streams() -> None:
 
 def _null_stream() -> TextIO:
     return Path(os.devnull).open("w", encoding="utf-8")
+
+
+def size_text(size: int) -> str:
+    """Return a number of bytes as people read it: "13 kB" or "1.1 MB"."""
+    return f"{size / 1e6:.1f} MB" if size >= 1e6 else f"{max(1, round(size / 1e3))} kB"

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from pmi_cl.errors import UserError
-from pmi_cl.machine.terminal import show
+from pmi_cl.machine.terminal import show, size_text
 from pmi_cl.options import specs_of
 from pmi_cl.registry.catalogue import Catalogue
 from pmi_cl.utils.arguments.option_texts import section
@@ -51,5 +51,5 @@ def run_command(argv: Sequence[str], catalogue: Catalogue) -> int:
     set_up(options.num_threads)
     model = load(run, options.device, options.base_path, catalogue)
     size = export(model, path)
-    show(f"{path}: {model.name}, {len(model.class_names)} classes, {size / 1e6:.1f} MB\n")
+    show(f"{path}: {model.name}, {len(model.class_names)} classes, {size_text(size)}\n")
     return 0

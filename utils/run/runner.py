@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from pmi_cl.errors import UserError
-from pmi_cl.machine.terminal import show, tell
+from pmi_cl.machine.terminal import show, size_text, tell
 from pmi_cl.utils.records import checkpoints, confusion, metrics
 from pmi_cl.utils.records.resources import Phases
 from pmi_cl.utils.records.run_lock import run_lock
@@ -208,7 +208,7 @@ class _Run:
         if self.args.savemodel:  # first: a record that says "finished" has its network
             size = keep_network(self.record.model, self.model, self.model.dataset, self.args)
             use = f"use it with: pmi-cl predict {self.record.folder} IMAGES"
-            self._print(f"the network is in {self.record.model.name} ({size / 1e6:.1f} MB); {use}")
+            self._print(f"the network is in {self.record.model.name} ({size_text(size)}); {use}")
         self._write_results("finished")
         if self.args.savecheck == "none":
             self.record.checkpoint.unlink(missing_ok=True)
