@@ -149,7 +149,7 @@ def test_another_data_set_is_matched_by_the_names_of_its_classes(
     picture = Image.open(tmp_path / "confusion.png")
     assert min(picture.size) > 200
     # All ten digits: those that the run does not have are named.
-    assert "seq-digits has classes that the run has not learned: 4, 5, 6, ..." in refused(
+    assert "seq-digits has classes that are not among those of the run: 4, 5, 6, ..." in refused(
         ["evaluate", run, "--n_classes", "10"], capsys
     )
 
@@ -160,6 +160,26 @@ def test_a_run_that_ended_early_knows_the_classes_it_has_seen(tmp_path: Path) ->
     assert main(["evaluate", str(run), "--output", str(tmp_path / "out")]) == 0
     found = json.loads((tmp_path / "out" / "evaluation.json").read_text())
     assert [found["last"]] == results_in(run)["class_il"]["matrix"][-1]
+
+
+def test_images_of_later_tasks_alone_are_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    code, run = quick("sgd", tmp_path, "early", stop_after=1, n_classes=4)
+    assert code == 0
+    folder = tmp_path / "later"
+    for part in ("train", "test"):
+        for name in ("2", "3"):
+            (folder / part / name).mkdir(parents=True)
+            for number in range(2):
+                Image.new("RGB", (16, 16), (number * 90, 50, 50)).save(folder / part / name / f"{number}.png")
+    line = refused(["evaluate", str(run), "--dataset", "seq-folder", "--data_dir", str(folder)], capsys)
+    assert "seq-folder has no class that the run has learned: it stopped after task 1" in line
+
+
+def test_pixels_that_are_no_bytes_are_refused(tmp_path: Path) -> None:
+    code, run = quick("sgd", tmp_path, "bytes", stop_after=1, n_classes=4)
+    assert code == 0
+    with pytest.raises(TypeError, match="uint8, 0 to 255"):
+        pmi_cl.load(run).logits(torch.rand(1, 3, 16, 16))
 
 
 def test_a_network_is_kept_unless_it_is_not_wanted(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -267,8 +287,8 @@ def test_wrong_words_are_refused_in_one_line(
 
 def test_the_message_of_a_finished_run_names_the_commands(capsys: pytest.CaptureFixture[str]) -> None:
     line = refused(["--resume", str(run_of("sgd")), "--n_epochs", "9"], capsys)
-    assert "the run that goes on has 1; leave --n_epochs out, or start a new run" in line
-    assert f"pmi-cl predict, evaluate or export {run_of('sgd')}" in line
+    assert "the run is finished, with 1; start a new run, or use its network: pmi-cl predict " in line
+    assert f"pmi-cl evaluate {run_of('sgd')}, pmi-cl export {run_of('sgd')} -o" in line
 
 
 def test_importing_the_package_imports_no_torch() -> None:

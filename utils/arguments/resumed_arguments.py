@@ -78,9 +78,13 @@ def changes(
         same = canonical(str(value)) == canonical(str(values[name])) if name in NAMES else value == values[name]
         if by_name[name].binds != "nothing" and not same:
             recorded = f"no --{name}" if values[name] in (None, ()) else shown(values[name])
-            use = f"; it is finished, and pmi-cl predict, evaluate or export {finished} use its network"
+            if finished:
+                raise UserError(
+                    f"--{name} {typed[name]}: the run is finished, with {recorded}; "
+                    f"start a new run, or use its network: pmi-cl predict {finished} IMAGES, "
+                    f"pmi-cl evaluate {finished}, pmi-cl export {finished} -o model.safetensors"
+                )
             raise UserError(
                 f"--{name} {typed[name]}: the run that goes on has {recorded}; leave --{name} out, or start a new run"
-                + (use if finished else "")
             )
     return {name: value for name, value in wanted.items() if by_name[name].binds == "nothing"}

@@ -134,7 +134,7 @@ def find_run(results_path: str | Path, run: str, word: str = "--resume") -> RunR
     if not folders:
         elsewhere = "say where it is with --results_path, or " if word == "--resume" else ""
         advice = f"{elsewhere}give {word} the path of its folder"
-        raise UserError(f"there is no run below {root}: {advice}")
+        raise UserError(f"there is no run below {root}, nor '{run}': {advice}")
     if not named:
         raise _unknown_run(run, root, folders)
     return RunRecord(named[0])

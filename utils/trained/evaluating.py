@@ -165,17 +165,20 @@ def _labels_of(model: TrainedModel, dataset: ContinualDataset) -> Tensor:
     """Return the network's label of each label of the data set; -1: a class not learned yet.
 
     Raises:
-        UserError: the run does not have a class.
+        UserError: the run does not have a class, or has learned none of them.
     """
     known = {name: label for label, name in enumerate(model.record.class_names)}
     strange = [name for name in dataset.class_names if name not in known]
     if strange:
         names = ", ".join(strange[:_FEW]) + (", ..." if len(strange) > _FEW else "")
-        raise UserError(f"{dataset.NAME} has classes that the run has not learned: {names}; leave them out of it")
+        raise UserError(f"{dataset.NAME} has classes that are not among those of the run: {names}; leave them out")
     labels = torch.tensor([known[name] for name in dataset.class_names])
     unlearned = int((labels >= len(model.class_names)).sum())
+    if unlearned == len(labels):
+        after = f"it stopped after task {model.record.task + 1}"
+        raise UserError(f"{dataset.NAME} has no class that the run has learned: {after}")
     if unlearned:
-        tell(f"{unlearned} classes of a task that the run has not learned are left out")
+        tell(f"{unlearned} classes of later tasks, which the run has not learned, are left out")
     return torch.where(labels < len(model.class_names), labels, -1)
 
 

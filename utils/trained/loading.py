@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from pathlib import Path
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
@@ -90,7 +91,7 @@ def _command_of(run: RunRecord) -> str:
     """Return ": pmi-cl" with the words that the run was started with, if its record has them."""
     try:
         words = read_json(run.folder / "args.json")["command"][1:]
-        return f": pmi-cl {' '.join(map(str, words))}" if words else ""
+        return f": pmi-cl {shlex.join(map(str, words))}" if words else ""
     except (OSError, ValueError, LookupError, TypeError):
         return ""
 

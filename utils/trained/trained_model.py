@@ -116,7 +116,12 @@ class TrainedModel:
         """Return the logits (b, learned classes) of pixels, uint8 (b, 3, h, w).
 
         Pixels of another side than that of ``record.preprocessing`` are resized to it.
+
+        Raises:
+            TypeError: the pixels are not uint8.
         """
+        if pixels.dtype != torch.uint8:
+            raise TypeError(f"pixels are uint8, 0 to 255, not {pixels.dtype}: multiply images in [0, 1] by 255")
         form = self.record.preprocessing
         pixels = self._sized(pixels.to(self.device, non_blocking=True))
         inputs = pixels if form.form is None else resized(pixels, *form.form)
