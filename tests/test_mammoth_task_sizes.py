@@ -25,11 +25,10 @@ OF_ONE_SIZE = {
 }
 
 
-@pytest.mark.parametrize("sizes", [LISTED, BASE], ids=["listed", "base"])
 @pytest.mark.parametrize(
-    "model",
-    [["pmi_rdfcil", *INVERTED], ["vpt", "--backbone", "clip-tiny"]],
-    ids=["pmi_rdfcil", "vpt"],
+    ("model", "sizes"),
+    [(["pmi_rdfcil", *INVERTED], BASE), (["vpt", "--backbone", "clip-tiny"], LISTED)],
+    ids=["pmi_rdfcil-base", "vpt-listed"],
 )
 def test_a_run_ends_as_in_our_own_runner(
     model: list[str], sizes: list[str], mammoth_host: Path, tmp_path: Path
