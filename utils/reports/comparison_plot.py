@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 HARD_BLANK = "\N{NO-BREAK SPACE}"
 LABEL_WIDTH = 50  # characters of a line of a label
 LINE_HEIGHT = 0.16  # of a line of the legend, in inches
+MARKS = (("o", "-"), ("s", ":"), ("^", "-."), ("D", "--"))  # by tens of rows: the ten colours come again then
 PANEL_HEIGHT = 4.2  # of a panel with few labels, in inches
 
 
@@ -42,7 +43,7 @@ def accuracy_over_tasks(tables: Mapping[str, Sequence[Row]]) -> Figure:
     titles = numbered([_title(*table) for table in tables.items()], "Plot")
     for axes, title, rows, names in zip(panels[:, 0], titles, tables.values(), named, strict=True):
         for place, (row, label) in enumerate(zip(rows, names, strict=True)):
-            _draw(axes, row, label, f"C{place % 10}", ("o", "s", "^", "D")[place // 10 % 4])
+            _draw(axes, row, label, f"C{place % 10}", MARKS[place // 10 % len(MARKS)])
         axes.set_title(textwrap.fill(title, 110), fontsize=9, loc="left")
         axes.set(xlabel="after task", ylabel="accuracy on the tasks seen, %")
         axes.xaxis.get_major_locator().set_params(integer=True)
@@ -83,15 +84,15 @@ def _wrapped(name: str) -> str:
     return "\n".join(textwrap.wrap(name, LABEL_WIDTH, subsequent_indent="  ", break_on_hyphens=False))
 
 
-def _draw(axes: Axes, row: Row, label: str, colour: str, marker: str) -> None:
-    """Draw one row."""
+def _draw(axes: Axes, row: Row, label: str, colour: str, mark: tuple[str, str]) -> None:
+    """Draw one row. ``mark`` is the marker and the style of its line."""
     curves = row.curve()
     means = [statistics.mean(values) for values in zip(*curves, strict=True)]
     if len(means) == 1:
         axes.axhline(means[0], color=colour, linestyle="--", label=label)
         return
     tasks = range(1, len(means) + 1)
-    axes.plot(tasks, means, color=colour, marker=marker, markersize=4, label=label)
+    axes.plot(tasks, means, color=colour, marker=mark[0], linestyle=mark[1], markersize=4, label=label)
     if len(curves) > 1:
         deviations = [statistics.stdev(values) for values in zip(*curves, strict=True)]
         low, high = ([mean + side * gap for mean, gap in zip(means, deviations, strict=True)] for side in (-1, 1))
