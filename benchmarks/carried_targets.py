@@ -12,12 +12,11 @@ checkout in which the package is installed. It keeps the trained networks in --w
 from __future__ import annotations
 
 import argparse
-import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from pmi_cl.errors import UserError
+from pmi_cl.benchmarks.commands import check_folder, check_images, check_threads, exit_code, say
 
 
 def parse(argv: Sequence[str] | None = None) -> argparse.Namespace:
@@ -36,19 +35,11 @@ def parse(argv: Sequence[str] | None = None) -> argparse.Namespace:
     )
     parser.add_argument("--quick", action="store_true", help="hardly trained, few steps: only to see that it runs")
     args = parser.parse_args(argv)
-    if args.images < 10 or args.images % 10:
-        raise UserError(f"--images {args.images}: give a multiple of 10, the same number for each class")
-    if args.threads < 1:
-        raise UserError(f"--threads {args.threads}: give at least 1")
-    for flag, file in (("--json", args.json), ("--picture", args.picture)):
-        if file is not None and not file.parent.is_dir():
-            raise UserError(f"{flag} {file}: there is no folder {file.parent}, make it first")
+    check_images(args.images)
+    check_threads(args.threads)
+    check_folder("--json", args.json)
+    check_folder("--picture", args.picture)
     return args
-
-
-def say(line: str) -> None:
-    """Print progress to stderr, outside of the report."""
-    print(line, file=sys.stderr, flush=True)
 
 
 def run(args: argparse.Namespace) -> dict[str, Any]:
@@ -82,23 +73,22 @@ def run(args: argparse.Namespace) -> dict[str, Any]:
     return record
 
 
+def command(args: argparse.Namespace) -> None:
+    """Measure, print the tables, and write what was asked for."""
+    from pmi_cl.benchmarks.decay_report import draw, report
+    from pmi_cl.utils.records.atomic import write_json
+
+    record = run(args)
+    print(report(record))
+    if args.json is not None:
+        write_json(args.json, record, "--json")
+    if args.picture is not None:
+        draw(record, args.picture)
+
+
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command. Return 0, or 2 for a user's mistake."""
-    try:
-        args = parse(argv)
-        record = run(args)
-        from pmi_cl.benchmarks.decay_report import draw, report
-        from pmi_cl.utils.records.atomic import write_json
-
-        print(report(record))
-        if args.json is not None:
-            write_json(args.json, record, "--json")
-        if args.picture is not None:
-            draw(record, args.picture)
-    except UserError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return error.exit_code
-    return 0
+    return exit_code(lambda: command(parse(argv)))
 
 
 if __name__ == "__main__":

@@ -19,6 +19,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from pmi_cl.benchmarks.commands import check_folder, exit_code, say
 from pmi_cl.errors import UserError
 from pmi_cl.registry.catalogue import INSTALLED
 
@@ -56,8 +57,7 @@ def parse(argv: Sequence[str] | None = None) -> argparse.Namespace:
     args = parser.parse_args(argv)
     if args.images < 1 or args.threads < 1 or args.rounds < 1:
         raise UserError("--images, --threads and --rounds: give at least 1")
-    if args.json is not None and not args.json.parent.is_dir():
-        raise UserError(f"--json {args.json}: there is no folder {args.json.parent}, make it first")
+    check_folder("--json", args.json)
     if INSTALLED.find("backbone", args.backbone).constants.get("KIND") != "clip":
         raise UserError(f"--backbone {args.backbone} is no CLIP: give clip-vit-b-16 or clip-tiny")
     if args.quick:
@@ -111,11 +111,6 @@ def _memory_in_a_fresh_process(args: argparse.Namespace) -> dict[str, Any]:
         return found
 
 
-def say(line: str) -> None:
-    """Print progress to stderr, outside of the report."""
-    print(line, file=sys.stderr, flush=True)
-
-
 def report(record: dict[str, Any]) -> str:
     """Return the record as tables."""
     lines = [f"{record['settings']['backbone']}, {record['settings']['images']} images, {record['settings']['device']}"]
@@ -141,21 +136,20 @@ def report(record: dict[str, Any]) -> str:
     return "\n".join(lines)
 
 
+def command(args: argparse.Namespace) -> None:
+    """Measure, print the tables, and write the figures."""
+    from pmi_cl.utils.records.atomic import write_json
+
+    record = run(args)
+    if not args.memory_only:
+        print(report(record))
+    if args.json is not None:
+        write_json(args.json, record)
+
+
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command. Return 0, or 2 for a user's mistake."""
-    try:
-        args = parse(argv)
-        record = run(args)
-        if not args.memory_only:
-            print(report(record))
-        if args.json is not None:
-            from pmi_cl.utils.records.atomic import write_json
-
-            write_json(args.json, record)
-    except UserError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return error.exit_code
-    return 0
+    return exit_code(lambda: command(parse(argv)))
 
 
 if __name__ == "__main__":

@@ -83,7 +83,7 @@ def draw(record: Row, path: Path) -> None:
         axes.legend(fontsize=8)
     left.set(xlabel="after the sweep of layer", ylabel="recognised as the label asked for", ylim=(0, 1.03))
     right.set(xlabel="after full-model steps to the right targets")
-    network = settings["network"]["backbone"]
-    title = f"PMI's targets: {settings['dataset']}, {network}, {len(seeds)} seed(s); dotted: chance"
+    network, numbers = settings["network"]["backbone"], " ".join(str(seed["seed"]) for seed in seeds)
+    title = f"PMI's targets: {settings['dataset']}, {network}, seeds {numbers}; dotted: chance"
     figure.suptitle(title, fontsize=11)
     write_atomically(path, lambda file: figure.savefig(file, format="png"), "--picture")

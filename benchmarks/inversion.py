@@ -10,12 +10,12 @@ each on one core, and keeps them in ``--work``.
 from __future__ import annotations
 
 import argparse
-import sys
 from collections.abc import Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
+from pmi_cl.benchmarks.commands import check_folder, check_images, check_threads, exit_code, say
 from pmi_cl.errors import UserError
 
 PARTS = ("per_step", "equal_loss", "starts")
@@ -59,18 +59,10 @@ def parse(argv: Sequence[str] | None = None) -> argparse.Namespace:
     args.parts = [part.strip() for part in args.parts.split(",")]
     if unknown := [part for part in args.parts if part not in PARTS]:
         raise UserError(f"--parts {unknown[0]}: choose from {', '.join(PARTS)}")
-    if args.images is not None and (args.images < 10 or args.images % 10):
-        raise UserError(f"--images {args.images}: give a multiple of 10, the same number for each class")
-    if args.threads < 1:
-        raise UserError(f"--threads {args.threads}: give at least 1")
-    if args.json is not None and not args.json.parent.is_dir():
-        raise UserError(f"--json {args.json}: there is no folder {args.json.parent}, make it first")
+    check_images(args.images)
+    check_threads(args.threads)
+    check_folder("--json", args.json)
     return args
-
-
-def say(line: str) -> None:
-    """Print progress to stderr, outside of the report."""
-    print(line, file=sys.stderr, flush=True)
 
 
 def run(args: argparse.Namespace) -> dict[str, Any]:
@@ -110,22 +102,20 @@ def run(args: argparse.Namespace) -> dict[str, Any]:
     return record
 
 
+def command(args: argparse.Namespace) -> None:
+    """Measure, print the tables, and write the figures."""
+    from pmi_cl.benchmarks.report import report
+    from pmi_cl.utils.records.atomic import write_json
+
+    record = run(args)
+    print(report(record))
+    if args.json is not None:
+        write_json(args.json, record)
+
+
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command. Return 0, or 2 for a user's mistake."""
-    from pmi_cl.benchmarks.report import report
-
-    try:
-        args = parse(argv)
-        record = run(args)
-        print(report(record))
-        if args.json is not None:
-            from pmi_cl.utils.records.atomic import write_json
-
-            write_json(args.json, record)
-    except UserError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return error.exit_code
-    return 0
+    return exit_code(lambda: command(parse(argv)))
 
 
 if __name__ == "__main__":

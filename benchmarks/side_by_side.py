@@ -23,6 +23,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from pmi_cl.benchmarks.commands import check_folder, exit_code
 from pmi_cl.errors import UserError
 from pmi_cl.utils.records.atomic import write_json
 from pmi_cl.utils.records.run_record import RunRecord
@@ -54,8 +55,7 @@ def parse(argv: Sequence[str] | None = None) -> argparse.Namespace:
     for pair in args.pairs:
         if len(pair) != 2 or not set(pair) <= set(args.values):
             raise UserError(f"--pairs {':'.join(pair)}: write two of {', '.join(args.values)} with a colon between")
-    if args.json is not None and not args.json.parent.is_dir():
-        raise UserError(f"--json {args.json}: there is no folder {args.json.parent}, make it first")
+    check_folder("--json", args.json)
     return args
 
 
@@ -141,28 +141,25 @@ def spread(values: Sequence[float], sign: str = "") -> str:
     return f"{mean} ± {statistics.stdev(values):.2f}" if len(values) > 1 else mean
 
 
+def compare(args: argparse.Namespace) -> None:
+    """Make the runs of every value, print the tables, and write the figures."""
+    found, last = {}, {}
+    for value in args.values:
+        records = [one_run([f"--{args.flag}", value, *args.words], args.runs, seed) for seed in args.seeds]
+        results = [record.read_results() for record in records]
+        protocol = read_runs([records[0].folder])[0][0].protocol
+        found[value], last = {**figures(results), "protocol": protocol}, results[-1]
+    shared = {name: last[name] for name in ("versions", "commit", "hardware")}
+    command = {"flag": args.flag, "values": args.values, "words": args.words, "seeds": args.seeds}
+    record = {"schema": 1, **command, "pairs": args.pairs, "figures": found, **shared}
+    if args.json is not None:
+        write_json(args.json, record)
+    print(report(record))
+
+
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command. Return 0, or 2 for a user's mistake."""
-    try:
-        args = parse(argv)
-        found, last = {}, {}
-        for value in args.values:
-            records = [one_run([f"--{args.flag}", value, *args.words], args.runs, seed) for seed in args.seeds]
-            results = [record.read_results() for record in records]
-            found[value], last = (
-                {**figures(results), "protocol": read_runs([records[0].folder])[0][0].protocol},
-                results[-1],
-            )
-        shared = {name: last[name] for name in ("versions", "commit", "hardware")}
-        command = {"flag": args.flag, "values": args.values, "words": args.words, "seeds": args.seeds}
-        record = {"schema": 1, **command, "pairs": args.pairs, "figures": found, **shared}
-        if args.json is not None:
-            write_json(args.json, record)
-        print(report(record))
-    except UserError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
-    return 0
+    return exit_code(lambda: compare(parse(argv)))
 
 
 if __name__ == "__main__":

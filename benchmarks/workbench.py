@@ -24,10 +24,8 @@ from pmi_cl.inversion.objectives import CrossEntropy, FeatureMatch, Objective, S
 from pmi_cl.seeding import seeded
 
 IMAGE_SHAPE = (3, 32, 32)
-PRINTED_ALPHA = (
-    1.6  # weight of the statistics (App. I.1), and the objective of the prototype's measurement of time to a loss
-)
-ALPHA = 0.1  # the same divided by the 16 blocks: the engine's default for the full-model stage (docs/provenance.md)
+PRINTED_ALPHA = 1.6  # the weight of the statistics (App. I.1), the engine's default
+ALPHA = 0.1  # the same divided by the 16 blocks, the engine's default in version 0.1.0 (docs/provenance.md)
 
 
 @dataclass(frozen=True)
@@ -38,10 +36,9 @@ class Size:
         images: optimised together, equally many of each class.
         full_steps: of the full-model stage, 280 (App. I.1).
         pmi_steps: of PMI, 100 (App. I.1).
-        naive_steps: the judged loss of the naive loop after so many steps is the one that
-            every start has
-            to reach. 105 is what the prototype took (``docs/findings.md``), fixed
-                before the first measurement.
+        naive_steps: the judged loss of the naive loop after so many steps is the one that every
+            start has to reach. 105 is what the prototype took (``docs/findings.md``), fixed before
+            the first measurement.
         judge_every: steps between two judgements of the loss.
         rounds: step times are medians over so many rounds.
         block: steps that every loop takes in a round, in turn.

@@ -4,35 +4,42 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
-from typing import Protocol
+from typing import TYPE_CHECKING, NamedTuple, Protocol
 
-from torch import Tensor
+if TYPE_CHECKING:
+    from torch import Tensor
 
-from pmi_cl.inversion.engine.engine import Inversion
+    from pmi_cl.inversion.engine.engine import Inversion
+
+
+class PhaseState(NamedTuple):
+    """How far a phase is.
+
+    Attributes:
+        done, total: units.
+        where: the place within the phase, in words.
+        part: the part of the work that is done, 0 to 1, where units differ in what they cost. None:
+            ``done / total``.
+        values: numbers by name. Tensors (0-dimensional) are read only when something is shown.
+    """
+
+    done: int
+    total: int
+    where: str = ""
+    part: float | None = None
+    values: Mapping[str, float | Tensor] = {}
+
+    @property
+    def work(self) -> float:
+        """Return the part of the work that is done, 0 to 1."""
+        return self.done / max(self.total, 1) if self.part is None else self.part
 
 
 class Host(Protocol):
     """Take progress, events and pictures, measure phases, and stop a run at safe points."""
 
-    def progress(
-        self,
-        phase: str,
-        done: int,
-        total: int,
-        where: str = "",
-        part: float | None = None,
-        **values: float | Tensor,
-    ) -> None:
-        """Report that ``done`` of ``total`` units of ``phase`` are done.
-
-        Args:
-            phase: its name.
-            done, total: units.
-            where: the place within the phase, in words.
-            part: the part of the work that is done, where units differ in what they cost. None:
-                ``done / total``.
-            values: numbers by name. Tensors (0-dimensional) are read only when a line is printed.
-        """
+    def progress(self, phase: str, state: PhaseState) -> None:
+        """Report how far a phase is."""
 
     def scalars(self, values: Mapping[str, float | Tensor], step: int) -> None:
         """Write numbers, by tag, to TensorBoard."""
@@ -62,15 +69,7 @@ class Host(Protocol):
 class NullHost:
     """Ignore everything: the host of a method that runs without a program."""
 
-    def progress(
-        self,
-        phase: str,
-        done: int,
-        total: int,
-        where: str = "",
-        part: float | None = None,
-        **values: float | Tensor,
-    ) -> None:
+    def progress(self, phase: str, state: PhaseState) -> None:
         """Do nothing."""
 
     def scalars(self, values: Mapping[str, float | Tensor], step: int) -> None:

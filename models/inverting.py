@@ -16,14 +16,21 @@ from pmi_cl.errors import RunFailed, UserError
 from pmi_cl.inversion.engine.cost import InversionReport
 from pmi_cl.inversion.engine.descent import NonFiniteInversion
 from pmi_cl.inversion.engine.engine import Inversion
+from pmi_cl.inversion.engine.stages import InversionStep
 from pmi_cl.inversion.features.contrastive import ContrastiveBank, ContrastiveConfig, train_contrastive
 from pmi_cl.inversion.features.gaussians import ClassGaussians
 from pmi_cl.inversion.ways.buffer import SyntheticBuffer
 from pmi_cl.models.continual_model import ContinualModel
+from pmi_cl.models.host import PhaseState
 from pmi_cl.options import option
 from pmi_cl.seeding import mix
 
 SHOWN = 10  # pictures of each class
+
+
+def state_of(step: InversionStep) -> PhaseState:
+    """Return how far an inversion is after a step."""
+    return PhaseState(step.done, step.total, step.where, step.part, {"loss": step.loss})
 
 
 @dataclass(frozen=True)
@@ -151,7 +158,7 @@ class InversionRunner:
             self._saved = None
         try:
             for step in inversion.run():
-                host.progress(f"{name} inversion", step.done, step.total, step.where, step.part, loss=step.loss)
+                host.progress(f"{name} inversion", state_of(step))
                 host.scalars({f"inversion/{name}/{step.stage}": step.loss}, step.done)
                 host.safe_point()
         except NonFiniteInversion as error:

@@ -152,9 +152,7 @@ def test_a_damaged_installation_offers_nothing(site: Path) -> None:
     assert [each.name for each in found.extensions("model")] == ["good"]
 
 
-@pytest.mark.parametrize(
-    "text", ["raise SystemExit(9)", "import sys; sys.exit()", "class E(BaseException): ...\nraise E"]
-)
+@pytest.mark.parametrize("text", ["raise SystemExit(9)", "import sys; sys.exit()", "raise OSError('no')"])
 def test_a_package_that_ends_python_is_refused(text: str, site: Path, capsys: pytest.CaptureFixture[str]) -> None:
     name = f"ending_{len(text)}"
     install(site, "bad", f"[pmi_cl.inversion]\nzz = {name}:nope\n", **{name: text})

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from pmi_cl.machine.plain_text import LONGEST, excerpt, printable, typed_text
+from pmi_cl.machine.plain_text import LONGEST, excerpt, few, is_number, printable, typed_text
 from pmi_cl.machine.terminal import show, tell
 from pmi_cl.utils.records.atomic import write_json
 from pmi_cl.utils.records.record_shape import read_json
@@ -57,3 +57,19 @@ def test_tensorboard_takes_any_name(tmp_path: Path) -> None:
     (file,) = tmp_path.glob("events.*")
     content = file.read_bytes()
     assert b"loss/caf\\xe9" in content and "café".encode() in content
+
+
+def test_few_texts_are_named_and_the_others_are_not_made() -> None:
+    made = []
+
+    def text(number: int) -> str:
+        made.append(number)
+        return str(number)
+
+    assert few(map(text, range(1000))) == "0, 1, 2, ..." and len(made) == 4
+    assert (few("ab"), few("abc"), few("abcd", most=4), few([])) == ("a, b", "a, b, c", "a, b, c, d", "")
+
+
+@pytest.mark.parametrize(("word", "number"), [("-1e-3", True), ("nan", True), ("7", True), ("-x", False), ("", False)])
+def test_a_number_is_told_from_a_flag(word: str, number: bool) -> None:
+    assert is_number(word) == number

@@ -11,7 +11,8 @@ import time
 import pytest
 import torch
 
-from pmi_cl.utils.run.progress import Pace, Progress, State, described, duration
+from pmi_cl.models.host import PhaseState
+from pmi_cl.utils.run.progress import Pace, Progress, described, duration
 
 
 class Costly:
@@ -41,7 +42,8 @@ def test_a_long_phase_gets_a_line_now_and_then_and_one_at_its_end():
     progress = Progress("auto", out, line_seconds=0.02)
     for step in range(1, 6):
         time.sleep(0.03)
-        progress.update("inversion", step, 6, "batch 1/2, stage 4/16: layer 12", loss=torch.tensor(1.25))
+        state = PhaseState(step, 6, "batch 1/2, stage 4/16: layer 12", values={"loss": torch.tensor(1.25)})
+        progress.show("inversion", state)
     progress.update("inversion", 6, 6, loss=1.0)
     lines = out.getvalue().splitlines()
     assert 4 <= len(lines) <= 6 and lines[-1].startswith("inversion: 6/6 in 0:0")
@@ -79,7 +81,7 @@ def test_what_is_shown_can_be_read():
     pace = Pace()
     for moment in (0.0, 2.0):
         pace.add(moment, 100 + int(moment) * 30, 0.5 + moment / 200)
-    state = State(160, 400, 0.51, "batch 2/5, stage 4/16: layer 12", {"loss": 0.5})
+    state = PhaseState(160, 400, "batch 2/5, stage 4/16: layer 12", 0.51, {"loss": 0.5})
     assert described(state, pace) == "1:38 left, 30/s, batch 2/5, stage 4/16: layer 12, loss 0.5"
     assert [duration(seconds) for seconds in (7, 723.4, 18010)] == ["0:07", "12:03", "5:00:10"]
 

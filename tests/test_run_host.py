@@ -15,7 +15,7 @@ import torch
 
 from pmi_cl.datasets.task_split import TaskSplit
 from pmi_cl.errors import UserError
-from pmi_cl.models.host import Host
+from pmi_cl.models.host import Host, PhaseState
 from pmi_cl.utils.records.resources import Phases
 from pmi_cl.utils.records.tensorboard import EventWriter
 from pmi_cl.utils.run.host import RunHost
@@ -43,7 +43,7 @@ def test_the_host_shows_what_it_is_told(tmp_path):
     out = io.StringIO()
     host = make_host(tmp_path, lambda: None, out=out)
     with host.phase("inversion"):
-        host.progress("inverting", 4, 4, loss=torch.tensor(0.25))
+        host.progress("inverting", PhaseState(4, 4, values={"loss": torch.tensor(0.25)}))
         host.scalars({"inversion/stem": torch.tensor(0.25)}, 3)
         host.images("synthetic/task 1", torch.rand(4, 3, 8, 8), torch.tensor([0, 1, 0, 1]))
         host.curves("inversion/task 1", {"stem": [2.0, 1.0]})

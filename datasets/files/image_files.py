@@ -10,8 +10,7 @@ from pathlib import Path
 from pmi_cl.datasets.files.file_names import name_bytes, shown_name
 from pmi_cl.datasets.files.find_images import ENDINGS, Found, find_images
 from pmi_cl.errors import UserError
-
-MAX_NAMES = 3  # names in an error message
+from pmi_cl.machine.plain_text import few
 
 
 @dataclass(frozen=True)
@@ -78,11 +77,8 @@ def refuse_missing(paths: Sequence[Path], root: Path, origin: str, remedy: str) 
     """
     missing = [path for path in paths if not path.is_file()]
     if missing:
-        names = ", ".join(shown_name(path.relative_to(root)) for path in missing[:MAX_NAMES])
-        more = ", ..." if len(missing) > MAX_NAMES else ""
-        raise UserError(
-            f"{len(missing)} of the {len(paths)} images of {origin} are not in {root}: {names}{more}; {remedy}"
-        )
+        names = few(shown_name(path.relative_to(root)) for path in missing)
+        raise UserError(f"{len(missing)} of the {len(paths)} images of {origin} are not in {root}: {names}; {remedy}")
 
 
 def refuse_empty_classes(images: ImageList, names: Sequence[str], what: str) -> None:

@@ -21,6 +21,7 @@ from pmi_cl.datasets.files.skipping import as_record, skipped_note, unreadable_f
 from pmi_cl.datasets.reading import Reading, colour_named
 from pmi_cl.datasets.selection import Split, refuse_one_colour
 from pmi_cl.errors import UserError
+from pmi_cl.machine.plain_text import few
 from pmi_cl.options import option, select
 
 if TYPE_CHECKING:
@@ -232,12 +233,8 @@ def refuse_other_split(listing: Listing, expected: Sequence[int], allowed: bool)
     groups = [order[start : start + GROUP_SIZE] for start in range(0, n_classes, GROUP_SIZE)]
     found = [sum(counts[label] for label in group) for group in groups]
     if found != list(expected) and not allowed:
-        images = f"{_shortened(found)} test images, in the published log {_shortened(expected)}"
+        images = f"{few(map(str, found), 4)} test images, in the published log {few(map(str, expected), 4)}"
         raise UserError(
             f"{listing.root} is not PROOF's split: ten classes each (order np1993) have {images}; "
             "get its folders, or say --allow_other_split 1 and do not compare"
         )
-
-
-def _shortened(numbers: Sequence[int]) -> str:
-    return ", ".join(map(str, numbers[:4])) + (", ..." if len(numbers) > 4 else "")

@@ -13,8 +13,7 @@ from pmi_cl.datasets.files.fetching import disk_errors, part_file
 from pmi_cl.datasets.files.file_names import shown_name
 from pmi_cl.datasets.files.find_images import Found
 from pmi_cl.datasets.files.image_files import state_of_files
-
-_FEW = 3  # names in a message
+from pmi_cl.machine.plain_text import few
 
 
 def skip_bad(found: Found) -> list[BadFile]:
@@ -32,10 +31,9 @@ def skipped_note(files: Sequence[BadFile]) -> list[str]:
     """Return a line that names files that are skipped, or no line if there are none."""
     if not files:
         return []
-    names = ", ".join(f"{shown_name(file.path)} ({file.reason})" for file in files[:_FEW])
-    more = ", ..." if len(files) > _FEW else ""
+    names = few(f"{shown_name(file.path)} ({file.reason})" for file in files)
     amount = "1 file that cannot be read is" if len(files) == 1 else f"{len(files)} files that cannot be read are"
-    return [f"{amount} skipped: {names}{more}"]
+    return [f"{amount} skipped: {names}"]
 
 
 def as_record(files: Sequence[BadFile], root: Path) -> dict[str, str]:

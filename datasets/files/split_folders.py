@@ -11,10 +11,10 @@ from pathlib import Path
 from pmi_cl.datasets.files.file_names import shown_name
 from pmi_cl.datasets.files.find_images import ENDINGS, is_folder, is_passed_over, refuse_unreadable, subfolders
 from pmi_cl.errors import UserError
+from pmi_cl.machine.plain_text import few
 
 _ROLES = {"train": "train|training", "test": "test|testing", "val": "val|valid|validation"}
 _SHARED = 2  # subfolders of one name in two folders that are therefore no classes
-_FEW = 3  # names in an error message
 
 
 @dataclass(frozen=True)
@@ -106,8 +106,7 @@ def left_out(layout: Layout) -> list[str]:
 def _counted(paths: Sequence[Path], what: str) -> str:
     if not paths:
         return ""
-    names = ", ".join(shown_name(path.name) for path in paths[:_FEW]) + (", ..." if len(paths) > _FEW else "")
-    return f"{len(paths)} {what}{'s' if len(paths) > 1 else ''} ({names})"
+    return f"{len(paths)} {what}{'s' if len(paths) > 1 else ''} ({few(shown_name(path.name) for path in paths)})"
 
 
 def _images_in(folder: Path) -> int:
@@ -158,7 +157,7 @@ def _refuse_half(root: Path, names: Sequence[str], parts: Mapping[str, Path]) ->
     """Raise UserError if there is half a split: training or test images are missing."""
     looks = all(role_of(name) for name in names) or any(len(subfolders(part)) >= _SHARED for part in parts.values())
     if parts and looks:
-        found = ", ".join(f"{shown_name(name)}/ ({_content(root / name)})" for name in names[: 2 * _FEW])
+        found = few((f"{shown_name(name)}/ ({_content(root / name)})" for name in names), 6)
         needs = "it needs both train/ and test/ (or val/) with class folders in them, or the class folders themselves"
         raise UserError(f"{shown_name(root)} has {found}: {needs}")
 
@@ -193,8 +192,7 @@ def _refuse_hidden_splits(root: Path, names: Sequence[str]) -> None:
             shared.setdefault(first_with.setdefault(folder, name), []).append(folder)
         for other, folders in shared.items():
             if other != name and len(folders) >= _SHARED:
-                seen = ", ".join(f"{shown_name(folder)}/" for folder in folders[:_FEW])
-                seen += ", ..." if len(folders) > _FEW else ""
+                seen = few(f"{shown_name(folder)}/" for folder in folders)
                 both = f"{shown_name(other)}/ and {shown_name(name)}/ both hold {seen} and no image"
                 advice = "call the splits train/ and test/, give one of them as --data_dir, or put images into classes"
                 raise UserError(f"{shown_name(root)}: {both}, as splits do and classes do not: {advice}")

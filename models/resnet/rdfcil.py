@@ -19,6 +19,7 @@ from pmi_cl.inversion.networks.frozen import FrozenNetwork
 from pmi_cl.inversion.networks.pieces import in_evaluation_mode
 from pmi_cl.inversion.ways.generator import Generator, GeneratorWeights, generator_loss
 from pmi_cl.machine.state_fields import load_optimizer, whole_field
+from pmi_cl.models.host import PhaseState
 from pmi_cl.models.resnet.replay_options import ReplayOptions
 from pmi_cl.models.resnet.replay_training import ReplayTraining
 from pmi_cl.options import option
@@ -111,7 +112,8 @@ class Rdfcil(ReplayTraining):
             loss.backward()
             self.generator_opt.step()
             self.generator_step, self.total_steps = self.generator_step + 1, self.total_steps + 1
-            self.host.progress(phase, self.generator_step, o.generator_steps, loss=loss.detach())
+            state = PhaseState(self.generator_step, o.generator_steps, values={"loss": loss.detach()})
+            self.host.progress(phase, state)
             self.host.safe_point()
 
     def _new_generator(self) -> None:

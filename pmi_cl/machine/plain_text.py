@@ -1,10 +1,12 @@
-"""Texts that came in as bytes: from the command line, file names and other people's files.
+"""Read texts that came in as bytes, from words, file names and files, and shorten them for a line.
 
 Where bytes are not those of the locale, Python keeps them as lone surrogates (PEP 383).
 """
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+from itertools import islice
 from pathlib import Path
 
 LONGEST = 100  # letters of a value in an error line
@@ -42,3 +44,22 @@ def excerpt(value: object) -> str:
         return f"(a {type(value).__name__} too long to show)"
     text = " ".join(text.splitlines())
     return text if len(text) <= LONGEST else f"{text[:LONGEST]}..."
+
+
+def few(texts: Iterable[str], most: int = 3) -> str:
+    """Return the first texts of a list for a message: "a, b, c, ...".
+
+    Args:
+        texts: more than ``most`` end in "...". Those behind are not made.
+    """
+    first = list(islice(texts, most + 1))
+    return ", ".join([*first[:most], *(["..."] if len(first) > most else [])])
+
+
+def is_number(word: str) -> bool:
+    """Return whether a typed word is a number, such as "-1e-3"."""
+    try:
+        float(word)
+    except ValueError:
+        return False
+    return True

@@ -17,7 +17,7 @@ from pmi_cl.errors import UserError
 from pmi_cl.mammoth.checkout import part
 from pmi_cl.mammoth.flags import HostedEntry
 from pmi_cl.mammoth.task_data import TaskData, to_uint8
-from pmi_cl.models.host import NullHost
+from pmi_cl.models.host import NullHost, PhaseState
 from pmi_cl.registry.catalogue import Entry
 from pmi_cl.seeding import seeded
 from pmi_cl.utils.arguments.command_line import Resolved
@@ -160,18 +160,10 @@ class MammothHost(NullHost):
     def __init__(self, silent: bool) -> None:
         self._progress = Progress("0" if silent else "auto")
 
-    def progress(
-        self,
-        phase: str,
-        done: int,
-        total: int,
-        where: str = "",
-        part: float | None = None,
-        **values: float | Tensor,
-    ) -> None:
+    def progress(self, phase: str, state: PhaseState) -> None:
         """Show every phase but training, for which Mammoth has a bar."""
         if not phase.endswith("training"):
-            self._progress.update(phase, done, total, where, part, **values)
+            self._progress.show(phase, state)
 
     def safe_point(self) -> None:
         """Raise SystemExit after Ctrl-C or SIGTERM, as Mammoth's loop does between two batches."""

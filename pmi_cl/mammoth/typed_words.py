@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from pmi_cl.errors import UserError, unknown_name
+from pmi_cl.machine.plain_text import is_number
 from pmi_cl.machine.user_paths import user_path
 from pmi_cl.mammoth.bridge import KINDS, Bridge
 from pmi_cl.mammoth.checkout import part
@@ -24,7 +25,7 @@ def read_words(argv: Sequence[str]) -> dict[str, list[str]]:
     typed: dict[str, list[str]] = {}
     for word in argv:
         flag, equals, value = word.partition("=")
-        if not word.startswith("-") or _is_number(word):
+        if not word.startswith("-") or is_number(word):
             if not typed:
                 raise UserError(f"'{word}' stands alone: write --flag value")
             typed[next(reversed(typed))].append(word)
@@ -33,14 +34,6 @@ def read_words(argv: Sequence[str]) -> dict[str, list[str]]:
         else:
             typed[flag] = [value] if equals else []
     return typed
-
-
-def _is_number(word: str) -> bool:
-    try:
-        float(word)
-    except ValueError:
-        return False
-    return True
 
 
 def words_for_mammoth(typed: Mapping[str, list[str]], bridge: Bridge) -> list[str]:

@@ -58,9 +58,7 @@ class Extension:
         self.check()
         try:
             return importlib.import_module(self.module)
-        except KeyboardInterrupt:
-            raise
-        except BaseException as error:  # whatever somebody's module does at import: it may even exit
+        except (Exception, SystemExit) as error:  # whatever a module does at import: it may even exit
             raise self.fault(f"{type(error).__name__}: {error}") from error
 
     def check(self) -> None:

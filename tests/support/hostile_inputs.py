@@ -208,9 +208,7 @@ def fault_of(given: HostileInput, folder: Path) -> str:
     try:
         with contextlib.chdir(folder), contextlib.redirect_stdout(out), contextlib.redirect_stderr(err), _limited():
             code = main(given.words, given.catalogue)
-    except BaseException as error:
-        if isinstance(error, KeyboardInterrupt):
-            raise
+    except (Exception, SystemExit) as error:
         return f"ends with {type(error).__name__}\n{traceback.format_exc()}"
     if time.monotonic() - began > SECONDS:
         return f"takes {time.monotonic() - began:.0f} s"

@@ -13,7 +13,7 @@ from typing import Any
 
 from pmi_cl.datasets.task_split import split_classes
 from pmi_cl.errors import UserError
-from pmi_cl.machine.plain_text import excerpt
+from pmi_cl.machine.plain_text import excerpt, is_number
 from pmi_cl.machine.user_paths import user_path
 from pmi_cl.options import OptionSpec
 from pmi_cl.registry.catalogue import INSTALLED, KINDS, Catalogue, Entry
@@ -225,19 +225,11 @@ def _bind_numbers(argv: Sequence[str]) -> list[str]:
     """
     words: list[str] = []
     for word in argv:
-        if words and words[-1].startswith("--") and "=" not in words[-1] and word.startswith("-") and _is_number(word):
+        if words and words[-1].startswith("--") and "=" not in words[-1] and word.startswith("-") and is_number(word):
             words[-1] += f"={word}"
         else:
             words.append(word)
     return words
-
-
-def _is_number(word: str) -> bool:
-    try:
-        float(word)
-    except ValueError:
-        return False
-    return True
 
 
 def _entry(kind: str, name: str | None, catalogue: Catalogue) -> Entry:

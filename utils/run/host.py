@@ -12,6 +12,7 @@ from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from pmi_cl.models.host import PhaseState
 from pmi_cl.utils.records.confusion import as_table, by_class
 from pmi_cl.utils.records.metrics import Matrix, average, last
 from pmi_cl.utils.records.resources import Phases
@@ -72,17 +73,9 @@ class RunHost:
         self._saved = time.monotonic()
         self._drawn: dict[str, int] = {}
 
-    def progress(
-        self,
-        phase: str,
-        done: int,
-        total: int,
-        where: str = "",
-        part: float | None = None,
-        **values: float | torch.Tensor,
-    ) -> None:
-        """Show how far a phase is, see :meth:`pmi_cl.utils.run.progress.Progress.update`."""
-        self._progress.update(phase, done, total, where, part, **values)
+    def progress(self, phase: str, state: PhaseState) -> None:
+        """Show how far a phase is, see :meth:`pmi_cl.utils.run.progress.Progress.show`."""
+        self._progress.show(phase, state)
 
     def scalars(self, values: Mapping[str, float | torch.Tensor], step: int) -> None:
         """Write numbers or 0-dimensional tensors, by tag, for TensorBoard."""

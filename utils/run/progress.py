@@ -10,8 +10,9 @@ import os
 import sys
 import time
 from collections import deque
-from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, TextIO
+from typing import TYPE_CHECKING, Protocol, TextIO
+
+from pmi_cl.models.host import PhaseState
 
 if TYPE_CHECKING:
     import torch
@@ -19,23 +20,6 @@ if TYPE_CHECKING:
 
 RECENT_SECONDS = 10.0  # over which a rate is measured
 REDRAWN_SECONDS = 0.5  # between two pictures of a bar
-
-
-class State(NamedTuple):
-    """How far a phase is.
-
-    Attributes:
-        done, total: units.
-        part: the part of the work that is done, 0 to 1.
-        where: the place within the phase, in words.
-        values: numbers by name. 0-dimensional tensors are read only if something is shown.
-    """
-
-    done: int
-    total: int
-    part: float
-    where: str
-    values: Mapping[str, Any]
 
 
 class Pace:
@@ -79,7 +63,7 @@ class Pace:
         return (last[place] - first[place]) / (last[0] - first[0])
 
 
-def described(state: State, pace: Pace) -> str:
+def described(state: PhaseState, pace: Pace) -> str:
     """Return "2:03 left, 31.2/s, batch 2/5, stage 4/16: layer 12, loss 0.1"."""
     left, rate = pace.seconds_left, pace.rate
     words = [f"{duration(left)} left"] if left is not None and state.done < state.total else []
@@ -98,7 +82,7 @@ def duration(seconds: float) -> str:
 class Display(Protocol):
     """Shows the progress of one phase."""
 
-    def update(self, state: State) -> None:
+    def update(self, state: PhaseState) -> None:
         """Show how far the phase is."""
 
     def close(self) -> None:
@@ -127,36 +111,20 @@ class Progress:
         self._phase: str | None = None
         self._display: Display | None = None
 
-    def update(
-        self,
-        phase: str,
-        done: int,
-        total: int,
-        where: str = "",
-        part: float | None = None,
-        **values: float | torch.Tensor,
-    ) -> None:
-        """Show that ``done`` of ``total`` units of ``phase`` are finished.
+    def update(self, phase: str, done: int, total: int, **values: float | torch.Tensor) -> None:
+        """Show that ``done`` of ``total`` units of ``phase`` are finished, see :meth:`show`."""
+        self.show(phase, PhaseState(done, total, values=values))
 
-        At ``done == total`` the phase ends.
-
-        Args:
-            phase: the name of the phase.
-            done, total: units.
-            where: the place within the phase, in words.
-            part: the part of the work that is done, where units differ in what they cost. None:
-                ``done / total``.
-            values: shown beside it, by name: numbers or 0-dimensional tensors.
-        """
+    def show(self, phase: str, state: PhaseState) -> None:
+        """Show how far a phase is. At ``done == total`` it ends."""
         if self._silent:
             return
-        work = done / max(total, 1) if part is None else part
         try:
-            self._show(phase, State(done, total, work, where, values))
+            self._show(phase, state)
         except OSError:  # the terminal was closed, but the work goes on
             self._silent, self._display = True, None
 
-    def _show(self, phase: str, state: State) -> None:
+    def _show(self, phase: str, state: PhaseState) -> None:
         if phase != self._phase or self._display is None:
             self.close()
             self._phase = phase
@@ -188,10 +156,10 @@ class _Bar:
         self._pace = Pace()
         self._shown = float("-inf")
 
-    def update(self, state: State) -> None:
+    def update(self, state: PhaseState) -> None:
         self._bar.n = state.done
         now = time.monotonic()
-        self._pace.add(now, state.done, state.part)
+        self._pace.add(now, state.done, state.work)
         if now - self._shown < REDRAWN_SECONDS and state.done < state.total:
             return
         self._shown = now
@@ -210,9 +178,9 @@ class _Lines:
         self._began = self._shown = time.monotonic()
         self._pace = Pace()
 
-    def update(self, state: State) -> None:
+    def update(self, state: PhaseState) -> None:
         now = time.monotonic()
-        self._pace.add(now, state.done, state.part)
+        self._pace.add(now, state.done, state.work)
         ends = state.done >= state.total and self._shown > self._began
         if now - self._shown < self._seconds and not ends:
             return

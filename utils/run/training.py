@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from pmi_cl.errors import RunFailed
+from pmi_cl.models.host import PhaseState
 from pmi_cl.utils.records.confusion import as_table, as_texts
 from pmi_cl.utils.run.evaluation import before_training, evaluate
 
@@ -154,7 +155,8 @@ class Training:
 
     def _report_step(self, losses: dict[str, torch.Tensor], images: int, done: int, total: int) -> None:
         task = self.position.task + 1
-        self.host.progress(f"task {task} training", done, total, loss=losses["loss"])
+        state = PhaseState(done, total, values={"loss": losses["loss"]})
+        self.host.progress(f"task {task} training", state)
         events: dict[str, Any] = {f"loss/{name}": value for name, value in losses.items()}
         if self.model.opt is not None:
             events["learning rate"] = self.model.opt.param_groups[0]["lr"]

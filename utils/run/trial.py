@@ -22,7 +22,7 @@ import torch
 from pmi_cl.inversion.engine.engine import Inversion
 from pmi_cl.machine.disk import ROOM_MIB
 from pmi_cl.machine.memory import MemoryGauge
-from pmi_cl.models.host import NullHost
+from pmi_cl.models.host import NullHost, PhaseState
 from pmi_cl.options import specs_of
 from pmi_cl.utils.run.building import build_model, prepare_torch
 from pmi_cl.utils.run.out_of_memory import explain_out_of_memory
@@ -89,15 +89,7 @@ class TrialHost(NullHost):
         shorter, self._last = _Shorter(inversion), self.now()
         return shorter
 
-    def progress(
-        self,
-        phase: str,
-        done: int,
-        total: int,
-        where: str = "",
-        part: float | None = None,
-        **values: float | Tensor,
-    ) -> None:
+    def progress(self, phase: str, state: PhaseState) -> None:
         """Time a step. Raise Enough after a few of a loop that is no inversion."""
         now, before = self.now(), self._last
         self._last = now
@@ -106,11 +98,11 @@ class TrialHost(NullHost):
             self._seen += 1
             if self._seen > STEPS:
                 self._seen = 0
-                self.estimated[name] += (now - before) * total
+                self.estimated[name] += (now - before) * state.total
                 raise Enough
             return
-        self._step_seconds[where] = now - before  # the last step of a stage, without what comes before it
-        if done >= total:
+        self._step_seconds[state.where] = now - before  # the last step of a stage, without what comes before it
+        if state.done >= state.total:
             stages = [stage for stage in self._real.stages if stage.steps]
             of_stages = zip(stages, self._step_seconds.values(), strict=True)
             once = sum(stage.steps * seconds for stage, seconds in of_stages)

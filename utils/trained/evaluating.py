@@ -14,6 +14,7 @@ import torch
 
 from pmi_cl.datasets.input_form import InputForm
 from pmi_cl.errors import UserError
+from pmi_cl.machine.plain_text import few, printable
 from pmi_cl.machine.terminal import tell
 from pmi_cl.registry.catalogue import Catalogue, Entry
 from pmi_cl.utils.arguments.command_line import recorded_run
@@ -33,8 +34,6 @@ if TYPE_CHECKING:
 
     from pmi_cl.datasets.continual_dataset import ContinualDataset
     from pmi_cl.utils.trained.trained_model import TrainedModel
-
-_FEW = 3  # names in an error message
 
 
 @dataclass(frozen=True)
@@ -170,7 +169,7 @@ def _labels_of(model: TrainedModel, dataset: ContinualDataset) -> Tensor:
     known = {name: label for label, name in enumerate(model.record.class_names)}
     strange = [name for name in dataset.class_names if name not in known]
     if strange:
-        names = ", ".join(strange[:_FEW]) + (", ..." if len(strange) > _FEW else "")
+        names = few(printable(name) for name in strange)
         raise UserError(f"{dataset.NAME} has classes that are not among those of the run: {names}; leave them out")
     labels = torch.tensor([known[name] for name in dataset.class_names])
     unlearned = int((labels >= len(model.class_names)).sum())

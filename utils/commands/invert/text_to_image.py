@@ -29,6 +29,7 @@ from pmi_cl.inversion.ways.pmi import PmiConfig
 from pmi_cl.machine.device import pick_device
 from pmi_cl.machine.disk import check_writable
 from pmi_cl.machine.terminal import show
+from pmi_cl.models.inverting import state_of
 from pmi_cl.registry.catalogue import Catalogue
 from pmi_cl.seeding import global_seed
 from pmi_cl.utils.commands.invert import step_pictures
@@ -116,7 +117,7 @@ class TextInverter:
         )
         wanted = set(torch.linspace(0, config.steps, self.args.pictures).round().int().tolist())
         for step in inversion.run():
-            self.display.update(name, step.done, step.total, loss=step.loss)
+            self.display.show(name, state_of(step))
             if step.stage == "full model":
                 made.work.append(inversion.report.step_equivalents)
                 _keep_pictures(made, step, wanted, self)
