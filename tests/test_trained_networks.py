@@ -173,13 +173,18 @@ def test_images_of_later_tasks_alone_are_refused(tmp_path: Path, capsys: pytest.
                 Image.new("RGB", (16, 16), (number * 90, 50, 50)).save(folder / part / name / f"{number}.png")
     line = refused(["evaluate", str(run), "--dataset", "seq-folder", "--data_dir", str(folder)], capsys)
     assert "seq-folder has no class that the run has learned: it stopped after task 1" in line
+    # Folders name the true class of an image, learned or not.
+    assert main(["predict", str(run), str(digit_files())]) == 0
+    told = capsys.readouterr().out
+    assert "of 10 labelled by their folders; 10 images are of classes that the run has not learned)" in told
+    assert main(["predict", str(run), str(folder / "test")]) == 0
+    told = capsys.readouterr().out
+    assert "accuracy" not in told and told.endswith("4 images are of classes that the run has not learned\n")
 
 
-def test_pixels_that_are_no_bytes_are_refused(tmp_path: Path) -> None:
-    code, run = quick("sgd", tmp_path, "bytes", stop_after=1, n_classes=4)
-    assert code == 0
+def test_pixels_that_are_no_bytes_are_refused() -> None:
     with pytest.raises(TypeError, match="uint8, 0 to 255"):
-        pmi_cl.load(run).logits(torch.rand(1, 3, 16, 16))
+        pmi_cl.load(run_of("joint")).logits(torch.rand(1, 3, 16, 16))
 
 
 def test_a_network_is_kept_unless_it_is_not_wanted(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -21,18 +21,25 @@ class Predicted:
 
     Attributes:
         predictions: one for each image, in the order of the words that were typed, then sorted.
-        truth: the true class of each image; None: no folder names it.
+        truth: the true class of each image; None: no folder names a class of the run.
+        learned: the classes that the network tells apart.
         seconds: from the first file to the last prediction.
     """
 
     predictions: list[Prediction]
     truth: list[str | None]
+    learned: Sequence[str]
     seconds: float
 
     @property
     def labelled(self) -> int:
-        """Return the number of images whose true class is known."""
-        return sum(name is not None for name in self.truth)
+        """Return the number of images that are of a learned class, by their folders."""
+        return sum(name in self.learned for name in self.truth)
+
+    @property
+    def unlearned(self) -> int:
+        """Return the number of images that are of a class of a later task, by their folders."""
+        return sum(name is not None for name in self.truth) - self.labelled
 
     @property
     def right(self) -> int:
@@ -41,7 +48,7 @@ class Predicted:
 
     @property
     def accuracy(self) -> float | None:
-        """Return the accuracy in % on the images whose true class is known."""
+        """Return the accuracy in % on the images of learned classes."""
         return 100.0 * self.right / self.labelled if self.labelled else None
 
 
@@ -65,8 +72,8 @@ def predict_all(model: TrainedModel, words: Sequence[Path], top: int, batch_size
     files = [(file, word) for word in words for file in files_of(word)]
     start = time.perf_counter()
     predictions = list(model.predictions([file for file, _ in files], top, batch_size))
-    truth = [_true_class(file, word, model.class_names) for file, word in files]
-    return Predicted(predictions, truth, time.perf_counter() - start)
+    truth = [_true_class(file, word, model.record.class_names) for file, word in files]
+    return Predicted(predictions, truth, model.class_names, time.perf_counter() - start)
 
 
 def _true_class(file: Path, word: Path, class_names: Sequence[str]) -> str | None:

@@ -33,20 +33,23 @@ def table(found: Predicted, whole: bool) -> str:
 
 def closing_lines(found: Predicted) -> str:
     """Return how many images there were, how fast it went, and the accuracy where it is known."""
-    count = len(found.predictions)
+    count, unlearned = len(found.predictions), found.unlearned
+    unknown = count - found.labelled - unlearned
     pace = f"{count} image{'s' * (count != 1)} in {found.seconds:.2f} s"
     pace += f" ({count / found.seconds:.0f} a second)\n" if count > 1 else "\n"
+    later = f"{unlearned} images are of classes that the run has not learned" if unlearned else ""
     if found.accuracy is None:
-        return pace
-    of = "" if found.labelled == count else f"; of {count - found.labelled} images the class is not known"
-    return f"{pace}accuracy {found.accuracy:.2f} % ({found.right} of {found.labelled} labelled by their folders{of})\n"
+        return pace + (f"{later}\n" if later else "")
+    known = f"{found.right} of {found.labelled} labelled by their folders"
+    told = [known, later, f"of {unknown} images the class is not known" if unknown else ""]
+    return f"{pace}accuracy {found.accuracy:.2f} % ({'; '.join(filter(None, told))})\n"
 
 
 def as_csv(file: IO[str], found: Predicted) -> None:
     """Write a line for each image, below one with the names of the columns."""
     tops = max((len(each.top) for each in found.predictions), default=1)
     further = [f"{name}_{place}" for place in range(2, tops + 1) for name in ("class", "probability")]
-    labelled = found.labelled > 0
+    labelled = any(name is not None for name in found.truth)
     writer = csv.writer(file)
     writer.writerow(["image", "class", "probability", *further, *(["true_class"] if labelled else [])])
     for each, truth in zip(found.predictions, found.truth, strict=True):
