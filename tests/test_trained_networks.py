@@ -85,7 +85,9 @@ def test_a_network_is_exported_for_programs_without_this_package(method: str, tm
     program = torch.export.load(path, extra_files=about).module()
     pixels = torch.randint(0, 256, (5, 3, 16, 16), dtype=torch.uint8)
     torch.testing.assert_close(program(pixels / 255), model.logits(pixels), atol=1e-3, rtol=1e-3)
-    assert json.loads(about["pmi_cl.json"])["class_names"] == ["0", "1", "2", "3"]
+    told = json.loads(about["pmi_cl.json"])
+    assert told["class_names"] == ["0", "1", "2", "3"] and told["preprocessing"]["background"] == [255, 255, 255]
+    assert "to 16 x 16" in told["steps"][2] and told["steps"][-1] == "divide by 255"
 
 
 def test_predictions_are_told_and_written(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

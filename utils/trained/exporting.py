@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import importlib.util
 import json
 import logging
@@ -16,7 +17,7 @@ from torch import Tensor, nn
 
 from pmi_cl.errors import UserError
 from pmi_cl.utils.records.atomic import write_atomically
-from pmi_cl.utils.records.model_file import write_model
+from pmi_cl.utils.records.model_file import Preprocessing, write_model
 
 if TYPE_CHECKING:
     from pmi_cl.utils.trained.trained_model import TrainedModel
@@ -93,10 +94,29 @@ def _about(model: TrainedModel) -> dict[str, Any]:
         "class_names": list(model.class_names),
         "input": f"float32 (b, 3, {size}, {size}) in [0, 1]; the network normalises it",
         "output": "logits (b, classes)",
-        "decoding": form.decoding,
-        "side": form.side,
-        "resize": None if form.form is None else form.form[1],
+        "preprocessing": dataclasses.asdict(form),
+        "steps": _steps(form),
     }
+
+
+def _steps(form: Preprocessing) -> list[str]:
+    """Return in words how an image file becomes the input, for people who have not this package."""
+    side = f"{form.side} x {form.side}"
+    square = {
+        "upright": f"turn the image as its EXIF data says, cut the central square, resize it (bilinear) to {side}",
+        "squash": f"resize the whole image (bicubic) to {side}; EXIF data are ignored",
+        "crop": f"resize the shorter side (bicubic) to {form.side}, cut the central square; EXIF data are ignored",
+    }[form.decoding]
+    steps = [
+        f"in files with 16 bits for each channel, scale {form.white} to 255",
+        f"lay transparency on the colour {form.background} (red, green, blue)",
+        square,
+    ]
+    if form.form is not None:
+        size, resize = form.form
+        how = "resize it" if resize == "squash" else "resize its shorter side and cut the central square"
+        steps.append(f"{how} (bicubic, with anti-aliasing) to {size} x {size}")
+    return [*steps, "divide by 255"]
 
 
 @contextlib.contextmanager
