@@ -315,4 +315,6 @@ def _value(run: Run, name: str, runs: Sequence[Run]) -> Any:
 
 
 def _text(value: Any) -> str:
+    """Return a value as its flag takes it: 0 and 1 for off and on, lists with commas."""
+    value = int(value) if isinstance(value, bool) else value
     return ",".join(map(str, value)) if isinstance(value, list) else str(value)
