@@ -117,7 +117,7 @@ def test_a_resumed_run_keeps_its_sizes(tmp_path: Path, capsys: pytest.CaptureFix
     capsys.readouterr()
     for words, recorded in ((["--classes_per_task", "2,2,2"], "3,2,1"), (["--base_classes", "4"], "no --base_classes")):
         assert main(["--resume", str(folder), *words]) == 2
-        assert f"the run that goes on has {recorded};" in capsys.readouterr().err
+        assert f"the run is finished, with {recorded};" in capsys.readouterr().err
 
 
 def test_titles_scalars_and_lines_have_the_same_figure() -> None:
