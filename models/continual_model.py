@@ -25,6 +25,7 @@ from pmi_cl.seeding import seeded
 
 if TYPE_CHECKING:
     from pmi_cl.datasets.continual_dataset import ContinualDataset
+    from pmi_cl.models.run_outline import RunOutline
 
 
 @dataclass(frozen=True)
@@ -63,25 +64,6 @@ class TrainingOptions:
     )
 
 
-@dataclass(frozen=True)
-class RunOutline:
-    """What is known of a run before its images are read and its network is built.
-
-    Attributes:
-        n_classes: of the whole run.
-        n_tasks: of the whole run.
-        network: what the backbone's file says in ``outline(args)``, a
-            :class:`pmi_cl.backbones.clip_outline.ClipOutline` or a
-            :class:`pmi_cl.backbones.resnet_outline.ResNetOutline`; None where it says nothing.
-        image_size: the side of the data set's images in pixels, where it is known.
-    """
-
-    n_classes: int
-    n_tasks: int
-    network: Any = None
-    image_size: int | None = None
-
-
 class ContinualModel(nn.Module):
     """A method.
 
@@ -105,6 +87,7 @@ class ContinualModel(nn.Module):
     COMPATIBILITY: ClassVar[tuple[str, ...]] = ("class-il", "task-il")
     NAMES_UNSEEN = False  # True: every_class() recognises classes that no task has shown yet
     JOINT = False  # True: all tasks are shown at once, as one
+    KEEPS_IMAGES = False  # True: real images of earlier tasks are stored (exemplars)
     EVALUATION_BATCH = 500  # images that are evaluated together; only memory depends on it
     Options: type = TrainingOptions
 
@@ -277,6 +260,14 @@ class ContinualModel(nn.Module):
         assert self.opt is not None, "begin_task() builds the optimiser"
         for group in self.opt.param_groups:
             group["lr"] = lr
+
+    def stored(self) -> dict[str, int]:
+        """Return the bytes that the method keeps from one task to the next, by kind.
+
+        The network that classifies is not counted. Kinds are ``real images`` (exemplars),
+        ``synthetic images``, ``statistics``, and ``networks`` (a teacher, a generator).
+        """
+        return {}
 
     def inversion_figures(self) -> dict[str, float]:
         """Return what inversion has cost over the run so far.

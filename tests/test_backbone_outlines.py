@@ -20,8 +20,8 @@ from pmi_cl.backbones.clip_outline import ClipOutline
 from pmi_cl.backbones.clip_plan import MODELS, QUICK
 from pmi_cl.backbones.clip_weights import outline_of
 from pmi_cl.backbones.open_clip_library import open_clip_module
-from pmi_cl.models.continual_model import RunOutline
 from pmi_cl.models.host import NullHost
+from pmi_cl.models.run_outline import RunOutline
 from pmi_cl.registry import catalogue
 from pmi_cl.utils.arguments.command_line import resolve
 from pmi_cl.utils.run.building import build_model

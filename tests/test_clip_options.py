@@ -14,7 +14,7 @@ from pmi_cl.backbones.clip_outline import ClipOutline
 from pmi_cl.datasets.input_form import InputForm
 from pmi_cl.errors import UserError
 from pmi_cl.models.clip.vpt import Vpt
-from pmi_cl.models.continual_model import RunOutline
+from pmi_cl.models.run_outline import RunOutline
 from pmi_cl.utils.arguments.command_line import resolve
 from tests.support.small_clips import letter_tokens, small_clip
 from tests.support.small_runs import start, words_of

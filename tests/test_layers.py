@@ -128,7 +128,7 @@ ROOMS = {
         ("invert",),
     ),
     "models": (
-        ("host", "training"),
+        ("host", "run_outline", "training"),
         ("continual_model",),
         ("inverting", "inversion_parts"),
         ("clip", "resnet"),

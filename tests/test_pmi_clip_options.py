@@ -10,7 +10,7 @@ from torch.nn import functional as F
 
 from pmi_cl.backbones.clip_pieces import PatchConv, bare
 from pmi_cl.errors import UserError
-from pmi_cl.models.continual_model import RunOutline
+from pmi_cl.models.run_outline import RunOutline
 from pmi_cl.seeding import seeded
 from pmi_cl.utils.arguments.command_line import resolve
 from pmi_cl.utils.run.preflight import preflight

@@ -17,7 +17,7 @@ from torch.nn import functional as F
 from pmi_cl.errors import UserError
 from pmi_cl.inversion.features.projection import projected_features
 from pmi_cl.models.clip.map_replay import MapReplay
-from pmi_cl.models.continual_model import RunOutline
+from pmi_cl.models.run_outline import RunOutline
 from pmi_cl.seeding import mix, seeded
 from pmi_cl.utils.arguments.command_line import resolve
 from tests.support.slow_references import clip_losses

@@ -18,7 +18,8 @@ from pmi_cl.machine.state_fields import whole_field
 from pmi_cl.models.clip.clip_training_options import ClipTrainingOptions
 from pmi_cl.models.clip.replay import Replay
 from pmi_cl.models.clip.text_classifier import TextClassifier
-from pmi_cl.models.continual_model import ContinualModel, RunOutline
+from pmi_cl.models.continual_model import ContinualModel
+from pmi_cl.models.run_outline import RunOutline
 from pmi_cl.seeding import global_seed
 
 if TYPE_CHECKING:

@@ -45,7 +45,7 @@ from pmi_cl.seeding import mix, seeded
 if TYPE_CHECKING:
     from pmi_cl.datasets.continual_dataset import ContinualDataset
     from pmi_cl.models.clip.clip_model import ClipModel
-    from pmi_cl.models.continual_model import RunOutline
+    from pmi_cl.models.run_outline import RunOutline
 
 
 @dataclass(frozen=True)

@@ -24,7 +24,7 @@ from pmi_cl.backbones.adapters import MixtureOfAdapters
 from pmi_cl.errors import UserError
 from pmi_cl.models.clip.clip_model import ClipModel
 from pmi_cl.models.clip.clip_training_options import ClipTrainingOptions
-from pmi_cl.models.continual_model import RunOutline
+from pmi_cl.models.run_outline import RunOutline
 from pmi_cl.options import option
 
 

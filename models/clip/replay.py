@@ -15,7 +15,7 @@ from pmi_cl.models.clip.task_plan import TaskPlan, TaskWithImages
 if TYPE_CHECKING:
     from pmi_cl.datasets.continual_dataset import ContinualDataset
     from pmi_cl.models.clip.clip_model import ClipModel
-    from pmi_cl.models.continual_model import RunOutline
+    from pmi_cl.models.run_outline import RunOutline
 
 
 class Replay:

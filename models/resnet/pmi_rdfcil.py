@@ -38,11 +38,11 @@ from pmi_cl.inversion.transforms import Transforms
 from pmi_cl.inversion.ways.buffer import SyntheticBuffer
 from pmi_cl.inversion.ways.pmi import PmiConfig
 from pmi_cl.machine.state_fields import same_form, tensor_field, whole_field
-from pmi_cl.models.continual_model import RunOutline
 from pmi_cl.models.inversion_parts import check_named, start_named, terms_named
 from pmi_cl.models.inverting import InversionRunner, contrastive_models, refuse_unfit, restored
 from pmi_cl.models.resnet.pmi_rdfcil_options import PmiRdfcilOptions
 from pmi_cl.models.resnet.replay_training import ReplayTraining
+from pmi_cl.models.run_outline import RunOutline
 from pmi_cl.seeding import mix, seeded
 
 if TYPE_CHECKING:

@@ -12,9 +12,10 @@ from torch.nn import functional as F
 
 from pmi_cl.errors import UserError
 from pmi_cl.machine.state_fields import tensor_field, whole_field
-from pmi_cl.models.continual_model import ContinualModel, RunOutline
+from pmi_cl.models.continual_model import ContinualModel
 from pmi_cl.models.resnet.replay_options import ReplayOptions
 from pmi_cl.models.resnet.stages import Stage, one_schedule, stage_at, unfreezing_schedule
+from pmi_cl.models.run_outline import RunOutline
 from pmi_cl.models.training.losses import (
     Factors,
     balancing_weights,

@@ -21,7 +21,7 @@ from pmi_cl.mammoth.equal_tasks import place_of_one_size
 from pmi_cl.mammoth.flags import PREFIX, HostedEntry
 from pmi_cl.mammoth.task_data import TaskData
 from pmi_cl.mammoth.typed_words import read_words
-from pmi_cl.models.continual_model import RunOutline
+from pmi_cl.models.run_outline import RunOutline
 from pmi_cl.registry.catalogue import INSTALLED
 from pmi_cl.utils.arguments.command_line import check_kind
 from pmi_cl.utils.arguments.known_options import run_specs

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from types import ModuleType, SimpleNamespace
 
     from pmi_cl.datasets.continual_dataset import ContinualDataset
-    from pmi_cl.models.continual_model import RunOutline
+    from pmi_cl.models.run_outline import RunOutline
     from pmi_cl.registry.catalogue import Entry
     from pmi_cl.utils.arguments.command_line import Resolved
 
@@ -102,7 +102,7 @@ def outline_of(args: SimpleNamespace, dataset: type[ContinualDataset], network: 
     Raises:
         UserError: the values do not fit.
     """
-    from pmi_cl.models.continual_model import RunOutline
+    from pmi_cl.models.run_outline import RunOutline
 
     outline = getattr(network, "outline", lambda args: None)
     return RunOutline(dataset.n_classes(args), dataset.n_tasks(args), outline(args), dataset.image_size(args))
