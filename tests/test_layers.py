@@ -140,7 +140,7 @@ ROOMS = {
         ("continual_dataset", "domain_images"),
         ("files", "multi_domain"),
     ),
-    "utils": (("records",), ("arguments",), ("reports",), ("run",), ("trained",), ("commands",)),
+    "utils": (("records",), ("arguments",), ("reports",), ("run",), ("sweeps", "trained"), ("commands",)),
 }
 
 

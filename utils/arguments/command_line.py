@@ -164,6 +164,10 @@ def strict_flags(
             which flags are the nearest.
     """
     typed, left = scan(argv, specs)
+    if left and "--seed" in argv and list(argv[argv.index("--seed") + 2 :][:1]) == left[:1] and is_number(left[0]):
+        raise UserError(
+            "--seed takes one number; several seeds: pmi-cl sweep --models MODEL --datasets DATASET --seeds 0 1 2"
+        )
     if left:
         raise _left_over(left[0], specs, lacking or {}, catalogue)
     return typed

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import stat
 from collections.abc import Mapping
 from pathlib import Path
@@ -118,7 +119,8 @@ def _is_value(value: Any) -> bool:
     """Whether an option can have the value: a text, a number, yes or no, none, or several."""
     if isinstance(value, list):
         return all(not isinstance(item, list) and _is_value(item) for item in value)
-    return value is None or isinstance(value, str | bool) or _is_number(value)
+    finite = isinstance(value, float) and math.isfinite(value)  # a rate may be larger than any figure
+    return value is None or isinstance(value, str | bool) or finite or _is_number(value)
 
 
 def _is_number(value: Any) -> bool:

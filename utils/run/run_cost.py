@@ -65,6 +65,12 @@ def told_by_records(run: Resolved) -> str:
     return f"{mean}, as {runs} of this setting took on {machines}"
 
 
+def mean_seconds(run: Resolved) -> float | None:
+    """Return the mean seconds of earlier runs of the same setting; None: there is none."""
+    found = [sum(results["seconds"].values()) for _, results in _records(run)]
+    return statistics.mean(found) if found else None
+
+
 def _records(run: Resolved) -> Iterator[tuple[Path, dict[str, Any]]]:
     """Yield folder and results of every finished run of the same setting below the results."""
     compared = {name for name, role in roles().items() if role not in WITHOUT_COST} - set(NOT_COMPARED)
