@@ -42,9 +42,7 @@ class Command:
 
 
 COMMANDS = (
-    Command(
-        "sweep", "methods, data sets and seeds in one command, with the table at its end", "pmi_cl.utils.commands.sweep"
-    ),
+    Command("sweep", "methods x data sets x seeds, and their table", "pmi_cl.utils.commands.sweep"),
     Command("compare", "finished runs side by side, as a table and as curves", "pmi_cl.utils.commands.compare"),
     Command("invert", "pictures of a text", "pmi_cl.utils.commands.invert.command"),
     Command("predict", "the classes of images, by the network of a run", "pmi_cl.utils.commands.predict"),
