@@ -262,10 +262,12 @@ class ContinualModel(nn.Module):
             group["lr"] = lr
 
     def stored(self) -> dict[str, int]:
-        """Return the bytes that the method keeps from one task to the next, by kind.
+        """Return the bytes that the method holds beside the network that classifies, by kind.
 
-        The network that classifies is not counted. Kinds are ``real images`` (exemplars),
-        ``synthetic images``, ``statistics``, and ``networks`` (a teacher, a generator).
+        It is called between two tasks, and before the first epoch of a task. Optimisers and what is
+        new in each task are not counted. Kinds are ``real images`` (exemplars), ``synthetic
+        images``, ``statistics``, and ``networks`` (a teacher, a generator), see
+        :func:`pmi_cl.models.storage.bytes_of`.
         """
         return {}
 

@@ -41,6 +41,9 @@ SPOILED: dict[str, Change] = {
     "images of one split": lambda args, results: results.update(images={"train": 1}),
     "options without effect": lambda args, results: results.update(without_effect=3),
     "a number for a tag": lambda args, results: results.update(backbone_weights={"tag": 3}),
+    "stored in words": lambda args, results: results.update(stored={"after_task": [{"networks": "1"}]}),
+    "a list of bytes": lambda args, results: results.update(stored={"after_task": [3]}),
+    "bytes of no task": lambda args, results: results.update(stored=[3]),
     "weights": lambda args, results: results.update(backbone_weights=[1]),
 }
 TEXTS = {

@@ -128,7 +128,7 @@ ROOMS = {
         ("invert",),
     ),
     "models": (
-        ("host", "run_outline", "training"),
+        ("host", "run_outline", "storage", "training"),
         ("continual_model",),
         ("inverting", "inversion_parts"),
         ("clip", "resnet"),

@@ -249,6 +249,10 @@ class ClipModel(ContinualModel):
 
     # What a record and a checkpoint hold.
 
+    def stored(self) -> dict[str, int]:
+        """Return the bytes that the replay holds: towers and what is learned classify."""
+        return self.replay.stored()
+
     def inversion_figures(self) -> dict[str, float]:
         """Return what the replay's inversions have cost over the run so far."""
         return self.replay.figures()

@@ -38,6 +38,7 @@ from pmi_cl.models.clip.projected_task import ProjectedTask, ProjectedTaskOption
 from pmi_cl.models.clip.replay import Replay
 from pmi_cl.models.clip.task_plan import TaskPlan, TaskWithImages, TaskWithoutImages
 from pmi_cl.models.inverting import SelectionOptions, contrastive_models, refuse_unfit, restored
+from pmi_cl.models.storage import bytes_of
 from pmi_cl.models.training.losses import Factors, hard_distillation, loss_factors
 from pmi_cl.options import option
 from pmi_cl.seeding import mix, seeded
@@ -278,6 +279,15 @@ class MapReplay(Replay):
     def figures(self) -> dict[str, float]:
         """Return what the inversions have cost over the run so far."""
         return self.inverter.runner.figures()
+
+    def stored(self) -> dict[str, int]:
+        """Return the bytes of statistics and contrastive models, and within a task of the maps."""
+        statistics = (self.gaussians, self.moments, self.projected.bare_gaussians, self.projected.bare_moments)
+        return {
+            "statistics": bytes_of(*statistics),
+            "networks": bytes_of(self.bank),
+            "synthetic images": bytes_of(self.buffer, self.projected.samples),
+        }
 
     def state(self) -> dict[str, Any]:
         """Return statistics, synthetic samples, the inversion under way and the cost."""

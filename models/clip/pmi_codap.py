@@ -21,6 +21,7 @@ from pmi_cl.models.clip.coda_prompt import CodaPrompt, CodaPromptOptions
 from pmi_cl.models.clip.map_inversion import Targets
 from pmi_cl.models.clip.map_replay import MapReplay, MapReplayOptions
 from pmi_cl.models.inverting import restored
+from pmi_cl.models.storage import bytes_of
 from pmi_cl.seeding import seeded
 
 
@@ -55,6 +56,11 @@ class MapAndQueryReplay(MapReplay):
         """
         new = fit_gaussians(contexts, labels, self.method.cpt)
         self.queries = new if self.queries is None else self.queries.followed_by(new)
+
+    def stored(self) -> dict[str, int]:
+        """Return the bytes of the replay of maps; the Gaussians of the queries are statistics."""
+        own = super().stored()
+        return {**own, "statistics": own["statistics"] + bytes_of(self.queries)}
 
     def state(self) -> dict[str, Any]:
         """Return the state of the replay of maps, and the Gaussians of the queries."""

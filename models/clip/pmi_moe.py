@@ -23,6 +23,7 @@ from torch.nn import functional as F
 from pmi_cl.machine.state_fields import tensor_field
 from pmi_cl.models.clip.map_replay import MapReplay, MapReplayOptions
 from pmi_cl.models.clip.moe_adapters import MoeAdapters, MoeAdaptersOptions
+from pmi_cl.models.storage import bytes_of
 from pmi_cl.models.training.losses import text_distillation
 from pmi_cl.options import option
 
@@ -80,6 +81,11 @@ class MapAndTextReplay(MapReplay):
         logits = classifier.logits(features.detach(), classifier.features(range(method.n_seen_classes)))
         tkd = text_distillation(classifier.features(range(method.n_past_classes)), self.old_text)
         return {"tkd": self.factors().tkd * tkd, "tft": self.options.lambda_tft * F.cross_entropy(logits, labels)}
+
+    def stored(self) -> dict[str, int]:
+        """Return the bytes of the replay of maps; the old texts are statistics."""
+        own = super().stored()
+        return {**own, "statistics": own["statistics"] + bytes_of(self.old_text)}
 
     def state(self) -> dict[str, Any]:
         """Return the state of the replay of maps, and the old texts."""

@@ -69,6 +69,10 @@ class Replay:
         """Return what inversion has cost over the run so far."""
         return {}
 
+    def stored(self) -> dict[str, int]:
+        """Return the bytes that are held, by kind, as ``ContinualModel.stored`` does."""
+        return {}
+
     def state(self) -> dict[str, Any]:
         """Return everything that is kept, for a checkpoint."""
         return {}

@@ -43,6 +43,7 @@ from pmi_cl.models.inverting import InversionRunner, contrastive_models, refuse_
 from pmi_cl.models.resnet.pmi_rdfcil_options import PmiRdfcilOptions
 from pmi_cl.models.resnet.replay_training import ReplayTraining
 from pmi_cl.models.run_outline import RunOutline
+from pmi_cl.models.storage import bytes_of
 from pmi_cl.seeding import mix, seeded
 
 if TYPE_CHECKING:
@@ -294,6 +295,16 @@ class PmiRdfcil(ReplayTraining):
     def inversion_figures(self) -> dict[str, float]:
         """Return what the inversions have cost over the run so far."""
         return self.inversions.figures()
+
+    def stored(self) -> dict[str, int]:
+        """Return the bytes of teacher, contrastive models, statistics and synthetic images.
+
+        There are images within a task alone.
+        """
+        own, statistics = super().stored(), (self.gaussians, self.moments, self.covariance)
+        networks = own["networks"] + bytes_of(self.bank)
+        images = bytes_of(self.buffer)
+        return {**own, "networks": networks, "statistics": bytes_of(*statistics), "synthetic images": images}
 
     def state(self) -> dict[str, Any]:
         """Return the state of the training, the statistics, the images and the inversion."""

@@ -22,6 +22,7 @@ from pmi_cl.machine.state_fields import load_optimizer, whole_field
 from pmi_cl.models.host import PhaseState
 from pmi_cl.models.resnet.replay_options import ReplayOptions
 from pmi_cl.models.resnet.replay_training import ReplayTraining
+from pmi_cl.models.storage import bytes_of
 from pmi_cl.options import option
 from pmi_cl.seeding import global_seed, seeded
 
@@ -152,6 +153,11 @@ class Rdfcil(ReplayTraining):
         kept.
         """
         return dict.fromkeys(("steps", "step_equivalents", "forward_passes", "backward_passes"), self.total_steps)
+
+    def stored(self) -> dict[str, int]:
+        """Return the bytes of the teacher and of the generator, which lives within a task."""
+        own = super().stored()
+        return {**own, "networks": own["networks"] + bytes_of(self.generator)}
 
     def state(self) -> dict[str, Any]:
         """Return the state of the base class, and the generator with its optimiser and step."""

@@ -16,6 +16,7 @@ from pmi_cl.models.continual_model import ContinualModel
 from pmi_cl.models.resnet.replay_options import ReplayOptions
 from pmi_cl.models.resnet.stages import Stage, one_schedule, stage_at, unfreezing_schedule
 from pmi_cl.models.run_outline import RunOutline
+from pmi_cl.models.storage import bytes_of
 from pmi_cl.models.training.losses import (
     Factors,
     balancing_weights,
@@ -281,6 +282,10 @@ class ReplayTraining(ContinualModel):
         """Copy the network as the teacher of the next task."""
         self.net.requires_grad_(True)
         self.teacher = copy.deepcopy(self.net).eval().requires_grad_(False)
+
+    def stored(self) -> dict[str, int]:
+        """Return the bytes of the teacher."""
+        return {**super().stored(), "networks": bytes_of(self.teacher)}
 
     def state(self) -> dict[str, Any]:
         """Return the state of the base class, teacher, projections, class counts and stage."""

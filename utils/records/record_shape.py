@@ -64,6 +64,7 @@ def check_results(results: Mapping[str, Any]) -> None:
             if not (_is_number(value) or (value is None and name == "inversion")):
                 raise ValueError(f"{name}: {key} must be a number")
     _check_everywhere(results.get("everywhere", {}))
+    _check_stored(results.get("stored", {}))
     _check_images_and_weights(results)
     if results.get("headline_over") == "images":
         _check_over_images(results)
@@ -89,6 +90,12 @@ def _check_everywhere(figures: Any) -> None:
         raise ValueError("everywhere must be an object of objects")
     if not _is_figure(figures.get("task_il", {}).get("transfer")):
         raise ValueError("everywhere: transfer must be a number")
+
+
+def _check_stored(stored: Any) -> None:
+    tasks = [kinds for kept in stored.values() for kinds in kept] if isinstance(stored, dict) else [None]
+    if not all(isinstance(kinds, dict) and all(map(_is_number, kinds.values())) for kinds in tasks):
+        raise ValueError("stored must be bytes by kind, for each task")
 
 
 def _check_accuracies(name: str, figures: Mapping[str, Any]) -> None:

@@ -178,6 +178,7 @@ def build_results(
     everywhere: Mapping[str, Any] | None = None,
     skipped_images: Mapping[str, str] | None = None,
     by_class: Mapping[str, Any] | None = None,
+    stored: Mapping[str, Any] | None = None,
 ) -> dict[str, Any]:
     """Return the content of ``results.json``.
 
@@ -198,6 +199,8 @@ def build_results(
             :func:`pmi_cl.utils.records.metrics.square_summary`. None if they were not asked for.
         skipped_images: why image files were left out, by their names (``--on_bad_image skip``).
         by_class: the figures of :func:`pmi_cl.utils.records.confusion.summary`.
+        stored: the bytes that the method holds beside its network, by kind, "after_task" and
+            "while_training", for each task.
     """
     named = {"model": model, "dataset": dataset, "seed": seed, "backbone_weights": backbone_weights}
     named |= {"status": status, "precision": precision, "classes_per_task": list(classes_per_task)}
@@ -207,7 +210,12 @@ def build_results(
     named |= {"images": dict(images or {}), "without_effect": list(without_effect)}
     figures = {"class_il": class_il, "task_il": task_il} | ({"everywhere": everywhere} if everywhere else {})
     figures |= {"by_class": by_class} if by_class else {}
-    costs = {"seconds": seconds, "peak_memory_mib": peak_memory_mib, "inversion": inversion}
+    costs = {
+        "seconds": seconds,
+        "peak_memory_mib": peak_memory_mib,
+        "inversion": inversion,
+        "stored": dict(stored or {}),
+    }
     return {"schema": SCHEMA, **named, **figures, **costs, **surroundings()}
 
 

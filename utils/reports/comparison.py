@@ -185,6 +185,20 @@ class Row:
         """Return the minutes of the run of each seed, over all phases."""
         return {seed: sum(run.results["seconds"].values()) / 60 for seed, run in self.runs.items()}
 
+    def stored(self, when: str, kind: str | None = None) -> dict[int, float]:
+        """Return the most MiB that the method holds beside its network, by seed.
+
+        Args:
+            when: "after_task" or "while_training".
+            kind: such as "real images". None: of every kind.
+        """
+        found = {}
+        for seed, run in self.runs.items():
+            tasks = run.results.get("stored", {}).get(when, [])
+            counts = [sum(kinds.values()) if kind is None else kinds.get(kind, 0) for kinds in tasks]
+            found |= {seed: max(counts) / 2**20} if counts else {}
+        return found
+
     def curve(self) -> list[list[float]]:
         """Return for each seed the accuracy in % after each task.
 
@@ -236,6 +250,7 @@ def _check_complete(run: Run) -> None:
     """Raise the error of the first value that a table needs and the record lacks."""
     row = _row(_Kind.of(run), [run])
     _ = (run.protocol, run.images, row.curve(), row.minutes(), row.transfer(), row.last_over_tasks())
+    _ = [row.stored(when) for when in ("after_task", "while_training")]
     for part in ("class_il", "task_il", "inversion"):
         row.figure(part, "last")
 

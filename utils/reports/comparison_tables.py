@@ -17,17 +17,23 @@ FIGURES = {
     "task-IL last, %": ("task_il", "last"),
     "s per sample": ("inversion", "seconds_per_image"),
 }
-OTHERS = ("last over tasks, %", "transfer, %", "minutes")  # columns that a row computes itself
-COSTS = ("s per sample", "minutes")  # of any size: they have significant digits, not decimals
+# What a method holds beside its network, at the most: between two tasks, and in a task.
+STORED = {
+    "stored, MiB": ("after_task", None),
+    "of it real images, MiB": ("after_task", "real images"),
+    "in a task, MiB": ("while_training", None),
+}
+OTHERS = ("last over tasks, %", "transfer, %", "minutes", *STORED)  # columns that a row computes itself
+COSTS = ("s per sample", "minutes", *STORED)  # of any size: they have significant digits, not decimals
 SIGNIFICANT = 3  # digits of a cost
 TEXTS = ("method", "settings", "network", "precision", "seeds")  # columns of words
-PLAIN = "float32"  # a column in which every row says so is left out
+PLAIN, NOTHING = "float32", "0"  # a column in which every row says so is left out
 
 
 def figures(row: Row) -> dict[str, dict[int, float]]:
     """Return every figure of a row by seed, by the title of its column."""
     found = {title: row.figure(*where) for title, where in FIGURES.items()}
-    others = (row.last_over_tasks(), row.transfer(), row.minutes())
+    others = (row.last_over_tasks(), row.transfer(), row.minutes(), *(row.stored(*what) for what in STORED.values()))
     return {**found, **dict(zip(OTHERS, others, strict=True))}
 
 
@@ -86,16 +92,19 @@ def cells(rows: Sequence[Row], against: Row | None = None) -> list[list[str]]:
 def _cell(title: str, by_seed: Mapping[int, float], n: int, sign: str = "") -> str:
     """Return a figure over the seeds that have it; says how many, where they are not all ``n``."""
     values = list(by_seed.values())
+    if values and title in STORED and not any(values):
+        return NOTHING
     text = spread(values, sign, decimals_of(values) if title in COSTS else 2)
     return f"{text} (n = {len(values)})" if values and len(values) < n else text
 
 
 def _without_empty_columns(lines: list[list[str]]) -> list[list[str]]:
-    """Leave out columns without a value, and the precision where all rows have the usual one."""
+    """Leave out columns without a value, or in which all rows have the usual one."""
+    usual = {"precision": PLAIN, "of it real images, MiB": NOTHING}
 
     def says_something(column: int) -> bool:
         title, found = lines[0][column], {line[column] for line in lines[1:]}
-        return title == "settings" or not found <= ({""} if title != "precision" else {"", PLAIN})
+        return title == "settings" or not found <= {"", usual.get(title, "")}
 
     kept = [column for column in range(len(lines[0])) if says_something(column)]
     return [[line[column] for column in kept] for line in lines]

@@ -273,6 +273,7 @@ class _Run:
                 without_effect=self._without_effect(),
                 everywhere=self._everywhere(),
                 skipped_images=self.dataset.skipped_images,
+                stored=training.stored,
                 by_class=confusion.summary(training.confusion, self.dataset.class_names),
             )
         )
