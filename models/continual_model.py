@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any, ClassVar
 
@@ -19,49 +18,14 @@ from pmi_cl.errors import UserError
 from pmi_cl.machine.state_fields import load_optimizer, whole_field
 from pmi_cl.models.host import Host, NullHost
 from pmi_cl.models.training.momentum_sgd import MomentumSGD
+from pmi_cl.models.training.options import TrainingOptions
 from pmi_cl.models.training.schedules import milestone_epochs
-from pmi_cl.options import option, select
+from pmi_cl.options import select
 from pmi_cl.seeding import seeded
 
 if TYPE_CHECKING:
     from pmi_cl.datasets.continual_dataset import ContinualDataset
     from pmi_cl.models.run_outline import RunOutline
-
-
-@dataclass(frozen=True)
-class TrainingOptions:
-    """The flags of every method's optimiser."""
-
-    n_epochs: int = option(
-        200, "epochs of each task", unit="epochs", low=1, high=100_000, source="PMI appendix I.1", as_in_mammoth=True
-    )
-    batch_size: int = option(
-        128,
-        "real images of a step",
-        unit="images",
-        low=2,
-        high=1_000_000,
-        source="PMI released code; R-DFCIL",
-        memory="training",
-        as_in_mammoth=True,
-    )
-    lr: float = option(0.1, "learning rate of SGD", above=0, source="PMI appendix I.1", as_in_mammoth=True)
-    optim_mom: float = option(
-        0.9, "momentum of SGD", low=0, high=1, source="PMI released code; R-DFCIL", as_in_mammoth=True
-    )
-    optim_wd: float = option(
-        5e-4, "weight decay of SGD", low=0, source="PMI released code; R-DFCIL (CIFAR-100)", as_in_mammoth=True
-    )
-    lr_milestones: tuple[float, ...] = option(
-        (0.2, 0.4, 0.6, 0.8),
-        "when the rate is multiplied by lr_gamma, as parts of n_epochs; after the first epoch at the earliest",
-        low=0,
-        high=1,
-        source="PMI appendix I.1",
-    )
-    lr_gamma: float = option(
-        0.5, "what the rate is multiplied by at each milestone", above=0, high=1, source="PMI appendix I.1"
-    )
 
 
 class ContinualModel(nn.Module):
@@ -87,6 +51,7 @@ class ContinualModel(nn.Module):
     COMPATIBILITY: ClassVar[tuple[str, ...]] = ("class-il", "task-il")
     NAMES_UNSEEN = False  # True: every_class() recognises classes that no task has shown yet
     JOINT = False  # True: all tasks are shown at once, as one
+    KEEPS_STATISTICS = False  # True: scores() are those of class statistics, too
     KEEPS_IMAGES = False  # True: real images of earlier tasks are stored (exemplars)
     EVALUATION_BATCH = 500  # images that are evaluated together; only memory depends on it
     Options: type = TrainingOptions
@@ -242,6 +207,24 @@ class ContinualModel(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """Return the logits (b, seen classes) of normalised images (b, c, h, w)."""
         return self.net(x)
+
+    @property
+    def classified_by(self) -> str:
+        """Return by which of :meth:`scores` images are classified; "head" is the usual one."""
+        return str(getattr(self.args, "classifier", "head"))
+
+    def scores(self, x: Tensor) -> dict[str, Tensor]:
+        """Return the scores (b, seen classes) of images by the name of each classifier.
+
+        A method that keeps statistics has several
+        (:mod:`pmi_cl.models.statistics_classifier`). ``x`` is as in :meth:`forward`.
+        """
+        return {self.classified_by: self(x)}
+
+    def logits_and_features(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        """Return the head's logits (b, seen classes) and the features (b, d) of images."""
+        logits, features = self.net(x, returnt="both")
+        return logits, features
 
     def every_class(self, x: Tensor) -> Tensor:
         """Return the logits (b, all classes of the run) of images, unseen classes included.

@@ -44,6 +44,8 @@ SPOILED: dict[str, Change] = {
     "stored in words": lambda args, results: results.update(stored={"after_task": [{"networks": "1"}]}),
     "a list of bytes": lambda args, results: results.update(stored={"after_task": [3]}),
     "bytes of no task": lambda args, results: results.update(stored=[3]),
+    "classifiers in a list": lambda args, results: results.update(classifiers=[1]),
+    "a classifier without figures": lambda args, results: results.update(classifiers={"ncm": {"last": "1"}}),
     "weights": lambda args, results: results.update(backbone_weights=[1]),
 }
 TEXTS = {

@@ -130,7 +130,7 @@ ROOMS = {
     "models": (
         ("host", "run_outline", "storage", "training"),
         ("continual_model",),
-        ("inverting", "inversion_parts"),
+        ("inverting", "inversion_parts", "statistics_classifier"),
         ("clip", "resnet"),
         ("sgd",),
     ),

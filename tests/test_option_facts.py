@@ -41,7 +41,7 @@ GROUPS = {
         "seed",
     ],
     "a smaller run": ["n_classes", "train_per_class", "stop_after", "debug_mode"],
-    "evaluation": ["validation", "evaluate_unseen"],
+    "evaluation": ["validation", "classifier", "evaluate_unseen"],
     "data and results": ["base_path", "offline", "results_path", "run_name", "tensorboard"],
     "stop and go on": ["savecheck", "savemodel", "loadcheck", "resume", "checkpoint_minutes"],
     "machine": ["device", "num_threads", "precision", "compile"],

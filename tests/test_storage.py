@@ -29,8 +29,9 @@ def test_the_bytes_are_those_that_a_checkpoint_must_keep(method: str) -> None:
     expected = sum(len(tensor.cpu().contiguous().numpy().tobytes()) for tensor in tensors_in(kept))
     stored = training.model.stored()
     assert sum(stored.values()) == expected and set(stored) <= set(KINDS)
-    assert training.stored["after_task"][-1] == {kind: count for kind, count in stored.items() if count}
-    assert [len(counts) for counts in training.stored.values()] == [training.tasks_to_train] * 2
+    by_task = training.figures.stored()
+    assert by_task["after_task"][-1] == {kind: count for kind, count in stored.items() if count}
+    assert [len(counts) for counts in by_task.values()] == [training.tasks_to_train] * 2
 
 
 @pytest.mark.parametrize("method", [name for name in ("pmi_rdfcil", "rdfcil") if name in ONE_BY_ONE])

@@ -154,8 +154,13 @@ class ClipModel(ContinualModel):
 
     def forward(self, x: Tensor) -> Tensor:
         """Return the logits (b, seen classes), as they are evaluated, of images (b, 3, h, w)."""
+        return self.logits_and_features(x)[0]
+
+    def logits_and_features(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        """Return the logits (b, seen classes) and the features (b, d), unscaled, of images."""
+        features = self.image_features(x)
         text = self.classifier.evaluation_features(range(self.n_seen_classes))
-        return self.classifier.logits(self.image_features(x), text)
+        return self.classifier.logits(features, text), features
 
     def every_class(self, x: Tensor) -> Tensor:
         """Return the logits (b, all classes of the run) of images, by the names of the classes."""

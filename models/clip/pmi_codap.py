@@ -21,6 +21,7 @@ from pmi_cl.models.clip.coda_prompt import CodaPrompt, CodaPromptOptions
 from pmi_cl.models.clip.map_inversion import Targets
 from pmi_cl.models.clip.map_replay import MapReplay, MapReplayOptions
 from pmi_cl.models.inverting import restored
+from pmi_cl.models.statistics_classifier import StatisticsClassifier
 from pmi_cl.models.storage import bytes_of
 from pmi_cl.seeding import seeded
 
@@ -74,7 +75,7 @@ class MapAndQueryReplay(MapReplay):
             tensor_field(self.queries.mean, len(self.gaussians), self.method.net.width)
 
 
-class PmiCodap(CodaPrompt):
+class PmiCodap(StatisticsClassifier, CodaPrompt):
     """CODA-Prompt with PMI + CFS: composed prompts, replay of inverted maps."""
 
     NAME = "pmi_codap"

@@ -23,6 +23,7 @@ from torch.nn import functional as F
 from pmi_cl.machine.state_fields import tensor_field
 from pmi_cl.models.clip.map_replay import MapReplay, MapReplayOptions
 from pmi_cl.models.clip.moe_adapters import MoeAdapters, MoeAdaptersOptions
+from pmi_cl.models.statistics_classifier import StatisticsClassifier
 from pmi_cl.models.storage import bytes_of
 from pmi_cl.models.training.losses import text_distillation
 from pmi_cl.options import option
@@ -101,7 +102,7 @@ class MapAndTextReplay(MapReplay):
         self.old_text = None if text is None else text.to(method.device)
 
 
-class PmiMoe(MoeAdapters):
+class PmiMoe(StatisticsClassifier, MoeAdapters):
     """MoE-Adapters with PMI + CFS: adapters in both towers, replay of inverted maps.
 
     Losses hold the features of the texts in place.

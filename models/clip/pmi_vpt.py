@@ -12,6 +12,7 @@ from dataclasses import dataclass
 
 from pmi_cl.models.clip.map_replay import MapReplay, MapReplayOptions
 from pmi_cl.models.clip.vpt import Vpt, VptOptions
+from pmi_cl.models.statistics_classifier import StatisticsClassifier
 
 
 @dataclass(frozen=True)
@@ -19,7 +20,7 @@ class PmiVptOptions(VptOptions, MapReplayOptions):
     """The flags of VPT and of the replay."""
 
 
-class PmiVpt(Vpt):
+class PmiVpt(StatisticsClassifier, Vpt):
     """VPT with PMI + CFS: deep visual prompts, replay of inverted maps."""
 
     NAME = "pmi_vpt"

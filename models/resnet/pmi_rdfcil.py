@@ -43,6 +43,7 @@ from pmi_cl.models.inverting import InversionRunner, contrastive_models, refuse_
 from pmi_cl.models.resnet.pmi_rdfcil_options import PmiRdfcilOptions
 from pmi_cl.models.resnet.replay_training import ReplayTraining
 from pmi_cl.models.run_outline import RunOutline
+from pmi_cl.models.statistics_classifier import StatisticsClassifier
 from pmi_cl.models.storage import bytes_of
 from pmi_cl.seeding import mix, seeded
 
@@ -50,7 +51,7 @@ if TYPE_CHECKING:
     from pmi_cl.datasets.continual_dataset import ContinualDataset
 
 
-class PmiRdfcil(ReplayTraining):
+class PmiRdfcil(StatisticsClassifier, ReplayTraining):
     """PMI + CFS: per-layer model inversion from sampled features; R-DFCIL's losses.
 
     Attributes:

@@ -18,6 +18,7 @@ from pmi_cl.machine.user_paths import user_path
 from pmi_cl.options import OptionSpec
 from pmi_cl.registry.catalogue import INSTALLED, KINDS, Catalogue, Entry
 from pmi_cl.utils.arguments.known_options import known_specs, run_specs
+from pmi_cl.utils.arguments.method_checks import check_method
 from pmi_cl.utils.arguments.option_values import convert
 from pmi_cl.utils.arguments.presets import chosen_backbone, decide, presets_of
 from pmi_cl.utils.arguments.run_options import DEVICES
@@ -262,7 +263,7 @@ def _resolved(
     args.device = device_name(args.device)
     _check_run_name(args.run_name)
     _check_tasks(args, dataset)
-    _check_unseen(args, model, catalogue)
+    check_method(args, model, catalogue)
     return Resolved(args, sources, model, dataset, backbone)
 
 
@@ -313,13 +314,6 @@ def _task_count(values: Mapping[str, Any], source: str, dataset: Entry) -> tuple
     if values["n_tasks"] is None and "N_TASKS" in dataset.constants:
         return dataset.constants["N_TASKS"], "data set"
     return values["n_tasks"], source
-
-
-def _check_unseen(args: SimpleNamespace, model: Entry, catalogue: Catalogue) -> None:
-    """Refuse to evaluate classes that the method cannot name; names the methods that can."""
-    if args.evaluate_unseen and not model.constants.get("NAMES_UNSEEN"):
-        able = ", ".join(entry.name for entry in catalogue.entries("model") if entry.constants.get("NAMES_UNSEEN"))
-        raise UserError(f"--evaluate_unseen 1: {model.name} cannot tell classes that it has not learned; choose {able}")
 
 
 def _check_tasks(args: SimpleNamespace, dataset: Entry) -> None:

@@ -114,6 +114,14 @@ class RunOptions:
         binds="checkpoint",
         group="evaluation",
     )
+    classifier: str = option(
+        "head",
+        "by what images are classified: the head; ncm, the nearest mean of a class's features; mahalanobis, the "
+        "nearest by a shared diagonal covariance (methods that keep statistics of their classes)",
+        choices=("head", "ncm", "mahalanobis"),
+        source="papers: head; ncm: iCaRL",
+        group="evaluation",
+    )
     evaluate_unseen: bool = option(
         False,
         "1: evaluate all tasks each time, those not learned yet, too (methods that know classes by their names)",

@@ -65,6 +65,7 @@ def check_results(results: Mapping[str, Any]) -> None:
                 raise ValueError(f"{name}: {key} must be a number")
     _check_everywhere(results.get("everywhere", {}))
     _check_stored(results.get("stored", {}))
+    _check_classifiers(results.get("classifiers", {}))
     _check_images_and_weights(results)
     if results.get("headline_over") == "images":
         _check_over_images(results)
@@ -93,9 +94,16 @@ def _check_everywhere(figures: Any) -> None:
 
 
 def _check_stored(stored: Any) -> None:
-    tasks = [kinds for kept in stored.values() for kinds in kept] if isinstance(stored, dict) else [None]
-    if not all(isinstance(kinds, dict) and all(map(_is_number, kinds.values())) for kinds in tasks):
+    tasks = [kinds for kept in stored.values() for kinds in kept] if isinstance(stored, dict) else [3]
+    counted = [kinds for kinds in tasks if kinds is not None]
+    if not all(isinstance(kinds, dict) and all(map(_is_number, kinds.values())) for kinds in counted):
         raise ValueError("stored must be bytes by kind, for each task")
+
+
+def _check_classifiers(by_name: Any) -> None:
+    figures = list(by_name.values()) if isinstance(by_name, dict) else [3]
+    if not all(isinstance(each, dict) and _is_number(each.get("last")) for each in figures):
+        raise ValueError("classifiers must be figures by name")
 
 
 def _check_accuracies(name: str, figures: Mapping[str, Any]) -> None:

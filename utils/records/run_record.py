@@ -179,6 +179,7 @@ def build_results(
     skipped_images: Mapping[str, str] | None = None,
     by_class: Mapping[str, Any] | None = None,
     stored: Mapping[str, Any] | None = None,
+    classifiers: Mapping[str, Any] | None = None,
 ) -> dict[str, Any]:
     """Return the content of ``results.json``.
 
@@ -201,6 +202,7 @@ def build_results(
         by_class: the figures of :func:`pmi_cl.utils.records.confusion.summary`.
         stored: the bytes that the method holds beside its network, by kind, "after_task" and
             "while_training", for each task.
+        classifiers: the class-IL figures by each classifier of the method, where it has several.
     """
     named = {"model": model, "dataset": dataset, "seed": seed, "backbone_weights": backbone_weights}
     named |= {"status": status, "precision": precision, "classes_per_task": list(classes_per_task)}
@@ -210,6 +212,7 @@ def build_results(
     named |= {"images": dict(images or {}), "without_effect": list(without_effect)}
     figures = {"class_il": class_il, "task_il": task_il} | ({"everywhere": everywhere} if everywhere else {})
     figures |= {"by_class": by_class} if by_class else {}
+    figures |= {"classifiers": classifiers} if classifiers else {}
     costs = {
         "seconds": seconds,
         "peak_memory_mib": peak_memory_mib,

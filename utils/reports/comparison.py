@@ -175,6 +175,12 @@ class Row:
             return {}
         return {seed: float(run.results["class_il"]["last"]) for seed, run in self.runs.items()}
 
+    def last_by(self, classifier: str) -> dict[int, float]:
+        """Return the last accuracy in % by another classifier than the usual one, by seed."""
+        name = OVER_IMAGES["last"] if self.over_images else "last"
+        by_seed = {seed: run.results.get("classifiers", {}).get(classifier, {}) for seed, run in self.runs.items()}
+        return {seed: float(figures[name]) for seed, figures in by_seed.items() if figures}
+
     def transfer(self) -> dict[int, float]:
         """Return Transfer in % by seed, the identity of tasks known, for runs that measured it."""
         everywhere = {seed: run.results.get("everywhere", {}) for seed, run in self.runs.items()}
@@ -192,9 +198,9 @@ class Row:
             when: "after_task" or "while_training".
             kind: such as "real images". None: of every kind.
         """
-        found = {}
+        found: dict[int, float] = {}
         for seed, run in self.runs.items():
-            tasks = run.results.get("stored", {}).get(when, [])
+            tasks = [kinds for kinds in run.results.get("stored", {}).get(when, []) if kinds is not None]
             counts = [sum(kinds.values()) if kind is None else kinds.get(kind, 0) for kinds in tasks]
             found |= {seed: max(counts) / 2**20} if counts else {}
         return found
@@ -250,7 +256,7 @@ def _check_complete(run: Run) -> None:
     """Raise the error of the first value that a table needs and the record lacks."""
     row = _row(_Kind.of(run), [run])
     _ = (run.protocol, run.images, row.curve(), row.minutes(), row.transfer(), row.last_over_tasks())
-    _ = [row.stored(when) for when in ("after_task", "while_training")]
+    _ = [row.stored(when) for when in ("after_task", "while_training")], row.last_by("ncm")
     for part in ("class_il", "task_il", "inversion"):
         row.figure(part, "last")
 

@@ -23,7 +23,8 @@ STORED = {
     "of it real images, MiB": ("after_task", "real images"),
     "in a task, MiB": ("while_training", None),
 }
-OTHERS = ("last over tasks, %", "transfer, %", "minutes", *STORED)  # columns that a row computes itself
+CLASSIFIERS = {f"last by {name}, %": name for name in ("head", "ncm", "mahalanobis")}
+OTHERS = ("last over tasks, %", "transfer, %", *CLASSIFIERS, "minutes", *STORED)  # columns that a row computes itself
 COSTS = ("s per sample", "minutes", *STORED)  # of any size: they have significant digits, not decimals
 SIGNIFICANT = 3  # digits of a cost
 TEXTS = ("method", "settings", "network", "precision", "seeds")  # columns of words
@@ -33,7 +34,9 @@ PLAIN, NOTHING = "float32", "0"  # a column in which every row says so is left o
 def figures(row: Row) -> dict[str, dict[int, float]]:
     """Return every figure of a row by seed, by the title of its column."""
     found = {title: row.figure(*where) for title, where in FIGURES.items()}
-    others = (row.last_over_tasks(), row.transfer(), row.minutes(), *(row.stored(*what) for what in STORED.values()))
+    classifiers = [row.last_by(name) for name in CLASSIFIERS.values()]
+    stored = [row.stored(*what) for what in STORED.values()]
+    others = (row.last_over_tasks(), row.transfer(), *classifiers, row.minutes(), *stored)
     return {**found, **dict(zip(OTHERS, others, strict=True))}
 
 

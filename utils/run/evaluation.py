@@ -30,6 +30,7 @@ class Accuracies:
         micro_class_il, micro_task_il: the same over all images together.
         confusion: for each seen class the number of its images that were taken for each class of
             the run, among all classes seen so far.
+        others: by each other classifier of the method, ``class_il`` and ``micro_class_il``.
         everywhere: on every task of the run, learned or not: ``class_il`` among all classes of the
             run, ``task_il`` among the task's own. None: it was not asked for.
     """
@@ -39,6 +40,7 @@ class Accuracies:
     micro_class_il: float
     micro_task_il: float
     confusion: list[list[int]]
+    others: dict[str, tuple[list[float], float]]
     everywhere: dict[str, list[float]] | None = None
 
 
@@ -55,6 +57,7 @@ class Counts:
             unseen ones.
         confusion: (classes of the task, classes of the run), int64: how many images of a class
             (row) were taken for each class (column) among the classes seen so far.
+        others: ``seen`` by each other classifier of the method.
         finite: 0-dimensional, whether every logit is a finite number. If not, the others mean
             nothing: argmax takes NaN for the highest.
     """
@@ -64,6 +67,7 @@ class Counts:
     own: Tensor
     every: Tensor | None
     confusion: Tensor
+    others: dict[str, Tensor]
     finite: Tensor
 
 
@@ -95,7 +99,9 @@ def evaluate(
     everywhere = None if every_task is None else _everywhere(counts[:every_task])
     confusion = torch.cat([count.confusion for count in seen])
     both = micro(free, images), micro(own, images)
-    return Accuracies(_percent(free, images), _percent(own, images), *both, confusion.tolist(), everywhere)
+    others = {name: [int(count.others[name]) for count in seen] for name in seen[0].others}
+    by_other = {name: (_percent(right, images), micro(right, images)) for name, right in others.items()}
+    return Accuracies(_percent(free, images), _percent(own, images), *both, confusion.tolist(), by_other, everywhere)
 
 
 def before_training(
@@ -150,13 +156,14 @@ def _count_task(
     seen, own, total = (torch.zeros((), device=dataset.device) for _ in range(3))
     finite = torch.ones((), dtype=torch.bool, device=dataset.device)
     confusion = torch.zeros(len(classes) * dataset.N_CLASSES, dtype=torch.int64, device=dataset.device)
-    images = 0
+    images, others, zero = 0, dict[str, torch.Tensor](), torch.zeros((), device=dataset.device)
     for number, (inputs, labels) in enumerate(dataset.plain_batches(task, "test", model.EVALUATION_BATCH)):
         if number == most:
             break
-        logits = model.every_class(inputs) if every else model(inputs)
+        scores = {} if every else model.scores(inputs)
+        logits = model.every_class(inputs) if every else scores.pop(model.classified_by)
         images += len(labels)
-        finite &= torch.isfinite(logits).all()
+        finite &= torch.stack([torch.isfinite(each).all() for each in (logits, *scores.values())]).all()
         own += (logits[:, classes.start : classes.stop].argmax(1) + classes.start == labels).sum()
         if every:
             total += (logits.argmax(1) == labels).sum()
@@ -164,6 +171,8 @@ def _count_task(
         if learned:
             predicted = logits.argmax(1)
             seen += (predicted == labels).sum()
+            for name, each in scores.items():
+                others[name] = others.get(name, zero) + (each.argmax(1) == labels).sum()
             cells = (labels - classes.start) * dataset.N_CLASSES + predicted
             confusion.scatter_add_(0, cells, torch.ones_like(labels))
-    return Counts(images, seen, own, total if every else None, confusion.view(len(classes), -1), finite)
+    return Counts(images, seen, own, total if every else None, confusion.view(len(classes), -1), others, finite)

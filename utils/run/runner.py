@@ -254,6 +254,7 @@ class _Run:
         from pmi_cl.inversion.config import inversion_dtype
 
         training = self.training
+        class_il = metrics.summary(training.class_il, training.micro["class_il"])
         self.record.write_results(
             build_results(
                 model=str(self.identity["model"]),
@@ -262,7 +263,7 @@ class _Run:
                 backbone_weights=self.weights,
                 status=status,
                 precision=str(inversion_dtype(self.args.precision, self.device)).removeprefix("torch."),
-                class_il=metrics.summary(training.class_il, training.micro["class_il"]),
+                class_il=class_il,
                 task_il=metrics.summary(training.task_il, training.micro["task_il"]),
                 seconds=self.phases.seconds(),
                 peak_memory_mib=self.phases.peak_memory_mib(),
@@ -273,7 +274,8 @@ class _Run:
                 without_effect=self._without_effect(),
                 everywhere=self._everywhere(),
                 skipped_images=self.dataset.skipped_images,
-                stored=training.stored,
+                stored=training.figures.stored(),
+                classifiers=training.figures.by_classifier(self.model.classified_by, class_il),
                 by_class=confusion.summary(training.confusion, self.dataset.class_names),
             )
         )

@@ -10,10 +10,10 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from pmi_cl.errors import RunFailed
-from pmi_cl.machine.state_fields import number_fields, whole_field
 from pmi_cl.models.host import PhaseState
 from pmi_cl.utils.records.confusion import as_table, as_texts
 from pmi_cl.utils.run.evaluation import before_training, evaluate
+from pmi_cl.utils.run.task_figures import ByTask, TaskFigures
 
 if TYPE_CHECKING:
     from types import SimpleNamespace
@@ -57,8 +57,7 @@ class Training:
         micro: for both settings, the accuracy over all images together after each task.
         confusion: after each task, the confusion matrix as texts
             (:mod:`pmi_cl.utils.records.confusion`). None for a task that version 0.2 evaluated.
-        stored: the bytes that the method holds, by kind, "after_task" and "while_training" (before
-            the first epoch), for each task. Version 0.1 did not count them.
+        figures: for each task, the bytes that the method holds, and its other classifiers.
         everywhere: for both settings, with ``--evaluate_unseen 1``, the accuracies on all tasks: a
             row before the first task, and one after each.
     """
@@ -81,7 +80,7 @@ class Training:
         self.micro: dict[str, list[float]] = {"class_il": [], "task_il": []}
         self.everywhere: dict[str, list[list[float]]] = {"class_il": [], "task_il": []}
         self.confusion: list[list[str] | None] = []
-        self.stored: dict[str, list[dict[str, int]]] = {"after_task": [], "while_training": []}
+        self.figures = TaskFigures()
         self._images_seen, self._pace_since = 0, time.perf_counter()
 
     @property
@@ -119,7 +118,7 @@ class Training:
 
     def _prepare(self) -> None:
         self.model.begin_task(self.shown)
-        self._keep_stored("while_training")
+        self._keep_stored("while training", self.figures.while_training)
         self.position.phase, self.position.epoch, self.position.step = "train", 0, 0
         self.host.safe_point()
 
@@ -203,7 +202,9 @@ class Training:
         self.micro["class_il"].append(found.micro_class_il)
         self.micro["task_il"].append(found.micro_task_il)
         self.confusion.append(as_texts(found.confusion))
-        self._keep_stored("after_task")
+        by_other = {name: {"class_il": row, "micro": micro} for name, (row, micro) in found.others.items()}
+        self.figures.classifiers.append(by_other)
+        self._keep_stored("after task", self.figures.after_task)
         self.position = Position(task + 1)
         self.after_task()
         self.host.safe_point()
@@ -212,16 +213,16 @@ class Training:
         for setting, row in rows.items():
             self.everywhere[setting].append(row)
 
-    def _keep_stored(self, when: str) -> None:
+    def _keep_stored(self, when: str, tasks: ByTask) -> None:
         kinds = {kind: count for kind, count in self.model.stored().items() if count}
-        self.stored[when].append(kinds)
-        tags = {f"stored {when.replace('_', ' ')}/{kind}, bytes": float(count) for kind, count in kinds.items()}
+        tasks.append(kinds)
+        tags = {f"stored {when}/{kind}, bytes": float(count) for kind, count in kinds.items()}
         self.host.scalars(tags, self.position.task + 1)
 
     def state(self) -> dict[str, Any]:
         """Return everything that the run needs to go on, as tensors and plain data."""
         progress = {"position": asdict(self.position), "steps": self.steps, "micro": self.micro}
-        progress |= {"everywhere": self.everywhere, "confusion": self.confusion, "stored": self.stored}
+        progress |= {"everywhere": self.everywhere, "confusion": self.confusion, "figures": self.figures.state()}
         matrices = {"class_il": self.class_il, "task_il": self.task_il}
         return {**progress, **matrices, "method": self.model.state()}
 
@@ -242,9 +243,8 @@ class Training:
         self.everywhere = state.get("everywhere", {"class_il": [], "task_il": []})
         # Version 0.1 did not keep which classes were confused.
         self.confusion = list(state.get("confusion", [None] * len(self.class_il)))
-        # Version 0.1 did not count what is stored.
-        stored = state.get("stored", {})
-        self.stored = {when: [_byte_counts(kinds) for kinds in stored.get(when, [])] for when in self.stored}
+        evaluated, within = self.position.task, self.position.phase in ("train", "end", "evaluate")
+        self.figures = TaskFigures.from_state(state.get("figures", {}), evaluated, evaluated + within)
         self.model.load_state(state["method"])
 
     def _check(self, state: dict[str, Any]) -> None:
@@ -273,8 +273,3 @@ class Training:
         values = [value for row in (*everyone, *state["micro"].values()) for value in row]
         if not all(isinstance(value, float) for value in values):
             raise ValueError("an accuracy is no number")
-
-
-def _byte_counts(kinds: Any) -> dict[str, int]:
-    """Return the bytes by kind. Raise TypeError or ValueError for anything else."""
-    return {kind: whole_field(count) for kind, count in number_fields(kinds).items()}
