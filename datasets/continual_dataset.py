@@ -259,6 +259,13 @@ class ContinualDataset(DatasetOutline):
         crops = augmentation.draw_crops(len(images), self.PADDING, self.FLIP, generator)
         return augmentation.crop_and_flip(floats, crops, self.PADDING)
 
+    def augment_pixels(self, pixels: Tensor, labels: Tensor, generator: Generator) -> Tensor:
+        """Return :meth:`augment` of uint8 images (b, c, h, w) of any classes, such as exemplars.
+
+        They have the size that the network gets. ``labels`` (b,) tell which data set each is of.
+        """
+        return self.augment(pixels, generator)
+
     def plain_batches(
         self, task: int, split: Literal["train", "test"] = "train", batch_size: int = 256
     ) -> Iterator[tuple[Tensor, Tensor]]:

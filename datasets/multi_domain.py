@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -188,9 +188,7 @@ class MultiDomain(ContinualDataset):
             if self.form is None:
                 raise ValueError("images of several data sets are normalised by their labels: pass them")
             return super().normalise(images)
-        domains = self._labels.tasks_of(labels).tolist()
-        parts = [self.domains[domain].normalise(image[None]) for domain, image in zip(domains, images, strict=True)]
-        return _cat(parts)
+        return self._by_domain(labels, lambda domain, places: self.domains[domain].normalise(images[places]))
 
     def denormalise(self, images: Tensor, labels: Tensor | None = None) -> Tensor:
         """Return normalised (b, c, h, w) as floats in [0, 1], by the data set of each label."""
@@ -212,6 +210,16 @@ class MultiDomain(ContinualDataset):
         if not images.is_floating_point():
             raise ValueError("pixels of several data sets come augmented from train_batches(); pass floats here")
         return crop_and_flip(images, draw_crops(len(images), self.PADDING, self.FLIP, generator), self.PADDING)
+
+    def augment_pixels(self, pixels: Tensor, labels: Tensor, generator: Generator) -> Tensor:
+        """Augment uint8 images (b, c, h, w) of any domains, each as its own data set does."""
+        return self._by_domain(labels, lambda domain, places: self.domains[domain].augment(pixels[places], generator))
+
+    def _by_domain(self, labels: Tensor, made: Callable[[int, Tensor], Tensor]) -> Tensor:
+        """Return images in the order of ``labels``, made for the places of one domain at a time."""
+        domains = self._labels.tasks_of(labels)
+        parts = [(domain, (domains == domain).nonzero().squeeze(1)) for domain in domains.unique().tolist()]
+        return _in_order([(d, places, places) for d, places in parts], [made(d, places) for d, places in parts])
 
     def _normalised(self, split: PlacedSplit, rows: Tensor) -> Tensor:
         assert isinstance(split, DomainImages)

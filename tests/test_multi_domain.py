@@ -22,7 +22,9 @@ from pmi_cl.datasets.seq_folder import SeqFolder
 from pmi_cl.datasets.seq_multi import SeqMulti
 from pmi_cl.datasets.task_split import TaskSplit
 from pmi_cl.errors import UserError
+from pmi_cl.models.resnet.exemplars import exemplars_at
 from pmi_cl.registry import catalogue
+from pmi_cl.seeding import seeded
 from pmi_cl.utils.arguments.presets import presets_of
 from tests.support.command_runs import results_in
 from tests.support.image_sets import make_folder
@@ -123,6 +125,18 @@ def test_images_are_normalised_by_their_labels(multi: MultiDomain) -> None:
     torch.testing.assert_close(multi.denormalise(found, labels), images / 255)
     with pytest.raises(ValueError, match="pass them"):
         multi.normalise(images)
+
+
+def test_exemplars_of_several_data_sets_have_one_size_and_vary_as_their_own_does(multi: MultiDomain) -> None:
+    memory = exemplars_at(multi, multi.train_indices(0)[:3])
+    memory = memory.joined(exemplars_at(multi, multi.train_indices(2)[:2]))
+    assert memory.images.shape == (5, 3, 32, 32) and memory.images.dtype == torch.uint8
+    order = torch.tensor([3, 0, 4, 1, 2])
+    found = multi.augment_pixels(memory.images[order], memory.labels[order], seeded(0))
+    digits, folder = multi.domains[0], multi.domains[2]
+    generator = seeded(0)
+    expected = torch.cat([digits.augment(memory.images[:3], generator), folder.augment(memory.images[3:], generator)])
+    assert torch.equal(found, expected[order])
 
 
 def test_digits_are_not_mirrored_and_images_may_be(multi: MultiDomain) -> None:

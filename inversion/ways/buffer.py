@@ -14,6 +14,33 @@ from pmi_cl.machine.state_fields import tensor_field
 OPTIONAL = {"contexts", "kept"}
 
 
+class RowsByClass:
+    """Know where the samples of each class are, and draw samples of all classes alike.
+
+    Attributes:
+        order: (n,), the row numbers sorted by class. Those of a class ascend.
+        first: (classes,), where each class starts in ``order``.
+        counts: (classes,), how many rows each class has.
+    """
+
+    def __init__(self, labels: Tensor) -> None:
+        self._device, labels = labels.device, labels.cpu()  # draws are made on the CPU
+        self.order = labels.argsort(stable=True)
+        self.counts = labels[self.order].unique_consecutive(return_counts=True)[1]
+        self.first = self.counts.cumsum(0) - self.counts
+
+    def draw(self, n: int, generator: torch.Generator) -> Tensor:
+        """Draw row numbers (n,) with replacement, every class equally often to within one.
+
+        Which classes come once more, and which row of a class is taken, is drawn from
+        ``generator`` (on the CPU).
+        """
+        rounds = -(-n // len(self.counts))
+        shares = torch.cat([torch.randperm(len(self.counts), generator=generator) for _ in range(rounds)])[:n]
+        within = (torch.rand(n, generator=generator) * self.counts[shares]).long()
+        return self.order[self.first[shares] + within].to(self._device, non_blocking=True)
+
+
 @dataclass(frozen=True)
 class SyntheticBuffer:
     """Synthetic samples in the space they are replayed in.
@@ -36,15 +63,8 @@ class SyntheticBuffer:
         return len(self.labels)
 
     @cached_property
-    def _by_class(self) -> tuple[Tensor, Tensor, Tensor]:
-        """Return row numbers sorted by class, where each class starts, and how many rows it has.
-
-        They are on the CPU, where draws are made.
-        """
-        labels = self.labels.cpu()
-        order = labels.argsort(stable=True)
-        counts = labels[order].unique_consecutive(return_counts=True)[1]
-        return order, counts.cumsum(0) - counts, counts
+    def _by_class(self) -> RowsByClass:
+        return RowsByClass(self.labels)
 
     def part(self, rows: Tensor) -> SyntheticBuffer:
         """Return the samples with these row numbers (b,), as they are stored."""
@@ -57,16 +77,8 @@ class SyntheticBuffer:
         return self.images[rows].float(), self.labels[rows], self.logits[rows]
 
     def rows(self, n: int, generator: torch.Generator) -> Tensor:
-        """Draw the row numbers (n,) of samples, every class equally often to within one.
-
-        Which classes come once more, and which image of a class is taken, is drawn from
-        ``generator`` (on the CPU).
-        """
-        order, first, counts = self._by_class
-        rounds = -(-n // len(counts))
-        shares = torch.cat([torch.randperm(len(counts), generator=generator) for _ in range(rounds)])[:n]
-        within = (torch.rand(n, generator=generator) * counts[shares]).long()
-        return order[first[shares] + within].to(self.labels.device, non_blocking=True)
+        """Draw the row numbers (n,) of samples. See :meth:`RowsByClass.draw`."""
+        return self._by_class.draw(n, generator)
 
     def state(self) -> dict[str, Any]:
         """Return plain data for a checkpoint."""
