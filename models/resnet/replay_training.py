@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
@@ -12,11 +11,9 @@ from torch.nn import functional as F
 
 from pmi_cl.errors import UserError
 from pmi_cl.machine.state_fields import tensor_field, whole_field
-from pmi_cl.models.continual_model import ContinualModel
 from pmi_cl.models.resnet.replay_options import ReplayOptions
 from pmi_cl.models.resnet.stages import Stage, one_schedule, stage_at, unfreezing_schedule
 from pmi_cl.models.run_outline import RunOutline
-from pmi_cl.models.storage import bytes_of
 from pmi_cl.models.training.losses import (
     Factors,
     balancing_weights,
@@ -25,20 +22,20 @@ from pmi_cl.models.training.losses import (
     loss_factors,
     relational_distillation,
 )
+from pmi_cl.models.with_teacher import WithTeacher
 from pmi_cl.seeding import global_seed, seeded
 
 if TYPE_CHECKING:
     from pmi_cl.datasets.continual_dataset import ContinualDataset
 
 
-class ReplayTraining(ContinualModel):
+class ReplayTraining(WithTeacher):
     """Train on real images of the new classes and synthetic images of the old classes.
 
     A subclass makes the synthetic images: in :meth:`prepare_replay` before a task, and in
     :meth:`draw_replay` for each step.
 
     Attributes:
-        teacher: the frozen network after the task before. None in the first task.
         projections: the trainable maps of RKD, for the student's and for the teacher's features.
             They are new in each task.
         stages: the stages of the current task.
@@ -53,7 +50,6 @@ class ReplayTraining(ContinualModel):
 
     def __init__(self, *args: Any) -> None:
         super().__init__(*args)
-        self.teacher: Any = None
         self.projections = nn.ModuleList()
         self.stages: list[Stage] = []
         self.stage: Stage | None = None
@@ -278,19 +274,9 @@ class ReplayTraining(ContinualModel):
         if self.current_task > 0:
             self.class_weights = balancing_weights(self.counts)
 
-    def end_task(self, dataset: ContinualDataset) -> None:
-        """Copy the network as the teacher of the next task."""
-        self.net.requires_grad_(True)
-        self.teacher = copy.deepcopy(self.net).eval().requires_grad_(False)
-
-    def stored(self) -> dict[str, int]:
-        """Return the bytes of the teacher."""
-        return {**super().stored(), "networks": bytes_of(self.teacher)}
-
     def state(self) -> dict[str, Any]:
-        """Return the state of the base class, teacher, projections, class counts and stage."""
+        """Return the state of the base class, projections, class counts and stage."""
         own = {
-            "teacher": None if self.teacher is None else self.teacher.state_dict(),
             "projections": self.projections.state_dict() if len(self.projections) else None,
             "counts": self.counts,
             "class_weights": self.class_weights,
@@ -301,9 +287,6 @@ class ReplayTraining(ContinualModel):
     def load_weights(self, state: dict[str, Any]) -> None:
         """Load the state of :meth:`state`, but for the optimiser, which needs the stage first."""
         super().load_weights(state)
-        if state["teacher"] is not None:
-            self.teacher = copy.deepcopy(self.net).eval().requires_grad_(False)
-            self.teacher.load_state_dict(state["teacher"])
         if state["projections"] is not None:
             self.projections = self._new_projections()
             self.projections.load_state_dict(state["projections"])
