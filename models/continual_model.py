@@ -85,6 +85,11 @@ class ContinualModel(nn.Module):
         if milestones != sorted(milestones):
             raise UserError(f"--lr_milestones {','.join(map(str, milestones))}: give them in rising order")
 
+    @classmethod
+    def keeps_images(cls, args: SimpleNamespace) -> bool:
+        """Return whether real images of earlier tasks are stored under these options."""
+        return cls.KEEPS_IMAGES
+
     def check_data(self, dataset: ContinualDataset) -> None:
         """Refuse training images that the method cannot learn from.
 

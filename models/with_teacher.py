@@ -5,7 +5,8 @@ from __future__ import annotations
 import copy
 from typing import TYPE_CHECKING, Any
 
-from torch import nn
+import torch
+from torch import Tensor, nn
 
 from pmi_cl.models.continual_model import ContinualModel
 from pmi_cl.models.storage import bytes_of
@@ -34,6 +35,11 @@ class WithTeacher(ContinualModel):
         """Copy the network as the teacher of the next task."""
         self.net.requires_grad_(True)
         self.teacher = frozen_copy(self.net)
+
+    @torch.no_grad()
+    def teacher_logits(self, images: Tensor) -> Tensor:
+        """Return the teacher's logits (n, old classes) of images (n, 3, h, w)."""
+        return torch.cat([self.teacher(part) for part in images.split(self.EVALUATION_BATCH)])
 
     def stored(self) -> dict[str, int]:
         """Return the bytes of the teacher, under ``networks``."""

@@ -130,7 +130,7 @@ ROOMS = {
     "models": (
         ("host", "run_outline", "storage", "training"),
         ("continual_model",),
-        ("inverting", "inversion_parts", "statistics_classifier"),
+        ("inverting", "inversion_parts", "statistics_classifier", "with_teacher"),
         ("clip", "resnet"),
         ("sgd",),
     ),

@@ -146,18 +146,23 @@ class PmiRdfcil(StatisticsClassifier, ReplayTraining):
         name, inversion = f"task {self.current_task + 1}", self.new_inversion(labels, targets)
         with self.host.phase("inversion"):
             images = self.inversions.run(name, inversion)
-            self.buffer = SyntheticBuffer(images, labels, self._teacher_logits(images))
+            self.buffer = SyntheticBuffer(images, labels, self.teacher_logits(images))
         self.inversions.end(name, images.__getitem__, labels)
 
     def sample_labels(self) -> Tensor:
         """Draw the old classes (n,) of the task's images, balanced or at random."""
         generator = seeded(self._replay_seed(), "labels")
-        n, balanced = self.replay_samples(), self.options.balanced
+        n, balanced = self.images_for(self.current_task), self.options.balanced
         return draw_labels(n, self.n_past_classes, balanced, generator).to(self.device)
 
     def replay_samples(self) -> int:
         """Return the number of synthetic images of the current task."""
-        return self.options.buffer_images + self.current_task * self.options.buffer_per_task
+        return 0 if self.control.replaces else self.images_for(self.current_task)
+
+    def images_for(self, task: int) -> int:
+        """Return the number of synthetic images of a task, or of those that stand in for them."""
+        stand_ins = self.options.replay_images if self.control.replaces else None
+        return stand_ins or self.options.buffer_images + task * self.options.buffer_per_task
 
     def sample_targets(self, labels: Tensor) -> Tensor:
         """Select a feature (n, d) for each label (n,) by CFS."""
@@ -218,11 +223,6 @@ class PmiRdfcil(StatisticsClassifier, ReplayTraining):
         )
         return Inversion(problem)
 
-    @torch.no_grad()
-    def _teacher_logits(self, images: Tensor) -> Tensor:
-        """Return the teacher's logits (n, old classes) of images (n, 3, h, w)."""
-        return torch.cat([self.teacher(part) for part in images.split(self.EVALUATION_BATCH)])
-
     # During a task.
 
     def draw_replay(self, n: int, epoch: int, step: int) -> tuple[Tensor, Tensor, Tensor]:
@@ -273,11 +273,8 @@ class PmiRdfcil(StatisticsClassifier, ReplayTraining):
         are never augmented.
         """
         features, labels = [], []
-        synthetic = (
-            []
-            if self.buffer is None
-            else zip(self.buffer.images.split(256), self.buffer.labels.split(256), strict=True)
-        )
+        old = self.control.replayed(self.buffer)
+        synthetic = [] if old is None else zip(*(part.split(256) for part in old), strict=True)
         with torch.no_grad():
             for source in (self._measured_images(dataset), synthetic):
                 for images, names in source:
@@ -304,7 +301,7 @@ class PmiRdfcil(StatisticsClassifier, ReplayTraining):
         """
         own, statistics = super().stored(), (self.gaussians, self.moments, self.covariance)
         networks = own["networks"] + bytes_of(self.bank)
-        images = bytes_of(self.buffer)
+        images = own["synthetic images"] + bytes_of(self.buffer)
         return {**own, "networks": networks, "statistics": bytes_of(*statistics), "synthetic images": images}
 
     def state(self) -> dict[str, Any]:

@@ -88,3 +88,21 @@ class ReplayOptions(TrainingOptions):
     replay_augment: bool = option(
         False, "1: synthetic images are cropped and flipped at random like real ones", source="[paper: no]; ours"
     )
+    replay: str = option(
+        "synthetic",
+        "what is replayed of old classes; controls: real, stored images in place of synthetic ones; noise; shuffled, "
+        "synthetic images under the label of another class",
+        choices=("synthetic", "real", "noise", "shuffled"),
+        source="papers: synthetic; the others: ours",
+        binds="checkpoint",
+    )
+    replay_images: int | None = option(
+        None,
+        "images of --replay real or noise; none: as many as the method would make for the task, and 20000 for a "
+        "generator, which makes new ones at every step",
+        unit="images",
+        low=2,
+        high=10_000_000,
+        source="PMI appendix I.1: 20000",
+        memory="buffer",
+    )
