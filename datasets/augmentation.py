@@ -46,11 +46,23 @@ def draw_crops(count: int, padding: int, flip: bool, generator: Generator) -> Te
     return torch.cat([offsets, mirrored if flip else torch.zeros_like(mirrored)], dim=1)
 
 
+def flip_first(crops: Tensor, padding: int) -> Tensor:
+    """Return the crops of images that are mirrored before they are padded and cropped.
+
+    :func:`crop_and_flip` mirrors the window that it has cut. A window ``left`` pixels from the left
+    of the mirrored image is as far from the right of the image itself.
+    """
+    import torch
+
+    top, left, mirrored = crops.unbind(1)
+    return torch.stack([top, torch.where(mirrored.bool(), 2 * padding - left, left), mirrored], dim=1)
+
+
 def crop_and_flip(images: Tensor, crops: Tensor, padding: int) -> Tensor:
     """Pad images (b, c, h, w) with zeros, cut the window of each, and mirror it if asked for.
 
-    The images are normalised before they are padded, so zeros are the mean colour. R-DFCIL does the
-    same (CL-Lite's data modules).
+    R-DFCIL normalises images before it pads them, so that zeros are the mean colour (CL-Lite's data
+    modules). In uint8 pixels, zeros are black.
 
     Args:
         crops: the crops of :func:`draw_crops`.

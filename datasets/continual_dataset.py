@@ -14,6 +14,7 @@ from types import MappingProxyType, SimpleNamespace
 from typing import TYPE_CHECKING, Literal
 
 from pmi_cl.datasets import augmentation
+from pmi_cl.datasets.colour_jitter import JITTER, Jitter, jittered_crops
 from pmi_cl.datasets.dataset_outline import DataArguments, DatasetOptions, DatasetOutline, check_amounts
 from pmi_cl.datasets.input_form import InputForm, random_crops, resized
 from pmi_cl.datasets.reading import Reading
@@ -75,7 +76,8 @@ class ContinualDataset(DatasetOutline):
     fingerprint = ""
     reading = Reading()  # how image files became pixels
     skipped_images: Mapping[str, str] = MappingProxyType({})  # why files were left out (--on_bad_image skip)
-    _flip: bool | None = None  # what --flip says, if anything
+    flip_typed: bool | None = None  # what --flip says, if anything
+    augmentation = "rdfcil"  # what --augment says
     # How an image file that is not of the data set becomes a square, for a network that learned it.
     # See pmi_cl.datasets.files.decoding.square.
     decoding = "upright"
@@ -102,8 +104,9 @@ class ContinualDataset(DatasetOutline):
         tasks = self.task_split(args)
         self.seed = arguments.seed
         self.device = torch.device(device)
-        self._flip = select(DatasetOptions, vars(args)).flip
-        self.FLIP = type(self).FLIP if self._flip is None else self._flip
+        own = select(DatasetOptions, vars(args))
+        self.flip_typed, self.augmentation = own.flip, own.augment
+        self.FLIP = type(self).FLIP if self.flip_typed is None else self.flip_typed
         self._read(args, progress)
         self._set_tasks(tasks)  # only now: load() reads the class's own numbers
         self._indices = {"train": self._rows_by_task(self.train), "test": self._rows_by_task(self.test)}
@@ -229,8 +232,10 @@ class ContinualDataset(DatasetOutline):
             images: uint8 pixels.
             labels: (b,), needed only if tasks bring data sets of their own.
         """
-        images = resized(images, self.form.size, self.form.resize) if self.form else images
-        return augmentation.normalise(images, self._mean, self._std)
+        return augmentation.normalise(self._resized(images), self._mean, self._std)
+
+    def _resized(self, images: Tensor) -> Tensor:
+        return resized(images, self.form.size, self.form.resize) if self.form else images
 
     def denormalise(self, images: Tensor, labels: Tensor | None = None) -> Tensor:
         """Return normalised (b, c, h, w) as floats in [0, 1], for pictures.
@@ -240,7 +245,7 @@ class ContinualDataset(DatasetOutline):
         return augmentation.denormalise(images, self._mean, self._std)
 
     def augment(self, images: Tensor, generator: Generator) -> Tensor:
-        """Return random crops, mirrored at random if ``FLIP`` allows it.
+        """Return the images varied as ``--augment`` says, mirrored at random if ``FLIP`` allows it.
 
         They are float32 (b, c, h, w), normalised, channels_last. Under a form (:meth:`present_as`)
         they are the form's own crops, or the images are not cropped. They are mirrored then if
@@ -253,9 +258,13 @@ class ContinualDataset(DatasetOutline):
         """
         if self.form and self.form.augment != "own":
             images = random_crops(images, self.form, generator) if self.form.augment == "crop" else images
-            images = augmentation.mirrored(images, generator) if self._flip else images
+            images = augmentation.mirrored(images, generator) if self.flip_typed else images
             return images if images.is_floating_point() else self.normalise(images)
+        if self.augmentation in JITTER:
+            return self._jittered(images, JITTER[self.augmentation], generator)
         floats = images if images.is_floating_point() else self.normalise(images)
+        if self.augmentation == "none":
+            return augmentation.mirrored(floats, generator) if self.flip_typed else floats
         crops = augmentation.draw_crops(len(images), self.PADDING, self.FLIP, generator)
         return augmentation.crop_and_flip(floats, crops, self.PADDING)
 
@@ -265,6 +274,16 @@ class ContinualDataset(DatasetOutline):
         They have the size that the network gets. ``labels`` (b,) tell which data set each is of.
         """
         return self.augment(pixels, generator)
+
+    def _jittered(self, images: Tensor, jitter: Jitter, generator: Generator) -> Tensor:
+        """Vary the colours of pixels, too, and normalise them at last.
+
+        Floats become pixels first: values of synthetic images that no pixel can show are cut off.
+        """
+        floats = images.is_floating_point()
+        pixels = (self.denormalise(images) * 255).round().byte() if floats else self._resized(images)
+        varied = jittered_crops(pixels, self.PADDING, self.FLIP, jitter, generator)
+        return augmentation.normalise(varied, self._mean, self._std)
 
     def plain_batches(
         self, task: int, split: Literal["train", "test"] = "train", batch_size: int = 256

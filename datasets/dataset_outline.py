@@ -33,6 +33,13 @@ class DatasetOptions:
         "1: mirror training images at random, 0: never, as letters and digits need; none: as the data set has it",
         source="ours",
     )
+    augment: str = option(
+        "rdfcil",
+        "how training images are varied: rdfcil (mean-coloured padding, crop, mirror), abd (brightness and contrast, "
+        "mirror, black padding, crop), dcmi (as abd without the contrast), none (mirrored if --flip 1 is typed)",
+        source="the released code of each paper; PMI's is R-DFCIL's",
+        choices=("rdfcil", "abd", "dcmi", "none"),
+    )
 
 
 @dataclass(frozen=True)

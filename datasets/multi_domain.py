@@ -14,7 +14,6 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
-from pmi_cl.datasets.augmentation import crop_and_flip, draw_crops
 from pmi_cl.datasets.continual_dataset import ContinualDataset, ProgressCallback, RawData
 from pmi_cl.datasets.dataset_outline import DataArguments
 from pmi_cl.datasets.domain_images import DomainImages
@@ -202,14 +201,12 @@ class MultiDomain(ContinualDataset):
     def augment(self, images: Tensor, generator: Generator) -> Tensor:
         """Augment normalised float images (b, c, h, w) of any domains, such as synthetic ones.
 
-        Images are mirrored only if every domain may be mirrored. A network's form comes before
-        that.
+        Images are mirrored only if every domain may be mirrored. Where their colours vary, mean and
+        deviation are the means over the domains. A network's form comes before that.
         """
-        if self.form:
-            return super().augment(images, generator)
-        if not images.is_floating_point():
+        if self.form is None and not images.is_floating_point():
             raise ValueError("pixels of several data sets come augmented from train_batches(); pass floats here")
-        return crop_and_flip(images, draw_crops(len(images), self.PADDING, self.FLIP, generator), self.PADDING)
+        return super().augment(images, generator)
 
     def augment_pixels(self, pixels: Tensor, labels: Tensor, generator: Generator) -> Tensor:
         """Augment uint8 images (b, c, h, w) of any domains, each as its own data set does."""

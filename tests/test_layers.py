@@ -136,6 +136,7 @@ ROOMS = {
     ),
     "datasets": (
         ("augmentation", "class_orders", "input_form", "placement", "reading", "task_split"),
+        ("colour_jitter",),
         ("selection", "dataset_outline"),
         ("continual_dataset", "domain_images"),
         ("files", "multi_domain"),

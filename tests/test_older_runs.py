@@ -18,7 +18,7 @@ from pmi_cl.utils.records import checkpoints
 from tests.support.command_runs import quick, results_in
 from tests.support.run_figures import same_figures
 
-NEWER = ("base_classes", "classes_per_task", "evaluate_unseen", "classifier", "flip", "savemodel")
+NEWER = ("augment", "base_classes", "classes_per_task", "evaluate_unseen", "classifier", "flip", "savemodel")
 
 
 def as_of_version_0_1(folder: Path) -> None:

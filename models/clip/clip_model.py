@@ -88,6 +88,8 @@ class ClipModel(ContinualModel):
             UserError: says what is wrong, of the prompt or of the replay.
         """
         super().check(args, outline)
+        if (augment := getattr(args, "augment", "rdfcil")) != "rdfcil":
+            raise UserError(f"--augment {augment} is for ResNets: a CLIP's images vary as --clip_augment says")
         prompt = args.prompt_template
         if prompt is not None and "{}" not in prompt:
             raise UserError(f"--prompt_template '{prompt}' has no place for the name: write {{}} there")

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 from torchvision import transforms
 
+from pmi_cl.datasets.colour_jitter import JITTER
 from pmi_cl.datasets.continual_dataset import ContinualDataset
 from pmi_cl.mammoth.checkout import part
 from pmi_cl.mammoth.flags import HostedEntry, run_arguments
@@ -62,13 +63,24 @@ class HostedDataset(MammothDataset):
         for name in ("N_CLASSES", "N_TASKS", "N_CLASSES_PER_TASK", "SIZE", "MEAN", "STD", "FLIP", "PADDING", "PROMPT"):
             setattr(self, name, getattr(self.ours, name))
         self._train, self._test = _arrays(self.ours.train), _arrays(self.ours.test)
-        # Images are normalised before they are cropped, so that the padding has the mean colour.
-        plain = [transforms.ToTensor(), self.get_normalization_transform()]
+        self.TRANSFORM = transforms.Compose(self._training_transforms())
+        self.TEST_TRANSFORM = transforms.Compose(self._plain_transforms())
+        super().__init__(args)
+
+    def _plain_transforms(self) -> list[Any]:
+        return [transforms.ToTensor(), self.get_normalization_transform()]
+
+    def _training_transforms(self) -> list[Any]:
+        """Return ``--augment`` in torchvision's transforms."""
         flip = [transforms.RandomHorizontalFlip()] if self.ours.FLIP else []
         crop = transforms.RandomCrop(self.ours.SIZE, padding=self.ours.PADDING)
-        self.TRANSFORM = transforms.Compose([*plain, crop, *flip])
-        self.TEST_TRANSFORM = transforms.Compose(plain)
-        super().__init__(args)
+        if self.ours.augmentation == "none":
+            return [*(flip if self.ours.flip_typed else []), *self._plain_transforms()]
+        if jitter := JITTER.get(self.ours.augmentation):
+            colours = transforms.ColorJitter(jitter.brightness, jitter.contrast)
+            return [colours, *flip, crop, *self._plain_transforms()]
+        # Images are normalised before they are cropped, so that the padding has the mean colour.
+        return [*self._plain_transforms(), crop, *flip]
 
     def get_data_loaders(self) -> Any:
         """Return the loaders of the next task."""
