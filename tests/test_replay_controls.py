@@ -11,10 +11,10 @@ import torch
 from pmi_cl.cli import main
 from pmi_cl.models.resnet.replay_controls import exchanged_classes
 from pmi_cl.seeding import seeded
-from tests.support.method_runs import REPLAYING, uninterrupted
+from tests.support.method_runs import CONTROLLED, uninterrupted
 from tests.support.small_runs import begin, differences, finished, finished_in_pieces, start, train_task, words_of
 
-BOTH = [method for method in REPLAYING if method in ("rdfcil", "pmi_rdfcil")]
+BOTH = [method for method in CONTROLLED if method in ("rdfcil", "pmi_rdfcil")]
 QUICK = {"n_epochs": 2, "classifier_part": 0.5}
 
 
@@ -30,7 +30,7 @@ def test_a_single_class_keeps_its_label() -> None:
     assert exchanged_classes(1, seeded(0)).tolist() == [0]
 
 
-@pytest.mark.parametrize("method", REPLAYING)
+@pytest.mark.parametrize("method", CONTROLLED)
 def test_real_images_of_the_old_classes_stand_in_for_synthetic_ones(method: str) -> None:
     training = start(method, replay="real", replay_images=12, **QUICK)
     train_task(training, 0).end_task(training.shown)
@@ -38,7 +38,7 @@ def test_real_images_of_the_old_classes_stand_in_for_synthetic_ones(method: str)
     dataset = training.dataset
     assert model.keeps_images(model.args) and model.replay_samples() == 0
     assert model.stored()["real images"] == 12 * (3 * 16 * 16 + 8)
-    images, labels, logits = model._replay(10, 0, 0)
+    images, labels, logits = model.control.draw(10, 0, 0)
     assert labels.bincount().tolist() == [5, 5] and not model.inversion_figures().get("steps")
     real, names = dataset.normalise(dataset.train.images), dataset.train.labels
     for image, label in zip(images, labels, strict=True):
@@ -57,7 +57,7 @@ def test_as_many_as_the_method_would_make(method: str) -> None:
     assert [model.images_for(task) for task in range(3)] == expected
 
 
-@pytest.mark.parametrize("method", REPLAYING)
+@pytest.mark.parametrize("method", CONTROLLED)
 def test_noise_has_the_moments_of_the_data(method: str) -> None:
     training = start(method, replay="noise", replay_images=1000, **QUICK)
     train_task(training, 0).end_task(training.shown)

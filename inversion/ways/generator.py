@@ -28,29 +28,44 @@ class Generator(nn.Module):
 
     def __init__(self, size: tuple[int, int]) -> None:
         super().__init__()
-        doublings = 0
-        while all(side % 2 ** (doublings + 1) == 0 and side // 2 ** (doublings + 1) >= 8 for side in size):
-            doublings += 1
+        doublings = doublings_of(size)
         self.small = (size[0] // 2**doublings, size[1] // 2**doublings)
         self.linear = nn.Linear(self.NOISE, self.WIDTH * math.prod(self.small))
-        layers: list[nn.Module] = [nn.BatchNorm2d(self.WIDTH)]
-        width = self.WIDTH
-        for number in range(doublings):
-            wide = self.WIDTH // 2 if number == doublings - 1 else self.WIDTH
-            layers += [
-                nn.Upsample(scale_factor=2),
-                nn.Conv2d(width, wide, 3, padding=1),
-                nn.BatchNorm2d(wide, self.EPS),
-                nn.LeakyReLU(0.2),
-            ]
-            width = wide
-        layers += [nn.Conv2d(width, 3, 3, padding=1), nn.Tanh(), nn.BatchNorm2d(3, affine=False)]
-        self.layers = nn.Sequential(*layers)
+        self.layers = upsampling_layers(self.WIDTH, doublings, self.EPS)
 
     def forward(self, z: Tensor) -> Tensor:
         """Map noise (b, 1000) to images (b, 3, h, w)."""
         maps = self.linear(z).view(len(z), self.WIDTH, *self.small)
         return self.layers(maps.contiguous(memory_format=torch.channels_last))
+
+
+def doublings_of(size: tuple[int, int]) -> int:
+    """Return how often a map of at least 8 x 8 has to double to become an image of that size."""
+    doublings = 0
+    while all(side % 2 ** (doublings + 1) == 0 and side // 2 ** (doublings + 1) >= 8 for side in size):
+        doublings += 1
+    return doublings
+
+
+def upsampling_layers(width: int, doublings: int, eps: float = 1e-5) -> nn.Sequential:
+    """Return the layers that turn maps (b, width, h, w) into images (b, 3, H, W).
+
+    They are BatchNorm; then nearest x2, conv3x3, BatchNorm with ``eps``, LeakyReLU(0.2) for each
+    doubling, with 128 channels, and 64 after the last; conv3x3 to 3, Tanh, BatchNorm without
+    affine.
+    """
+    layers: list[nn.Module] = [nn.BatchNorm2d(width)]
+    for number in range(doublings):
+        wide = 64 if number == doublings - 1 else 128
+        layers += [
+            nn.Upsample(scale_factor=2),
+            nn.Conv2d(width, wide, 3, padding=1),
+            nn.BatchNorm2d(wide, eps),
+            nn.LeakyReLU(0.2),
+        ]
+        width = wide
+    layers += [nn.Conv2d(width, 3, 3, padding=1), nn.Tanh(), nn.BatchNorm2d(3, affine=False)]
+    return nn.Sequential(*layers)
 
 
 @dataclass(frozen=True)
@@ -85,7 +100,8 @@ def generator_loss(network: InvertibleNetwork, images: Tensor, weights: Generato
     logits = network.head(features)
     confident = F.cross_entropy(logits / weights.temperature, logits.argmax(1))
     smooth = weights.smoothness * F.mse_loss(images, smoothed(images))
-    return confident + diversity(logits) + smooth + weights.statistics * torch.stack(kls).mean()
+    images_alone = confident + diversity(logits) + smooth
+    return images_alone + weights.statistics * torch.stack(kls).mean() if kls else images_alone
 
 
 def diversity(logits: Tensor) -> Tensor:

@@ -9,29 +9,15 @@ that is 8 or more times a power of two.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
 
-import torch
-from torch import Tensor
-
-from pmi_cl.errors import RunFailed
-from pmi_cl.inversion.networks.frozen import FrozenNetwork
-from pmi_cl.inversion.networks.pieces import in_evaluation_mode
-from pmi_cl.inversion.ways.generator import Generator, GeneratorWeights, generator_loss
-from pmi_cl.machine.state_fields import load_optimizer, whole_field
-from pmi_cl.models.host import PhaseState
+from pmi_cl.models.resnet.generator_training import GeneratorOptions, GeneratorReplay
 from pmi_cl.models.resnet.replay_options import ReplayOptions
 from pmi_cl.models.resnet.replay_training import ReplayTraining
-from pmi_cl.models.storage import bytes_of
 from pmi_cl.options import option
-from pmi_cl.seeding import global_seed, seeded
-
-if TYPE_CHECKING:
-    from pmi_cl.datasets.continual_dataset import ContinualDataset
 
 
 @dataclass(frozen=True)
-class RdfcilOptions(ReplayOptions):
+class RdfcilOptions(GeneratorOptions, ReplayOptions):
     """Hold R-DFCIL's own values. ``models/config/rdfcil.yaml`` has smaller ones."""
 
     lr_milestones: tuple[float, ...] = option(
@@ -54,129 +40,11 @@ class RdfcilOptions(ReplayOptions):
     classifier_lr: float | None = option(
         0.005, "learning rate of the classifier's epochs; none: the schedule goes on", above=0, source="R-DFCIL"
     )
-    generator_steps: int = option(
-        5000, "Adam steps of the generator before each task", unit="steps", low=1, high=10_000_000, source="R-DFCIL"
-    )
-    generator_lr: float = option(1e-3, "learning rate of the generator", above=0, source="R-DFCIL")
-    generator_batch: int = option(
-        128, "images of a generator step", unit="images", low=2, high=100_000, source="R-DFCIL", memory="inversion"
-    )
-    generator_temperature: float = option(
-        1000.0, "the logits are divided by it in the generator's cross-entropy", above=0, source="R-DFCIL"
-    )
-    generator_smoothness: float = option(
-        1e-3, "weight of the squared difference to the smoothed image", low=0, source="R-DFCIL"
-    )
-    generator_statistics: float = option(
-        50.0, "weight of the mean KL to the BatchNorm statistics", low=0, source="R-DFCIL"
-    )
 
 
-class Rdfcil(ReplayTraining):
+class Rdfcil(GeneratorReplay, ReplayTraining):
     """R-DFCIL: a generator inverts the network; hard and relational distillation."""
 
     NAME = "rdfcil"
     Options = RdfcilOptions
     options: RdfcilOptions
-
-    def __init__(self, *args: Any) -> None:
-        super().__init__(*args)
-        self.generator: Generator | None = None
-        self.generator_opt: torch.optim.Optimizer | None = None
-        self.generator_step = 0
-        self.total_steps = 0
-
-    def prepare_replay(self) -> None:
-        """Train a new generator against the teacher, or continue with the one of a checkpoint."""
-        if self.generator is None or self.generator_opt is None:
-            self._new_generator()
-        assert self.generator is not None
-        with self.host.phase("generator"):
-            self._train_generator()
-            if not all(bool(weight.isfinite().all()) for weight in self.generator.parameters()):
-                task = self.current_task + 1
-                raise RunFailed(f"the generator of task {task} is not finite: try a smaller --generator_lr")
-        self._show_images()
-
-    def _train_generator(self) -> None:
-        """Take the steps that the generator lacks."""
-        assert self.generator is not None and self.generator_opt is not None
-        o, phase = self.options, f"task {self.current_task + 1} generator"
-        network = FrozenNetwork(
-            self.teacher.pieces(), self.teacher.head, direction="real_to_synthetic", device=self.device
-        )
-        weights = GeneratorWeights(o.generator_temperature, o.generator_smoothness, o.generator_statistics)
-        while self.generator_step < o.generator_steps:
-            z = self._noise(o.generator_batch, "train", self.generator_step)
-            loss = generator_loss(network, self.generator(z), weights)
-            self.generator_opt.zero_grad()
-            loss.backward()
-            self.generator_opt.step()
-            self.generator_step, self.total_steps = self.generator_step + 1, self.total_steps + 1
-            state = PhaseState(self.generator_step, o.generator_steps, values={"loss": loss.detach()})
-            self.host.progress(phase, state)
-            self.host.safe_point()
-
-    def _new_generator(self) -> None:
-        with global_seed(self.args.seed, "generator", self.current_task):
-            self.generator = Generator(self.dataset.SIZE).to(self.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
-        self.generator_opt = torch.optim.Adam(self.generator.parameters(), lr=self.options.generator_lr)
-        self.generator_step = 0
-
-    def _noise(self, n: int, *keys: int | str) -> Tensor:
-        """Return noise (n, :attr:`Generator.NOISE`) that depends on seed, task and keys alone."""
-        random = seeded(self.args.seed, "z", self.current_task, *keys)
-        return torch.randn(n, Generator.NOISE, generator=random).to(self.device, non_blocking=True)
-
-    def draw_replay(self, n: int, epoch: int, step: int) -> tuple[Tensor, Tensor, Tensor]:
-        """Make new images at every step, labelled by the teacher. See the base class."""
-        assert self.generator is not None
-        with torch.no_grad(), in_evaluation_mode([self.generator]):
-            images = self.generator(self._noise(n, "replay", epoch, step))
-            logits = self.teacher(images)
-        return images, logits.argmax(1), logits
-
-    def _show_images(self) -> None:
-        """Draw images for a picture."""
-        images, labels, _ = self.draw_replay(16 * self.n_past_classes, -1, 0)
-        self.host.images(f"synthetic/task {self.current_task + 1}", self.dataset.denormalise(images, labels), labels)
-
-    def end_task(self, dataset: ContinualDataset) -> None:
-        """Copy the teacher, and drop the generator."""
-        super().end_task(dataset)
-        self.generator, self.generator_opt, self.generator_step = None, None, 0
-
-    def inversion_figures(self) -> dict[str, float]:
-        """Return the steps of all generators.
-
-        Each step is one forward and one backward pass through the inverted network. No image is
-        kept.
-        """
-        return dict.fromkeys(("steps", "step_equivalents", "forward_passes", "backward_passes"), self.total_steps)
-
-    def stored(self) -> dict[str, int]:
-        """Return the bytes of the teacher and of the generator, which lives within a task."""
-        own = super().stored()
-        return {**own, "networks": own["networks"] + bytes_of(self.generator)}
-
-    def state(self) -> dict[str, Any]:
-        """Return the state of the base class, and the generator with its optimiser and step."""
-        own: dict[str, Any] = {"generator": None, "steps_in_all": self.total_steps}
-        if self.generator is not None and self.generator_opt is not None:
-            own["generator"] = {
-                "net": self.generator.state_dict(),
-                "opt": self.generator_opt.state_dict(),
-                "step": self.generator_step,
-            }
-        return {**super().state(), **own}
-
-    def load_state(self, state: dict[str, Any]) -> None:
-        """Load the state of :meth:`state`."""
-        super().load_state(state)
-        self.total_steps = whole_field(state["steps_in_all"])
-        if state["generator"] is not None:
-            self._new_generator()
-            assert self.generator is not None and self.generator_opt is not None
-            self.generator.load_state_dict(state["generator"]["net"])
-            load_optimizer(self.generator_opt, state["generator"]["opt"])
-            self.generator_step = whole_field(state["generator"]["step"])

@@ -8,6 +8,8 @@
   as the method labels its own. It is what the losses reach without images.
 * ``shuffled``: the method's own images, each under the label of another class: all of a class go
   to the same other class. Where nothing of the classes has reached the images, it changes nothing.
+  Nor does it in a method whose losses take no labels of synthetic images (``dcmi``,
+  ``deepinversion``).
 
 Teacher's logits are always those of the images that are replayed.
 """
@@ -26,7 +28,7 @@ from pmi_cl.seeding import seeded
 
 if TYPE_CHECKING:
     from pmi_cl.datasets.continual_dataset import ContinualDataset
-    from pmi_cl.models.resnet.replay_training import ReplayTraining
+    from pmi_cl.models.resnet.controlled_replay import ControlledReplay
 
 
 def exchanged_classes(n_classes: int, generator: torch.Generator) -> Tensor:
@@ -51,7 +53,7 @@ class ReplayControl:
             none. They are made again after a resumption.
     """
 
-    def __init__(self, method: ReplayTraining) -> None:
+    def __init__(self, method: ControlledReplay) -> None:
         self.method, self.kind = method, method.options.replay
         self.memory: ExemplarMemory | None = None
         self.samples: SyntheticBuffer | None = None

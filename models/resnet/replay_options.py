@@ -1,4 +1,4 @@
-"""Define the options that R-DFCIL and PMI share."""
+"""Define the options of replay, and those that R-DFCIL and PMI share."""
 
 from __future__ import annotations
 
@@ -9,7 +9,31 @@ from pmi_cl.options import option
 
 
 @dataclass(frozen=True)
-class ReplayOptions(TrainingOptions):
+class ControlOptions:
+    """Hold the options of every method that replays synthetic images on a ResNet."""
+
+    replay: str = option(
+        "synthetic",
+        "what is replayed of old classes; controls: real, stored images in place of synthetic ones; noise; shuffled, "
+        "synthetic images under the label of another class",
+        choices=("synthetic", "real", "noise", "shuffled"),
+        source="papers: synthetic; the others: ours",
+        binds="checkpoint",
+    )
+    replay_images: int | None = option(
+        None,
+        "images of --replay real or noise; none: as many as the method would make for the task, and 20000 for a "
+        "generator, which makes new ones at every step",
+        unit="images",
+        low=2,
+        high=10_000_000,
+        source="PMI appendix I.1: 20000",
+        memory="buffer",
+    )
+
+
+@dataclass(frozen=True)
+class ReplayOptions(ControlOptions, TrainingOptions):
     """Hold the options of the shared loop.
 
     The weights are scaled in each task (:func:`pmi_cl.models.training.losses.loss_factors`).
@@ -87,22 +111,4 @@ class ReplayOptions(TrainingOptions):
     later_lr: float | None = option(None, "learning rate of later tasks; none: lr", above=0, source="[paper: lr]; ours")
     replay_augment: bool = option(
         False, "1: synthetic images are cropped and flipped at random like real ones", source="[paper: no]; ours"
-    )
-    replay: str = option(
-        "synthetic",
-        "what is replayed of old classes; controls: real, stored images in place of synthetic ones; noise; shuffled, "
-        "synthetic images under the label of another class",
-        choices=("synthetic", "real", "noise", "shuffled"),
-        source="papers: synthetic; the others: ours",
-        binds="checkpoint",
-    )
-    replay_images: int | None = option(
-        None,
-        "images of --replay real or noise; none: as many as the method would make for the task, and 20000 for a "
-        "generator, which makes new ones at every step",
-        unit="images",
-        low=2,
-        high=10_000_000,
-        source="PMI appendix I.1: 20000",
-        memory="buffer",
     )

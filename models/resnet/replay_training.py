@@ -10,9 +10,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from pmi_cl.errors import UserError
-from pmi_cl.inversion.features.selection import balanced_labels
 from pmi_cl.machine.state_fields import tensor_field, whole_field
-from pmi_cl.models.resnet.replay_controls import ReplayControl
+from pmi_cl.models.resnet.controlled_replay import ControlledReplay
 from pmi_cl.models.resnet.replay_options import ReplayOptions
 from pmi_cl.models.resnet.stages import Stage, one_schedule, stage_at, unfreezing_schedule
 from pmi_cl.models.run_outline import RunOutline
@@ -24,16 +23,13 @@ from pmi_cl.models.training.losses import (
     loss_factors,
     relational_distillation,
 )
-from pmi_cl.models.with_teacher import WithTeacher
 from pmi_cl.seeding import global_seed, seeded
 
 if TYPE_CHECKING:
     from pmi_cl.datasets.continual_dataset import ContinualDataset
 
-GENERATED = 20_000  # images that stand in for those of a generator (PMI's buffer)
 
-
-class ReplayTraining(WithTeacher):
+class ReplayTraining(ControlledReplay):
     """Train on real images of the new classes and synthetic images of the old classes.
 
     A subclass makes the synthetic images: in :meth:`prepare_replay` before a task, and in
@@ -42,7 +38,6 @@ class ReplayTraining(WithTeacher):
     Attributes:
         projections: the trainable maps of RKD, for the student's and for the teacher's features.
             They are new in each task.
-        control: what stands in for synthetic images, if ``--replay`` says so.
         stages: the stages of the current task.
         stage: the current stage. None before the first epoch.
         counts: the samples of each class that this task has trained on, (classes seen,), from
@@ -58,7 +53,6 @@ class ReplayTraining(WithTeacher):
         self.projections = nn.ModuleList()
         self.stages: list[Stage] = []
         self.stage: Stage | None = None
-        self.control = ReplayControl(self)
         self.counts = torch.zeros(0, device=self.device)
         self.class_weights = torch.zeros(0, device=self.device)
 
@@ -73,43 +67,6 @@ class ReplayTraining(WithTeacher):
         if args.unfreezing and sum(args.warmup_parts) + args.classifier_part >= 1:
             fault = "--warmup_parts and --classifier_part leave no epochs to train everything"
             raise UserError(f"{fault}: together they must stay below 1")
-        least = 2 * outline.n_classes
-        if args.replay_images is not None and args.replay_images < least:
-            fault = f"--replay_images {args.replay_images}: give at least {least}"
-            raise UserError(f"{fault}, two for each of {outline.n_classes} classes")
-
-    @classmethod
-    def samples_mib(cls, args: SimpleNamespace, outline: RunOutline) -> float:
-        """Return what images that stand in for a generator's take, in MiB."""
-        stand_ins = (args.replay_images or GENERATED) * (args.replay in ("real", "noise"))
-        return 4 * 3 * (outline.image_size or 0) ** 2 * stand_ins / 2**20
-
-    def prepare_replay(self) -> None:
-        """Prepare to draw synthetic samples, from the teacher and stored statistics alone."""
-        raise NotImplementedError
-
-    def draw_replay(self, n: int, epoch: int, step: int) -> tuple[Tensor, Tensor, Tensor]:
-        """Return synthetic images, their labels and the teacher's logits.
-
-        Returns:
-            Normalised images (n, c, h, w), labels (n,) and logits (n, old classes).
-        """
-        raise NotImplementedError
-
-    @classmethod
-    def keeps_images(cls, args: SimpleNamespace) -> bool:
-        """Return whether real images of earlier tasks are stored."""
-        return super().keeps_images(args) or args.replay == "real"
-
-    def images_for(self, task: int) -> int:
-        """Return how many images stand in for synthetic ones in a task, where any do."""
-        return self.options.replay_images or GENERATED
-
-    def sample_labels(self) -> Tensor:
-        """Return old classes (n,) for all images of the task that are made before it."""
-        generator = seeded(self.args.seed, "replayed labels", self.current_task)
-        n = max(self.images_for(self.current_task), self.n_past_classes)
-        return balanced_labels(n, self.n_past_classes, generator).to(self.device)
 
     def plan(self) -> list[Stage]:
         """Return the stages of the current task."""
@@ -305,15 +262,6 @@ class ReplayTraining(WithTeacher):
         if self.current_task > 0:
             self.class_weights = balancing_weights(self.counts)
 
-    def end_task(self, dataset: ContinualDataset) -> None:
-        """Copy the network as the teacher of the next task, and store what ``--replay`` needs."""
-        super().end_task(dataset)
-        self.control.end_task(dataset)
-
-    def stored(self) -> dict[str, int]:
-        """Return the bytes of the teacher and of the control's images."""
-        return {**super().stored(), **self.control.stored()}
-
     def state(self) -> dict[str, Any]:
         """Return the state of the base class, projections, class counts and stage."""
         own = {
@@ -322,12 +270,11 @@ class ReplayTraining(WithTeacher):
             "class_weights": self.class_weights,
             "stage": None if self.stage is None else self.stages.index(self.stage),
         }
-        return {**super().state(), **own, **self.control.state()}
+        return {**super().state(), **own}
 
     def load_weights(self, state: dict[str, Any]) -> None:
         """Load the state of :meth:`state`, but for the optimiser, which needs the stage first."""
         super().load_weights(state)
-        self.control.load_state(state)
         if state["projections"] is not None:
             self.projections = self._new_projections()
             self.projections.load_state_dict(state["projections"])

@@ -14,7 +14,7 @@ import torch
 from pmi_cl.inversion.engine.descent import Descent
 from pmi_cl.inversion.features import contrastive
 from pmi_cl.inversion.features.gaussians import ClassGaussians
-from pmi_cl.models.resnet import rdfcil
+from pmi_cl.models.resnet import generator_training
 from pmi_cl.models.training.momentum_sgd import MomentumSGD
 from tests.support.pretend_device import PretendGpu
 
@@ -22,7 +22,7 @@ HOT: list[tuple[Any, str]] = [
     (Descent, "_take_step"),
     (ClassGaussians, "sample"),
     (contrastive, "uniformity"),
-    (rdfcil, "generator_loss"),
+    (generator_training, "generator_loss"),
     *((kind, "step") for kind in (torch.optim.Adam, torch.optim.AdamW, torch.optim.SGD, MomentumSGD)),
 ]
 
