@@ -9,9 +9,17 @@ from numbers import Integral, Real
 from typing import Any, Literal, get_args
 
 import torch
+from torch import nn
 
 from pmi_cl.inversion.features.statistics import Direction
-from pmi_cl.inversion.objectives import FeatureMatch, StatisticsMatch, Term
+from pmi_cl.inversion.objectives import (
+    BatchTV,
+    Competition,
+    CrossEntropy,
+    FeatureMatch,
+    StatisticsMatch,
+    Term,
+)
 from pmi_cl.inversion.starts import Initialiser, Start, StartName, make_start
 from pmi_cl.inversion.transforms import Transforms
 from pmi_cl.inversion.ways.pmi import PmiConfig
@@ -49,7 +57,8 @@ class InversionConfig:
             to 10 times, as in the released code. It steers the gradient alone.
         pmi: the settings of the ``pmi`` start.
         stem_steps: how many steps the ``stem`` start takes.
-        direction: of the KL between the statistics of the batch and the stored ones.
+        direction: of the KL between the statistics of the batch and the stored ones; "l2":
+            DeepInversion's distance in place of the KL.
         precision: of the network, float32 or bfloat16. Images and statistics stay in float32.
         compiled: whether ``torch.compile`` compiles the full-model pass, which pays after some
             thousand image-steps.
@@ -98,6 +107,24 @@ class InversionConfig:
         _check(self, "pmi", isinstance(self.pmi, PmiConfig), "PmiConfig(...)")
         floating = isinstance(self.precision, torch.dtype) and self.precision.is_floating_point
         _check(self, "precision", floating, "torch.float32 or torch.bfloat16")
+
+    @classmethod
+    def deep_inversion(cls, student: nn.Module | None = None, **changes: Any) -> InversionConfig:
+        """Return the settings of DeepInversion on CIFAR (Yin et al., CVPR 2020).
+
+        Images are optimised from noise for labels, for BatchNorm's statistics and for smoothness.
+        With ``keep_best`` the iterate of the lowest loss is kept; the released code, which stores
+        no copy, returns the last.
+
+        Args:
+            student: with it, images are also asked to divide it from the network: Adaptive DI.
+            changes: fields with other values.
+        """
+        terms: tuple[Term, ...] = (CrossEntropy(1.0), StatisticsMatch(10.0), BatchTV(2.5e-5))
+        terms = terms if student is None else (*terms, Competition(0.2, student))
+        transforms = Transforms(roll=2, flip=True)
+        own: dict[str, Any] = {"steps": 2000, "lr": 0.05, "batch": 256, "direction": "l2"}
+        return cls(**{**own, "terms": terms, "transforms": transforms, **changes})
 
     def new_start(self) -> Start:
         """Make the start that ``start`` names. Raise ValueError if there is none of that name."""

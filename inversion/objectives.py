@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import copy
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn import functional as F
 
 
@@ -18,10 +20,12 @@ class Batch:
     Attributes:
         images: (b, c, h, w), what is optimised, before any transform.
         features: (b, d).
-        kls: one scalar for each layer whose statistics are compared.
+        kls: one scalar for each layer whose statistics are compared: a KL, or a distance.
         targets: (b, d), the features that are wanted, if any are.
         labels: (b,), the classes that are wanted, if any are.
         classify: maps features (b, d) to logits (b, classes); None without a classifier.
+        seen: (b, c, h, w), the images after the transforms, as the network saw them; None: as they
+            are.
     """
 
     images: Tensor
@@ -30,6 +34,7 @@ class Batch:
     targets: Tensor | None
     labels: Tensor | None
     classify: Callable[[Tensor], Tensor] | None
+    seen: Tensor | None = None
 
 
 class Term(Protocol):
@@ -84,7 +89,8 @@ class CrossEntropy:
 class StatisticsMatch:
     """weight x the sum over layers of the KL to the stored statistics.
 
-    Each KL is a mean over channels.
+    Each KL is a mean over channels. With the direction "l2" it is DeepInversion's term instead: the
+    sum over layers of the distances of means and of variances.
     """
 
     weight: float = 0.1
@@ -123,14 +129,68 @@ class DirectionalTV:
     weight: float = 5e-3
 
     def __call__(self, batch: Batch) -> Tensor:
-        x = batch.images
-        differences = (
-            x[..., 1:, :] - x[..., :-1, :],
-            x[..., 1:] - x[..., :-1],
-            x[..., 1:, 1:] - x[..., :-1, :-1],
-            x[..., 1:, :-1] - x[..., :-1, 1:],
-        )
-        return self.weight * torch.stack([d.flatten(2).norm(dim=2).mean() for d in differences]).sum()
+        maps = _differences(batch.images)
+        return self.weight * torch.stack([d.flatten(2).norm(dim=2).mean() for d in maps]).sum()
+
+
+def _differences(x: Tensor) -> tuple[Tensor, ...]:
+    """Return the differences of neighbouring pixels: down, across, and along both diagonals."""
+    return (
+        x[..., 1:, :] - x[..., :-1, :],
+        x[..., 1:] - x[..., :-1],
+        x[..., 1:, 1:] - x[..., :-1, :-1],
+        x[..., 1:, :-1] - x[..., :-1, 1:],
+    )
+
+
+@dataclass(frozen=True)
+class BatchTV:
+    """weight x the sum over four directions of the length of all differences of the batch.
+
+    It is DeepInversion's smoothness ("TV-l2"). The length is the L2 norm over samples, channels and
+    positions together, not squared, so it grows with the root of their number.
+    """
+
+    weight: float = 2.5e-5
+
+    def __call__(self, batch: Batch) -> Tensor:
+        return self.weight * torch.stack([d.norm() for d in _differences(batch.images)]).sum()
+
+
+@dataclass(frozen=True, eq=False)
+class Competition:
+    """weight x (1 - JS) of what the network and a student think of the images (Adaptive DI).
+
+    It asks for images on which the two disagree (Yin et al., CVPR 2020). JS is the Jensen-Shannon
+    divergence of their probabilities, averaged over samples. Its logarithms are natural, so it is
+    at most log 2. A student that has more classes is asked about those of the network.
+
+    Attributes:
+        weight: of the term.
+        student: maps images (b, c, h, w) to logits (b, classes or more). A frozen copy of it is
+            kept, so that inversion leaves it as it is.
+    """
+
+    weight: float
+    student: nn.Module
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "student", copy.deepcopy(self.student).eval().requires_grad_(False))
+
+    def __call__(self, batch: Batch) -> Tensor:
+        if batch.classify is None:
+            raise ValueError("Competition needs a network with a classifier")
+        logits = batch.classify(batch.features)
+        others = self.student(batch.images if batch.seen is None else batch.seen)[:, : logits.shape[1]]
+        return self.weight * (1 - jensen_shannon(logits, others))
+
+
+def jensen_shannon(logits: Tensor, others: Tensor) -> Tensor:
+    """Return the Jensen-Shannon divergence of two softmaxes (b, classes), averaged over samples."""
+    one, other = logits.log_softmax(1), others.log_softmax(1)
+    middle = torch.logaddexp(one, other) - math.log(2)
+    divergences = [F.kl_div(middle, part, reduction="batchmean", log_target=True) for part in (one, other)]
+    return torch.stack(divergences).mean()
 
 
 @dataclass(frozen=True)

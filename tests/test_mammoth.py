@@ -196,6 +196,6 @@ def test_help_has_our_flags_with_the_preset_s_values(mammoth_host: Path, tmp_pat
         "--pmi_class_order",
         "--n_tasks",
         "--precision",
-        "{default,paper,code,rdfcil,best,smoke,none}",
+        "{default,paper,code,rdfcil,best,deepinversion,smoke,none}",
     ):
         assert flag in best

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from pmi_cl.machine.state_fields import tensor_field, whole_field
 
-Direction = Literal["synthetic_to_real", "real_to_synthetic"]
+Direction = Literal["synthetic_to_real", "real_to_synthetic", "l2"]  # "l2" is no KL: moment_distance()
 Axis = Literal["channel", "token"]
 AXES = get_args(Axis)
 
@@ -152,6 +152,25 @@ def gaussian_kl(
     return 0.5 * (real_var.log() - var.log() - 1 + (var + (mean - real_mean) ** 2) / real_var).mean()
 
 
+def moment_distance(
+    mean: Tensor, var: Tensor, real_mean: Tensor, real_var: Tensor, scale: Tensor | None = None
+) -> Tensor:
+    """Return DeepInversion's comparison of moments (Yin et al., CVPR 2020): a scalar.
+
+    It is the length of the difference of the means plus that of the difference of the variances. It
+    is a sum over channels, not a mean, and unlike the KL it depends on the unit of each channel.
+
+    Args:
+        mean, var: (c,), of the synthetic batch.
+        real_mean, real_var: (c,), stored.
+        scale: (c,), by which values are multiplied before they are compared; None: they are not.
+    """
+    means, variances = mean - real_mean, var - real_var
+    if scale is not None:
+        means, variances = means * scale, variances * scale**2
+    return means.norm() + variances.norm()
+
+
 class _TapKL(torch.autograd.Function):
     """Pass a batch through and compare it with stored moments; add both gradients in one sweep.
 
@@ -200,16 +219,25 @@ def _add_affine(grad: Tensor, x: Tensor, offset: Tensor, slope: Tensor) -> Tenso
 
 
 def tap_kl(
-    x: Tensor, real_mean: Tensor, real_var: Tensor, direction: Direction = "synthetic_to_real", axis: Axis = "channel"
+    x: Tensor,
+    real_mean: Tensor,
+    real_var: Tensor,
+    direction: Direction = "synthetic_to_real",
+    axis: Axis = "channel",
+    scale: Tensor | None = None,
 ) -> tuple[Tensor, Tensor]:
     """Return ``x`` and the KL of its batch moments to the stored ones, differentiable through both.
 
     The backward pass is fused (:class:`_TapKL`). While ``torch.compile`` traces, plain operations
-    are used instead: the compiler fuses them itself.
+    are used instead: the compiler fuses them itself. Under the direction "l2" there is
+    :func:`moment_distance` in place of the KL; ``scale`` is for it alone.
     """
     if axis == "token" and x.dim() == 3:
         x, kl = tap_kl(x.transpose(1, 2), real_mean, real_var, direction)
         return x.transpose(1, 2), kl
+    if direction == "l2":
+        moments = batch_moments(x)
+        return x, moment_distance(moments.mean, moments.var, real_mean, real_var, scale)
     if torch.compiler.is_compiling():
         rows = as_rows(x).flatten(0, 1)
         rows = rows.to(torch.promote_types(rows.dtype, torch.float32))
@@ -225,11 +253,15 @@ class StatisticsTap(nn.Module):
     Attributes:
         mean: (c,), stored.
         var: (c,), stored.
-        direction: of the KL, as in :func:`gaussian_kl`.
+        direction: of the KL, as in :func:`gaussian_kl`, or "l2".
         axis: along which the moments are kept.
+        scale: (c,), turns the values into those that the network itself would have here, which
+            "l2" compares. The KL does not depend on it. None: they are the same.
     """
 
-    def __init__(self, mean: Tensor, var: Tensor, direction: Direction, axis: Axis = "channel") -> None:
+    def __init__(
+        self, mean: Tensor, var: Tensor, direction: Direction, axis: Axis = "channel", scale: Tensor | None = None
+    ) -> None:
         super().__init__()
         self.direction: Direction = direction
         self.axis: Axis = axis
@@ -237,7 +269,9 @@ class StatisticsTap(nn.Module):
         self.var: Tensor
         self.register_buffer("mean", mean.detach().clone())
         self.register_buffer("var", var.detach().clone())
+        self.scale: Tensor | None
+        self.register_buffer("scale", scale.detach().clone() if scale is not None and direction == "l2" else None)
 
     def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """Map values (b, c, ...) or tokens (b, t, c) to the same values and their KL."""
-        return tap_kl(x, self.mean, self.var, self.direction, self.axis)
+        return tap_kl(x, self.mean, self.var, self.direction, self.axis, self.scale)

@@ -59,7 +59,8 @@ def _scaled_convolution(conv: nn.Conv2d, scale: Tensor, shift: Tensor) -> nn.Con
 def _replacement(conv: nn.Conv2d | None, bn: nn.modules.batchnorm._BatchNorm, direction: Direction) -> list[nn.Module]:
     """Return the modules that replace (conv, BatchNorm in evaluation mode), a tap among them.
 
-    A per-channel KL does not change under the affine map of the channel. So after folding, the
+    A per-channel KL does not change under the affine map of the channel (for "l2" the tap is told
+    the factor). So after folding, the
     statistics are compared at the *output* of the BatchNorm, with (beta, gamma^2), and its input
     is never computed. Layers with a tiny gamma keep the affine map as a step of its own: there the
     tap sees the normalised input.
@@ -74,9 +75,10 @@ def _replacement(conv: nn.Conv2d | None, bn: nn.modules.batchnorm._BatchNorm, di
         return [StatisticsTap(mean, floored, direction), ChannelAffine(gamma / sigma, beta - gamma * mean / sigma)]
     if bool((gamma.abs() >= (FOLDABLE_SHARE * beta.abs()).clamp_min(FOLDABLE_GAMMA)).all()):
         folded = _scaled_convolution(conv, gamma / sigma, beta - gamma * mean / sigma)
-        return [folded, StatisticsTap(beta, gamma**2 * real_var, direction)]
+        return [folded, StatisticsTap(beta, gamma**2 * real_var, direction, scale=sigma / gamma)]
     folded = _scaled_convolution(conv, 1 / sigma, -mean / sigma)
-    return [folded, StatisticsTap(torch.zeros_like(mean), real_var, direction), ChannelAffine(gamma, beta)]
+    tap = StatisticsTap(torch.zeros_like(mean), real_var, direction, scale=sigma)
+    return [folded, tap, ChannelAffine(gamma, beta)]
 
 
 def _rewrite(traced: fx.GraphModule, node: fx.Node, direction: Direction) -> fx.Node:

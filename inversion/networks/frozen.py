@@ -46,7 +46,8 @@ class FrozenNetwork(nn.Module):
         Args:
             pieces: modules whose composition maps images to features; they are copied.
             head: the classifier on top of them, if there is one; it is copied.
-            direction: of the KL between the statistics of the batch and the stored ones.
+            direction: of the KL between the statistics of the batch and the stored ones; "l2":
+                DeepInversion's distance in place of the KL.
             dtype: of the arithmetic. Statistics are compared in float32 at least.
             device: of the copy; None: that of the pieces.
             input_moments: of the input of every piece, which some starts need

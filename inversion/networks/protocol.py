@@ -43,7 +43,7 @@ class InvertibleNetwork(Protocol):
 
     @property
     def direction(self) -> Direction:
-        """Return the direction of the KLs."""
+        """Return the direction of the KLs, or "l2" where moments are compared by distances."""
 
     @property
     def axis(self) -> Axis:

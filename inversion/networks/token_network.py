@@ -61,7 +61,8 @@ class TokenNetwork(nn.Module):
             pieces: bottom to top; they are copied.
             moments: of every piece (:func:`measure_token_moments`), or none at all: then there are
                 no KLs, and starts know nothing of the inputs of the pieces.
-            direction: of the KL between the statistics of the batch and the stored ones.
+            direction: of the KL between the statistics of the batch and the stored ones; "l2":
+                DeepInversion's distance in place of the KL.
             dtype: of the products of matrices.
             device: of the copy; None: that of the pieces.
             unit_features: whether features are scaled to length 1, for targets of length 1 (new

@@ -57,7 +57,7 @@ class FullLoss:
             beside["kept"] = self.pruning.kept
         seen = self.transforms(images, self.seed, self.batch, step) if self.transforms else images
         features, kls = self.through(seen, **beside)
-        batch = Batch(images, features, kls, self.targets, self.labels, self.classify)
+        batch = Batch(images, features, kls, self.targets, self.labels, self.classify, seen)
         if self.boost is None:
             return self.objective(batch)
         if step == 0:

@@ -32,7 +32,7 @@ from pmi_cl.inversion.features.selection import SelectionConfig, draw_labels, sa
 from pmi_cl.inversion.features.statistics import Moments, pool_moments
 from pmi_cl.inversion.networks.folding import keeps_statistics
 from pmi_cl.inversion.networks.pieces import in_evaluation_mode, measure_input_moments
-from pmi_cl.inversion.objectives import CrossEntropy, FeatureMatch, StatisticsMatch, Term, TotalVariation
+from pmi_cl.inversion.objectives import BatchTV, CrossEntropy, FeatureMatch, StatisticsMatch, Term, TotalVariation
 from pmi_cl.inversion.parts.colour import Colour, channel_covariance
 from pmi_cl.inversion.transforms import Transforms
 from pmi_cl.inversion.ways.buffer import SyntheticBuffer
@@ -179,6 +179,7 @@ class PmiRdfcil(StatisticsClassifier, ReplayTraining):
         terms: list[Term] = [FeatureMatch(o.inv_feature), StatisticsMatch(o.inv_alpha)]
         terms += [CrossEntropy(o.inv_ce)] if o.inv_ce else []
         terms += [TotalVariation(o.inv_tv)] if o.inv_tv else []
+        terms += [BatchTV(o.inv_batch_tv)] if o.inv_batch_tv else []
         return InversionConfig(
             start=start_named(o.inv_start),
             steps=o.inv_steps,
@@ -200,6 +201,7 @@ class PmiRdfcil(StatisticsClassifier, ReplayTraining):
                 batch=o.pmi_batch,
             ),
             stem_steps=o.stem_steps,
+            direction="l2" if o.inv_statistics == "l2" else "synthetic_to_real",
             precision=inversion_dtype(self.args.precision, self.device),
             compiled=self.args.compile,
         )

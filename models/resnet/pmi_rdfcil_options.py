@@ -87,6 +87,12 @@ class PmiRdfcilOptions(SelectionOptions, ReplayOptions):
         source="PMI appendix I.1: 1.6 as printed, and 1.6 as a base that PMI's layers multiply; "
         "[INF] 0.1 = 1.6 / 16 blocks; code: 0.25",
     )
+    inv_statistics: str = option(
+        "kl",
+        "how statistics are compared: kl, or l2, DeepInversion's distances of means and variances, added over layers",
+        choices=("kl", "l2"),
+        source="PMI App. Eq. 20-21; DeepInversion: l2",
+    )
     inv_terms: tuple[str, ...] = option(
         (), "further terms, which packages of yours offer, as NAME or NAME=WEIGHT", source="ours"
     )
@@ -95,6 +101,12 @@ class PmiRdfcilOptions(SelectionOptions, ReplayOptions):
     )
     inv_tv: float = option(
         0.0, "weight of the mean squared difference of neighbouring pixels", low=0, source="PMI appendix C.3: 0"
+    )
+    inv_batch_tv: float = option(
+        0.0,
+        "weight of DeepInversion's smoothness: the lengths of all differences of a batch in four directions",
+        low=0,
+        source="PMI has none; DeepInversion: 2.5e-5",
     )
     inv_roll: int = option(
         0,
