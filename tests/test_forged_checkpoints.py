@@ -19,6 +19,8 @@ from tests.support.small_runs import start
 
 FLAGS: dict[str, dict[str, Any]] = {
     "rdfcil": {},
+    "abd": {},
+    "dcmi": {},
     "pmi_rdfcil": {"inv_colour": 1, "inv_keep_best": 1, "pmi_boost": 1, "cont_optimizer": "adam"},
     "pmi_moe": {"inversion": "smi", "optimizer": "adamw"},
     "pmi_codap": {"synthetic_last_task": 1},

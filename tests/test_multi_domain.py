@@ -39,6 +39,8 @@ FEW = {
     "cont_epochs": 2,
     "generator_steps": 2,
     "generator_batch": 8,
+    "generator_epochs": 1,
+    "generator_critic_width": 2,
 }
 FORM = InputForm(24, (0.5, 0.5, 0.5), (0.25, 0.25, 0.25))
 

@@ -26,7 +26,14 @@ from tests.support.command_runs import quick, results_in
 from tests.support.small_runs import METHODS
 
 ROOT = Path(__file__).resolve().parents[1]
-ONE_EPOCH = {"inv_steps": 1, "pmi_steps": 1, "generator_steps": 1, "cont_epochs": 1, "buffer_images": 8}
+ONE_EPOCH = {
+    "inv_steps": 1,
+    "pmi_steps": 1,
+    "generator_steps": 1,
+    "generator_epochs": 1,
+    "cont_epochs": 1,
+    "buffer_images": 8,
+}
 
 
 @functools.cache

@@ -91,6 +91,31 @@ def balancing_weights(counts: Tensor) -> Tensor:
     return inverse / inverse.min()
 
 
+def share_weights(labels: Tensor, n_old: int, n_new: int) -> Tensor:
+    """Return ABD's weight of each sample (b,): the share of the classes of the other kind.
+
+    With r = n_old / (n_old + n_new), samples of new classes have 1 - r, those of old ones r.
+
+    Args:
+        labels: (b,), global labels; those below ``n_old`` are old.
+    """
+    share = n_old / (n_old + n_new)
+    return torch.where(labels < n_old, share, 1 - share)
+
+
+def weighted_cross_entropy(logits: Tensor, labels: Tensor, weights: Tensor) -> Tensor:
+    """Return the mean of weight x cross-entropy over samples.
+
+    Unlike torch's weighted cross-entropy it is not divided by the weights (ABD's criterion).
+
+    Args:
+        logits: (b, classes).
+        labels: (b,).
+        weights: (b,), of each sample.
+    """
+    return (weights * F.cross_entropy(logits, labels, reduction="none")).mean()
+
+
 def text_distillation(student: Tensor, teacher: Tensor) -> Tensor:
     """Return TKD: the mean absolute difference of unit text features (PMI App. Eq. 24).
 

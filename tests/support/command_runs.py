@@ -32,6 +32,7 @@ SLOW = {
     "pmi_steps": 4,
     "generator_steps": 30,
     "generator_batch": 4,
+    "generator_critic_width": 2,
 }
 QUICK = {**DIGITS, "train_per_class": 16, "n_epochs": 1, "tensorboard": 0, "progress": 0}
 

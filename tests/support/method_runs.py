@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from pmi_cl.models.continual_model import ContinualModel
+from pmi_cl.models.resnet.controlled_replay import ControlledReplay
 from pmi_cl.models.resnet.replay_training import ReplayTraining
 from pmi_cl.utils.run.training import Training
 from tests.support.small_runs import (
@@ -56,7 +57,9 @@ LONG = {
     "inv_steps": 20,
     "generator_steps": 12,
     "generator_batch": 16,
+    "generator_epochs": 3,
 }
+RATES = {"dcmi": 0.002}  # of those that LONG does not fit: Adam's
 
 
 @functools.cache
@@ -70,7 +73,7 @@ def uninterrupted(method: str, way: str) -> Training:
 @functools.cache
 def long_run(method: str) -> Training:
     """Return a run that is long enough to learn."""
-    return finished(method, **LONG)
+    return finished(method, **{**LONG, "lr": RATES.get(method, LONG["lr"])})
 
 
 def kind_of(method: str) -> type[ContinualModel]:
@@ -82,6 +85,7 @@ JOINT = [method for method in METHODS if kind_of(method).JOINT]
 ONE_BY_ONE = [method for method in METHODS if method not in JOINT]
 UNTRAINED = [method for method in METHODS if start(method).model.n_epochs() == 0]
 REPLAYING = [method for method in METHODS if issubclass(kind_of(method), ReplayTraining)]
+CONTROLLED = [method for method in METHODS if issubclass(kind_of(method), ControlledReplay)]
 REPLAY_CASES = [(method, way) for method, way in CASES if method in REPLAYING]
 
 

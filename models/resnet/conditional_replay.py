@@ -1,0 +1,216 @@
+"""Train a class-conditional generator against a critic, and replay its images (DCMI)."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor
+
+from pmi_cl.errors import RunFailed
+from pmi_cl.inversion.networks.pieces import in_evaluation_mode
+from pmi_cl.inversion.ways.conditional_generator import (
+    ConditionalGenerator,
+    Critic,
+    alignment_loss,
+    class_profiles,
+    critic_loss,
+)
+from pmi_cl.machine.state_fields import load_optimizer, whole_field
+from pmi_cl.models.host import PhaseState
+from pmi_cl.models.resnet.controlled_replay import ControlledReplay
+from pmi_cl.models.resnet.replay_options import ControlOptions
+from pmi_cl.models.storage import bytes_of
+from pmi_cl.models.training.schedules import learning_rate
+from pmi_cl.options import option
+from pmi_cl.seeding import global_seed, seeded
+
+if TYPE_CHECKING:
+    from pmi_cl.datasets.continual_dataset import ContinualDataset
+
+
+@dataclass(frozen=True)
+class ConditionalReplayOptions(ControlOptions):
+    """Hold the options of DCMI's generator and critic."""
+
+    generator_epochs: int = option(
+        100,
+        "epochs of the generator on the new task's images, before each task",
+        unit="epochs",
+        low=1,
+        high=100_000,
+        source="DCMI",
+    )
+    generator_lr: float = option(
+        1e-3,
+        "learning rate of generator and critic, which falls to 0 along a cosine",
+        above=0,
+        source="DCMI",
+    )
+    generator_critic_steps: int = option(
+        5,
+        "steps of the critic for each of the generator",
+        unit="steps",
+        low=1,
+        high=1000,
+        source="DCMI (CIFAR-100)",
+    )
+    generator_critic_width: int = option(
+        64, "channels of the critic's first layer", unit="channels", low=1, high=4096, source="DCMI"
+    )
+    generator_alignment: float = option(10.0, "weight of the alignment with the prototypes", low=0, source="DCMI")
+    generator_adversarial: float = option(0.5, "weight of the critic's score", low=0, source="DCMI")
+    generator_penalty: float = option(10.0, "weight of the critic's gradient penalty", low=0, source="DCMI")
+    generator_gamma: float = option(
+        10.0, "factor of the cosines to prototypes in softmaxes", above=0, source="DCMI (CIFAR-100)"
+    )
+
+
+class ConditionalReplay(ControlledReplay):
+    """Replay images of old classes that a generator makes from prototypes.
+
+    Attributes:
+        prototypes: the mean feature of each class of the tasks that have ended, (classes, d).
+        generator, critic: new in each task. None in the first task and between two tasks.
+        generator_opts: the Adam of the generator and that of the critic.
+        generator_step: the steps that the generator has taken for the current task.
+        total_steps: the steps of all generators.
+    """
+
+    def __init__(self, *args: Any) -> None:
+        super().__init__(*args)
+        self.prototypes = torch.zeros(0, int(self.net.feature_dim), device=self.device)
+        self.generator: ConditionalGenerator | None = None
+        self.critic: Critic | None = None
+        self.generator_opts: list[torch.optim.Optimizer] = []
+        self.generator_step = 0
+        self.total_steps = 0
+
+    def prepare_replay(self) -> None:
+        """Train a new generator, or continue with that of a checkpoint."""
+        if self.generator is None:
+            self._new_generator()
+        assert self.generator is not None
+        with self.host.phase("generator"):
+            steps = self.options.generator_epochs * self.steps_per_epoch()
+            while self.generator_step < steps:
+                loss = self._generator_step(self.generator_step, steps)
+                self.generator_step, self.total_steps = self.generator_step + 1, self.total_steps + 1
+                state = PhaseState(self.generator_step, steps, values={"loss": loss})
+                self.host.progress(f"task {self.current_task + 1} generator", state)
+                self.host.safe_point()
+            if not all(bool(weight.isfinite().all()) for weight in self.generator.parameters()):
+                task = self.current_task + 1
+                raise RunFailed(f"the generator of task {task} is not finite: try a smaller --generator_lr")
+        self._show_images()
+
+    def _new_generator(self) -> None:
+        with global_seed(self.args.seed, "generator", self.current_task):
+            generator = ConditionalGenerator(self.n_past_classes, self.dataset.SIZE)
+            critic = Critic(self.options.generator_critic_width)
+        self.generator = generator.to(self.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+        self.critic = critic.to(self.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+        self.generator_opts = [
+            torch.optim.Adam(part.parameters(), lr=self.options.generator_lr, betas=(0.0, 0.9))
+            for part in (self.generator, self.critic)
+        ]
+        self.generator_step = 0
+
+    def _generator_step(self, step: int, steps: int) -> Tensor:
+        """Take the critic's steps and one of the generator. Return the loss of the latter."""
+        o, (opt, critic_opt) = self.options, self.generator_opts
+        assert self.generator is not None and self.critic is not None
+        for group in (group for optimizer in (opt, critic_opt) for group in optimizer.param_groups):
+            group["lr"] = learning_rate(step, steps, o.generator_lr, "cosine")
+        real = self._new_images(step)
+        for number in range(o.generator_critic_steps):
+            with torch.no_grad():
+                fake, _ = self._made(len(real), "critic", step, number)
+            parts = torch.rand(len(real), generator=self._random("parts", step, number))
+            critic_opt.zero_grad()
+            critic_loss(
+                self.critic, real, fake, parts.to(self.device, non_blocking=True), o.generator_penalty
+            ).backward()
+            critic_opt.step()
+        fake, labels = self._made(len(real), "generator", step)
+        features = self.teacher(fake, returnt="features")
+        aligned = alignment_loss(features, labels, self.prototypes, o.generator_gamma)
+        loss = o.generator_alignment * aligned - o.generator_adversarial * self.critic(fake).mean()
+        opt.zero_grad()
+        loss.backward()
+        opt.step()
+        return loss.detach()
+
+    def _new_images(self, step: int) -> Tensor:
+        """Return the batch of the new task's images (b, c, h, w) that a generator's step takes."""
+        epoch, number = divmod(step, self.steps_per_epoch())
+        return next(self.train_batches(epoch, start=number))[0]
+
+    def _random(self, *keys: int | str) -> torch.Generator:
+        return seeded(self.args.seed, "z", self.current_task, *keys)
+
+    def _made(self, n: int, *keys: int | str) -> tuple[Tensor, Tensor]:
+        """Make images (n, c, h, w) of old classes (n,) that are drawn at random."""
+        assert self.generator is not None
+        random = self._random(*keys)
+        labels = torch.randint(self.n_past_classes, (n,), generator=random).to(self.device, non_blocking=True)
+        z = torch.randn(n, ConditionalGenerator.NOISE, generator=random).to(self.device, non_blocking=True)
+        shares = class_profiles(self.prototypes[labels], self.prototypes, self.options.generator_gamma).exp()
+        return self.generator(z, shares), labels
+
+    def draw_replay(self, n: int, epoch: int, step: int) -> tuple[Tensor, Tensor, Tensor]:
+        """Make new images at every step.
+
+        Returns:
+            Normalised images (n, c, h, w), labels (n,) and the teacher's logits (n, old classes).
+        """
+        assert self.generator is not None
+        with torch.no_grad(), in_evaluation_mode([self.generator]):
+            images, labels = self._made(n, "replay", epoch, step)
+            return images, labels, self.teacher(images)
+
+    def _show_images(self) -> None:
+        """Draw images for a picture."""
+        images, labels, _ = self.draw_replay(16 * self.n_past_classes, -1, 0)
+        self.host.images(f"synthetic/task {self.current_task + 1}", self.dataset.denormalise(images, labels), labels)
+
+    def end_task(self, dataset: ContinualDataset) -> None:
+        """Copy the teacher, and drop generator and critic."""
+        super().end_task(dataset)
+        self.generator, self.critic, self.generator_opts, self.generator_step = None, None, [], 0
+
+    def inversion_figures(self) -> dict[str, float]:
+        """Return the steps of all generators, each a pass through the network there and back."""
+        return dict.fromkeys(("steps", "step_equivalents", "forward_passes", "backward_passes"), self.total_steps)
+
+    def stored(self) -> dict[str, int]:
+        """Return the bytes of the teacher and, within a task, the generator; of the prototypes."""
+        own = super().stored()
+        networks = own["networks"] + bytes_of(self.generator, self.critic)
+        return {**own, "networks": networks, "statistics": bytes_of(self.prototypes)}
+
+    def state(self) -> dict[str, Any]:
+        """Return the state of the base class, and the generator's and the critic's."""
+        own: dict[str, Any] = {"generator": None, "steps_in_all": self.total_steps}
+        if self.generator is not None and self.critic is not None:
+            own["generator"] = {
+                "net": self.generator.state_dict(),
+                "critic": self.critic.state_dict(),
+                "opts": [optimizer.state_dict() for optimizer in self.generator_opts],
+                "step": self.generator_step,
+            }
+        return {**super().state(), **own}
+
+    def load_state(self, state: dict[str, Any]) -> None:
+        """Load the state of :meth:`state`."""
+        super().load_state(state)
+        self.total_steps = whole_field(state["steps_in_all"])
+        if state["generator"] is not None:
+            self._new_generator()
+            assert self.generator is not None and self.critic is not None
+            self.generator.load_state_dict(state["generator"]["net"])
+            self.critic.load_state_dict(state["generator"]["critic"])
+            for optimizer, saved in zip(self.generator_opts, state["generator"]["opts"], strict=True):
+                load_optimizer(optimizer, saved)
+            self.generator_step = whole_field(state["generator"]["step"])
