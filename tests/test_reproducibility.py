@@ -1,0 +1,64 @@
+"""Test the page of printed and measured figures: it is what its command makes of the records."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+from pmi_cl.benchmarks.reproducibility import PAGE, RUNS, cells_of, main, page, read_printed, section
+from pmi_cl.utils.reports.comparison import read_runs
+from tests.support.run_records import in_results, record
+
+
+def test_the_committed_page_is_what_the_command_makes() -> None:
+    made = page(read_runs([RUNS])[0], read_printed())
+    assert PAGE.read_text(encoding="utf-8") == made, "run: python -m benchmarks.reproducibility"
+
+
+def test_every_table_of_the_two_papers_is_there_with_its_source() -> None:
+    tables = read_printed()
+    expected = {**dict.fromkeys((5, 6, 7, 8), "PMI"), **dict.fromkeys((1, 2), "GIFT")}
+    assert {f"{paper} Table {number}" for number, paper in expected.items()} | {"GIFT Table 7", "GIFT Table 8"} == set(
+        tables
+    )
+    for table in tables.values():
+        assert "arXiv" in table["source"] and len({cell.method for cell in cells_of(table)}) == len(table["rows"])
+        assert all(cell.printed and (cell.printed == "-" or cell.printed[0].isdigit()) for cell in cells_of(table))
+
+
+def rdfcil_on_cifar(folder: Path, seed: int, last: float, **changes: object) -> None:
+    """Write the record of a run that answers to R-DFCIL's figure of five tasks."""
+    record(folder, seed, last, model="rdfcil", lambda_ft=0.0, n_epochs=30, dataset="seq-cifar100", **changes)
+    rows = [[90.0] * (task + 1) for task in range(5)]
+    figures = {"matrix": rows, "last": last, "average": 90.0, "forgetting": 2.0}
+    images = {"train": 4000, "test": 2000}
+    hardware, commit = {"processor": "A", "threads": 1, "gpus": []}, {"hash": "0123456789ab", "dirty": False}
+    in_results(folder, class_il=figures, images=images, classes_per_task=[4] * 5, hardware=hardware, commit=commit)
+
+
+def test_a_measured_cell_has_its_figure_seeds_size_hardware_and_commit(tmp_path: Path) -> None:
+    for seed, last in ((0, 40.0), (1, 42.0)):
+        rdfcil_on_cifar(tmp_path / f"whole-{seed}", seed, last)
+    rdfcil_on_cifar(tmp_path / "control", 2, 70.0, replay="real")
+    rdfcil_on_cifar(tmp_path / "plus", 3, 71.0, backbone="resnet20")
+    args = json.loads((tmp_path / "plus/args.json").read_text())
+    args["args"]["lambda_ft"]["value"] = 1.0  # another row's method
+    (tmp_path / "plus/args.json").write_text(json.dumps(args))
+    runs, passed_over = read_runs([tmp_path])
+    assert passed_over == [] and len(runs) == 4
+    lines = section("PMI Table 5", read_printed()["PMI Table 5"], runs)
+    grid = next(line for line in lines if line.startswith("| R-DFCIL |"))
+    assert grid.startswith("| R-DFCIL | **49.87 ± 0.45** | 41.80 ± 0.24 |")
+    size = "20 classes, 4000 training images, resnet20, 30 epochs"
+    measured = "| R-DFCIL | CIFAR-100, 5 tasks | 49.87 ± 0.45 | 41.00 ± 1.41 | 0 1 | digits |"
+    assert [line for line in lines if line.startswith("| R-DFCIL | CIFAR")] == [
+        f"{measured} {size} | A, threads: 1 | 0123456 |"
+    ]
+    assert not any("70.00" in line or "71.00" in line for line in lines)
+
+
+def test_the_command_writes_the_page_of_other_runs(tmp_path: Path) -> None:
+    rdfcil_on_cifar(tmp_path / "runs/a", 0, 40.0)
+    assert main(["--runs", str(tmp_path / "runs"), "--out", str(tmp_path / "page.md")]) == 0
+    text = (tmp_path / "page.md").read_text()
+    assert text.count("40.00 |") == 2 and "of it: not measured" in text  # a cell of Table 5, and one of Table 6
