@@ -48,6 +48,7 @@ COMMANDS = (
     Command("predict", "the classes of images, by the network of a run", "pmi_cl.utils.commands.predict"),
     Command("evaluate", "the network of a run, class by class", "pmi_cl.utils.commands.evaluate"),
     Command("export", "the network of a run in one file", "pmi_cl.utils.commands.export"),
+    Command("privacy", "what a run gives away of its images", "pmi_cl.utils.commands.privacy"),
     Command("mammoth", "the same methods inside a checkout of Mammoth", "pmi_cl.mammoth.launch", takes_all_words=True),
 )
 

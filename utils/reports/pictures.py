@@ -133,6 +133,26 @@ def loss_curves(losses: Mapping[str, Sequence[float]], title: str) -> Figure:
     return figure
 
 
+def pair_sheet(images: torch.Tensor, names: Sequence[str]) -> Figure:
+    """Draw a column for each set of images that belong together, and a named row for each kind.
+
+    Args:
+        images: (sets, kinds, c, h, w) in [0, 1].
+        names: of the kinds.
+    """
+    from matplotlib.figure import Figure
+
+    sets, kinds = images.shape[:2]
+    figure = Figure(figsize=(1.1 * sets + 1.8, 1.15 * kinds), dpi=DPI, layout="constrained")
+    axes = figure.subplots(kinds, sets, squeeze=False)
+    for kind, name in enumerate(names):
+        for column, tile in enumerate(_tiles(images[:, kind])):
+            axes[kind, column].imshow(tile, interpolation="nearest")
+            axes[kind, column].set(xticks=[], yticks=[])
+        axes[kind, 0].set_ylabel(textwrap.fill(name, 14), rotation=0, ha="right", va="center", fontsize=8)
+    return figure
+
+
 def pixels(figure: Figure) -> np.ndarray:
     """Return the figure as uint8 (h, w, 3)."""
     import numpy as np

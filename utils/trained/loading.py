@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     from pmi_cl.models.continual_model import ContinualModel
 
 # What Python and torch raise for tensors that do not fit the network.
-_UNFIT = (LookupError, TypeError, ValueError, AttributeError, RuntimeError)
+UNFIT = (LookupError, TypeError, ValueError, AttributeError, RuntimeError)
 
 
 def load(
@@ -112,7 +112,7 @@ def _from_file(path: Path, device: torch.device, base_path: str | None, catalogu
         if backbone is not None:
             method.load_backbone(backbone)
         method.load_network(state, record.task)
-    except _UNFIT as error:
+    except UNFIT as error:
         raise UserError(f"{path} does not fit its own method ({type(error).__name__}): it is damaged") from error
     if record.weights is not None:
         method.net.weights_record = record.weights
@@ -146,6 +146,26 @@ def _identity_of(weights: dict[str, Any] | None) -> str | None:
 
 def _from_checkpoint(path: Path, device: torch.device, base_path: str | None, catalogue: Catalogue) -> TrainedModel:
     """Load a checkpoint. The data set of its run is opened, for what only it knows."""
+    method, args, state = open_checkpoint(path, device, base_path, catalogue)
+    task = method.current_task
+    try:
+        method.load_weights(state)
+    except UNFIT as error:
+        raise _unfit(path, error) from error
+    method.current_task = task
+    return TrainedModel(method, describe(method, method.dataset, args))
+
+
+def open_checkpoint(
+    path: Path, device: torch.device, base_path: str | None = None, catalogue: Catalogue = INSTALLED
+) -> tuple[ContinualModel, SimpleNamespace, dict[str, Any]]:
+    """Return the method of a checkpoint, new and on the run's data, its arguments and its state.
+
+    The method's ``current_task`` is the last one that it has learned.
+
+    Raises:
+        UserError: it is not a checkpoint between two tasks, in the folder of its run.
+    """
     checkpoints.check_file(path)
     arguments = path.with_name("args.json")
     if not arguments.is_file():
@@ -164,17 +184,20 @@ def _from_checkpoint(path: Path, device: torch.device, base_path: str | None, ca
     try:
         position = state["training"]["position"]
         between = position["phase"] == "begin" and position["task"] > 0
-        if between:
-            if method.JOINT:
-                tasks = min(dataset.N_TASKS, args.stop_after or dataset.N_TASKS)
-                method.dataset = dataset.as_one_task(tasks)
-            method.load_weights(state["training"]["method"])
-            method.current_task = position["task"] - 1
-    except _UNFIT as error:
-        raise UserError(f"{path} does not fit this method ({type(error).__name__}): give another checkpoint") from error
+        if between and method.JOINT:
+            tasks = min(dataset.N_TASKS, args.stop_after or dataset.N_TASKS)
+            method.dataset = dataset.as_one_task(tasks)
+        method.current_task = position["task"] - 1
+        own: dict[str, Any] = state["training"]["method"]
+    except UNFIT as error:
+        raise _unfit(path, error) from error
     if not between:
         raise UserError(f"{path} was written within a task: finish it (--resume {path.parent})")
-    return TrainedModel(method, describe(method, method.dataset, args))
+    return method, args, own
+
+
+def _unfit(path: Path, error: Exception) -> UserError:
+    return UserError(f"{path} does not fit this method ({type(error).__name__}): give another checkpoint")
 
 
 def open_dataset(resolved: Resolved, device: torch.device) -> ContinualDataset:
