@@ -19,17 +19,19 @@ from tests.support.command_runs import quick, results_in
 from tests.support.run_figures import same_figures
 
 NEWER = ("augment", "base_classes", "classes_per_task", "evaluate_unseen", "classifier", "flip", "savemodel")
+OF_SOME_METHODS = ("replay", "replay_images")
 
 
 def as_of_version_0_1(folder: Path) -> None:
     """Take out of a run what version 0.1 did not write."""
     path = folder / "args.json"
     written = json.loads(path.read_text())
-    for name in NEWER:
+    for name in (*NEWER, *(name for name in OF_SOME_METHODS if name in written["args"])):
         del written["args"][name]
     path.write_text(json.dumps(written))
     state = torch.load(folder / "checkpoint.pt", weights_only=True)
-    del state["training"]["figures"]
+    del state["training"]["figures"], state["classifier"]
+    state.pop("replay", None)
     del state["classes_per_task"], state["training"]["everywhere"], state["training"]["confusion"], state["values"]
     torch.save(state, folder / "checkpoint.pt")
     results = json.loads((folder / "results.json").read_text())

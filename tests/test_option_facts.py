@@ -28,7 +28,7 @@ MAY_CHANGE = {
 }
 IN_CHECKPOINTS = {
     *("train_per_class", "validation", "split", "image_size", "test_fraction"),
-    *("cfs", "inv_axis", "synthetic_last_task", "inv_colour"),
+    *("cfs", "inv_axis", "synthetic_last_task", "inv_colour", "replay", "classifier"),
     "background",
 }
 GROUPS = {
@@ -72,9 +72,9 @@ def test_what_a_value_binds_gives_the_lists_of_resumption() -> None:
     ("model", "names"),
     [
         ("sgd", set()),
-        ("rdfcil", set()),
+        ("rdfcil", {"replay"}),
         ("zsclip", set()),
-        ("pmi_rdfcil", {"cfs", "inv_colour"}),
+        ("pmi_rdfcil", {"cfs", "inv_colour", "replay"}),
         ("pmi_moe", {"cfs", "inv_axis", "synthetic_last_task"}),
     ],
 )
@@ -87,7 +87,7 @@ def test_memory_gives_the_advice_of_each_phase() -> None:
     found = {kind: set(names) for kind, names in named_by_memory().items()}
     assert found == {
         "inversion": {"inv_batch", "pmi_batch", "generator_batch"},
-        "buffer": {"buffer_images"},
+        "buffer": {"buffer_images", "replay_images"},
         "samples": {"samples_per_class"},
         "training": {"batch_size", "replay_batch"},
         "pixels": {"image_size"},

@@ -120,6 +120,7 @@ class RunOptions:
         "nearest by a shared diagonal covariance (methods that keep statistics of their classes)",
         choices=("head", "ncm", "mahalanobis"),
         source="papers: head; ncm: iCaRL",
+        binds="checkpoint",
         group="evaluation",
     )
     evaluate_unseen: bool = option(

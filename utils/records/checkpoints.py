@@ -11,6 +11,8 @@ from pmi_cl.machine.tensor_files import DamagedFile, first_not_finite, is_whole_
 from pmi_cl.utils.records.atomic import write_atomically
 
 FORMAT = "pmi-cl checkpoint 1"
+# Options that shape a checkpoint and are younger than some: what those were written with.
+NEWER: dict[str, Any] = {"replay": "synthetic", "classifier": "head"}
 _NOT_OURS = "is not a checkpoint of pmi-cl: give the checkpoint.pt that a run with --savecheck left"
 
 
@@ -143,14 +145,14 @@ def _check_contents(path: Path, state: Any, expected: Mapping[str, Any]) -> None
         raise UserError(
             f"{path} has the format '{written}', this version reads '{FORMAT}': use the version of pmi-cl that wrote it"
         )
-    state = _with_task_sizes(state)
+    state = NEWER | _with_task_sizes(state)
     for name, value in expected.items():
         if type(state.get(name)) is not type(value) or state[name] != value:
             both = f"{path} was written with {_named(name, state.get(name))}, this run has {_named(name, value)}"
             raise UserError(f"{both}: use the same as then, or another checkpoint")
 
 
-def _with_task_sizes(state: Mapping[str, Any]) -> Mapping[str, Any]:
+def _with_task_sizes(state: dict[str, Any]) -> dict[str, Any]:
     """Add the classes of each task where version 0.1 wrote the checkpoint: its tasks were equal."""
     tasks, order = state.get("n_tasks"), state.get("class_order")
     if "classes_per_task" in state or not isinstance(tasks, int) or tasks < 1 or not isinstance(order, list):
