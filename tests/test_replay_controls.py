@@ -102,6 +102,8 @@ def test_the_default_is_the_method_itself() -> None:
 def test_what_cannot_be_is_refused(capsys: pytest.CaptureFixture[str]) -> None:
     assert main([*words_of("rdfcil", replay="real", replay_images=5), "--check"]) == 2
     assert "--replay_images 5: give at least 12, two for each of 6 classes" in capsys.readouterr().err
+    assert main([*words_of("rdfcil", replay="real", data_free=1), "--check"]) == 2
+    assert "--data_free 1: --replay real stores real images" in capsys.readouterr().err
     model: Any = start("rdfcil", replay="real").model
     with pytest.raises(ValueError, match="no stored images"):
         model.current_task = 1

@@ -78,8 +78,20 @@ class ExemplarMemory:
         kept = order[within < count].sort().values.to(self.labels.device)
         return self.part(kept)
 
+    def some_of_each(self, count: int, generator: torch.Generator) -> ExemplarMemory:
+        """Return ``count`` exemplars of each class, drawn by ``generator`` without repetition."""
+        starts, counts = self._rows.first.tolist(), self._rows.counts.tolist()
+        drawn = [
+            start + torch.randperm(n, generator=generator)[:count] for start, n in zip(starts, counts, strict=True)
+        ]
+        return self.part(self._rows.order[torch.cat(drawn)].to(self.labels.device))
+
+    def without(self, other: ExemplarMemory) -> ExemplarMemory:
+        """Return the exemplars that are not among the others."""
+        return self.part(~other.contains(self.images))
+
     def part(self, rows: Tensor) -> ExemplarMemory:
-        """Return the exemplars with these row numbers (b,)."""
+        """Return the exemplars with these row numbers (b,), or where a mask (n,) is true."""
         return ExemplarMemory(self.images[rows], self.labels[rows])
 
     def joined(self, other: ExemplarMemory) -> ExemplarMemory:
@@ -93,6 +105,17 @@ class ExemplarMemory:
         them ready for the network.
         """
         return self.part(self._rows.draw(n, generator))
+
+    def contains(self, pixels: Tensor) -> Tensor:
+        """Return which of the images uint8 (b, c, h, w) are among the exemplars: bool (b,).
+
+        Images are compared by a 64-bit number each, which is the same only by a rare accident.
+        """
+        return torch.isin(_numbers(pixels), self._image_numbers)
+
+    @cached_property
+    def _image_numbers(self) -> Tensor:
+        return _numbers(self.images)
 
     def state(self) -> dict[str, Tensor]:
         """Return plain data for a checkpoint."""
@@ -125,6 +148,13 @@ class ExemplarMemory:
         """Return a memory without exemplars, for images of a data set."""
         images = torch.zeros(0, len(dataset.MEAN), *dataset.SIZE, dtype=torch.uint8, device=dataset.device)
         return cls(images, torch.zeros(0, dtype=torch.int64, device=dataset.device))
+
+
+def _numbers(images: Tensor) -> Tensor:
+    """Return a number int64 (n,) for each of the images uint8 (n, c, h, w)."""
+    size = images[0].numel() if len(images) else 0
+    factors = torch.randint(-(2**62), 2**62, (size,), generator=seeded(0, "numbers of images"))
+    return (images.reshape(len(images), size).long() * factors.to(images.device)).sum(1)
 
 
 def choose_exemplars(

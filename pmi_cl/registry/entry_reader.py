@@ -26,6 +26,8 @@ TYPES: dict[str, tuple[Any, str]] = {
     "N_CLASSES": (int, "a whole number"),
     "N_TASKS": (int, "a whole number, or None"),
     "NAMES_UNSEEN": (bool, "True or False"),
+    "KEEPS_IMAGES": (bool, "True or False"),
+    "KEEPS_STATISTICS": (bool, "True or False"),
     "OWN_TASKS": (bool, "True or False"),
 }  # of the constants that the command reads before anything is imported
 ELSEWHERE = "write NAME = '...' inside a class at the top level of the file: it is read without running the file"

@@ -98,6 +98,13 @@ class RunOptions:
         binds="nothing",
         group="a smaller run",
     )
+    data_free: bool = option(
+        False,
+        "1: refuse a method that stores real images of earlier tasks",
+        role="protocol",
+        binds="nothing",
+        group="evaluation",
+    )
     debug_mode: bool = option(
         False,
         "1: a quick pass with 6 steps an epoch and 6 evaluation batches a task",

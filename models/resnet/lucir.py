@@ -1,0 +1,160 @@
+"""Learn a unified cosine classifier with rebalancing (LUCIR, also called UCIR).
+
+The method is by Hou, Pan, Loy, Wang and Lin, CVPR 2019. Facts are from the paper and from the
+authors' released code (``hshustc/CVPR19_Incremental_Learning``, ``7ebfa1d``). What differs:
+
+* A batch holds new images and exemplars in proportion (:class:`ExemplarTraining`).
+* The margin ranking loss adds the K new classes, as Eq. 8 does. The released code averages them.
+* The rivals in that loss are new classes, as in the paper (the released ``MR``). The released
+  ``AMR`` takes any other class.
+* Balanced fine-tuning trains the class embeddings on features that are computed once, without
+  augmentation.
+* The network is the run's own. Its features may be negative if no ReLU ends its last block.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from pmi_cl.backbones.cosine_head import CosineHead
+from pmi_cl.models.resnet.exemplar_training import ExemplarOptions, ExemplarTraining
+from pmi_cl.models.resnet.exemplars import features_of
+from pmi_cl.models.training.cosine_losses import less_forget, margin_ranking
+from pmi_cl.options import option
+from pmi_cl.seeding import seeded
+
+if TYPE_CHECKING:
+    from pmi_cl.datasets.continual_dataset import ContinualDataset
+
+
+@dataclass(frozen=True)
+class LucirOptions(ExemplarOptions):
+    """Hold the paper's values for CIFAR-100 (Sec. 4.1)."""
+
+    n_epochs: int = option(
+        160, "epochs of each task", unit="epochs", low=1, high=100_000, source="UCIR Sec. 4.1", as_in_mammoth=True
+    )
+    lr_milestones: tuple[float, ...] = option(
+        (0.5, 0.75),
+        "when the rate is multiplied by lr_gamma, as parts of n_epochs; after the first epoch at the earliest",
+        low=0,
+        high=1,
+        source="UCIR Sec. 4.1: epochs 80 and 120 of 160",
+    )
+    lr_gamma: float = option(
+        0.1, "what the rate is multiplied by at each milestone", above=0, high=1, source="UCIR Sec. 4.1"
+    )
+    exemplars_per_class: int | None = option(
+        20,
+        "real images that are stored of each class, in place of buffer_size; none: buffer_size decides",
+        unit="images",
+        low=1,
+        high=1_000_000,
+        source="UCIR Sec. 4.1",
+        memory="images",
+    )
+    lambda_lf: float = option(
+        5.0,
+        "weight of the less-forget constraint, times the root of old classes over new classes",
+        low=0,
+        source="UCIR Sec. 4.1 (ImageNet: 10); released code",
+    )
+    lambda_mr: float = option(1.0, "weight of the margin ranking loss", low=0, source="UCIR Eq. 9; released code")
+    margin: float = option(
+        0.5, "how much nearer an exemplar has to be to its own class than to a new one", low=0, source="UCIR Sec. 4.1"
+    )
+    rivals: int = option(2, "new classes that an exemplar is held apart from", low=1, source="UCIR Sec. 4.1: K")
+    imprint: bool = option(
+        True, "1: the embeddings of new classes start at their mean features", source="UCIR released code"
+    )
+    balanced_epochs: int = option(
+        0,
+        "epochs at the end of a task in which the class embeddings train on exemplars alone, as many of each class",
+        unit="epochs",
+        low=0,
+        high=100_000,
+        source="UCIR Sec. 4.1: 0 (with CBF: 20 [INF])",
+    )
+    balanced_lr: float = option(0.01, "learning rate of these epochs", above=0, source="UCIR released code [INF]")
+
+
+def imprinted(features: Tensor, labels: Tensor, classes: range, norm: Tensor) -> Tensor:
+    """Return embeddings (classes, d): directions of the mean features of length 1, of one norm.
+
+    Args:
+        features: (n, d), of length 1.
+        labels: (n,). Every class has a feature.
+        classes: the new classes.
+        norm: the mean norm of the embeddings of old classes.
+    """
+    means = torch.stack([features[labels == label].mean(0) for label in classes])
+    return F.normalize(means) * norm
+
+
+class Lucir(ExemplarTraining):
+    """UCIR: cosine classifier, less-forget constraint, margin ranking, imprinted embeddings."""
+
+    NAME = "lucir"
+    Options = LucirOptions
+    options: LucirOptions
+
+    def __init__(self, *args: Any) -> None:
+        super().__init__(*args)
+        self.net.head = CosineHead(int(self.net.feature_dim)).to(self.device)
+
+    def begin_task(self, dataset: ContinualDataset) -> None:
+        """Imprint the new embeddings, and fix those of old classes."""
+        if self.current_task > 0 and self.options.imprint:
+            features = features_of(dataset, self.current_task, self.features)
+            labels = dataset.train.labels[dataset.train_indices(self.current_task)]
+            *old, new = self.net.head.tasks
+            norm = torch.cat([linear.weight.detach().norm(dim=1) for linear in old]).mean()
+            classes = dataset.task_classes(self.current_task)
+            with torch.no_grad():
+                new.weight.copy_(imprinted(features, labels, classes, norm))
+        self.restore_optimizer()
+
+    def restore_optimizer(self) -> None:
+        """Build the optimiser over all but the embeddings of old classes, which are fixed."""
+        for linear in self.net.head.tasks[:-1]:
+            linear.requires_grad_(False)
+        self.opt = self.new_optimizer([weight for weight in self.net.parameters() if weight.requires_grad])
+
+    def losses(self, images: Tensor, labels: Tensor) -> dict[str, Tensor]:
+        """Return the three terms of Eq. 9. In the first task there is cross-entropy alone."""
+        o, old, head = self.options, self.n_past_classes, self.net.head
+        features = self.net(images, returnt="features")
+        cosines = head.cosines(features)
+        losses = {"ce": self.loss(head.scale * cosines, labels)}
+        if self.teacher is not None:
+            with torch.no_grad():
+                teacher_features = self.teacher(images, returnt="features")
+            weight = o.lambda_lf * math.sqrt(old / self.cpt)
+            losses["lf"] = weight * less_forget(features, teacher_features)
+            losses["mr"] = o.lambda_mr * margin_ranking(cosines, labels, old, o.margin, o.rivals)
+        return losses
+
+    def with_exemplars(self, dataset: ContinualDataset) -> None:
+        """Train the class embeddings on the exemplars of all classes, if ``balanced_epochs`` asks.
+
+        The features stay, so they are computed once.
+        """
+        o, head = self.options, self.net.head
+        if self.current_task == 0 or not o.balanced_epochs:
+            return
+        features, labels = self.exemplar_features(), self.memory.labels
+        head.requires_grad_(True)
+        opt = self.new_optimizer(head.parameters())
+        opt.param_groups[0]["lr"] = o.balanced_lr
+        for epoch in range(o.balanced_epochs):
+            shuffle = seeded(self.args.seed, "balanced", self.current_task, epoch)
+            for rows in torch.randperm(len(labels), generator=shuffle).to(self.device).split(o.batch_size):
+                opt.zero_grad()
+                self.loss(head(features[rows]), labels[rows]).backward()
+                opt.step()
