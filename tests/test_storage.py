@@ -40,7 +40,7 @@ def test_what_lives_within_a_task_is_counted_there(method: str) -> None:
     state, stored = model.state(), model.stored()
     if method == "rdfcil":
         nets = [state["generator"]["net"], state["teacher"]]
-        assert stored == {"networks": sum(tensor.nbytes for net in nets for tensor in net.values())}
+        assert stored["networks"] == sum(tensor.nbytes for net in nets for tensor in net.values())
     else:
         images = 24 * (3 * 16 * 16 * 4 + 8 + 2 * 4)  # float32 pixels, a label, logits of two old classes
         assert stored["synthetic images"] == images == bytes_of(state["buffer"])
