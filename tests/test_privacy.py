@@ -55,7 +55,7 @@ def test_the_ratio_is_a_geometric_mean_with_an_interval() -> None:
     assert ratio_of_distances(torch.zeros(2), torch.ones(2), 0).value < 1e-100  # a copy of a training image
 
 
-@pytest.mark.parametrize("method", ["rdfcil", "pmi_rdfcil"])
+@pytest.mark.parametrize("method", ["rdfcil", "pmi_rdfcil", "abd"])
 def test_the_command_measures_a_run(method: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     run = quick(method, tmp_path, "run")[1]
     capsys.readouterr()
@@ -65,7 +65,7 @@ def test_the_command_measures_a_run(method: str, tmp_path: Path, capsys: pytest.
     found = json.loads((tmp_path / "out/privacy.json").read_text())
     assert found["synthetic"] == 24 and found["trained"] == found["held_out"] <= 4 * 16
     assert set(found["ratios"]) == {"pixels", "features"}
-    assert set(found["members"]) == ({"head"} if method == "rdfcil" else {"head", "statistics"})
+    assert set(found["members"]) == ({"head", "statistics"} if method == "pmi_rdfcil" else {"head"})
     assert f"{found['ratios']['pixels']['value']:.3f}" in text and "membership" in text
     assert Image.open(tmp_path / "out/closest_pairs.png").size[0] > 300
     assert main(words) == 0 and capsys.readouterr().out == text  # the same figures again

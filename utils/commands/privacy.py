@@ -76,7 +76,7 @@ def run_command(argv: Sequence[str], catalogue: Catalogue) -> int:
 
 def _restored(run: str, options: PrivacyOptions, catalogue: Catalogue) -> Any:
     """Return the method of a run with its whole state. Raise UserError if that cannot be."""
-    from pmi_cl.models.resnet.replay_training import ReplayTraining
+    from pmi_cl.models.resnet.controlled_replay import ControlledReplay
     from pmi_cl.utils.trained.loading import UNFIT, find_network, open_checkpoint
 
     path = find_network(run)
@@ -84,7 +84,7 @@ def _restored(run: str, options: PrivacyOptions, catalogue: Catalogue) -> Any:
     if not path.is_file():
         raise UserError(f"{path.parent} has no checkpoint.pt, from which images are made: run with --savecheck last")
     method, args, state = open_checkpoint(path, pick_device(options.device), options.base_path, catalogue)
-    if not isinstance(method, ReplayTraining):
+    if not isinstance(method, ControlledReplay):
         raise UserError(f"{args.model} makes no synthetic images on a ResNet: choose a run of rdfcil or pmi_rdfcil")
     task = method.current_task
     try:

@@ -15,7 +15,8 @@ from torch import Tensor
 
 from pmi_cl.datasets.task_split import TaskSplit
 from pmi_cl.errors import UserError
-from pmi_cl.models.resnet.replay_training import ReplayTraining
+from pmi_cl.models.resnet.conditional_replay import ConditionalReplay
+from pmi_cl.models.resnet.controlled_replay import ControlledReplay
 from pmi_cl.seeding import seeded
 from pmi_cl.utils.trained.privacy_figures import Estimate, membership, nearest, ratio_of_distances
 
@@ -64,7 +65,7 @@ class Privacy:
     labels: Tensor
 
 
-def measure_privacy(method: ReplayTraining, n: int, seed: int) -> Privacy:
+def measure_privacy(method: ControlledReplay, n: int, seed: int) -> Privacy:
     """Return what ``n`` synthetic images and the statistics of a restored method give away.
 
     Args:
@@ -73,8 +74,11 @@ def measure_privacy(method: ReplayTraining, n: int, seed: int) -> Privacy:
         seed: of the choices here.
 
     Raises:
-        UserError: there are no held-out images, or no synthetic ones under ``--replay``.
+        UserError: there are no held-out images, or no synthetic ones: under ``--replay``, or from a
+            generator that needs the images of a task that there is not.
     """
+    if isinstance(method, ConditionalReplay) and method.current_task + 1 == method.dataset.N_TASKS:
+        raise UserError("the generator learns from images of the next task, and there is none: use --stop_after")
     if method.control.replaces:
         raise UserError(f"the run had --replay {method.options.replay}: it made no synthetic images")
     trained, held_out = (_real_images(method, split) for split in ("train", "test"))
@@ -93,7 +97,7 @@ def measure_privacy(method: ReplayTraining, n: int, seed: int) -> Privacy:
     return Privacy(len(images), len(chosen[0]), len(chosen[1]), ratios, members, pairs, names)
 
 
-def synthetic_images(method: ReplayTraining, n: int) -> tuple[Tensor, Tensor]:
+def synthetic_images(method: ControlledReplay, n: int) -> tuple[Tensor, Tensor]:
     """Return synthetic images (n, c, h, w) of all learned classes, and their labels (n,).
 
     They are those that the method would make for the next task. After the last one it stands before
@@ -114,7 +118,7 @@ def synthetic_images(method: ReplayTraining, n: int) -> tuple[Tensor, Tensor]:
     return torch.cat([part[0] for part in parts]), torch.cat([part[1] for part in parts])
 
 
-def _real_images(method: ReplayTraining, split: Any) -> RealImages:
+def _real_images(method: ControlledReplay, split: Any) -> RealImages:
     dataset: ContinualDataset = method.dataset
     batches = [batch for task in range(method.current_task + 1) for batch in dataset.plain_batches(task, split)]
     images = torch.cat([images for images, _ in batches])
@@ -123,7 +127,7 @@ def _real_images(method: ReplayTraining, split: Any) -> RealImages:
 
 
 @torch.no_grad()
-def _passed(method: ReplayTraining, images: Tensor) -> tuple[Tensor, Tensor]:
+def _passed(method: ControlledReplay, images: Tensor) -> tuple[Tensor, Tensor]:
     """Return features (n, d) and logits (n, classes) of images (n, c, h, w)."""
     method.net.eval()
     parts = [method.logits_and_features(part) for part in images.split(method.EVALUATION_BATCH)]
@@ -151,7 +155,7 @@ def _as_many(trained: Tensor, held_out: Tensor, seed: int) -> list[tuple[Tensor,
     return pairs
 
 
-def _scores(method: ReplayTraining, real: RealImages) -> dict[str, Tensor]:
+def _scores(method: ControlledReplay, real: RealImages) -> dict[str, Tensor]:
     """Return the scores (n,) of membership by name: higher for what was more likely trained on."""
     found = {"head": real.logits.log_softmax(1).gather(1, real.labels[:, None]).squeeze(1).cpu()}
     gaussians = getattr(method, "gaussians", None)
