@@ -109,7 +109,7 @@ def synthetic_images(method: ControlledReplay, n: int) -> tuple[Tensor, Tensor]:
     method.dataset, method.current_task = following, method.current_task + 1
     if hasattr(method.options, "buffer_images"):
         options = method.options
-        method.options = dataclasses.replace(options, buffer_images=n, buffer_per_task=0)  # type: ignore[call-arg]
+        method.options = dataclasses.replace(options, buffer_images=n, buffer_per_task=0)
     method.control.prepare()
     made = method.control.replayed(getattr(method, "buffer", None))
     if made is not None:
