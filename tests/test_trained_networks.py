@@ -65,7 +65,7 @@ def test_every_method_is_evaluated_as_its_run_was_and_loads_from_all_that_holds_
     method: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     run, results = run_of(method), results_in(run_of(method))
-    assert main(["evaluate", str(run), "--output", str(tmp_path / "out")]) == 0
+    assert main(["evaluate", str(run), "-o", str(tmp_path / "out")]) == 0
     found = json.loads((tmp_path / "out" / "evaluation.json").read_text())
     assert found["class_il"] == results["class_il"]["matrix"][-1] and found["last"] == results["class_il"]["last"]
     assert found["task_il"] == results["task_il"]["matrix"][-1]
@@ -108,6 +108,36 @@ def test_predictions_are_told_and_written(tmp_path: Path, capsys: pytest.Capture
     assert main(["predict", str(run), str(one), "--batch_size", "1"]) == 0
     told = capsys.readouterr().out
     assert str(one) in told and "accuracy" not in told and re.search(r"^1 image in \S+ s$", told, re.MULTILINE)
+
+
+def test_files_that_cannot_be_read_are_skipped_and_listed(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    for name in ("0", "1"):
+        (tmp_path / "in" / name).mkdir(parents=True)
+        Image.new("RGB", (16, 16), (int(name) * 200, 0, 0)).save(tmp_path / "in" / name / "5.png")
+    first, second = tmp_path / "in" / "0", tmp_path / "in" / "1"
+    (first / "4.png").write_bytes(b"%!PS")
+    (second / "notes.txt").touch()
+    (second / "gone.png").symlink_to("nowhere")
+    table, record = tmp_path / "out.csv", tmp_path / "out.json"
+    # Flags may stand before the words, too.
+    words = ["predict", "--on_bad_image", "skip", str(run_of("sgd")), "--csv", str(table), "--json", str(record)]
+    assert main([*words, str(tmp_path / "in"), str(first / "4.png")]) == 0
+    told = capsys.readouterr().out
+    assert "2 images in " in told and "3 files that cannot be read are skipped: " in told and " of 2 labelled" in told
+    expected = {
+        str(first / "4.png"): "it is EPS, not PNG, JPEG, WebP or BMP",
+        str(second / "gone.png"): "a link to nowhere, which is not there",
+        str(second / "notes.txt"): "no image by its ending",
+    }
+    found = json.loads(record.read_text())
+    assert found["skipped_images"] == {"count": 3, "files": expected}
+    assert [image["true_class"] for image in found["images"]] == ["0", "1"]
+    with table.open(newline="") as file:
+        rows = list(csv.DictReader(file))
+    assert {row["image"]: row["skipped"] for row in rows if row["skipped"]} == expected
+    assert [(row["image"], row["true_class"]) for row in rows if row["class"]] == [
+        (str(folder / "5.png"), folder.name) for folder in (first, second)
+    ]
 
 
 def test_three_lines_of_python_predict_files_pictures_and_pixels() -> None:
@@ -270,14 +300,36 @@ def test_wrong_words_are_refused_in_one_line(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     run, image = str(run_of("sgd")), str(digit_files() / "0" / "0.png")
-    (tmp_path / "notes.txt").write_text("no image")
+    (tmp_path / "notes").mkdir()
+    (tmp_path / "notes" / "notes.txt").write_text("no image")
+    for name in ("a.pt2", "a.onnx", "bad.png"):
+        (tmp_path / name).touch()
+    (tmp_path / "link.png").symlink_to("nowhere")
+    (tmp_path / "empty").mkdir()
     monkeypatch.chdir(tmp_path)  # where there are no runs
     cases = {
         ("predict",): "needs a run and images",
         ("predict", run): "needs a run and images",
         ("predict", run, "gone.png"): "there is no file or folder gone.png",
-        ("predict", run, str(tmp_path)): "is no image of a kind that is read",
+        ("predict", run, "notes"): "is no image of a kind that is read (.png, .jpg, .jpeg, .webp, .bmp): convert it",
         ("predict", run, image, "--tpo", "3"): "did you mean --top?",
+        ("predict", run, image, "--zzz"): "unknown flag '--zzz': pmi-cl predict --help lists the flags",
+        ("predict", run, image, "\u2014top", "3"): "begins with a long dash: write --top",
+        ("predict", run, "link.png"): "link.png is not a readable image (a link to nowhere, which is",
+        ("predict", run, "empty", "--on_bad_image", "skip"): "holds no image",
+        (
+            "predict",
+            run,
+            "bad.png",
+        ): "(it is empty): repair it, or take it out of the folder, or say --on_bad_image skip",
+        ("predict", run, "bad.png", "--on_bad_image", "skip"): "no image is left: 1 file that cannot",
+        ("predict", "a.pt2", image): "a.pt2 is an exported program of torch.export: use it with torch.export.load(",
+        ("evaluate", "a.onnx"): "a.onnx is an exported ONNX program: use it with a runtime for ONNX, without pmi-cl; h",
+        ("evaluate", run, "--zzz"): "pmi-cl evaluate --help lists the flags",
+        ("export", run, "--zzz"): "pmi-cl export --help lists the flags",
+        ("compare", "--zzz"): "pmi-cl compare --help lists the flags",
+        ("invert", "--zzz"): "pmi-cl invert --help lists the flags",
+        ("invert", "--prompt", "a", "dog"): "'dog' stands alone: write --flag value, and a text of several words in",
         ("predict", run, image, "--csv", str(tmp_path / "no" / "x.csv")): "there is no folder",
         ("evaluate", run, "--data_dir", "x"): "--data_dir is no flag of seq-digits",
         ("evaluate", run, "--dataset", "seq-digit"): "did you mean seq-digits",
