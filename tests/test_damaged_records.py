@@ -41,6 +41,7 @@ SPOILED: dict[str, Change] = {
     "images of one split": lambda args, results: results.update(images={"train": 1}),
     "options without effect": lambda args, results: results.update(without_effect=3),
     "a number for a tag": lambda args, results: results.update(backbone_weights={"tag": 3}),
+    "a later version": lambda args, results: results.update(schema=2),
     "weights": lambda args, results: results.update(backbone_weights=[1]),
 }
 TEXTS = {

@@ -153,7 +153,8 @@ def test_three_lines_of_python_predict_files_pictures_and_pixels() -> None:
     dark = model.predict(torch.zeros(2, 3, 40, 40, dtype=torch.uint8))[1]
     assert dark.probability == pytest.approx(float(probabilities.max()), abs=1e-6)
     assert sum(value for _, value in dark.top) == pytest.approx(1, abs=1e-5)
-    for wrong in (torch.zeros(3, 4, 4), torch.zeros(1, 4, 4, dtype=torch.uint8), 5, None):
+    empty = torch.zeros(3, 0, 4, dtype=torch.uint8)
+    for wrong in (torch.zeros(3, 4, 4), torch.zeros(1, 4, 4, dtype=torch.uint8), empty, 5, None):
         with pytest.raises(TypeError, match="is no image"):
             model.predict(wrong)  # type: ignore[arg-type]
 
@@ -180,6 +181,10 @@ def test_another_data_set_is_matched_by_the_names_of_its_classes(
         assert list(csv.reader(file))[1:] == [[str(k), *map(str, row)] for k, row in enumerate(found["confusion"])]
     picture = Image.open(tmp_path / "confusion.png")
     assert min(picture.size) > 200
+    # Three classes do not split into the two tasks of the run.
+    assert main(["evaluate", run, "--n_classes", "3", "-o", str(tmp_path)]) == 0
+    found = json.loads((tmp_path / "evaluation.json").read_text())
+    assert [bool(sum(row)) for row in found["confusion"]] == [True, True, True, False]
     # All ten digits: those that the run does not have are named.
     assert "seq-digits has classes that are not among those of the run: 4, 5, 6, ..." in refused(
         ["evaluate", run, "--n_classes", "10"], capsys
@@ -214,9 +219,17 @@ def test_images_of_later_tasks_alone_are_refused(tmp_path: Path, capsys: pytest.
     assert "accuracy" not in told and told.endswith("4 images are of classes that the run has not learned\n")
 
 
-def test_pixels_that_are_no_bytes_are_refused() -> None:
-    with pytest.raises(TypeError, match="uint8, 0 to 255"):
-        pmi_cl.load(run_of("joint")).logits(torch.rand(1, 3, 16, 16))
+@pytest.mark.parametrize(
+    ("pixels", "said"),
+    [
+        (torch.rand(1, 3, 16, 16), "uint8, 0 to 255"),
+        (torch.zeros(3, 16, 16, dtype=torch.uint8), r"\(b, 3, h, w\), not \(3, 16, 16\): pass pixels\[None\]"),
+        (torch.zeros(1, 1, 16, 16, dtype=torch.uint8), r"not \(1, 1, 16, 16\)"),
+    ],
+)
+def test_other_pixels_are_refused(pixels: torch.Tensor, said: str) -> None:
+    with pytest.raises(TypeError, match=said):
+        pmi_cl.load(run_of("joint")).logits(pixels)
 
 
 def test_a_network_is_kept_unless_it_is_not_wanted(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -331,6 +344,8 @@ def test_wrong_words_are_refused_in_one_line(
         ("invert", "--zzz"): "pmi-cl invert --help lists the flags",
         ("invert", "--prompt", "a", "dog"): "'dog' stands alone: write --flag value, and a text of several words in",
         ("predict", run, image, "--csv", str(tmp_path / "no" / "x.csv")): "there is no folder",
+        ("predict", run, "--csv", "a.PNG", image): "a.PNG has the name of an image: name another file",
+        ("predict", run, image, "--csv", "x", "--json", "./x"): "--csv and --json name one file",
         ("evaluate", run, "--data_dir", "x"): "--data_dir is no flag of seq-digits",
         ("evaluate", run, "--dataset", "seq-digit"): "did you mean seq-digits",
         ("evaluate",): "takes one run",

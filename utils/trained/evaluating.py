@@ -118,6 +118,8 @@ def evaluate_other(
     Raises:
         UserError: a flag or the data set is wrong, or it has a class that the run does not have.
     """
+    for note in model.notes:
+        tell(note)
     dataset = _open_other(model, name, typed, base_path, catalogue)
     labels = _labels_of(model, dataset)
     ends = model.record.tasks[: model.record.task + 1]
@@ -150,6 +152,8 @@ def _open_other(
     kept = {flag: value for flag, value in recorded.items() if flag in specs} if same else {}
     values |= kept | {flag: convert(specs[flag], text, f"--{flag} {text}") for flag, text in typed.items()}
     values |= {"base_path": base_path or recorded["base_path"], "validation": values["validation"] if same else 0.0}
+    # Its tasks do not count here. Without some of the classes they might not split into tasks.
+    values |= {"n_tasks": None if entry.constants.get("OWN_TASKS") else 1, "base_classes": None, "classes_per_task": ()}
     if values.get("image_size", 0) is None:
         values["image_size"] = model.record.preprocessing.side
     args = SimpleNamespace(**values)

@@ -10,8 +10,10 @@ from pathlib import Path
 
 from pmi_cl.datasets.files.decoding import BadFile
 from pmi_cl.datasets.files.file_names import shown_name
+from pmi_cl.datasets.files.find_images import ENDINGS
 from pmi_cl.datasets.files.skipping import skipped_note
 from pmi_cl.errors import UserError
+from pmi_cl.machine.terminal import tell
 from pmi_cl.utils.records.atomic import write_bytes, write_json
 from pmi_cl.utils.trained.prediction_texts import as_csv, as_json
 from pmi_cl.utils.trained.trained_model import Prediction, TrainedModel
@@ -69,6 +71,8 @@ def predict_all(model: TrainedModel, words: Sequence[Path], top: int, batch_size
     Raises:
         UserError: there is no such image, a file is none, or none of the files can be read.
     """
+    for note in model.notes:
+        tell(note)
     skipped: list[BadFile] = []
     files = [(file, word) for word in words for file in files_of(word, skipped if skip else None, skippable=True)]
     start = time.perf_counter()
@@ -94,12 +98,16 @@ def _true_class(file: Path, word: Path, class_names: Sequence[str]) -> str | Non
 
 
 def check_files(written: Mapping[str, Path]) -> None:
-    """Raise UserError before any work if a file to be written has no folder."""
+    """Raise UserError before any work if a file cannot be written, or is not meant."""
     for form, path in written.items():
         if not path.parent.is_dir():
             raise UserError(f"--{form} {path}: there is no folder {path.parent}; make it, or name another")
         if path.is_dir():
             raise UserError(f"--{form} {path} is a folder: give the name of a file in it")
+        if path.suffix.lower() in ENDINGS:  # as in --csv *.png
+            raise UserError(f"--{form} {path} has the name of an image: name another file, then the images")
+    if len({path.resolve() for path in written.values()}) < len(written):
+        raise UserError("--csv and --json name one file: give each its own")
 
 
 def write_files(written: Mapping[str, Path], model: TrainedModel, found: Predicted) -> None:

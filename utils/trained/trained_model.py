@@ -80,6 +80,14 @@ class TrainedModel:
         args = self.method.args
         return f"{args.model} on {args.dataset}, seed {args.seed}"
 
+    @property
+    def notes(self) -> list[str]:
+        """Say what a user should know of predictions of images whose data set is not known."""
+        domains = getattr(self.method.args, "domains", ())
+        if len(domains) < 2 or self.record.preprocessing.form is not None:
+            return []
+        return [f"each of the {len(domains)} data sets of the run was normalised by its own values, here by their mean"]
+
     def predict(self, images: Images, top: int = TOP, batch_size: int | None = None) -> list[Prediction]:
         """Return a prediction for each image, in the order given.
 
@@ -122,8 +130,10 @@ class TrainedModel:
         Pixels of another side than that of ``record.preprocessing`` are resized to it.
 
         Raises:
-            TypeError: the pixels are not uint8.
+            TypeError: the pixels are not uint8, or not of this shape.
         """
+        if pixels.ndim != 4 or pixels.shape[1] != 3:
+            raise TypeError(f"pixels are (b, 3, h, w), not {tuple(pixels.shape)}: pass pixels[None] for one image")
         if pixels.dtype != torch.uint8:
             raise TypeError(f"pixels are uint8, 0 to 255, not {pixels.dtype}: multiply images in [0, 1] by 255")
         form = self.record.preprocessing
@@ -141,7 +151,8 @@ class TrainedModel:
             form = self.record.preprocessing
             return [torch.from_numpy(square_of(images, form.side, form.decoding, self._reading).copy())]
         if isinstance(images, Tensor):
-            if images.dtype != torch.uint8 or images.ndim not in (3, 4) or images.shape[-3] != 3:
+            shape = images.shape[-3:]
+            if images.dtype != torch.uint8 or images.ndim not in (3, 4) or shape[0] != 3 or 0 in shape:
                 given = f"{images.dtype} {tuple(images.shape)}"
                 raise TypeError(f"{given} is no image: give uint8 pixels (3, h, w) or (n, 3, h, w)")
             return list(images.cpu() if images.ndim == 4 else images[None].cpu())
