@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import dataclasses
 import functools
 import json
 import re
@@ -21,7 +22,9 @@ import pmi_cl
 from pmi_cl.cli import main
 from pmi_cl.datasets.seq_digits import FILE
 from pmi_cl.errors import UserError
+from pmi_cl.registry.catalogue import INSTALLED
 from pmi_cl.utils.records import model_file
+from pmi_cl.utils.trained.evaluating import evaluate_other
 from tests.support.command_runs import quick, results_in
 from tests.support.small_runs import METHODS
 
@@ -69,11 +72,10 @@ def test_every_method_is_evaluated_as_its_run_was_and_loads_from_all_that_holds_
     found = json.loads((tmp_path / "out" / "evaluation.json").read_text())
     assert found["class_il"] == results["class_il"]["matrix"][-1] and found["last"] == results["class_il"]["last"]
     assert found["task_il"] == results["task_il"]["matrix"][-1]
-    assert main(["export", str(run), "-o", str(tmp_path / "network.safetensors")]) == 0
+    exported = tmp_path / "network.SAFETENSORS"
+    assert main(["export", str(run), "-o", str(exported)]) == 0
     pixels = torch.randint(0, 256, (3, 3, 16, 16), dtype=torch.uint8, generator=torch.Generator().manual_seed(1))
-    logits = [
-        pmi_cl.load(path).logits(pixels) for path in (run, run / "checkpoint.pt", tmp_path / "network.safetensors")
-    ]
+    logits = [pmi_cl.load(path).logits(pixels) for path in (run, run / "checkpoint.pt", exported)]
     assert logits[0].shape == (3, 4) and all(torch.equal(other, logits[0]) for other in logits[1:])
 
 
@@ -189,6 +191,13 @@ def test_another_data_set_is_matched_by_the_names_of_its_classes(
     assert "seq-digits has classes that are not among those of the run: 4, 5, 6, ..." in refused(
         ["evaluate", run, "--n_classes", "10"], capsys
     )
+
+
+def test_classes_of_one_name_are_not_matched() -> None:
+    model = pmi_cl.load(run_of("sgd"))
+    model.record = dataclasses.replace(model.record, class_names=("0", "1", "2", "0"))
+    with pytest.raises(UserError, match="the run has two classes called '0': evaluate it on its own data set"):
+        evaluate_other(model, "seq-folder", {"data_dir": str(digit_files())}, None, INSTALLED)
 
 
 def test_a_run_that_ended_early_knows_the_classes_it_has_seen(tmp_path: Path) -> None:

@@ -154,6 +154,7 @@ def _open_other(
     values |= {"base_path": base_path or recorded["base_path"], "validation": values["validation"] if same else 0.0}
     # Its tasks do not count here. Without some of the classes they might not split into tasks.
     values |= {"n_tasks": None if entry.constants.get("OWN_TASKS") else 1, "base_classes": None, "classes_per_task": ()}
+    values["stop_after"] = None
     if values.get("image_size", 0) is None:
         values["image_size"] = model.record.preprocessing.side
     args = SimpleNamespace(**values)
@@ -167,9 +168,12 @@ def _labels_of(model: TrainedModel, dataset: ContinualDataset) -> Tensor:
     """Return the network's label of each label of the data set; -1: a class not learned yet.
 
     Raises:
-        UserError: the run does not have a class, or has learned none of them.
+        UserError: the run does not have a class, has two of its name, or has learned none of them.
     """
     known = {name: label for label, name in enumerate(model.record.class_names)}
+    twice = [name for name in dataset.class_names if model.record.class_names.count(name) > 1]
+    if twice:
+        raise UserError(f"the run has two classes called '{printable(twice[0])}': evaluate it on its own data set")
     strange = [name for name in dataset.class_names if name not in known]
     if strange:
         names = few(printable(name) for name in strange)

@@ -58,7 +58,7 @@ def load(
     """
     place = pick_device(device_name(device))
     path = find_network(source)
-    if path.suffix == ".safetensors":
+    if path.suffix.lower() == ".safetensors":
         return _from_file(path, place, base_path, catalogue)
     return _from_checkpoint(path, place, base_path, catalogue)
 
