@@ -50,12 +50,7 @@ ROOT = Path(__file__).resolve().parents[2]
 SECONDS = 60  # an answer takes a few at the most, on a busy machine, too
 DIGITS = ["--dataset", "seq-digits"]
 TASKS = ["--n_tasks", "2", "--n_classes", "4"]
-OTHER_COMMANDS = {
-    "predict": PredictOptions,
-    "evaluate": EvaluateOptions,
-    "export": ExportOptions,
-    "compare": CompareOptions,
-}
+OTHER_COMMANDS = {"predict": PredictOptions, "evaluate": EvaluateOptions, "export": ExportOptions}
 LONGEST_LINE = 1000  # letters of an error
 ONE_LINE = re.compile(r"pmi-cl: error: [^\n]+\n")
 
@@ -114,7 +109,7 @@ def _some_run(rng: random.Random) -> tuple[list[str], list[OptionSpec]]:
 
 
 def _other_command(rng: random.Random, folder: Path) -> HostileInput:
-    """Return a command beside a run with wrong flags, values and words. There is no such run."""
+    """Return a command on a network with wrong flags, values and words. There is no such run."""
     word, options = draw(rng, tuple(OTHER_COMMANDS.items()))
     pairs = [[f"--{spec.name}", draw(rng, TEXTS)] for spec in rng.sample(specs_of(options), 2)]
     pairs += [["no-run"], [draw(rng, TEXTS)], ["-o", draw(rng, TEXTS)]][: rng.randint(1, 3)]
