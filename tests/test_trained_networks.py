@@ -350,6 +350,8 @@ def test_wrong_words_are_refused_in_one_line(
         ("evaluate", run, "--zzz"): "pmi-cl evaluate --help lists the flags",
         ("export", run, "--zzz"): "pmi-cl export --help lists the flags",
         ("compare", "--zzz"): "pmi-cl compare --help lists the flags",
+        ("sweep", "--zzz"): "pmi-cl sweep --help lists the flags",
+        ("sweep", "a.yaml", "b.yaml"): "'b.yaml' stands alone: write one file",
         ("invert", "--zzz"): "pmi-cl invert --help lists the flags",
         ("invert", "--prompt", "a", "dog"): "'dog' stands alone: write --flag value, and a text of several words in",
         ("predict", run, image, "--csv", str(tmp_path / "no" / "x.csv")): "there is no folder",

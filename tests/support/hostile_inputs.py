@@ -50,7 +50,7 @@ ROOT = Path(__file__).resolve().parents[2]
 SECONDS = 60  # an answer takes a few at the most, on a busy machine, too
 DIGITS = ["--dataset", "seq-digits"]
 TASKS = ["--n_tasks", "2", "--n_classes", "4"]
-OTHER_COMMANDS = {"predict": PredictOptions, "evaluate": EvaluateOptions, "export": ExportOptions}
+OTHER_COMMANDS: dict[str, type] = {"predict": PredictOptions, "evaluate": EvaluateOptions, "export": ExportOptions}
 LONGEST_LINE = 1000  # letters of an error
 ONE_LINE = re.compile(r"pmi-cl: error: [^\n]+\n")
 
