@@ -54,6 +54,7 @@ class DataArguments:
     base_classes: int | None = None
     classes_per_task: tuple[int, ...] = ()
     n_classes: int | None = None
+    stop_after: int | None = None
     train_per_class: int | None = None
     validation: float = 0.0
     base_path: str = "./data"
@@ -114,8 +115,11 @@ class DatasetOutline(ABC):
         Raises:
             UserError: the first thing that is wrong.
         """
-        check_amounts(select(DataArguments, vars(args)))
-        cls.n_tasks(args)
+        arguments = select(DataArguments, vars(args))
+        check_amounts(arguments)
+        n_tasks = cls.n_tasks(args)
+        if arguments.stop_after is not None and arguments.stop_after > n_tasks:
+            raise UserError(f"--stop_after {arguments.stop_after}: the run has {n_tasks} task{'s' * (n_tasks > 1)}")
         cls.check_data(args)
 
     @classmethod

@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from torch import Generator, Tensor
 
 # What the sequence decides: each domain is one task.
-OF_THE_SEQUENCE = ("n_tasks", "base_classes", "classes_per_task", "domains", "data_dir")
+OF_THE_SEQUENCE = ("n_tasks", "base_classes", "classes_per_task", "stop_after", "domains", "data_dir")
 
 
 @dataclass(frozen=True)

@@ -29,13 +29,19 @@ MODULES = {
         "class Yy(Zz):\n    pass\n\n\nclass Zz(Yy):\n    NAME = 'zz'",
         "its base class Zz is not defined above",
     ),
-    "a deep expression": (HEAD + "NAME = " + "-" * DEEP + "1", "cannot be read as Python"),
+    "a deep expression": (
+        HEAD + "NAME = " + "-" * DEEP + "1",
+        "cannot be read as Python: an expression in it is too long",
+    ),
     "a deep literal": (HEAD + "NAME = " + "-" * 900 + "1", "write a literal here"),
     "a deep constant": (
         HEAD + "NAME = 'zz'\n    X = " + "-" * 900 + "1\n    DEFAULTS = 5",
         "DEFAULTS must be {'option'",
     ),
-    "a long sum": (HEAD + "NAME = " + "+".join("1" * 20_000), "cannot be read as Python"),
+    "a long sum": (
+        HEAD + "NAME = " + "+".join("1" * 20_000),
+        "cannot be read as Python: an expression in it is too long",
+    ),
     "defaults": (
         HEAD + "NAME = 'zz'\n    DEFAULTS = {1: 2}",
         "DEFAULTS must be {'option': value}: its names are texts",

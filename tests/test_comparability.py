@@ -123,7 +123,7 @@ def test_panels_have_titles_and_one_range_of_accuracies(tmp_path: Path) -> None:
     assert upper.get_title("left") == "Plot 1 of 2: seq-digits, 2 tasks, n_classes 4; networks from scratch"
     assert lower.get_title("left") == "Plot 2 of 2: seq-digits, 2 tasks; networks from scratch; network: resnet20"
     texts = [plain(text.get_text()) for text in upper.get_legend().get_texts()]  # type: ignore[union-attr]
-    assert texts == ["sgd, resnet18, from scratch (n = 1)", "sgd, resnet20, from scratch (n = 1)"]
+    assert texts == ["sgd digits, resnet18, from scratch (n = 1)", "sgd digits, resnet20, from scratch (n = 1)"]
 
 
 @pytest.mark.parametrize(("layout", "mark"), [("markdown", "### Table 1 of 2: seq"), ("latex", r"\caption{seq")])

@@ -216,7 +216,7 @@ def test_the_plot_shows_the_mean_over_tasks_seen_and_its_deviation(tmp_path: Pat
 
 
 def test_the_legend_tells_every_two_rows_apart(tmp_path: Path) -> None:
-    """Settings that all rows of a method share are left out, and nothing is cut."""
+    """A row is called what the table calls it, and nothing is cut."""
     from pmi_cl.utils.reports.comparison_plot import LABEL_WIDTH, accuracy_over_tasks
 
     long = {f"option_with_a_long_name_{number}": 1 for number in range(5)}
@@ -225,12 +225,11 @@ def test_the_legend_tells_every_two_rows_apart(tmp_path: Path) -> None:
     record(tmp_path / "vpt", 0, 60.0, model="vpt")
     for path in tmp_path.rglob("args.json"):
         path.write_text(path.read_text().replace("preset digits", "flag"))
-    texts = accuracy_over_tasks({"all": rows_below(tmp_path)}).axes[0].get_legend().get_texts()  # type: ignore[union-attr]
-    assert [text.get_text().replace("\N{NO-BREAK SPACE}", " ") for text in texts] == [
-        "sgd z_last=1 (n = 1)",
-        "sgd z_last=2 (n = 1)",
-        "vpt (n = 1)",
-    ]
+    rows = rows_below(tmp_path)
+    texts = accuracy_over_tasks({"all": rows}).axes[0].get_legend().get_texts()  # type: ignore[union-attr]
+    shown = [text.get_text().replace("\N{NO-BREAK SPACE}", " ") for text in texts]
+    assert [" ".join(text.split()) for text in shown] == [f"{row.method} {row.settings} (n = 1)" for row in rows]
+    assert len(rows) == 3 and shown[-1] == "vpt digits (n = 1)"
     record(tmp_path / "other", 0, 60.0, **{name.replace("long", "strange"): 2 for name in long})
     path = tmp_path / "other" / "args.json"
     path.write_text(path.read_text().replace("preset digits", "flag"))

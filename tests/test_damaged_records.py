@@ -46,6 +46,7 @@ SPOILED: dict[str, Change] = {
     "bytes of no task": lambda args, results: results.update(stored=[3]),
     "classifiers in a list": lambda args, results: results.update(classifiers=[1]),
     "a classifier without figures": lambda args, results: results.update(classifiers={"ncm": {"last": "1"}}),
+    "a later version": lambda args, results: results.update(schema=2),
     "weights": lambda args, results: results.update(backbone_weights=[1]),
 }
 TEXTS = {

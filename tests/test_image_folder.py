@@ -166,7 +166,10 @@ def test_the_folder_must_be_named_and_exist(tmp_path: Path) -> None:
 def test_fewer_than_two_classes(tmp_path: Path) -> None:
     assert "holds no class folder" in refused(tmp_path)
     write_image(tmp_path / "lonely" / "a.png")
-    assert "one class folder ('lonely')" in refused(tmp_path)
+    assert "one class folder ('lonely'): give a folder with at least two" in refused(tmp_path)
+    for name in ("a", "b"):
+        write_image(tmp_path / "lonely" / name / "a.png")
+    assert f"('lonely'): give --data_dir {tmp_path / 'lonely'}, which holds 2" in refused(tmp_path)
 
 
 def test_an_empty_class(tmp_path: Path) -> None:
@@ -210,6 +213,22 @@ def test_a_class_of_one_image_cannot_be_split(tmp_path: Path) -> None:
 @pytest.mark.parametrize("parts", [("train",), ("test",), ("test", "val")])
 def test_half_a_split(tmp_path: Path, parts: tuple[str, ...]) -> None:
     assert "it needs both train/ and test/" in refused(make_folder(tmp_path, parts=parts))
+
+
+@pytest.mark.parametrize("names", [("train", "test"), ("Training", "validation", "testing")])
+def test_splits_without_class_folders_are_no_classes(tmp_path: Path, names: tuple[str, ...]) -> None:
+    for name in names:
+        for k in range(3):
+            write_image(tmp_path / name / f"{k}.png")
+    assert "(3 images, no folder): it needs both train/ and test/ (or val/) with class folders" in refused(tmp_path)
+
+
+def test_a_run_stops_after_one_of_its_tasks(tmp_path: Path) -> None:
+    args = SimpleNamespace(data_dir=str(make_folder(tmp_path)), n_tasks=2, stop_after=2)
+    SeqFolder.check(args)
+    args.stop_after = 3
+    with pytest.raises(UserError, match="--stop_after 3: the run has 2 tasks"):
+        SeqFolder.check(args)
 
 
 def test_a_class_may_be_called_train(tmp_path: Path) -> None:

@@ -10,6 +10,7 @@ from PIL import Image
 from pmi_cl.datasets.task_split import TaskSplit
 from pmi_cl.errors import UserError
 from pmi_cl.utils.reports import class_pictures, pictures
+from pmi_cl.utils.reports.titles import title_lines
 
 
 def test_the_grid_shows_each_image_once_enlarged_pixel_by_pixel():
@@ -96,6 +97,33 @@ def test_a_picture_whose_folder_cannot_be_made_is_a_users_matter(tmp_path):
 
 def texts_of(figure):
     return [text.get_text() for text in figure.texts] + ([figure._suptitle.get_text()] if figure._suptitle else [])
+
+
+@pytest.mark.parametrize(
+    ("title", "lines"),
+    [
+        ("sgd on seq-x, seed 0: accuracy by class", ["sgd on seq-x, seed 0: accuracy by class"]),
+        (
+            "pmi_rdfcil on seq-cifar100, seed 12: class-IL after task 5: last 84.99 %, average 89.00 %",
+            [
+                "pmi_rdfcil on seq-cifar100, seed 12:",
+                "class-IL after task 5:",
+                "last 84.99 %, average 89.00 %",
+            ],
+        ),
+        (
+            "my_own_method_with_a_name_that_does_not_end on seq-x, seed 12: accuracy",
+            ["my_own_method_with_a_name_that_does_not_", "end on seq-x, seed 12:", "accuracy"],
+        ),
+        (f"{'x' * 85}: inversion, task 1", ["x" * 40, "x" * 40, "xxxxx:", "inversion, task 1"]),
+        (
+            "accuracies of some words that are 84.99 %, or task 12",
+            ["accuracies of some words that are", "84.99 %, or task 12"],
+        ),
+    ],
+)
+def test_a_title_ends_its_lines_where_a_reader_would(title, lines):
+    assert title_lines(title, 40) == lines
 
 
 def test_every_picture_has_its_title():

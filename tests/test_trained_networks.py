@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import dataclasses
 import functools
 import json
 import re
@@ -21,7 +22,9 @@ import pmi_cl
 from pmi_cl.cli import main
 from pmi_cl.datasets.seq_digits import FILE
 from pmi_cl.errors import UserError
+from pmi_cl.registry.catalogue import INSTALLED
 from pmi_cl.utils.records import model_file
+from pmi_cl.utils.trained.evaluating import evaluate_other
 from tests.support.command_runs import quick, results_in
 from tests.support.small_runs import METHODS
 
@@ -72,15 +75,14 @@ def test_every_method_is_evaluated_as_its_run_was_and_loads_from_all_that_holds_
     method: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     run, results = run_of(method), results_in(run_of(method))
-    assert main(["evaluate", str(run), "--output", str(tmp_path / "out")]) == 0
+    assert main(["evaluate", str(run), "-o", str(tmp_path / "out")]) == 0
     found = json.loads((tmp_path / "out" / "evaluation.json").read_text())
     assert found["class_il"] == results["class_il"]["matrix"][-1] and found["last"] == results["class_il"]["last"]
     assert found["task_il"] == results["task_il"]["matrix"][-1]
-    assert main(["export", str(run), "-o", str(tmp_path / "network.safetensors")]) == 0
+    exported = tmp_path / "network.SAFETENSORS"
+    assert main(["export", str(run), "-o", str(exported)]) == 0
     pixels = torch.randint(0, 256, (3, 3, 16, 16), dtype=torch.uint8, generator=torch.Generator().manual_seed(1))
-    logits = [
-        pmi_cl.load(path).logits(pixels) for path in (run, run / "checkpoint.pt", tmp_path / "network.safetensors")
-    ]
+    logits = [pmi_cl.load(path).logits(pixels) for path in (run, run / "checkpoint.pt", exported)]
     assert logits[0].shape == (3, 4) and all(torch.equal(other, logits[0]) for other in logits[1:])
 
 
@@ -117,6 +119,36 @@ def test_predictions_are_told_and_written(tmp_path: Path, capsys: pytest.Capture
     assert str(one) in told and "accuracy" not in told and re.search(r"^1 image in \S+ s$", told, re.MULTILINE)
 
 
+def test_files_that_cannot_be_read_are_skipped_and_listed(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    for name in ("0", "1"):
+        (tmp_path / "in" / name).mkdir(parents=True)
+        Image.new("RGB", (16, 16), (int(name) * 200, 0, 0)).save(tmp_path / "in" / name / "5.png")
+    first, second = tmp_path / "in" / "0", tmp_path / "in" / "1"
+    (first / "4.png").write_bytes(b"%!PS")
+    (second / "notes.txt").touch()
+    (second / "gone.png").symlink_to("nowhere")
+    table, record = tmp_path / "out.csv", tmp_path / "out.json"
+    # Flags may stand before the words, too.
+    words = ["predict", "--on_bad_image", "skip", str(run_of("sgd")), "--csv", str(table), "--json", str(record)]
+    assert main([*words, str(tmp_path / "in"), str(first / "4.png")]) == 0
+    told = capsys.readouterr().out
+    assert "2 images in " in told and "3 files that cannot be read are skipped: " in told and " of 2 labelled" in told
+    expected = {
+        str(first / "4.png"): "it is EPS, not PNG, JPEG, WebP or BMP",
+        str(second / "gone.png"): "a link to nowhere, which is not there",
+        str(second / "notes.txt"): "no image by its ending",
+    }
+    found = json.loads(record.read_text())
+    assert found["skipped_images"] == {"count": 3, "files": expected}
+    assert [image["true_class"] for image in found["images"]] == ["0", "1"]
+    with table.open(newline="") as file:
+        rows = list(csv.DictReader(file))
+    assert {row["image"]: row["skipped"] for row in rows if row["skipped"]} == expected
+    assert [(row["image"], row["true_class"]) for row in rows if row["class"]] == [
+        (str(folder / "5.png"), folder.name) for folder in (first, second)
+    ]
+
+
 def test_three_lines_of_python_predict_files_pictures_and_pixels() -> None:
     model = pmi_cl.load(run_of("joint"))
     paths = sorted((digit_files() / "1").iterdir())
@@ -130,7 +162,8 @@ def test_three_lines_of_python_predict_files_pictures_and_pixels() -> None:
     dark = model.predict(torch.zeros(2, 3, 40, 40, dtype=torch.uint8))[1]
     assert dark.probability == pytest.approx(float(probabilities.max()), abs=1e-6)
     assert sum(value for _, value in dark.top) == pytest.approx(1, abs=1e-5)
-    for wrong in (torch.zeros(3, 4, 4), torch.zeros(1, 4, 4, dtype=torch.uint8), 5, None):
+    empty = torch.zeros(3, 0, 4, dtype=torch.uint8)
+    for wrong in (torch.zeros(3, 4, 4), torch.zeros(1, 4, 4, dtype=torch.uint8), empty, 5, None):
         with pytest.raises(TypeError, match="is no image"):
             model.predict(wrong)  # type: ignore[arg-type]
 
@@ -157,10 +190,21 @@ def test_another_data_set_is_matched_by_the_names_of_its_classes(
         assert list(csv.reader(file))[1:] == [[str(k), *map(str, row)] for k, row in enumerate(found["confusion"])]
     picture = Image.open(tmp_path / "confusion.png")
     assert min(picture.size) > 200
+    # Three classes do not split into the two tasks of the run.
+    assert main(["evaluate", run, "--n_classes", "3", "-o", str(tmp_path)]) == 0
+    found = json.loads((tmp_path / "evaluation.json").read_text())
+    assert [bool(sum(row)) for row in found["confusion"]] == [True, True, True, False]
     # All ten digits: those that the run does not have are named.
     assert "seq-digits has classes that are not among those of the run: 4, 5, 6, ..." in refused(
         ["evaluate", run, "--n_classes", "10"], capsys
     )
+
+
+def test_classes_of_one_name_are_not_matched() -> None:
+    model = pmi_cl.load(run_of("sgd"))
+    model.record = dataclasses.replace(model.record, class_names=("0", "1", "2", "0"))
+    with pytest.raises(UserError, match="the run has two classes called '0': evaluate it on its own data set"):
+        evaluate_other(model, "seq-folder", {"data_dir": str(digit_files())}, None, INSTALLED)
 
 
 def test_a_run_that_ended_early_knows_the_classes_it_has_seen(tmp_path: Path) -> None:
@@ -191,9 +235,17 @@ def test_images_of_later_tasks_alone_are_refused(tmp_path: Path, capsys: pytest.
     assert "accuracy" not in told and told.endswith("4 images are of classes that the run has not learned\n")
 
 
-def test_pixels_that_are_no_bytes_are_refused() -> None:
-    with pytest.raises(TypeError, match="uint8, 0 to 255"):
-        pmi_cl.load(run_of("joint")).logits(torch.rand(1, 3, 16, 16))
+@pytest.mark.parametrize(
+    ("pixels", "said"),
+    [
+        (torch.rand(1, 3, 16, 16), "uint8, 0 to 255"),
+        (torch.zeros(3, 16, 16, dtype=torch.uint8), r"\(b, 3, h, w\), not \(3, 16, 16\): pass pixels\[None\]"),
+        (torch.zeros(1, 1, 16, 16, dtype=torch.uint8), r"not \(1, 1, 16, 16\)"),
+    ],
+)
+def test_other_pixels_are_refused(pixels: torch.Tensor, said: str) -> None:
+    with pytest.raises(TypeError, match=said):
+        pmi_cl.load(run_of("joint")).logits(pixels)
 
 
 def test_a_network_is_kept_unless_it_is_not_wanted(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -277,15 +329,41 @@ def test_wrong_words_are_refused_in_one_line(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     run, image = str(run_of("sgd")), str(digit_files() / "0" / "0.png")
-    (tmp_path / "notes.txt").write_text("no image")
+    (tmp_path / "notes").mkdir()
+    (tmp_path / "notes" / "notes.txt").write_text("no image")
+    for name in ("a.pt2", "a.onnx", "bad.png"):
+        (tmp_path / name).touch()
+    (tmp_path / "link.png").symlink_to("nowhere")
+    (tmp_path / "empty").mkdir()
     monkeypatch.chdir(tmp_path)  # where there are no runs
     cases = {
         ("predict",): "needs a run and images",
         ("predict", run): "needs a run and images",
         ("predict", run, "gone.png"): "there is no file or folder gone.png",
-        ("predict", run, str(tmp_path)): "is no image of a kind that is read",
+        ("predict", run, "notes"): "is no image of a kind that is read (.png, .jpg, .jpeg, .webp, .bmp): convert it",
         ("predict", run, image, "--tpo", "3"): "did you mean --top?",
+        ("predict", run, image, "--zzz"): "unknown flag '--zzz': pmi-cl predict --help lists the flags",
+        ("predict", run, image, "\u2014top", "3"): "begins with a long dash: write --top",
+        ("predict", run, "link.png"): "link.png is not a readable image (a link to nowhere, which is",
+        ("predict", run, "empty", "--on_bad_image", "skip"): "holds no image",
+        (
+            "predict",
+            run,
+            "bad.png",
+        ): "(it is empty): repair it, or take it out of the folder, or say --on_bad_image skip",
+        ("predict", run, "bad.png", "--on_bad_image", "skip"): "no image is left: 1 file that cannot",
+        ("predict", "a.pt2", image): "a.pt2 is an exported program of torch.export: use it with torch.export.load(",
+        ("evaluate", "a.onnx"): "a.onnx is an exported ONNX program: use it with a runtime for ONNX, without pmi-cl; h",
+        ("evaluate", run, "--zzz"): "pmi-cl evaluate --help lists the flags",
+        ("export", run, "--zzz"): "pmi-cl export --help lists the flags",
+        ("compare", "--zzz"): "pmi-cl compare --help lists the flags",
+        ("sweep", "--zzz"): "pmi-cl sweep --help lists the flags",
+        ("sweep", "a.yaml", "b.yaml"): "'b.yaml' stands alone: write one file",
+        ("invert", "--zzz"): "pmi-cl invert --help lists the flags",
+        ("invert", "--prompt", "a", "dog"): "'dog' stands alone: write --flag value, and a text of several words in",
         ("predict", run, image, "--csv", str(tmp_path / "no" / "x.csv")): "there is no folder",
+        ("predict", run, "--csv", "a.PNG", image): "a.PNG has the name of an image: name another file",
+        ("predict", run, image, "--csv", "x", "--json", "./x"): "--csv and --json name one file",
         ("evaluate", run, "--data_dir", "x"): "--data_dir is no flag of seq-digits",
         ("evaluate", run, "--dataset", "seq-digit"): "did you mean seq-digits",
         ("evaluate",): "takes one run",

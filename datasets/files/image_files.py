@@ -46,7 +46,7 @@ def refuse_bad(found: Found, skippable: bool = False) -> None:
         found: what was found in a folder.
         skippable: whether the command has a flag that skips such files.
     """
-    refuse_non_images(found.others)
+    refuse_non_images(found.others, skippable)
     for file in found.bad[:1]:
         file.refuse(skippable)
 
@@ -59,12 +59,18 @@ def refuse_few(folder: Path, images: int, at_least: int) -> None:
         raise UserError(f"{fault}: add some or remove the folder")
 
 
-def refuse_non_images(paths: Sequence[Path]) -> None:
-    """Raise UserError if there is a path: these files are no images."""
+def refuse_non_images(paths: Sequence[Path], skippable: bool = False) -> None:
+    """Raise UserError if there is a path: these files are no images.
+
+    Args:
+        paths: files with another ending than :data:`ENDINGS`.
+        skippable: whether the command has a flag that skips such files.
+    """
     if paths:
         what = "is no image" if len(paths) == 1 else f"and {len(paths) - 1} more are no images"
         fault = f"{shown_name(paths[0])} {what} of a kind that is read ({', '.join(ENDINGS)})"
-        raise UserError(f"{fault}: convert it, or take it out of the folder")
+        advice = "convert it, or take it out of the folder" + (", or say --on_bad_image skip" if skippable else "")
+        raise UserError(f"{fault}: {advice}")
 
 
 def refuse_missing(paths: Sequence[Path], root: Path, origin: str, remedy: str) -> None:

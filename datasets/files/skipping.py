@@ -21,10 +21,16 @@ def skip_bad(found: Found) -> list[BadFile]:
     decoded = try_in_order(found.images, decode_whole)
     bad = [file for file in decoded if isinstance(file, BadFile)]
     gone = {file.path for file in bad}
-    bad += [*found.bad, *(BadFile(path, "no image by its ending") for path in found.others)]
+    bad += take_unreadable(found)
     found.images = [path for path in found.images if path not in gone]
-    found.bad, found.others = [], []
     return sorted(bad, key=lambda file: file.path)
+
+
+def take_unreadable(found: Found) -> list[BadFile]:
+    """Take out, and return, what is known not to be readable before any file is opened."""
+    bad = [*found.bad, *(BadFile(path, "no image by its ending") for path in found.others)]
+    found.bad, found.others = [], []
+    return bad
 
 
 def skipped_note(files: Sequence[BadFile]) -> list[str]:

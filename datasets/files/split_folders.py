@@ -7,6 +7,7 @@ import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import NoReturn
 
 from pmi_cl.datasets.files.file_names import shown_name
 from pmi_cl.datasets.files.find_images import ENDINGS, is_folder, is_passed_over, refuse_unreadable, subfolders
@@ -65,12 +66,18 @@ def read_layout(root: Path) -> Layout:
         _refuse_hidden_splits(root, names)
         layout = Layout(root, root, None, names)
     if len(names) < 2:
-        found = f"one class folder ('{shown_name(names[0])}')" if names else "no class folder"
-        raise UserError(
-            f"--data_dir {shown_name(layout.train)} holds {found}: "
-            "give a folder with at least two, each with the images of one class"
-        )
+        _refuse_few_classes(layout.train, names)
     return layout
+
+
+def _refuse_few_classes(folder: Path, names: Sequence[str]) -> NoReturn:
+    """Raise UserError for a folder that holds one class folder or none."""
+    found = f"one class folder ('{shown_name(names[0])}')" if names else "no class folder"
+    inner = len(subfolders(folder / names[0])) if names else 0
+    advice = "give a folder with at least two, each with the images of one class"
+    if inner >= _SHARED:
+        advice = f"give --data_dir {shown_name(folder / names[0])}, which holds {inner}"
+    raise UserError(f"--data_dir {shown_name(folder)} holds {found}: {advice}")
 
 
 def role_of(name: str) -> str | None:
@@ -155,8 +162,9 @@ def _holds_only_folders(folder: Path) -> bool:
 
 def _refuse_half(root: Path, names: Sequence[str], parts: Mapping[str, Path]) -> None:
     """Raise UserError if there is half a split: training or test images are missing."""
-    looks = all(role_of(name) for name in names) or any(len(subfolders(part)) >= _SHARED for part in parts.values())
-    if parts and looks:
+    split = all(role_of(name) for name in names)
+    looks = split or any(len(subfolders(part)) >= _SHARED for part in parts.values())
+    if (parts and looks) or (split and len(names) > 1):
         found = few((f"{shown_name(name)}/ ({_content(root / name)})" for name in names), 6)
         needs = "it needs both train/ and test/ (or val/) with class folders in them, or the class folders themselves"
         raise UserError(f"{shown_name(root)} has {found}: {needs}")

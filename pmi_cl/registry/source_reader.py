@@ -55,7 +55,9 @@ class SourceReader:
             return Source(module, path, ast.parse(path.read_bytes(), filename=str(path)))
         except SyntaxError as error:
             raise UserError(f"{path}:{error.lineno}: {error.msg}") from error
-        except (ValueError, OSError, RecursionError, MemoryError) as error:
+        except (RecursionError, MemoryError) as error:  # without a text of their own
+            raise UserError(f"{path}: cannot be read as Python: an expression in it is too long or too deep") from error
+        except (ValueError, OSError) as error:
             raise UserError(f"{path}: cannot be read as Python: {error}") from error
 
     def _path(self, module: str) -> Path | None:

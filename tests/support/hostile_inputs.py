@@ -33,6 +33,7 @@ from pmi_cl.registry.catalogue import INSTALLED, Catalogue
 from pmi_cl.utils.arguments.command_line import all_specs, resolve
 from pmi_cl.utils.commands.compare import CompareOptions
 from pmi_cl.utils.commands.invert.options import InvertOptions
+from pmi_cl.utils.commands.trained_options import EvaluateOptions, ExportOptions, PredictOptions
 from pmi_cl.utils.records.run_record import build_results
 from tests.support.hostile_values import (
     TEXTS,
@@ -49,6 +50,7 @@ ROOT = Path(__file__).resolve().parents[2]
 SECONDS = 60  # an answer takes a few at the most, on a busy machine, too
 DIGITS = ["--dataset", "seq-digits"]
 TASKS = ["--n_tasks", "2", "--n_classes", "4"]
+OTHER_COMMANDS: dict[str, type] = {"predict": PredictOptions, "evaluate": EvaluateOptions, "export": ExportOptions}
 LONGEST_LINE = 1000  # letters of an error
 ONE_LINE = re.compile(r"pmi-cl: error: [^\n]+\n")
 
@@ -104,6 +106,15 @@ def _some_run(rng: random.Random) -> tuple[list[str], list[OptionSpec]]:
     model, dataset = (INSTALLED.find(kind, draw(rng, found)) for kind, found in names.items())
     specs = [spec for spec in all_specs(model, dataset) if spec.name not in ("resume", "offline")]
     return ["--model", model.name, "--dataset", dataset.name, "--offline", "1"], specs
+
+
+def _other_command(rng: random.Random, folder: Path) -> HostileInput:
+    """Return a command on a network with wrong flags, values and words. There is no such run."""
+    word, options = draw(rng, tuple(OTHER_COMMANDS.items()))
+    pairs = [[f"--{spec.name}", draw(rng, TEXTS)] for spec in rng.sample(specs_of(options), 2)]
+    pairs += [["no-run"], [draw(rng, TEXTS)], ["-o", draw(rng, TEXTS)]][: rng.randint(1, 3)]
+    rng.shuffle(pairs)
+    return HostileInput("other command", [word, *(part for pair in pairs for part in pair)])
 
 
 def _path(rng: random.Random, folder: Path) -> HostileInput:
@@ -192,6 +203,7 @@ def _module(rng: random.Random, folder: Path) -> HostileInput:
 
 KINDS: dict[str, Callable[[random.Random, Path], HostileInput]] = {
     "command line": _command_line,
+    "other command": _other_command,
     "path": _path,
     "preset": _preset,
     "record": _record,

@@ -177,9 +177,7 @@ def strict_flags(
 def _left_over(
     word: str, specs: Sequence[OptionSpec], lacking: Mapping[str, str], catalogue: Catalogue | None
 ) -> UserError:
-    name = word.lstrip(f"-{LONG_DASHES}").partition("=")[0]
-    if any(dash in word[: len(word) - len(word.lstrip(f"-{LONG_DASHES}"))] for dash in LONG_DASHES):
-        return UserError(f"'{word}' begins with a long dash: write --{name}, with two short ones")
+    name = flag_name(word)
     if not word.startswith("-"):
         return UserError(f"'{word}' stands alone: write --flag value, one value to a flag")
     if name in lacking:
@@ -192,12 +190,22 @@ def _left_over(
     if owners:
         return UserError(f"--{name} is no flag of this run: it belongs to {', '.join(owners)}")
     flags = [*(spec.name for spec in specs), *(control.lstrip("-") for control in CONTROLS)]
+    return unknown_flag(name, flags, "--help with this model and data set lists the flags")
+
+
+def flag_name(word: str) -> str:
+    """Return the name of a typed flag. Raise UserError if it begins with a long dash."""
+    bare = word.lstrip(f"-{LONG_DASHES}")
+    name = bare.partition("=")[0]
+    if any(dash in word[: len(word) - len(bare)] for dash in LONG_DASHES):
+        raise UserError(f"'{word}' begins with a long dash: write --{name}, with two short ones")
+    return name
+
+
+def unknown_flag(name: str, flags: Sequence[str], otherwise: str) -> UserError:
+    """Return the error of an unknown flag, with the nearest ones, or else with ``otherwise``."""
     near = difflib.get_close_matches(name.replace("-", "_").lower(), flags, n=NEAREST)
-    hint = (
-        f"did you mean {' or '.join(f'--{flag}' for flag in near)}?"
-        if near
-        else "--help with this model and data set lists the flags"
-    )
+    hint = f"did you mean {' or '.join(f'--{flag}' for flag in near)}?" if near else otherwise
     return UserError(f"unknown flag '--{name}': {hint}")
 
 

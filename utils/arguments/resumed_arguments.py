@@ -12,7 +12,7 @@ from pmi_cl.options import OptionSpec
 from pmi_cl.registry.catalogue import canonical
 from pmi_cl.utils.arguments.option_texts import shown
 from pmi_cl.utils.arguments.option_values import convert
-from pmi_cl.utils.records.record_shape import check_arguments, read_json
+from pmi_cl.utils.records.record_shape import check_arguments, read_json, refuse_newer
 
 NAMES = ("model", "dataset", "backbone", "model_config")  # compared without case, and _ as -
 
@@ -24,7 +24,9 @@ def read_arguments(path: Path) -> tuple[dict[str, Any], dict[str, str]]:
         UserError: the file is missing, damaged, or not the record of a run.
     """
     try:
-        args = read_json(path)["args"]
+        content = read_json(path)
+        refuse_newer(content, path)
+        args = content["args"]
         check_arguments(args)
         values = {name: item["value"] for name, item in args.items()}
         if values["backbone"] is None:

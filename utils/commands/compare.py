@@ -14,7 +14,8 @@ from pmi_cl.machine.terminal import show, tell
 from pmi_cl.machine.user_paths import user_path
 from pmi_cl.options import option, specs_of
 from pmi_cl.registry.catalogue import Catalogue
-from pmi_cl.utils.arguments.command_line import check_paths, strict_flags
+from pmi_cl.utils.arguments.command_line import check_paths
+from pmi_cl.utils.arguments.command_words import read_words
 from pmi_cl.utils.arguments.option_texts import section
 from pmi_cl.utils.arguments.option_values import convert
 from pmi_cl.utils.reports.comparison import Row, comparisons, read_runs
@@ -73,15 +74,14 @@ def run_command(argv: Sequence[str], catalogue: Catalogue) -> int:
 
 
 def _parse(argv: Sequence[str]) -> tuple[list[Path], CompareOptions]:
-    """Return the folders, which come before the first flag, and the options.
+    """Return the folders and the options.
 
     Raises:
         UserError: a flag, a value or a folder does not fit.
     """
-    count = next((place for place, word in enumerate(argv) if word.startswith("-")), len(argv))
-    folders = [user_path(word, "the folder") for word in argv[:count] or ["runs"]]
     specs = specs_of(CompareOptions)
-    typed = strict_flags(argv[count:], specs)
+    words, typed = read_words(argv, specs, WORD)
+    folders = [user_path(word, "the folder") for word in words or ["runs"]]
     options = CompareOptions(
         **{spec.name: convert(spec, typed[spec.name], f"--{spec.name}") for spec in specs if spec.name in typed}
     )

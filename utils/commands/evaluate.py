@@ -12,7 +12,7 @@ from pmi_cl.registry.catalogue import Catalogue, Entry
 from pmi_cl.utils.arguments.command_line import scan
 from pmi_cl.utils.arguments.known_options import run_specs
 from pmi_cl.utils.arguments.option_texts import section
-from pmi_cl.utils.commands.trained_options import EvaluateOptions, one_run, read_flags, split_words
+from pmi_cl.utils.commands.trained_options import EvaluateOptions, one_run, read_command, set_up
 
 TITLE = (
     "pmi-cl evaluate RUN: the network of a finished run, by class and by task, on the test images of its "
@@ -24,7 +24,7 @@ TITLE = (
 def help_text(argv: Sequence[str], catalogue: Catalogue) -> str:
     """Return the flags of the command, and those of a typed data set, as ``--help`` prints them."""
     own = specs_of(EvaluateOptions)
-    typed = scan(split_words(argv)[1], own)[0].get("dataset")
+    typed = scan(argv, own)[0].get("dataset")
     text = section(TITLE, own)
     if typed is None:
         return text
@@ -39,16 +39,14 @@ def run_command(argv: Sequence[str], catalogue: Catalogue) -> int:
         UserError: the run, the data set or a flag is wrong, a class is not one of the run, or a
             file cannot be written.
     """
-    words, flags = split_words(argv)
-    named = scan(flags, specs_of(EvaluateOptions))[0].get("dataset")
+    named = scan(argv, specs_of(EvaluateOptions))[0].get("dataset")
     entries = [catalogue.find("dataset", named)] if named else list(catalogue.entries("dataset"))
     specs = _different(spec for entry in entries for spec in _data_specs(entry))
-    options, typed = read_flags(flags, EvaluateOptions, specs)
+    words, options, typed = read_command(argv, "evaluate", EvaluateOptions, specs)
     run = one_run(words, "evaluate")
     from pmi_cl.utils.trained.evaluating import evaluate_other, evaluate_own, write_evaluation  # imports torch
     from pmi_cl.utils.trained.evaluation_texts import as_text
     from pmi_cl.utils.trained.loading import find_network, load
-    from pmi_cl.utils.trained.predicting import set_up
 
     find_network(run)
     folder = None if options.output is None else Path(options.output)

@@ -10,7 +10,7 @@ from pmi_cl.machine.terminal import show, size_text
 from pmi_cl.options import specs_of
 from pmi_cl.registry.catalogue import Catalogue
 from pmi_cl.utils.arguments.option_texts import section
-from pmi_cl.utils.commands.trained_options import ExportOptions, one_run, read_flags, split_words
+from pmi_cl.utils.commands.trained_options import ExportOptions, one_run, read_command, set_up
 
 TITLE = (
     "pmi-cl export RUN -o FILE: the network of a finished run with its classes and its preprocessing in one "
@@ -31,8 +31,7 @@ def run_command(argv: Sequence[str], catalogue: Catalogue) -> int:
         UserError: the run or a flag is wrong, the network cannot be exported so, or the file cannot
             be written.
     """
-    words, flags = split_words(["--output" if word == "-o" else word for word in argv])
-    options, _ = read_flags(flags, ExportOptions)
+    words, options, _ = read_command(argv, "export", ExportOptions)
     run = one_run(words, "export")
     if options.output is None:
         raise UserError("pmi-cl export needs -o FILE: name a file that ends in .safetensors, .pt2 or .onnx")
@@ -43,7 +42,6 @@ def run_command(argv: Sequence[str], catalogue: Catalogue) -> int:
         raise UserError(f"--output {path}: name a file in a folder that exists")
     from pmi_cl.utils.trained.exporting import check_packages, export  # imports torch: only now
     from pmi_cl.utils.trained.loading import find_network, load
-    from pmi_cl.utils.trained.predicting import set_up
 
     check_packages(path)
     if find_network(run).resolve() == path.resolve():

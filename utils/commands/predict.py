@@ -11,7 +11,7 @@ from pmi_cl.machine.user_paths import user_path
 from pmi_cl.options import specs_of
 from pmi_cl.registry.catalogue import Catalogue
 from pmi_cl.utils.arguments.option_texts import section
-from pmi_cl.utils.commands.trained_options import PredictOptions, read_flags, split_words
+from pmi_cl.utils.commands.trained_options import PredictOptions, read_command, set_up
 
 TITLE = (
     "pmi-cl predict RUN IMAGE_OR_FOLDER ...: classify images with the network of a finished run. "
@@ -31,12 +31,11 @@ def run_command(argv: Sequence[str], catalogue: Catalogue) -> int:
     Raises:
         UserError: the run, an image or a flag is wrong, or a file cannot be written.
     """
-    words, flags = split_words(argv)
-    options, _ = read_flags(flags, PredictOptions)
+    words, options, _ = read_command(argv, "predict", PredictOptions)
     if len(words) < 2:
         raise UserError("pmi-cl predict needs a run and images: pmi-cl predict RUN IMAGE_OR_FOLDER ...")
     from pmi_cl.utils.trained.loading import find_network, load  # imports torch: only now
-    from pmi_cl.utils.trained.predicting import check_files, predict_all, set_up, write_files
+    from pmi_cl.utils.trained.predicting import check_files, predict_all, write_files
     from pmi_cl.utils.trained.prediction_texts import closing_lines, table
 
     run, *images = words
@@ -45,7 +44,8 @@ def run_command(argv: Sequence[str], catalogue: Catalogue) -> int:
     check_files(written)
     set_up(options.num_threads)
     model = load(run, options.device, options.base_path, catalogue)
-    found = predict_all(model, [user_path(word, "the image") for word in images], options.top, options.batch_size)
+    paths = [user_path(word, "the image") for word in images]
+    found = predict_all(model, paths, options.top, options.batch_size, skip=options.on_bad_image == "skip")
     write_files(written, model, found)
     show(table(found, whole=not written))
     show(closing_lines(found))

@@ -13,7 +13,8 @@ from pmi_cl.machine.terminal import show
 from pmi_cl.machine.user_paths import user_path
 from pmi_cl.options import OptionSpec, option, specs_of
 from pmi_cl.registry.catalogue import Catalogue
-from pmi_cl.utils.arguments.command_line import check_paths, strict_flags
+from pmi_cl.utils.arguments.command_line import check_paths
+from pmi_cl.utils.arguments.command_words import read_words
 from pmi_cl.utils.arguments.option_texts import section
 from pmi_cl.utils.arguments.option_values import convert
 from pmi_cl.utils.sweeps.planned_runs import Sweep, plan
@@ -78,11 +79,13 @@ def _parse(argv: Sequence[str]) -> tuple[SweepOptions, Sweep]:
     """
     cut = argv.index("--") if "--" in argv else len(argv)
     own, flags = list(argv[:cut]), read_shared(argv[cut + 1 :])
-    file = user_path(own.pop(0), "the file of the sweep") if own and not own[0].startswith("-") else None
     models, own = take(own, "--models")
     grid, own = take(own, "--grid")
     specs = specs_of(SweepOptions)
-    typed = strict_flags(own, specs)
+    words, typed = read_words(own, specs, "sweep")
+    if len(words) > 1:
+        raise UserError(f"'{words[1]}' stands alone: write one file, --flag value, and flags of every run behind --")
+    file = user_path(words[0], "the file of the sweep") if words else None
     options = SweepOptions(**{spec.name: _value(spec, typed) for spec in specs if spec.name in typed})
     check_paths(vars(options), specs)
     of_file = Sweep([], []) if file is None else read_sweep(file)

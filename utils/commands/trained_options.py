@@ -1,4 +1,4 @@
-"""Declare the flags of the commands that use a trained network, and read their words."""
+"""Share what the commands that use a trained network have in common: flags, words, threads."""
 
 from __future__ import annotations
 
@@ -9,7 +9,8 @@ from typing import TypeVar
 
 from pmi_cl.errors import UserError
 from pmi_cl.options import OptionSpec, option, specs_of
-from pmi_cl.utils.arguments.command_line import check_paths, device_name, strict_flags
+from pmi_cl.utils.arguments.command_line import check_paths, device_name
+from pmi_cl.utils.arguments.command_words import read_words
 from pmi_cl.utils.arguments.option_values import convert
 
 
@@ -28,6 +29,11 @@ class PredictOptions(UseOptions):
 
     csv: str | None = option(None, "also write a line for each image into this file", path=True)
     json: str | None = option(None, "also write all predictions into this file", path=True)
+    on_bad_image: str = option(
+        "refuse",
+        "what a file that cannot be read does: refuse ends the command, skip leaves it out and lists it",
+        choices=("refuse", "skip"),
+    )
     top: int = option(5, "most probable classes that the files list for each image", unit="classes", low=1, high=1000)
     batch_size: int | None = option(
         None, "images that pass the network together; none: as in the evaluation", unit="images", low=1, high=100_000
@@ -40,7 +46,7 @@ class EvaluateOptions(UseOptions):
 
     output: str | None = option(
         None,
-        "folder for per_class.csv, confusion.csv, confusion.png and evaluation.json; none: they are not written",
+        "or -o: folder for per_class.csv, confusion.csv, confusion.png and evaluation.json; none: they are not written",
         path=True,
     )
     dataset: str | None = option(None, "another data set with classes of the run; none: that of the run")
@@ -58,24 +64,20 @@ class ExportOptions(UseOptions):
 O = TypeVar("O", bound=UseOptions)  # noqa: E741 (the options of a command)
 
 
-def split_words(argv: Sequence[str]) -> tuple[list[str], list[str]]:
-    """Return the words before the first flag, and the rest."""
-    count = next((place for place, word in enumerate(argv) if word.startswith("-")), len(argv))
-    return list(argv[:count]), list(argv[count:])
-
-
-def read_flags(argv: Sequence[str], kind: type[O], others: Sequence[OptionSpec] = ()) -> tuple[O, dict[str, str]]:
-    """Return the options of a command, and the typed flags among ``others``, as text.
+def read_command(
+    argv: Sequence[str], command: str, kind: type[O], others: Sequence[OptionSpec] = ()
+) -> tuple[list[str], O, dict[str, str]]:
+    """Return the words of a command, its options, and the typed flags among ``others``, as text.
 
     Raises:
         UserError: a flag is unknown, given twice or has a wrong value.
     """
     own = specs_of(kind)
-    typed = strict_flags(argv, (*own, *others))
+    words, typed = read_words(argv, (*own, *others), command)
     values = {spec.name: convert(spec, typed.pop(spec.name), f"--{spec.name}") for spec in own if spec.name in typed}
     check_paths(values, own)
     options = kind(**values)
-    return dataclasses.replace(options, device=device_name(options.device)), typed
+    return words, dataclasses.replace(options, device=device_name(options.device)), typed
 
 
 def one_run(words: Sequence[str], command: str) -> str:
@@ -84,3 +86,14 @@ def one_run(words: Sequence[str], command: str) -> str:
         what = "no run" if not words else f"{len(words)} words"
         raise UserError(f"pmi-cl {command} takes one run, here is {what}: pmi-cl {command} RUN, then the flags")
     return words[0]
+
+
+def set_up(num_threads: int | None) -> None:
+    """Prepare this process for the work of a command: memory and threads."""
+    import torch
+
+    from pmi_cl.machine.process_settings import for_training
+
+    for_training(compiles=False)
+    if num_threads:
+        torch.set_num_threads(num_threads)

@@ -9,6 +9,10 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from pmi_cl.errors import UserError
+from pmi_cl.machine.plain_text import excerpt
+
+SCHEMA = 1  # of args.json and results.json; a version that writes them in another way has the next number
 MOST_BYTES = 2**28
 LARGEST = 1e12  # no figure of a run is near it, and sums of such figures stay finite
 FIGURES = ("last", "average", "forgetting", "bwt", "micro_last", "micro_average")
@@ -33,6 +37,16 @@ def read_json(path: Path) -> dict[str, Any]:
     if not isinstance(content, dict):
         raise ValueError(f"{path.name} holds no JSON object")
     return content
+
+
+def refuse_newer(content: Mapping[str, Any], path: Path) -> None:
+    """Raise UserError if a record is of a later version, which may mean something else by it."""
+    schema = content.get("schema")
+    if isinstance(schema, int) and schema > SCHEMA:
+        raise UserError(
+            f"{path} was written by a newer version of pmi-cl (its format is {excerpt(schema)}, this version "
+            f"reads {SCHEMA}): use that version"
+        )
 
 
 def check_arguments(args: Any) -> None:

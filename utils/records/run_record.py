@@ -13,10 +13,9 @@ from typing import Any
 from pmi_cl.errors import UserError, unknown_name
 from pmi_cl.machine.user_paths import path_text
 from pmi_cl.utils.records.atomic import write_json
-from pmi_cl.utils.records.record_shape import read_json
+from pmi_cl.utils.records.record_shape import SCHEMA, read_json
 from pmi_cl.utils.records.surroundings import surroundings
 
-SCHEMA = 1
 _FEW = 3  # runs in an error message
 # The cost of inversion:
 # - images: synthetic images that were kept;

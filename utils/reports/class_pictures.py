@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import textwrap
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
-from pmi_cl.utils.reports.pictures import DPI, LETTERS_PER_INCH, short
+from pmi_cl.utils.reports.pictures import DPI, short
+from pmi_cl.utils.reports.titles import put_title
 
 if TYPE_CHECKING:
     import numpy as np
@@ -79,8 +79,7 @@ def _heat_map(table: np.ndarray, names: tuple[list[str], list[str]], title: str)
     if max(columns, rows) <= _NUMBERED:
         _write_numbers(axes, table)
     _name_ticks(axes, names)
-    letters = int(width * LETTERS_PER_INCH)
-    figure.suptitle(textwrap.fill(title, letters, break_on_hyphens=False), fontsize=11, parse_math=False)
+    put_title(figure, title)
     axes.spines[:].set_visible(False)
     figure.colorbar(heat, ax=axes, label="%", shrink=0.8)
     return figure, axes

@@ -14,10 +14,11 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from pmi_cl.datasets.task_split import TaskSplit
+from pmi_cl.errors import UserError
 from pmi_cl.machine.plain_text import excerpt
 from pmi_cl.registry.catalogue import INSTALLED, Catalogue
 from pmi_cl.utils.arguments.known_options import roles
-from pmi_cl.utils.records.record_shape import check_arguments, check_results, read_json
+from pmi_cl.utils.records.record_shape import check_arguments, check_results, read_json, refuse_newer
 
 OVER_IMAGES = {"last": "micro_last", "average": "micro_average"}  # what stands for a figure where tasks differ in size
 SCRATCH, RANDOM = "from scratch", "random weights"
@@ -228,6 +229,9 @@ def read_runs(folders: Iterable[Path], catalogue: Catalogue = INSTALLED) -> tupl
     for path in sorted({file for folder in folders for file in folder.rglob("results.json")}):
         try:
             run = _read(path, known)
+        except UserError as error:
+            skipped.append(f"{path.parent}: {error}")
+            continue
         except Exception as error:  # whatever stands in a file that no run of ours has written
             skipped.append(f"{path.parent}: no readable record ({type(error).__name__}: {excerpt(error)})")
             continue
@@ -241,6 +245,7 @@ def read_runs(folders: Iterable[Path], catalogue: Catalogue = INSTALLED) -> tupl
 def _read(path: Path, known: Mapping[str, str]) -> Run | str:
     """Return the run, or the status of an unfinished run."""
     results = read_json(path)
+    refuse_newer(results, path)
     if results["status"] != "finished":
         return excerpt(results["status"])
     args = read_json(path.with_name("args.json"))["args"]

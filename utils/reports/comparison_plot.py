@@ -15,6 +15,7 @@ from pmi_cl.errors import UserError
 from pmi_cl.utils.records.atomic import write_atomically
 from pmi_cl.utils.reports.comparison import SCRATCH, Row
 from pmi_cl.utils.reports.comparison_tables import numbered
+from pmi_cl.utils.reports.titles import title_lines
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -44,28 +45,24 @@ def accuracy_over_tasks(tables: Mapping[str, Sequence[Row]]) -> Figure:
     for axes, title, rows, names in zip(panels[:, 0], titles, tables.values(), named, strict=True):
         for place, (row, label) in enumerate(zip(rows, names, strict=True)):
             _draw(axes, row, label, f"C{place % 10}", MARKS[place // 10 % len(MARKS)])
-        axes.set_title(textwrap.fill(title, 110), fontsize=9, loc="left")
+        axes.set_title("\n".join(title_lines(title, 110)), fontsize=9, loc="left", parse_math=False)
         axes.set(xlabel="after task", ylabel="accuracy on the tasks seen, %")
         axes.xaxis.get_major_locator().set_params(integer=True)
         axes.grid(alpha=0.3)
-        axes.legend(fontsize=8, frameon=False, loc="upper left", bbox_to_anchor=(1, 1))
+        legend = axes.legend(fontsize=8, frameon=False, loc="upper left", bbox_to_anchor=(1, 1))
+        for text in legend.get_texts():
+            text.set_parse_math(False)
     return figure
 
 
 def labels(rows: Sequence[Row]) -> list[str]:
-    """Return what tells the rows apart, and the number of seeds.
+    """Return what the table says of each row, and the number of seeds.
 
-    It is each row's method, its settings without those that all rows of the method share, the
-    network where rows differ in it, and the precision of rows that nothing else tells apart. Long
-    labels have several lines.
+    It is the method and its settings, the network where rows differ in it, and the precision of
+    rows that nothing else tells apart. Long labels have several lines.
     """
-    settings: dict[str, list[set[str]]] = {}
-    for row in rows:
-        settings.setdefault(row.method, []).append(set(row.settings.split()))
-    shared = {method: set.intersection(*words) for method, words in settings.items()}
-    names = [[row.method, *(w for w in row.settings.split() if w not in shared[row.method])] for row in rows]
     several = len({row.network for row in rows}) > 1
-    texts = [f"{' '.join(words)}{f', {row.network}' * several}" for row, words in zip(rows, names, strict=True)]
+    texts = [f"{row.name}{f', {row.network}' * several}" for row in rows]
     texts = [
         f"{text}, {row.precision}" if texts.count(text) > 1 else text for row, text in zip(rows, texts, strict=True)
     ]

@@ -7,13 +7,13 @@ it into an array for TensorBoard or :func:`save_png`.
 from __future__ import annotations
 
 import math
-import textwrap
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from pmi_cl.errors import UserError
 from pmi_cl.utils.records.atomic import write_atomically
+from pmi_cl.utils.reports.titles import LETTERS_PER_INCH, POINTS, put_title, title_lines
 
 if TYPE_CHECKING:
     import numpy as np
@@ -25,7 +25,6 @@ if TYPE_CHECKING:
 
 DPI = 100
 _FONT_POINTS = 9
-LETTERS_PER_INCH = 10  # of a title of 11 points
 _LETTER = 7.5  # width of a letter of that size, in pixels
 _HEADING = 24  # height of a line "task 2", in pixels
 _GAP = 2  # pixels between two images
@@ -86,12 +85,11 @@ def accuracy_matrix(matrix: Sequence[Sequence[float]], title: str, from_start: b
     every = max(1, tasks // 20)
     axes.set_xticks(range(0, tasks, every), [str(task + 1) for task in range(0, tasks, every)])
     learned = ["none" if from_start and row == 0 else str(row + 1 - from_start) for row in range(0, rows, every)]
-    learned = [f"1-{tasks}"] if rows == 1 and not from_start else learned
+    learned = [f"1-{tasks}"] if rows == 1 < tasks and not from_start else learned
     axes.set_yticks(range(0, rows, every), learned)
     axes.set_xlabel("accuracy on task")
     axes.set_ylabel("after task")
-    letters = int(figure.get_figwidth() * LETTERS_PER_INCH)
-    figure.suptitle(textwrap.fill(title, letters, break_on_hyphens=False), fontsize=11, parse_math=False)
+    put_title(figure, title)
     axes.spines[:].set_visible(False)
     figure.colorbar(heat, ax=axes, label="%", shrink=0.8)
     return figure
@@ -125,7 +123,7 @@ def loss_curves(losses: Mapping[str, Sequence[float]], title: str) -> Figure:
     axes.set_xlabel("step")
     axes.xaxis.set_major_locator(MaxNLocator(integer=True))
     axes.set_ylabel("loss")
-    axes.set_title(textwrap.fill(title, 60, break_on_hyphens=False), fontsize=11, parse_math=False)
+    axes.set_title("\n".join(title_lines(title, 60)), fontsize=POINTS, parse_math=False)  # the legend is beside it
     axes.grid(alpha=0.3)
     figure.legend(
         loc="outside right upper", fontsize=8 if len(losses) <= 18 else 6, ncols=1 + len(losses) // 37, frameon=False
@@ -214,7 +212,7 @@ def _paste(
 
     height, width, left = geometry
     across = len(blocks) * width + _MARGIN
-    lines = textwrap.wrap(title, max(20, int(across / DPI * LETTERS_PER_INCH)), break_on_hyphens=False)
+    lines = title_lines(title, max(20, int(across / DPI * LETTERS_PER_INCH))) if title else []
     top = _MARGIN + len(lines) * _HEADING
     tall = max(len(block) * height + len({task for task, _ in block}) * _HEADING for block in blocks) + top + _MARGIN
     canvas = np.full((tall, across, 3), 255, np.uint8)

@@ -109,7 +109,7 @@ class RunHost:
         final, over_time = headline or (last(matrix), average(matrix))
         by_task = {f"{setting}/task {task + 1}": value for task, value in enumerate(matrix[-1])}
         self._events.scalars({**by_task, f"{setting}/last": final, f"{setting}/average": over_time}, tasks)
-        title = f"{self._titled(setting)} after task {tasks}: last {final:.2f} %, average {over_time:.2f} %"
+        title = f"{self._titled(_in_text(setting))} after task {tasks}: last {final:.2f} %, average {over_time:.2f} %"
         self._show(f"accuracy-{setting}", pictures.accuracy_matrix(matrix, title), tasks)
 
     def accuracies_everywhere(self, setting: str, figures: Mapping[str, Any]) -> None:
@@ -125,7 +125,7 @@ class RunHost:
         named = {name: figures[name] for name in ("transfer", "average", "last") if figures[name] is not None}
         self._events.scalars({f"{setting} of all tasks/{name}": value for name, value in named.items()}, done)
         text = ", ".join(f"{name} {value:.2f} %" for name, value in named.items())
-        title = f"{self._titled(setting)} on all tasks after task {done}" + (f": {text}" if text else "")
+        title = f"{self._titled(_in_text(setting))} on all tasks after task {done}" + (f": {text}" if text else "")
         rows = [figures["before"], *figures["matrix"]]
         self._show(f"accuracy-{setting}-all-tasks", pictures.accuracy_matrix(rows, title, from_start=True), done)
 
@@ -184,3 +184,8 @@ class RunHost:
         pictures.save_png(picture, self._picture_folder / f"{re.sub(r'[^A-Za-z0-9._-]+', '-', tag)}.png")
         self._drawn[tag] = self._drawn.get(tag, -1) + 1
         self._events.image(tag, picture, self._drawn[tag] if step is None else step)
+
+
+def _in_text(setting: str) -> str:
+    """Return "class-il" or "task-il" as texts have it."""
+    return setting.replace("-il", "-IL")

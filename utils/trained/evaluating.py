@@ -27,7 +27,7 @@ from pmi_cl.utils.reports.class_pictures import confusion_matrix
 from pmi_cl.utils.reports.pictures import pixels, save_png
 from pmi_cl.utils.run.evaluation import evaluate
 from pmi_cl.utils.run.training import DEBUG_STEPS
-from pmi_cl.utils.trained.loading import open_dataset
+from pmi_cl.utils.trained.loading import open_dataset, take_base_path
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -86,8 +86,7 @@ def evaluate_own(model: TrainedModel, base_path: str | None, catalogue: Catalogu
     record, method = model.record, model.method
     resolved = recorded_run(record.args, Path("the record of the run"), catalogue)
     args = resolved.args
-    if base_path is not None:
-        args.base_path = base_path
+    take_base_path(args, base_path)
     dataset = open_dataset(resolved, model.device)
     if record.data and dataset.fingerprint != record.data:
         tell(f"the images are not those of the run ({record.data}): here are {dataset.fingerprint}")
@@ -119,12 +118,14 @@ def evaluate_other(
     Raises:
         UserError: a flag or the data set is wrong, or it has a class that the run does not have.
     """
+    for note in model.notes:
+        tell(note)
     dataset = _open_other(model, name, typed, base_path, catalogue)
     labels = _labels_of(model, dataset)
     ends = model.record.tasks[: model.record.task + 1]
     ends = tuple(sum(ends[: task + 1]) for task in range(len(ends)))
     n = len(model.class_names)
-    counts = torch.zeros(2, n, n, dtype=torch.int64)  # among all classes, and among those of the task
+    counts = torch.zeros(2, n, n, dtype=torch.int64)  # class-IL: among all classes; task-IL: among those of the task
     for images, truth in _test_images(dataset, labels, model.method.EVALUATION_BATCH):
         logits = model.logits(images).float().cpu()
         if not torch.isfinite(logits).all():
@@ -132,8 +133,8 @@ def evaluate_other(
         own = _among_own_classes(logits, truth, ends)
         for table, predicted in zip(counts, (logits.argmax(1), own.argmax(1)), strict=True):
             table.view(-1).scatter_add_(0, truth * n + predicted, torch.ones_like(truth))
-    free, told = (_by_task(table, ends) for table in counts)
-    return Evaluation(model.name, dataset.NAME, model.class_names, ends, free, told, None, counts[0].tolist())
+    class_il, task_il = (_by_task(table, ends) for table in counts)
+    return Evaluation(model.name, dataset.NAME, model.class_names, ends, class_il, task_il, None, counts[0].tolist())
 
 
 def _open_other(
@@ -151,6 +152,9 @@ def _open_other(
     kept = {flag: value for flag, value in recorded.items() if flag in specs} if same else {}
     values |= kept | {flag: convert(specs[flag], text, f"--{flag} {text}") for flag, text in typed.items()}
     values |= {"base_path": base_path or recorded["base_path"], "validation": values["validation"] if same else 0.0}
+    # Its tasks do not count here. Without some of the classes they might not split into tasks.
+    values |= {"n_tasks": None if entry.constants.get("OWN_TASKS") else 1, "base_classes": None, "classes_per_task": ()}
+    values["stop_after"] = None
     if values.get("image_size", 0) is None:
         values["image_size"] = model.record.preprocessing.side
     args = SimpleNamespace(**values)
@@ -164,9 +168,12 @@ def _labels_of(model: TrainedModel, dataset: ContinualDataset) -> Tensor:
     """Return the network's label of each label of the data set; -1: a class not learned yet.
 
     Raises:
-        UserError: the run does not have a class, or has learned none of them.
+        UserError: the run does not have a class, has two of its name, or has learned none of them.
     """
     known = {name: label for label, name in enumerate(model.record.class_names)}
+    twice = [name for name in dataset.class_names if model.record.class_names.count(name) > 1]
+    if twice:
+        raise UserError(f"the run has two classes called '{printable(twice[0])}': evaluate it on its own data set")
     strange = [name for name in dataset.class_names if name not in known]
     if strange:
         names = few(printable(name) for name in strange)

@@ -11,8 +11,8 @@ if TYPE_CHECKING:
 def as_text(found: Evaluation) -> str:
     """Return the accuracy on each class, with the class it is most taken for; then on each task."""
     tasks = [
-        f"task {number}: class-IL {_percent(free)}, task-IL {_percent(own)}"
-        for number, (free, own) in enumerate(zip(found.class_il, found.task_il, strict=True), start=1)
+        f"task {number}: class-IL {_percent(class_il)}, task-IL {_percent(task_il)}"
+        for number, (class_il, task_il) in enumerate(zip(found.class_il, found.task_il, strict=True), start=1)
     ]
     return "\n".join([*_class_rows(found), "", *tasks, _last_line(found)]) + "\n"
 

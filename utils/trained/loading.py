@@ -31,6 +31,11 @@ if TYPE_CHECKING:
     from pmi_cl.datasets.continual_dataset import ContinualDataset
     from pmi_cl.models.continual_model import ContinualModel
 
+# Files of pmi-cl export that other programs read: what they are, and how they are used.
+PROGRAMS = {
+    ".pt2": ("program of torch.export", "use it with torch.export.load(FILE).module(), without pmi-cl"),
+    ".onnx": ("ONNX program", "use it with a runtime for ONNX, without pmi-cl"),
+}
 # What Python and torch raise for tensors that do not fit the network.
 UNFIT = (LookupError, TypeError, ValueError, AttributeError, RuntimeError)
 
@@ -53,7 +58,7 @@ def load(
     """
     place = pick_device(device_name(device))
     path = find_network(source)
-    if path.suffix == ".safetensors":
+    if path.suffix.lower() == ".safetensors":
         return _from_file(path, place, base_path, catalogue)
     return _from_checkpoint(path, place, base_path, catalogue)
 
@@ -68,6 +73,7 @@ def find_network(source: str | Path) -> Path:
     """
     path = user_path(str(source), "the run")
     if path.is_file():
+        _refuse_program(path)
         return path
     if path.is_dir() and not (path / "args.json").is_file():
         raise UserError(f"{path} is not the folder of a run: it has no args.json")
@@ -87,6 +93,18 @@ def find_network(source: str | Path) -> Path:
     return found
 
 
+def _refuse_program(path: Path) -> None:
+    """Raise UserError if a file is a network that was exported for programs without pmi-cl."""
+    kind = path.suffix.lower()
+    if kind not in PROGRAMS:
+        return
+    what, use = PROGRAMS[kind]
+    raise UserError(
+        f"{path} is an exported {what}: {use}; here give the run, its model.safetensors, "
+        "or a .safetensors file that pmi-cl export wrote"
+    )
+
+
 def _command_of(run: RunRecord) -> str:
     """Return ": pmi-cl" with the words that the run was started with, if its record has them."""
     try:
@@ -99,7 +117,8 @@ def _command_of(run: RunRecord) -> str:
 def _from_file(path: Path, device: torch.device, base_path: str | None, catalogue: Catalogue) -> TrainedModel:
     state, backbone, record = read_model(path)
     resolved = recorded_run(record.args, path, catalogue)
-    args = _moved(resolved.args, base_path)
+    args = resolved.args
+    take_base_path(args, base_path)
     if backbone is not None:
         _take_no_weights(args, record)
     check_backbone(resolved.backbone.load_module(), args)
@@ -119,11 +138,10 @@ def _from_file(path: Path, device: torch.device, base_path: str | None, catalogu
     return TrainedModel(method, record)
 
 
-def _moved(args: SimpleNamespace, base_path: str | None) -> SimpleNamespace:
-    """Let weights and data be looked for in another folder than that of the run."""
+def take_base_path(args: SimpleNamespace, base_path: str | None) -> None:
+    """Look for weights and data in another folder than that of the run, unless it is None."""
     if base_path is not None:
         args.base_path = base_path
-    return args
 
 
 def _take_no_weights(args: SimpleNamespace, record: NetworkRecord) -> None:
@@ -171,7 +189,8 @@ def open_checkpoint(
     if not arguments.is_file():
         raise UserError(f"{path}: a checkpoint is read in the folder of its run, beside args.json")
     resolved = recorded_run(read_arguments(arguments)[0], arguments, catalogue)
-    args = _moved(resolved.args, base_path)
+    args = resolved.args
+    take_base_path(args, base_path)
     dataset = open_dataset(resolved, device)
     method = build_method(resolved, dataset)
     expected = {**identity(resolved, type(dataset)), "seed": args.seed}

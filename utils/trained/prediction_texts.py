@@ -5,6 +5,9 @@ from __future__ import annotations
 import csv
 from typing import IO, TYPE_CHECKING, Any
 
+from pmi_cl.datasets.files.file_names import shown_name
+from pmi_cl.datasets.files.skipping import skipped_note
+
 if TYPE_CHECKING:
     from pmi_cl.utils.trained.predicting import Predicted
     from pmi_cl.utils.trained.trained_model import TrainedModel
@@ -32,11 +35,12 @@ def table(found: Predicted, whole: bool) -> str:
 
 
 def closing_lines(found: Predicted) -> str:
-    """Return how many images there were, how fast it went, and the accuracy where it is known."""
+    """Return how many images there were, how fast it went, what was skipped, and the accuracy."""
     count, unlearned = len(found.predictions), found.unlearned
     unknown = count - found.labelled - unlearned
     pace = f"{count} image{'s' * (count != 1)} in {found.seconds:.2f} s"
     pace += f" ({count / found.seconds:.0f} a second)\n" if count > 1 else "\n"
+    pace += "".join(f"{line}\n" for line in skipped_note(found.skipped))
     later = f"{unlearned} images are of classes that the run has not learned" if unlearned else ""
     if found.accuracy is None:
         return pace + (f"{later}\n" if later else "")
@@ -46,15 +50,23 @@ def closing_lines(found: Predicted) -> str:
 
 
 def as_csv(file: IO[str], found: Predicted) -> None:
-    """Write a line for each image, below one with the names of the columns."""
+    """Write a line for each image, below one with the names of the columns.
+
+    Files that were skipped come last, with the reason in a column of their own.
+    """
     tops = max((len(each.top) for each in found.predictions), default=1)
     further = [f"{name}_{place}" for place in range(2, tops + 1) for name in ("class", "probability")]
     labelled = any(name is not None for name in found.truth)
-    writer = csv.writer(file)
-    writer.writerow(["image", "class", "probability", *further, *(["true_class"] if labelled else [])])
+    columns = ["image", "class", "probability", *further]
+    columns += ["true_class"] * labelled + ["skipped"] * bool(found.skipped)
+    writer = csv.DictWriter(file, columns, restval="")
+    writer.writeheader()
     for each, truth in zip(found.predictions, found.truth, strict=True):
         pairs = [value for name, probability in each.top for value in (name, f"{probability:.6f}")]
-        writer.writerow([each.image, *pairs, *([truth or ""] if labelled else [])])
+        row = dict(zip(columns, [each.image, *pairs], strict=False))
+        writer.writerow(row | ({"true_class": truth or ""} if labelled else {}))
+    for bad in found.skipped:
+        writer.writerow({"image": shown_name(bad.path), "skipped": bad.reason})
 
 
 def as_json(model: TrainedModel, found: Predicted) -> dict[str, Any]:
@@ -70,4 +82,8 @@ def as_json(model: TrainedModel, found: Predicted) -> dict[str, Any]:
         for each, truth in zip(found.predictions, found.truth, strict=True)
     ]
     named = {name: getattr(model.method.args, name) for name in ("model", "dataset", "backbone", "seed")}
-    return {**named, "classes": list(model.class_names), "accuracy": found.accuracy, "images": images}
+    content = {**named, "classes": list(model.class_names), "accuracy": found.accuracy, "images": images}
+    if found.skipped:
+        reasons = {shown_name(file.path): file.reason for file in found.skipped}
+        content["skipped_images"] = {"count": len(reasons), "files": reasons}
+    return content

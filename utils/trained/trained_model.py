@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
@@ -12,14 +12,13 @@ import torch
 from torch import Tensor
 
 from pmi_cl.datasets.augmentation import normalise
-from pmi_cl.datasets.files.decoding import map_in_order, square, square_of
+from pmi_cl.datasets.files.decoding import BadFile, square, square_of, try_in_order
 from pmi_cl.datasets.files.file_names import shown_name
-from pmi_cl.datasets.files.find_images import ENDINGS
-from pmi_cl.datasets.files.image_files import images_below, refuse_non_images
 from pmi_cl.datasets.input_form import resized
 from pmi_cl.datasets.reading import Reading
 from pmi_cl.errors import UserError
 from pmi_cl.machine.user_paths import user_path
+from pmi_cl.utils.trained.typed_images import files_of
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -81,6 +80,14 @@ class TrainedModel:
         args = self.method.args
         return f"{args.model} on {args.dataset}, seed {args.seed}"
 
+    @property
+    def notes(self) -> list[str]:
+        """Say what a user should know of predictions of images whose data set is not known."""
+        domains = getattr(self.method.args, "domains", ())
+        if len(domains) < 2 or self.record.preprocessing.form is not None:
+            return []
+        return [f"each of the {len(domains)} data sets of the run was normalised by its own values, here by their mean"]
+
     def predict(self, images: Images, top: int = TOP, batch_size: int | None = None) -> list[Prediction]:
         """Return a prediction for each image, in the order given.
 
@@ -97,19 +104,24 @@ class TrainedModel:
         return list(self.predictions(self._sources(images), top, batch_size))
 
     def predictions(
-        self, sources: Sequence[Source], top: int = TOP, batch_size: int | None = None
+        self,
+        sources: Sequence[Source],
+        top: int = TOP,
+        batch_size: int | None = None,
+        on_bad: Callable[[BadFile], object] = BadFile.refuse,
     ) -> Iterator[Prediction]:
         """Yield a prediction for each image. Files are decoded in threads while the network works.
 
         Args:
             sources: files, or uint8 pixels (3, h, w) on the CPU.
             top, batch_size: as in :meth:`predict`.
+            on_bad: called with each file that cannot be read. If it returns, the file is left out.
         """
         size = batch_size or self.method.EVALUATION_BATCH
-        pixels = self._pixels(sources)
-        for start in range(0, len(sources), size):
-            batch = torch.stack(list(islice(pixels, size)))
-            yield from self._named(self.logits(batch), sources[start : start + size], top)
+        readable = self._readable(sources, on_bad)
+        while batch := list(islice(readable, size)):
+            logits = self.logits(torch.stack([pixels for _, pixels in batch]))
+            yield from self._named(logits, [source for source, _ in batch], top)
 
     @torch.no_grad()
     def logits(self, pixels: Tensor) -> Tensor:
@@ -118,8 +130,10 @@ class TrainedModel:
         Pixels of another side than that of ``record.preprocessing`` are resized to it.
 
         Raises:
-            TypeError: the pixels are not uint8.
+            TypeError: the pixels are not uint8, or not of this shape.
         """
+        if pixels.ndim != 4 or pixels.shape[1] != 3:
+            raise TypeError(f"pixels are (b, 3, h, w), not {tuple(pixels.shape)}: pass pixels[None] for one image")
         if pixels.dtype != torch.uint8:
             raise TypeError(f"pixels are uint8, 0 to 255, not {pixels.dtype}: multiply images in [0, 1] by 255")
         form = self.record.preprocessing
@@ -137,7 +151,8 @@ class TrainedModel:
             form = self.record.preprocessing
             return [torch.from_numpy(square_of(images, form.side, form.decoding, self._reading).copy())]
         if isinstance(images, Tensor):
-            if images.dtype != torch.uint8 or images.ndim not in (3, 4) or images.shape[-3] != 3:
+            shape = images.shape[-3:]
+            if images.dtype != torch.uint8 or images.ndim not in (3, 4) or shape[0] != 3 or 0 in shape:
                 given = f"{images.dtype} {tuple(images.shape)}"
                 raise TypeError(f"{given} is no image: give uint8 pixels (3, h, w) or (n, 3, h, w)")
             return list(images.cpu() if images.ndim == 4 else images[None].cpu())
@@ -151,13 +166,23 @@ class TrainedModel:
         same = pixels.shape[-2:] == (form.side, form.side)
         return pixels if same else resized(pixels, form.side, "squash" if form.decoding == "squash" else "crop")
 
-    def _pixels(self, sources: Sequence[Source]) -> Iterator[Tensor]:
-        """Yield each image as uint8 (3, side, side) on the CPU. Files are decoded ahead."""
+    def _readable(
+        self, sources: Sequence[Source], on_bad: Callable[[BadFile], object]
+    ) -> Iterator[tuple[Source, Tensor]]:
+        """Yield each image and its pixels, uint8 (3, side, side), on the CPU.
+
+        Files are decoded ahead.
+        """
         form = self.record.preprocessing
         files = [source for source in sources if isinstance(source, Path)]
-        decoded = map_in_order(files, lambda path: square(path, form.side, form.decoding, self._reading))
+        decoded = try_in_order(files, lambda path: square(path, form.side, form.decoding, self._reading))
         for source in sources:
-            yield self._sized(source[None])[0] if isinstance(source, Tensor) else torch.from_numpy(next(decoded).copy())
+            if isinstance(source, Tensor):
+                yield source, self._sized(source[None])[0]
+            elif isinstance(pixels := next(decoded), BadFile):
+                on_bad(pixels)
+            else:
+                yield source, torch.from_numpy(pixels.copy())
 
     def _named(self, logits: Tensor, sources: Sequence[Any], top: int) -> Iterator[Prediction]:
         probabilities = logits.float().softmax(1)
@@ -169,19 +194,3 @@ class TrainedModel:
                 raise UserError(f"the network gives no numbers for {image or 'an image'}: train it again")
             names = tuple((self.class_names[label], value) for label, value in zip(labels, values, strict=True))
             yield Prediction(image, names[0][0], labels[0], values[0], names)
-
-
-def files_of(path: Path) -> list[Path]:
-    """Return the image files that a path means: itself, or all below a folder, sorted.
-
-    Raises:
-        UserError: there is no such file or folder, it is no image, or the folder holds none.
-    """
-    if path.is_dir():
-        return images_below(path)
-    if not path.is_file():
-        raise UserError(
-            f"there is no file or folder {shown_name(path)}: name images ({', '.join(ENDINGS)}) or a folder of them"
-        )
-    refuse_non_images([] if path.suffix.lower() in ENDINGS else [path])
-    return [path]

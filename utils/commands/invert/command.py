@@ -12,7 +12,8 @@ from pmi_cl.errors import RunFailed, UserError
 from pmi_cl.machine.user_paths import path_text
 from pmi_cl.options import OptionSpec, specs_of
 from pmi_cl.registry.catalogue import Catalogue, Entry
-from pmi_cl.utils.arguments.command_line import check_paths, device_name, scan, strict_flags
+from pmi_cl.utils.arguments.command_line import check_paths, device_name, scan
+from pmi_cl.utils.arguments.command_words import read_words
 from pmi_cl.utils.arguments.option_texts import section, table
 from pmi_cl.utils.arguments.option_values import convert
 from pmi_cl.utils.commands.invert.options import RECORD, InvertOptions
@@ -45,7 +46,9 @@ def resolve_invert(argv: Sequence[str], catalogue: Catalogue) -> tuple[SimpleNam
             pictures already.
     """
     entry, specs = invert_specs(argv, catalogue)
-    typed = strict_flags(argv, specs)
+    words, typed = read_words(argv, specs, "invert")
+    if words:
+        raise UserError(f"'{words[0]}' stands alone: write --flag value, and a text of several words in quotes")
     values = {
         spec.name: convert(spec, typed[spec.name], f"--{spec.name}") if spec.name in typed else spec.default
         for spec in specs

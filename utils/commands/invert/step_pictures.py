@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import textwrap
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from pmi_cl.utils.commands.invert.options import MOST_ROWS
 from pmi_cl.utils.reports.pictures import pixels, save_png
+from pmi_cl.utils.reports.titles import title_lines
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -50,7 +50,7 @@ def step_grid(shots: Sequence[tuple[int, Tensor]], title: str) -> Figure:
             place.set_axis_off()
         axes[0][column].set_title(f"{step} step{'s' * (step != 1)}", fontsize=9)
     letters = max(20, int(_TILE * len(shots) * _DPI / 8))
-    figure.suptitle("\n".join(textwrap.wrap(title, letters)), fontsize=10, parse_math=False)
+    figure.suptitle("\n".join(title_lines(title, letters)), fontsize=10, parse_math=False)
     return figure
 
 
