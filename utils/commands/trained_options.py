@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import TypeVar
 
 from pmi_cl.errors import UserError
+from pmi_cl.machine.plain_text import excerpt
 from pmi_cl.options import OptionSpec, option, specs_of
 from pmi_cl.utils.arguments.command_line import check_paths, device_name
 from pmi_cl.utils.arguments.command_words import read_words
@@ -74,7 +75,8 @@ def read_command(
     """
     own = specs_of(kind)
     words, typed = read_words(argv, (*own, *others), command)
-    values = {spec.name: convert(spec, typed.pop(spec.name), f"--{spec.name}") for spec in own if spec.name in typed}
+    given = {spec: typed.pop(spec.name) for spec in own if spec.name in typed}
+    values = {spec.name: convert(spec, text, f"--{spec.name} {excerpt(text)}") for spec, text in given.items()}
     check_paths(values, own)
     options = kind(**values)
     return words, dataclasses.replace(options, device=device_name(options.device)), typed

@@ -212,12 +212,8 @@ def build_results(
     figures = {"class_il": class_il, "task_il": task_il} | ({"everywhere": everywhere} if everywhere else {})
     figures |= {"by_class": by_class} if by_class else {}
     figures |= {"classifiers": classifiers} if classifiers else {}
-    costs = {
-        "seconds": seconds,
-        "peak_memory_mib": peak_memory_mib,
-        "inversion": inversion,
-        "stored": dict(stored or {}),
-    }
+    costs = {"seconds": seconds, "peak_memory_mib": peak_memory_mib, "inversion": inversion}
+    costs |= {"stored": dict(stored or {})}
     return {"schema": SCHEMA, **named, **figures, **costs, **surroundings()}
 
 

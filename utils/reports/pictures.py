@@ -147,7 +147,7 @@ def pair_sheet(images: torch.Tensor, names: Sequence[str]) -> Figure:
         for column, tile in enumerate(_tiles(images[:, kind])):
             axes[kind, column].imshow(tile, interpolation="nearest")
             axes[kind, column].set(xticks=[], yticks=[])
-        axes[kind, 0].set_ylabel(textwrap.fill(name, 14), rotation=0, ha="right", va="center", fontsize=8)
+        axes[kind, 0].set_ylabel("\n".join(title_lines(name, 14)), rotation=0, ha="right", va="center", fontsize=8)
     return figure
 
 
