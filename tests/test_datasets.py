@@ -7,6 +7,7 @@ import math
 import pkgutil
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, get_args
@@ -22,6 +23,7 @@ from pmi_cl.datasets.multi_domain import MultiDomain
 from pmi_cl.datasets.selection import evenly_spread
 from pmi_cl.errors import UserError
 from pmi_cl.seeding import seeded
+from tests.support.array_sets import write_array_sets
 from tests.support.image_sets import write_cub, write_imagenet_r, write_tiny
 
 
@@ -60,6 +62,13 @@ def layouts(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return base_path
 
 
+@pytest.fixture(scope="module")
+def array_sets(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """Write small sets in the files of MNIST and its neighbours. Return their ``base_path``."""
+    with pytest.MonkeyPatch.context() as patch:
+        yield write_array_sets(tmp_path_factory.mktemp("arrays"), patch)
+
+
 @pytest.fixture(scope="module", params=registered(), ids=lambda c: c.NAME)
 def kind(request: pytest.FixtureRequest) -> type[ContinualDataset]:
     return request.param
@@ -75,6 +84,10 @@ def values(kind: type[ContinualDataset], request: pytest.FixtureRequest) -> dict
             "base_path": str(request.getfixturevalue("cifar100_dir")),
             "n_classes": 20,
             "train_per_class": 30,
+        },
+        **{
+            name: lambda: {"base_path": str(request.getfixturevalue("array_sets"))}
+            for name in ("seq-cifar10", "seq-mnist", "seq-fashion-mnist", "seq-svhn")
         },
         "seq-tinyimg": lambda: {"base_path": str(request.getfixturevalue("layouts"))},
         "seq-cub200": lambda: {"base_path": str(request.getfixturevalue("layouts")), "image_size": 16},
@@ -106,6 +119,10 @@ def test_the_registry_is_not_empty() -> None:
         "seq-tinyimg",
         "seq-cub200",
         "seq-imagenet-r",
+        "seq-cifar10",
+        "seq-mnist",
+        "seq-fashion-mnist",
+        "seq-svhn",
     }
 
 

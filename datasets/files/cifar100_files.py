@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import pickle
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
 from pmi_cl.datasets.files.fetching import ByteProgress, check_digest, fetch
+from pmi_cl.datasets.files.plain_pickles import read_pickle
 from pmi_cl.datasets.files.unpacking import unpack
 from pmi_cl.errors import UserError
 
@@ -64,31 +64,8 @@ def read_file(base_path: Path, name: str) -> dict[bytes, Any]:
     """
     path = base_path / FOLDER / name
     check_digest(path, FILES[name][1], f"delete it, and the next run unpacks or downloads it again ({URL})")
-    with path.open("rb") as file:
-        return _ArraysOnly(file).load()
+    return read_pickle(path)
 
 
 def _missing(base_path: Path) -> list[str]:
     return [name for name in FILES if not (base_path / FOLDER / name).exists()]
-
-
-class _ArraysOnly(pickle.Unpickler):
-    """Unpickle containers, numbers, bytes and NumPy arrays. Refuse all else: it might run code."""
-
-    def __init__(self, file: IO[bytes]) -> None:
-        import numpy
-
-        super().__init__(file, encoding="bytes")
-        reconstruct = numpy.empty(0).__reduce__()[0]  # its name differs between versions of NumPy
-        self._allowed = {
-            ("numpy.core.multiarray", "_reconstruct"): reconstruct,
-            ("numpy", "ndarray"): numpy.ndarray,
-            ("numpy", "dtype"): numpy.dtype,
-        }
-
-    def find_class(self, module: str, name: str) -> Any:
-        if (module, name) not in self._allowed:
-            raise UserError(
-                f"a data file asks for {module}.{name}, which is not plain data: delete it and download it again"
-            )
-        return self._allowed[module, name]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -60,6 +61,13 @@ class Download:
                 progress(f"unpacking {self.file}", done, total)
 
         unpack_folder(base_path / self.file, base_path, folder, report)
+
+
+def missing(downloads: Sequence[Download], base_path: Path) -> list[tuple[str, Path]]:
+    """Return (address, path) of each file that is neither there nor unpacked."""
+    needed = [each for each in downloads if not each.present(base_path)]
+    places = [(download.url, base_path / download.file) for download in needed]
+    return [(url, file) for url, file in places if not file.is_file()]
 
 
 def report_in_mib(progress: ProgressCallback | None, name: str) -> ByteProgress:

@@ -13,7 +13,7 @@ from pmi_cl.datasets.class_orders import class_order
 from pmi_cl.datasets.continual_dataset import ContinualDataset, ProgressCallback, RawData
 from pmi_cl.datasets.dataset_outline import DataArguments, tell_user
 from pmi_cl.datasets.files.decoded_cache import DecodedImages
-from pmi_cl.datasets.files.downloads import Download
+from pmi_cl.datasets.files.downloads import Download, missing
 from pmi_cl.datasets.files.file_options import FileOptions
 from pmi_cl.datasets.files.find_images import subfolders
 from pmi_cl.datasets.files.image_files import ImageList, fingerprint, images_below, refuse_empty_classes
@@ -122,10 +122,7 @@ class ListedImages(ContinualDataset):
     @classmethod
     def missing_files(cls, args: SimpleNamespace) -> list[tuple[str, Path]]:
         """Return (address, path) of each file that is neither there nor unpacked."""
-        base_path = Path(select(DataArguments, vars(args)).base_path)
-        needed = [each for each in cls.downloads(args) if not each.present(base_path)]
-        places = [(download.url, base_path / download.file) for download in needed]
-        return [(url, file) for url, file in places if not file.is_file()]
+        return missing(cls.downloads(args), Path(select(DataArguments, vars(args)).base_path))
 
     def load(self, args: SimpleNamespace, progress: ProgressCallback | None) -> RawData:
         """Return the decoded images. Download and decode them first if that is not done yet."""
