@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from pmi_cl.backbones.heads import GrowingHead
+from pmi_cl.backbones.piecewise import PiecewiseNetwork
 from pmi_cl.backbones.resnet_outline import ResNetOutline
 
 BACKBONES = {"resnet32": "resnet32", "resnet20": "resnet20"}
@@ -62,7 +63,7 @@ class Pool(nn.Module):
         return x.mean(dim=(2, 3))
 
 
-class PiecewiseResNet(nn.Module):
+class PiecewiseResNet(PiecewiseNetwork):
     """A stem, residual blocks, global average pooling, and a head that grows by task.
 
     A subclass may say how its weights are drawn (:meth:`_initialise`).
@@ -93,14 +94,6 @@ class PiecewiseResNet(nn.Module):
         for block in self.blocks:
             x = block(x)
         return self.pool(x)
-
-    def forward(self, x: Tensor, returnt: str = "out") -> Tensor | tuple[Tensor, Tensor]:
-        """Return logits, ``"features"``, or ``"both"`` as (logits, features), as Mammoth has it."""
-        features = self.features(x)
-        if returnt == "features":
-            return features
-        logits = self.head(features)
-        return (logits, features) if returnt == "both" else logits
 
 
 class ResNetCifar(PiecewiseResNet):

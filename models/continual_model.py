@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from pmi_cl.errors import UserError
 from pmi_cl.machine.state_fields import load_optimizer, whole_field
 from pmi_cl.models.host import Host, NullHost
+from pmi_cl.models.network_checks import check_network, check_outline
 from pmi_cl.models.training.momentum_sgd import MomentumSGD
 from pmi_cl.models.training.options import TrainingOptions
 from pmi_cl.models.training.schedules import milestone_epochs
@@ -53,6 +54,8 @@ class ContinualModel(nn.Module):
     JOINT = False  # True: all tasks are shown at once, as one
     KEEPS_STATISTICS = False  # True: scores() are those of class statistics, too
     KEEPS_IMAGES = False  # True: real images of earlier tasks are stored (exemplars)
+    NEEDS_STATISTICS = False  # True: it compares with the running statistics of BatchNorms
+    STATISTICS_WEIGHT = ""  # the option that weighs them, if there is one: 0 needs none
     EVALUATION_BATCH = 500  # images that are evaluated together; only memory depends on it
     Options: type = TrainingOptions
 
@@ -84,6 +87,7 @@ class ContinualModel(nn.Module):
         milestones = list(getattr(args, "lr_milestones", ()))
         if milestones != sorted(milestones):
             raise UserError(f"--lr_milestones {','.join(map(str, milestones))}: give them in rising order")
+        check_outline(cls, args, outline.network, outline.image_size)
 
     @classmethod
     def keeps_images(cls, args: SimpleNamespace) -> bool:
@@ -91,13 +95,14 @@ class ContinualModel(nn.Module):
         return cls.KEEPS_IMAGES
 
     def check_data(self, dataset: ContinualDataset) -> None:
-        """Refuse training images that the method cannot learn from.
+        """Refuse a network without the statistics that the method needs, before it trains.
 
-        They are those of all tasks, or those of one.
+        A method may refuse training images, too: those of all tasks, or those of one.
 
         Raises:
             UserError: says why.
         """
+        check_network(self, self.args, self.net)
 
     @classmethod
     def samples_mib(cls, args: SimpleNamespace, outline: RunOutline) -> float:

@@ -38,6 +38,8 @@ BELOW = {
     "mammoth": {"utils", "registry", "models", "datasets"},
     "command": {"utils", "registry", "mammoth"},
 }
+# Networks of others become backbones by the engine's cut, which knows no backbone itself.
+CUTTING = {"pmi_cl.inversion.networks.folding", "pmi_cl.inversion.networks.pieces"}
 FOLDERS = ("backbones", "datasets", "inversion", "models", "utils")
 INSIDE = ("machine", "registry", "mammoth")  # of pmi_cl/
 FILES = [path for folder in ("pmi_cl", *FOLDERS) for path in sorted((ROOT / folder).rglob("*.py"))]
@@ -103,7 +105,18 @@ def test_imports_point_downwards(module: str) -> None:
     layer = layer_of(module)
     allowed = {layer, "base", "machine", *BELOW[layer]}
     ours = [name for name in imported(nodes_that_run(tree_of(MODULES[module]))) if name.split(".")[0] == "pmi_cl"]
-    assert [name for name in ours if layer_of(name) not in allowed] == []
+    upwards = {name for name in ours if layer_of(name) not in allowed}
+    assert upwards == (CUTTING if module == "pmi_cl.backbones.library_network" else set())
+
+
+@pytest.mark.parametrize("module", sorted(CUTTING))
+def test_the_cut_of_networks_knows_no_backbone(module: str) -> None:
+    known, new = set(), {module}
+    while new:
+        known |= new
+        found = {name for one in new for name in imported(nodes_that_run(tree_of(MODULES[one]))) if name in MODULES}
+        new = found - known
+    assert not {name for name in known if layer_of(name) == "backbones"}
 
 
 @pytest.mark.parametrize("module", MODULES)
@@ -128,7 +141,7 @@ ROOMS = {
         ("invert",),
     ),
     "models": (
-        ("host", "run_outline", "storage", "training"),
+        ("host", "network_checks", "run_outline", "storage", "training"),
         ("continual_model",),
         ("inverting", "inversion_parts", "statistics_classifier", "with_teacher"),
         ("clip", "resnet"),

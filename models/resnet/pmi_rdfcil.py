@@ -30,7 +30,6 @@ from pmi_cl.inversion.features.contrastive import ContrastiveBank
 from pmi_cl.inversion.features.gaussians import ClassGaussians, fit_gaussians
 from pmi_cl.inversion.features.selection import SelectionConfig, draw_labels, sample_targets
 from pmi_cl.inversion.features.statistics import Moments, pool_moments
-from pmi_cl.inversion.networks.folding import keeps_statistics
 from pmi_cl.inversion.networks.pieces import in_evaluation_mode, measure_input_moments
 from pmi_cl.inversion.objectives import BatchTV, CrossEntropy, FeatureMatch, StatisticsMatch, Term, TotalVariation
 from pmi_cl.inversion.parts.colour import Colour, channel_covariance
@@ -64,6 +63,8 @@ class PmiRdfcil(StatisticsClassifier, ReplayTraining):
     """
 
     NAME = "pmi_rdfcil"
+    NEEDS_STATISTICS = True
+    STATISTICS_WEIGHT = "inv_alpha"
     Options = PmiRdfcilOptions
     options: PmiRdfcilOptions
 
@@ -104,11 +105,7 @@ class PmiRdfcil(StatisticsClassifier, ReplayTraining):
             UserError: the network has no statistics to be matched, or a class has fewer than two
                 images.
         """
-        if self.options.inv_alpha and not keeps_statistics(self.net):
-            raise UserError(
-                f"--inv_alpha {self.options.inv_alpha:g} weighs the running statistics of BatchNorms, "
-                "and the backbone has none: give --inv_alpha 0 or another --backbone"
-            )
+        super().check_data(dataset)
         labels, counts = dataset.train.labels.unique(return_counts=True)
         few = labels[counts < 2].tolist()
         if few:

@@ -46,5 +46,6 @@ class Rdfcil(GeneratorReplay, ReplayTraining):
     """R-DFCIL: a generator inverts the network; hard and relational distillation."""
 
     NAME = "rdfcil"
+    NEEDS_STATISTICS = True
     Options = RdfcilOptions
     options: RdfcilOptions

@@ -91,15 +91,15 @@ class Bridge:
 
 
 def _entries(kind: str) -> list[Entry]:
-    """Return our entries of a kind, with every member of a family.
+    """Return our entries of a kind, with every member of a family whose names are known.
 
     Joint training is left out: Mammoth has its own, ``--joint 1``.
     """
     entries: list[Entry] = []
     for entry in INSTALLED.entries(kind):
         family = entry.name.removesuffix(FAMILY[1:])
-        members = entry.constants["NAMES"] if entry.name.endswith(FAMILY) else ()
-        entries += [INSTALLED.find(kind, family + member) for member in members] or [entry]
+        members = entry.constants.get("NAMES", ()) if entry.name.endswith(FAMILY) else None
+        entries += [entry] if members is None else [INSTALLED.find(kind, family + member) for member in members]
     return [entry for entry in entries if not entry.constants.get("JOINT", False)]
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -17,7 +18,8 @@ from pmi_cl.registry.files import files_below, names_in
 
 __all__ = ["INSTALLED", "KINDS", "Catalogue", "Entry", "canonical", "entries", "find", "load"]
 
-FAMILY = ":NAME"  # what a backbone ends with that stands for many: the file's NAMES says for which
+# What a backbone ends with that stands for many: the file's NAMES, or its check(), say for which.
+FAMILY = ":NAME"
 
 
 class Catalogue:
@@ -136,8 +138,15 @@ def _as_user_error(error: Exception, place: Path | str) -> UserError:
 
 
 def _member(family: Entry, name: str) -> Entry:
-    """Return the member of a family: "clip:NAME" and the name "vit-b-16" give "clip:ViT-B-16"."""
+    """Return the member of a family: "clip:NAME" and the name "vit-b-16" give "clip:ViT-B-16".
+
+    A family whose file has no NAMES takes any name: its ``check`` decides.
+    """
     prefix = family.name.removesuffix(FAMILY[1:])
+    if "NAMES" not in family.constants:
+        if not re.fullmatch(r"\w[\w.-]*", name, re.ASCII) or name == FAMILY[1:]:
+            raise UserError(f"--backbone {prefix}{name}: write a name of {prefix[:-1]}'s after the colon")
+        return replace(family, name=prefix + name.lower().replace("-", "_"))
     names = {canonical(member): prefix + member for member in family.constants.get("NAMES", ())}
     if canonical(name) not in names:
         raise unknown_name("backbone", prefix + name, names.values())

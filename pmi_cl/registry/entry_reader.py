@@ -28,6 +28,7 @@ TYPES: dict[str, tuple[Any, str]] = {
     "NAMES_UNSEEN": (bool, "True or False"),
     "KEEPS_IMAGES": (bool, "True or False"),
     "KEEPS_STATISTICS": (bool, "True or False"),
+    "NEEDS_STATISTICS": (bool, "True or False"),
     "OWN_TASKS": (bool, "True or False"),
 }  # of the constants that the command reads before anything is imported
 ELSEWHERE = "write NAME = '...' inside a class at the top level of the file: it is read without running the file"
