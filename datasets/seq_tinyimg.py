@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import SimpleNamespace
@@ -14,6 +15,7 @@ from pmi_cl.datasets.files.file_options import FileOptions
 from pmi_cl.datasets.files.image_files import ImageList, images_below, refuse_missing
 from pmi_cl.datasets.files.listed_images import ListedImages, Listing
 from pmi_cl.errors import UserError
+from pmi_cl.machine.plain_text import few, printable
 from pmi_cl.options import option, select
 
 FOLDERS = ("tiny-imagenet-200", "tiny-imagenet200")  # the name in the archive, and R-DFCIL's name
@@ -121,16 +123,41 @@ def _validation(root: Path, wnids: Sequence[str]) -> ImageList:
     rows = [line.split("\t") for line in _lines(file)]
     if any(len(row) < 2 for row in rows):
         raise UserError(f"{file} must have an image and its class on each line: {AGAIN}")
+    names = [row[0] for row in rows]
+    _refuse_names(file, names)
     images = ImageList([], [])
     for name, wnid, *_ in rows:
         if wnid in labels:
-            images.paths.append(root / "val" / "images" / name)
+            images.paths.append(together / name)
             images.labels.append(labels[wnid])
     refuse_missing(images.paths, root, "val_annotations.txt", AGAIN)
     without = sorted(set(labels.values()) - set(images.labels))
     if without:
         raise UserError(f"{file} has no image of {wnids[without[0]]}: {AGAIN}")
+    _refuse_left_out(together, file, set(names))
     return images
+
+
+def _refuse_names(file: Path, names: Sequence[str]) -> None:
+    """Raise UserError if annotations name an image twice, or a path."""
+    outside = [name for name in names if Path(name).name != name]
+    if outside:
+        raise UserError(f"{file} names {_shown(outside)}, which is no name of an image: {AGAIN}")
+    twice = [name for name, count in Counter(names).items() if count > 1]
+    if twice:
+        raise UserError(f"{file} has {_shown(twice)} more than once: {AGAIN}")
+
+
+def _refuse_left_out(folder: Path, file: Path, names: Collection[str]) -> None:
+    """Raise UserError if annotations leave out an image of the folder."""
+    left = [path.name for path in images_below(folder) if path.name not in names]
+    if left:
+        raise UserError(f"{file} leaves out {len(left)} of the images in {folder}: {_shown(left)}; {AGAIN}")
+
+
+def _shown(names: Sequence[str]) -> str:
+    """Return the first of the names, printable."""
+    return few(printable(name) for name in names)
 
 
 def _sorted_validation(folder: Path, wnids: Sequence[str]) -> ImageList:

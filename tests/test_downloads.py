@@ -124,6 +124,14 @@ def test_a_damaged_archive_leaves_nothing(make: Any, damage: str, tmp_path: Path
     assert {path.name for path in tmp_path.iterdir()} == {"archive"}
 
 
+def test_a_zip_file_that_ends_too_early_is_called_so(tmp_path: Path) -> None:
+    archive = zipped(tmp_path / "tiny-imagenet-200.zip", FILES)
+    archive.write_bytes(archive.read_bytes()[:-30])
+    with pytest.raises(UserError, match=r"200\.zip \(no whole zip file: its end is missing\): make room, or"):
+        unpack_folder(archive, tmp_path, "set", quietly)
+    assert list(tmp_path.iterdir()) == [archive]
+
+
 def test_tiny_is_fetched_unpacked_and_decoded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """As on a machine with a network. ``fetch`` is replaced by a copy of our own archive."""
     write_tiny(tmp_path / "elsewhere", classes=200, train=1, test=1)

@@ -158,7 +158,7 @@ def test_a_name_like_no_other_gets_no_list_of_a_thousand() -> None:
 
 @pytest.mark.parametrize("typed", ["timm:", "timm:NAME", "torchvision:a b", "timm:../x"])
 def test_what_is_no_name_is_refused_without_torch(typed: str) -> None:
-    with pytest.raises(UserError, match="write a name of t.* after the colon"):
+    with pytest.raises(UserError, match=r"write a name of t.* after the colon"):
         catalogue.find("backbone", typed)
 
 
@@ -176,7 +176,7 @@ def test_a_library_that_is_missing_is_named(library: str, module: str, monkeypat
 def test_a_network_without_a_linear_classifier_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     pool = nn.Sequential(nn.Conv2d(3, 4, 3), nn.AdaptiveAvgPool2d(1), nn.Flatten())
     monkeypatch.setattr(library_network, "_of_library", lambda name: pool)
-    with pytest.raises(UserError, match="^--backbone timm:x: its classifier is not one linear layer"):
+    with pytest.raises(UserError, match=r"^--backbone timm:x: its classifier is not one linear layer"):
         built("timm:x", "own")
 
 
@@ -187,7 +187,7 @@ def test_a_network_that_is_not_its_children_in_order_is_refused(monkeypatch: pyt
 
     network = Backwards(nn.Conv2d(3, 4, 3), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(4, 2))
     monkeypatch.setattr(library_network, "_of_library", lambda name: network)
-    with pytest.raises(UserError, match="^--backbone timm:x cannot be taken apart into pieces .*: choose another$"):
+    with pytest.raises(UserError, match=r"^--backbone timm:x cannot be taken apart into pieces .*: choose another$"):
         built("timm:x", "own")
 
 

@@ -23,6 +23,14 @@ def remove(name: str) -> Callable[[Path], Any]:
     return damage
 
 
+def add(name: str, text: str) -> Callable[[Path], Any]:
+    def append(base: Path) -> None:
+        with (base / name).open("a") as file:
+            file.write(text)
+
+    return append
+
+
 def put(name: str, text: str) -> Callable[[Path], Any]:
     return lambda base: write(base / name, text)
 
@@ -58,6 +66,24 @@ WRONG: dict[str, tuple[Callable[[Path], Any], str, list[str], str]] = {
         "seq-tinyimg",
         [],
         "1 of the 60 images of val_annotations.txt are not in",
+    ),
+    "a validation image without annotation": (
+        lambda base: shutil.copy(base / TINY / "val/images/val_7.JPEG", base / TINY / "val/images/val_90.JPEG"),
+        "seq-tinyimg",
+        [],
+        "leaves out 1 of the images in",
+    ),
+    "an image with two annotations": (
+        add(f"{TINY}/val/val_annotations.txt", f"val_7.JPEG\t{WNIDS[3]}\n"),
+        "seq-tinyimg",
+        [],
+        "has val_7.JPEG more than once",
+    ),
+    "an annotation that leaves the folder": (
+        add(f"{TINY}/val/val_annotations.txt", f"/etc/x.JPEG\t{WNIDS[3]}\n"),
+        "seq-tinyimg",
+        [],
+        "names /etc/x.JPEG, which is no name of an image",
     ),
     "no training folder": (remove(f"{TINY}/train/{WNIDS[4]}"), "seq-tinyimg", [], f"though wnids.txt has {WNIDS[4]}"),
     "no image in a folder": (

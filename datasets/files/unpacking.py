@@ -61,6 +61,8 @@ def unpack_folder(archive: Path, folder: Path, wanted: str, report: Callable[[in
     with _temporary_folder(archive, folder) as temporary:
         if zipfile.is_zipfile(archive):
             _from_zip(archive, wanted, temporary, report)
+        elif archive.suffix == ".zip":
+            raise zipfile.BadZipFile("no whole zip file: its end is missing")
         else:
             _from_tar(archive, wanted, temporary, report)
         if not (temporary / wanted).is_dir():
