@@ -156,10 +156,12 @@ def with_small_stem(model: nn.Module) -> None:
     pooling that follows the stem is left out. A first convolution of another stride stays, and with
     it the pooling.
     """
-    layers = [(name, layer) for name, layer in model.named_modules() if isinstance(layer, nn.Conv2d | nn.MaxPool2d)]
-    if not layers or not isinstance(layers[0][1], nn.Conv2d) or layers[0][1].stride != (2, 2):
+    layers: list[tuple[str, Any]] = [
+        (name, layer) for name, layer in model.named_modules() if isinstance(layer, nn.Conv2d | nn.MaxPool2d)
+    ]
+    name, first = layers[0] if layers else ("", None)
+    if not isinstance(first, nn.Conv2d) or first.stride != (2, 2):
         return
-    name, first = layers[0]
     if first.kernel_size[0] > 3:
         small = nn.Conv2d(first.in_channels, first.out_channels, 3, padding=1, bias=first.bias is not None)
         nn.init.kaiming_normal_(small.weight, mode="fan_out", nonlinearity="relu")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from pmi_cl.errors import UserError
 
@@ -38,7 +38,8 @@ class LibraryOutline:
         """
         import torch
 
-        value, shapes = torch.zeros(2, 3, side, side, device="meta"), []
+        value: Any = torch.zeros(2, 3, side, side, device="meta")
+        shapes: list[Any] = []
         for piece in self.pieces:
             shapes.append(tuple(value.shape[1:]))
             try:

@@ -7,6 +7,7 @@ from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from pmi_cl.datasets.continual_dataset import ContinualDataset, ProgressCallback, RawData
+from pmi_cl.datasets.digit_names import PROMPT, TEMPLATES, WORDS
 from pmi_cl.datasets.selection import Split, evenly_spread
 from pmi_cl.errors import UserError
 
@@ -14,7 +15,6 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 FILE = Path(__file__).with_name("digits.npz")
-WORDS = ("zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine")
 TEST_FRACTION = 0.2
 
 
@@ -37,8 +37,8 @@ class SeqDigits(ContinualDataset):
     PADDING = 1
     DEFAULTS: ClassVar[dict[str, Any]] = {"backbone": "resnet20"}  # enough for 16 x 16 pixels, in half the time
     FLIP = False  # a mirrored 2 is no digit
-    PROMPT = "a photo of the digit {}."
-    TEMPLATES = ("a photo of the digit {}.", "the digit {}.", "a handwritten {}.", "the number {} written by hand.")
+    PROMPT = PROMPT
+    TEMPLATES = TEMPLATES
 
     @classmethod
     def check_data(cls, args: SimpleNamespace) -> None:

@@ -4,20 +4,10 @@ from __future__ import annotations
 
 from typing import ClassVar
 
-from pmi_cl.datasets.continual_dataset import ContinualDataset
-from pmi_cl.datasets.files.downloads import Download
-from pmi_cl.datasets.seq_mnist import SeqMnist
-
-URL = "http://fashion-mnist.s3-website.eu-central-1.amazonaws.com/"
-DIGESTS = (  # in the order of MNIST's, as in torchvision
-    ("train-images-idx3-ubyte.gz", "md5:8d4fb7e6c68d591d4c3dfef9ec88bf0d"),
-    ("train-labels-idx1-ubyte.gz", "md5:25c81989df183df01b3e8a0aad5dffbe"),
-    ("t10k-images-idx3-ubyte.gz", "md5:bef4ecab320f06d8554ea6380940ec79"),
-    ("t10k-labels-idx1-ubyte.gz", "md5:bb300cfdad3c16e7a12a480ee83cd310"),
-)
+from pmi_cl.datasets.files.idx_images import IdxImages, idx_downloads
 
 
-class SeqFashionMnist(SeqMnist):
+class SeqFashionMnist(IdxImages):
     """Fashion-MNIST: 60,000 training and 10,000 test images of ten clothes; fetched on first use.
 
     It has MNIST's sizes and files, in ``<base_path>/FashionMNIST/raw/*.gz``. Clothes are mirrored.
@@ -28,10 +18,16 @@ class SeqFashionMnist(SeqMnist):
     NAME = "seq-fashion-mnist"
     MEAN = (0.2860, 0.2860, 0.2860)  # of the training images, as is the next line
     STD = (0.3530, 0.3530, 0.3530)
-    FLIP = True
-    PROMPT = ContinualDataset.PROMPT
-    TEMPLATES = ContinualDataset.TEMPLATES
-    DOWNLOADS = tuple(Download(f"{URL}{name}", digest, f"FashionMNIST/raw/{name}") for name, digest in DIGESTS)
+    DOWNLOADS = idx_downloads(
+        "http://fashion-mnist.s3-website.eu-central-1.amazonaws.com/",
+        "FashionMNIST/raw",
+        (
+            "md5:8d4fb7e6c68d591d4c3dfef9ec88bf0d",
+            "md5:25c81989df183df01b3e8a0aad5dffbe",
+            "md5:bef4ecab320f06d8554ea6380940ec79",
+            "md5:bb300cfdad3c16e7a12a480ee83cd310",
+        ),
+    )
     CLASSES: ClassVar[tuple[str, ...]] = (
         "T-shirt/top",
         "Trouser",

@@ -5,11 +5,11 @@ from __future__ import annotations
 from pathlib import Path
 
 from pmi_cl.datasets.continual_dataset import RawData
+from pmi_cl.datasets.digit_names import WORDS
 from pmi_cl.datasets.files.array_files import ArrayFiles, verified
 from pmi_cl.datasets.files.downloads import Download
 from pmi_cl.datasets.files.mat_arrays import read_mat
 from pmi_cl.datasets.selection import Split
-from pmi_cl.datasets.seq_digits import WORDS
 from pmi_cl.errors import UserError
 
 URL = "http://ufldl.stanford.edu/housenumbers/"
@@ -52,12 +52,13 @@ class SeqSvhn(ArrayFiles):
 
 def _split(path: Path) -> Split:
     """Return the images X (32, 32, 3, n) and the labels y (n, 1), 1 to 10, of a file."""
+    import numpy
     import torch
 
+    nothing = numpy.empty(0)
     arrays = read_mat(path)
-    images, labels = arrays.get("X"), arrays.get("y")
-    fits = images is not None and labels is not None and images.dtype == "uint8"
-    if not fits or images.shape != (32, 32, 3, labels.size):
+    images, labels = arrays.get("X", nothing), arrays.get("y", nothing)
+    if images.dtype != numpy.uint8 or images.shape != (32, 32, 3, labels.size):
         raise UserError(f"{path} does not hold X and y of SVHN: delete it, and the next run fetches it")
     pixels = torch.from_numpy(images.transpose(3, 2, 0, 1).copy())
     return Split(pixels, torch.from_numpy(labels.flatten().astype("int64") % 10))

@@ -148,7 +148,7 @@ ROOMS = {
         ("sgd",),
     ),
     "datasets": (
-        ("augmentation", "class_orders", "input_form", "placement", "reading", "task_split"),
+        ("augmentation", "class_orders", "digit_names", "input_form", "placement", "reading", "task_split"),
         ("colour_jitter",),
         ("selection", "dataset_outline"),
         ("continual_dataset", "domain_images"),

@@ -5,18 +5,14 @@ from __future__ import annotations
 from abc import abstractmethod
 from pathlib import Path
 from types import SimpleNamespace
-from typing import TYPE_CHECKING, ClassVar
+from typing import ClassVar
 
 from pmi_cl.datasets.continual_dataset import ContinualDataset, ProgressCallback, RawData
 from pmi_cl.datasets.dataset_outline import DataArguments
 from pmi_cl.datasets.files.downloads import Download, missing
 from pmi_cl.datasets.files.fetching import check_digest
-from pmi_cl.datasets.selection import Split
 from pmi_cl.errors import UserError
 from pmi_cl.options import select
-
-if TYPE_CHECKING:
-    import numpy
 
 
 class ArrayFiles(ContinualDataset):
@@ -79,13 +75,3 @@ def verified(base_path: Path, download: Download, file: str = "", digest: str = 
         raise UserError(f"{path} is missing: {again}")
     check_digest(path, digest or download.digest, again)
     return path
-
-
-def grey_split(images: numpy.ndarray, labels: numpy.ndarray) -> Split:
-    """Return grey images uint8 (n, h, w) as a split with three equal channels, which share memory.
-
-    The networks take three channels.
-    """
-    import torch
-
-    return Split(torch.from_numpy(images)[:, None].expand(-1, 3, -1, -1), torch.from_numpy(labels).long())

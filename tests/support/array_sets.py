@@ -17,6 +17,7 @@ from scipy.io import savemat
 
 from pmi_cl.datasets import seq_cifar10
 from pmi_cl.datasets.files.array_files import ArrayFiles
+from pmi_cl.datasets.files.idx_images import IdxImages
 from pmi_cl.datasets.seq_cifar10 import SeqCifar10
 from pmi_cl.datasets.seq_fashion_mnist import SeqFashionMnist
 from pmi_cl.datasets.seq_mnist import SeqMnist
@@ -85,7 +86,7 @@ def write_cifar10(base: Path, patch: pytest.MonkeyPatch) -> None:
     patch.setattr(seq_cifar10, "META", {"batches.meta": md5(path)})
 
 
-def write_mnist(base: Path, patch: pytest.MonkeyPatch, kind: type[SeqMnist] = SeqMnist) -> None:
+def write_mnist(base: Path, patch: pytest.MonkeyPatch, kind: type[IdxImages] = SeqMnist) -> None:
     """Write the four files of MNIST or Fashion-MNIST, and let their digests be the known ones."""
     for count, (images, labels) in ((TRAIN, kind.DOWNLOADS[:2]), (TEST, kind.DOWNLOADS[2:])):
         write(base / images.file, idx(noise(kind, 10 * count, count)[:, 0]))
