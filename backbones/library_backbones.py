@@ -25,6 +25,7 @@ class LibraryOptions:
         "follows it, as is usual for small images; own: as the library has them",
         source="He et al. 2016, section 4.2 (CIFAR)",
         choices=("small", "own"),
+        binds="checkpoint",
     )
 
 

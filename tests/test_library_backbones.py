@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import functools
 import sys
 from pathlib import Path
@@ -16,9 +17,12 @@ import pmi_cl
 from pmi_cl.backbones import library_network
 from pmi_cl.backbones.library_backbones import check
 from pmi_cl.backbones.library_network import LibraryNetwork, built, outline_of, with_small_stem
+from pmi_cl.backbones.library_outline import LibraryOutline
 from pmi_cl.cli import main
 from pmi_cl.errors import UserError
 from pmi_cl.mammoth.bridge import _entries
+from pmi_cl.models.continual_model import ContinualModel
+from pmi_cl.models.network_checks import check_outline
 from pmi_cl.registry import catalogue
 from pmi_cl.seeding import global_seed
 from tests.support.command_runs import quick, results_in
@@ -54,16 +58,11 @@ def library_features(model: Any, name: str, x: torch.Tensor) -> torch.Tensor:
 @pytest.mark.parametrize("training", [False, True])
 @pytest.mark.parametrize("name", NAMES)
 def test_the_features_are_those_of_the_library(name: str, training: bool) -> None:
-    ours, theirs = built_alike(name), of_the_library(name)
+    ours, theirs = copy.deepcopy(network_of(name, "own")), of_the_library(name)
     x = images(4, 64)
     found = ours.train(training).features(x)
     torch.testing.assert_close(found, library_features(theirs.train(training), name, x), rtol=1e-4, atol=1e-5)
     assert found.shape == (4, ours.feature_dim)
-
-
-def built_alike(name: str) -> LibraryNetwork:
-    with global_seed(0, "network"):
-        return built(name, "own")
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -210,10 +209,11 @@ def test_a_method_that_needs_statistics_names_those_that_do_not(
     assert list(tmp_path.iterdir()) == []
 
 
-def test_images_that_are_too_small_are_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    words = ["--dataset", "seq-digits", "--backbone", "torchvision:alexnet", "--results_path", str(tmp_path)]
-    assert main(["--model", "sgd", *words]) == 2
-    assert "--backbone torchvision:alexnet does not take images of 16 pixels" in capsys.readouterr().err
+def test_images_that_are_too_small_are_refused() -> None:
+    outline = LibraryOutline("timm:x", 4, True, (nn.Conv2d(3, 4, 20, device="meta"),))
+    check_outline(ContinualModel, SimpleNamespace(), outline, 20)
+    with pytest.raises(UserError, match=r"^--backbone timm:x does not take images of 16 pixels \(.*\): choose another"):
+        check_outline(ContinualModel, SimpleNamespace(), outline, 16)
 
 
 # whole runs

@@ -21,7 +21,7 @@ PROTOCOL = {
     *("data_dir", "test_fraction", "image_size"),
     *("domains", "background", "debug_mode", "allow_other_split"),
 }
-NETWORK = {"backbone", "clip_gelu"}
+NETWORK = {"backbone", "clip_gelu", "stem"}
 MAY_CHANGE = {
     *("device", "num_threads", "progress", "non_verbose", "base_path", "offline", "results_path", "clip_weights"),
     *("tensorboard", "checkpoint_minutes", "stop_after", "savemodel"),
@@ -29,7 +29,7 @@ MAY_CHANGE = {
 IN_CHECKPOINTS = {
     *("train_per_class", "validation", "split", "image_size", "test_fraction"),
     *("cfs", "inv_axis", "synthetic_last_task", "inv_colour", "replay", "classifier"),
-    "background",
+    *("background", "stem"),
 }
 GROUPS = {
     "what to run": [
