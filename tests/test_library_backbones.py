@@ -29,8 +29,8 @@ from tests.support.command_runs import quick, results_in
 from tests.support.foreign_networks import images, torchvision_models
 from tests.support.run_figures import same_figures
 
-SHUFFLE, RESNET, CONVNEXT = "torchvision:shufflenet_v2_x0_5", "timm:test_resnet", "timm:test_convnext"
-NAMES = (SHUFFLE, RESNET, CONVNEXT)
+SHUFFLE, RESNET, GROUPNORM = "torchvision:shufflenet_v2_x0_5", "timm:test_resnet", "timm:test_efficientnet_gn"
+NAMES = (SHUFFLE, RESNET, GROUPNORM)
 
 pytest.importorskip("timm")
 
@@ -93,7 +93,7 @@ def test_the_outline_is_what_is_built(name: str) -> None:
         assert outline.input_shapes(side) == shapes
         assert outline.largest_input(side) == max(c * h * w for c, h, w in shapes)
     assert (outline.name, outline.feature_dim) == (name, network.feature_dim)
-    assert outline.keeps_statistics == (name != CONVNEXT)
+    assert outline.keeps_statistics == (name != GROUPNORM)
 
 
 def test_an_outline_leaves_torchs_random_numbers_alone() -> None:
@@ -193,14 +193,17 @@ def test_a_network_that_is_not_its_children_in_order_is_refused(monkeypatch: pyt
 @pytest.mark.parametrize(
     ("method", "message"),
     [
-        ("rdfcil", f"rdfcil compares with the running statistics of BatchNorms, and {CONVNEXT} has none: give another"),
+        (
+            "rdfcil",
+            f"rdfcil compares with the running statistics of BatchNorms, and {GROUPNORM} has none: give another",
+        ),
         ("pmi_rdfcil", "--inv_alpha 0.1 weighs the running statistics of BatchNorms"),
     ],
 )
 def test_a_method_that_needs_statistics_names_those_that_do_not(
     method: str, message: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    words = ["--dataset", "seq-digits", "--backbone", CONVNEXT, "--inv_alpha", "0.1", "--results_path", str(tmp_path)]
+    words = ["--dataset", "seq-digits", "--backbone", GROUPNORM, "--inv_alpha", "0.1", "--results_path", str(tmp_path)]
     words = [word for word in words if method == "pmi_rdfcil" or word not in ("--inv_alpha", "0.1")]
     assert main(["--model", method, *words]) == 2
     (line,) = capsys.readouterr().err.splitlines()
@@ -219,7 +222,7 @@ def test_images_that_are_too_small_are_refused() -> None:
 # whole runs
 
 
-@pytest.mark.parametrize("backbone", [RESNET, CONVNEXT])
+@pytest.mark.parametrize("backbone", [RESNET, GROUPNORM])
 def test_a_run_resumes_to_the_same_figures_and_its_network_is_used(backbone: str, tmp_path: Path) -> None:
     whole = quick("sgd", tmp_path, "whole", backbone=backbone)[1]
     part = quick("sgd", tmp_path, "part", backbone=backbone, stop_after=1)[1]
