@@ -195,7 +195,7 @@ def test_a_network_that_is_not_its_children_in_order_is_refused(monkeypatch: pyt
     [
         (
             "rdfcil",
-            f"rdfcil compares with the running statistics of BatchNorms, and {GROUPNORM} has none: give another",
+            f"compares with the running statistics of BatchNorms, and {GROUPNORM} has none: give another",
         ),
         ("pmi_rdfcil", "--inv_alpha 0.1 weighs the running statistics of BatchNorms"),
     ],
