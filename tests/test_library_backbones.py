@@ -32,13 +32,15 @@ from tests.support.run_figures import same_figures
 SHUFFLE, RESNET, GROUPNORM = "torchvision:shufflenet_v2_x0_5", "timm:test_resnet", "timm:test_efficientnet_gn"
 NAMES = (SHUFFLE, RESNET, GROUPNORM)
 
-pytest.importorskip("timm")
-
 
 @functools.cache
 def network_of(name: str, stem: str = "small") -> LibraryNetwork:
-    with global_seed(0, "network"):
-        return built(name, stem)
+    try:
+        with global_seed(0, "network"):
+            return built(name, stem)
+    except UserError as error:
+        assert str(error).startswith("unknown backbone 'timm:test_")
+        pytest.skip(f"this timm is older: {error}")
 
 
 def of_the_library(name: str) -> Any:
@@ -84,7 +86,7 @@ def test_the_pieces_compose_and_the_head_grows(name: str) -> None:
 
 @pytest.mark.parametrize("name", NAMES)
 def test_the_outline_is_what_is_built(name: str) -> None:
-    outline, network = outline_of(name, "small"), network_of(name).eval()
+    network, outline = network_of(name).eval(), outline_of(name, "small")
     for side in (16, 32):
         shapes, x = [], images(2, side)
         for piece in network.pieces():
@@ -97,6 +99,7 @@ def test_the_outline_is_what_is_built(name: str) -> None:
 
 
 def test_an_outline_leaves_torchs_random_numbers_alone() -> None:
+    network_of(RESNET)
     outline_of.cache_clear()
     before = torch.get_rng_state()
     outline_of(RESNET, "small")
@@ -142,7 +145,7 @@ def test_nothing_is_dropped_at_random() -> None:
 
 
 @pytest.mark.parametrize(
-    ("typed", "near"), [("torchvision:resnet81", "torchvision:resnet18"), ("timm:tset_resnet", "timm:test_resnet")]
+    ("typed", "near"), [("torchvision:resnet81", "torchvision:resnet18"), ("timm:resnte18d", "timm:resnet18d")]
 )
 def test_a_wrong_name_gets_the_nearest(typed: str, near: str) -> None:
     with pytest.raises(UserError, match=f"^unknown backbone '{typed}': did you mean .*{near}"):
@@ -203,6 +206,7 @@ def test_a_network_that_is_not_its_children_in_order_is_refused(monkeypatch: pyt
 def test_a_method_that_needs_statistics_names_those_that_do_not(
     method: str, message: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
+    network_of(GROUPNORM)
     words = ["--dataset", "seq-digits", "--backbone", GROUPNORM, "--inv_alpha", "0.1", "--results_path", str(tmp_path)]
     words = [word for word in words if method == "pmi_rdfcil" or word not in ("--inv_alpha", "0.1")]
     assert main(["--model", method, *words]) == 2
@@ -224,6 +228,7 @@ def test_images_that_are_too_small_are_refused() -> None:
 
 @pytest.mark.parametrize("backbone", [RESNET, GROUPNORM])
 def test_a_run_resumes_to_the_same_figures_and_its_network_is_used(backbone: str, tmp_path: Path) -> None:
+    network_of(backbone)
     whole = quick("sgd", tmp_path, "whole", backbone=backbone)[1]
     part = quick("sgd", tmp_path, "part", backbone=backbone, stop_after=1)[1]
     assert main(["--resume", str(part), "--stop_after", "2"]) == 0
@@ -237,6 +242,7 @@ def test_a_run_resumes_to_the_same_figures_and_its_network_is_used(backbone: str
 
 @pytest.mark.parametrize(("method", "backbone"), [("pmi_rdfcil", RESNET), ("rdfcil", SHUFFLE)])
 def test_methods_that_invert_take_them(method: str, backbone: str, tmp_path: Path) -> None:
+    network_of(backbone)
     code, folder = quick(method, tmp_path, "run", backbone=backbone, generator_steps=2, generator_batch=4)
     assert code == 0 and results_in(folder)["class_il"]["last"] >= 0
 
