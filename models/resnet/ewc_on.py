@@ -27,6 +27,7 @@ from torch import Tensor
 from pmi_cl.inversion.networks.pieces import in_evaluation_mode
 from pmi_cl.machine.state_fields import tensor_field
 from pmi_cl.models.continual_model import ContinualModel, TrainingOptions
+from pmi_cl.models.storage import bytes_of
 from pmi_cl.models.training.fisher import Fisher, diagonal_fisher, quadratic_penalty
 from pmi_cl.options import option
 from pmi_cl.seeding import seeded
@@ -98,8 +99,7 @@ class EwcOn(ContinualModel):
 
     def stored(self) -> dict[str, int]:
         """Return the bytes of Fisher information and anchors, under ``statistics``."""
-        kept = [*self.fisher.values(), *self.anchors.values()]
-        return {"statistics": sum(tensor.numel() * tensor.element_size() for tensor in kept)}
+        return {**super().stored(), "statistics": bytes_of(self.fisher, self.anchors)}
 
     def state(self) -> dict[str, Any]:
         """Return the state of the base class, the Fisher information and the anchors."""

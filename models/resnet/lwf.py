@@ -117,10 +117,8 @@ class Lwf(WithTeacher):
         logits = self.net(inputs)
         losses = {"ce": self.loss(logits, labels)}
         if self.teacher is not None:
-            plain = self.options.plain_teacher
-            with torch.no_grad():
-                teacher_logits = self.teacher(self.dataset.normalise(not_aug_inputs, labels) if plain else inputs)
-            kept = soft_distillation(logits, teacher_logits, self.options.temperature)
+            seen = self.dataset.normalise(not_aug_inputs, labels) if self.options.plain_teacher else inputs
+            kept = soft_distillation(logits, self.teacher_logits(seen), self.options.temperature)
             losses["kd"] = self.options.lambda_kd * kept
         return self.descend(losses)
 

@@ -16,7 +16,6 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal, cast
 
-import torch
 from torch import Tensor
 
 from pmi_cl.models.continual_model import TrainingOptions
@@ -48,10 +47,8 @@ class LwfMc(WithTeacher):
         self, inputs: Tensor, labels: Tensor, not_aug_inputs: Tensor, epoch: int = 0, step: int = 0
     ) -> dict[str, Tensor]:
         """Take a step down the binary cross-entropy over all classes seen so far."""
-        logits, teacher_logits = self.net(inputs), None
-        if self.teacher is not None:
-            with torch.no_grad():
-                teacher_logits = self.teacher(inputs)
+        logits = self.net(inputs)
+        teacher_logits = None if self.teacher is None else self.teacher_logits(inputs)
         targets = sigmoid_targets(labels, teacher_logits, self.n_seen_classes)
         over = cast(Literal["sum", "mean"], self.options.bce_classes)
         return self.descend({"loss": sigmoid_distillation(logits, targets, over)})

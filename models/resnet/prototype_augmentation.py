@@ -16,7 +16,7 @@ Facts are from the authors' released code (``8b79993``). What is done otherwise,
   start of an epoch, which is one epoch early, and trains for 101.
 * The distance of features is the norm of the whole batch's difference, as in the original: it grows
   with the root of the batch, so ``lambda_kd`` belongs to a batch size (64 images, 256 rotated).
-* The head has no bias (R-DFCIL's head), and images are not varied in brightness.
+* The head has no bias (R-DFCIL's head).
 
 The file is not named after the method, because ``pass`` is a word of Python.
 """
@@ -34,6 +34,7 @@ from pmi_cl.errors import UserError
 from pmi_cl.inversion.networks.pieces import in_evaluation_mode
 from pmi_cl.machine.state_fields import tensor_field
 from pmi_cl.models.continual_model import TrainingOptions
+from pmi_cl.models.storage import bytes_of
 from pmi_cl.models.training.prototypes import ROTATIONS, class_means, draw_around, noise_radius, rotated
 from pmi_cl.models.with_teacher import WithTeacher
 from pmi_cl.options import option
@@ -162,12 +163,16 @@ class Pass(WithTeacher):
 
     def forward(self, x: Tensor) -> Tensor:
         """Return the logits (b, seen classes) of upright images, without those of rotations."""
-        return self.net(x)[:, ::ROTATIONS]
+        return self.logits_and_features(x)[0]
+
+    def logits_and_features(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        """Return those logits, and the features (b, d)."""
+        logits, features = super().logits_and_features(x)
+        return logits[:, ::ROTATIONS], features
 
     def stored(self) -> dict[str, int]:
         """Return the bytes of teacher (``networks``), prototypes and radius (``statistics``)."""
-        kept = (self.prototypes, self.radius)
-        return {**super().stored(), "statistics": sum(tensor.numel() * tensor.element_size() for tensor in kept)}
+        return {**super().stored(), "statistics": bytes_of(self.prototypes, self.radius)}
 
     def state(self) -> dict[str, Any]:
         """Return the state of the base class, the prototypes and the radius."""
