@@ -89,7 +89,8 @@ def test_the_losses_are_those_of_a_loop() -> None:
     with torch.no_grad():
         logits, features = model.net(turned, returnt="both")
         gap = (features - model.teacher(turned, returnt="features")).double().numpy()
-        drawn, classes = draw_around(model.prototypes, model.radius, o.batch_size, seeded(0, "prototypes", 1, 2, 3))
+        random = seeded(model.args.seed, "prototypes", 1, 2, 3)
+        drawn, classes = draw_around(model.prototypes, model.radius, o.batch_size, random)
         of_drawn = model.net.head(drawn)
     losses = model.observe(inputs, labels, raw, epoch=2, step=3)
     assert float(losses["ce"]) == pytest.approx(mean_cross_entropy(logits / o.temperature, wanted), rel=1e-4)
