@@ -56,6 +56,7 @@ class ContinualModel(nn.Module):
     KEEPS_IMAGES = False  # True: real images of earlier tasks are stored (exemplars)
     NEEDS_STATISTICS = False  # True: it compares with the running statistics of BatchNorms
     STATISTICS_WEIGHT = ""  # the option that weighs them, if there is one: 0 needs none
+    OUTPUTS_PER_CLASS = 1  # outputs of the head for each class; forward() returns one of them
     EVALUATION_BATCH = 500  # images that are evaluated together; only memory depends on it
     Options: type = TrainingOptions
 
@@ -147,8 +148,8 @@ class ContinualModel(nn.Module):
     def grow(self) -> None:
         """Add the current task's classes to the head, unless it has them (after a resumption)."""
         head: Any = self.net.head
-        if sum(head.sizes) < self.n_seen_classes:
-            head.grow(self.cpt, seeded(self.args.seed, "head", self.current_task))
+        if sum(head.sizes) < self.n_seen_classes * self.OUTPUTS_PER_CLASS:
+            head.grow(self.cpt * self.OUTPUTS_PER_CLASS, seeded(self.args.seed, "head", self.current_task))
 
     def begin_task(self, dataset: ContinualDataset) -> None:
         """Prepare for the first epoch.
@@ -300,7 +301,8 @@ class ContinualModel(nn.Module):
         self.current_task = task
         self.net.load_state_dict(state)
         sizes = tuple(getattr(getattr(self.net, "head", None), "sizes", ()))
-        if sizes != self.dataset.tasks.sizes[: len(sizes)]:
+        expected = [classes * self.OUTPUTS_PER_CLASS for classes in self.dataset.tasks.sizes]
+        if list(sizes) != expected[: len(sizes)]:
             raise ValueError("the heads are not those of this run's tasks")
 
     # What is needed to use the network, without training it further.
