@@ -1,4 +1,4 @@
-"""Test the methods with exemplars against slow references: losses, corrections, what is held out."""
+"""Test the methods with exemplars against slow references: losses, corrections, held-out images."""
 
 from __future__ import annotations
 
@@ -145,7 +145,7 @@ def test_the_cosine_head_grows_and_gives_scaled_cosines() -> None:
 def test_ucirs_losses_by_hand() -> None:
     cosines = torch.tensor([[0.9, 0.1, 0.2, 0.7, -0.5], [0.0, 0.3, 0.1, 0.0, 0.4], [0.5, 0.5, 0.9, 0.0, 0.0]])
     labels = torch.tensor([0, 1, 2])  # two old classes, three new ones
-    # Row 0: rivals 0.7 and 0.2: max(0.5 - 0.9 + 0.7, 0) = 0.3 and 0. Row 1: rivals 0.4 and 0.1: 0.6 and 0.3.
+    # Row 0 has rivals 0.7 and 0.2: max(0.5 - 0.9 + 0.7, 0) = 0.3 and 0. Row 1: 0.6 and 0.3.
     assert float(margin_ranking(cosines, labels, 2, 0.5, 2)) == pytest.approx((0.3 + 0.9) / 2)
     assert float(margin_ranking(cosines[2:], labels[2:], 2, 0.5, 2)) == 0
     assert float(margin_ranking(cosines, labels, 2, 0.5, 9)) == pytest.approx((0.3 + 0.9 + 0.2) / 2)
