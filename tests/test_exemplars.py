@@ -108,3 +108,13 @@ def test_a_state_is_restored_and_checked() -> None:
     for change, error in wrong:
         with pytest.raises(error):
             ExemplarMemory.from_state({**memory.state(), **change}, dataset, 2)
+
+
+def test_some_are_taken_out_and_the_rest_is_without_them() -> None:
+    memory = a_memory(5, 2, 4)
+    some = memory.some_of_each(2, seeded(0))
+    assert some.labels.tolist() == [0, 0, 1, 1, 2, 2]
+    rest = memory.without(some)
+    rows = [*some.images[:, 0, 0, 0].tolist(), *rest.images[:, 0, 0, 0].tolist()]
+    assert sorted(rows) == list(range(11)) and len(rest) == 5
+    assert memory.contains(torch.cat([some.images, some.images + 50])).tolist() == [True] * 6 + [False] * 6

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from pmi_cl.utils.run.training import Training
-from tests.support.method_runs import ONE_BY_ONE, REPLAYING, trained_twice, uninterrupted
+from tests.support.method_runs import DATA_FREE, ONE_BY_ONE, REPLAYING, trained_twice, uninterrupted
 from tests.support.small_runs import differences, start, tensors_in
 
 
@@ -52,7 +52,19 @@ def looks_of(training: Training, task: int) -> list[bytes]:
     return [part.numpy().tobytes() for part in (*planes, *rows)]
 
 
-@pytest.mark.parametrize("method", ONE_BY_ONE)
+@pytest.mark.parametrize("method", [method for method in ONE_BY_ONE if method not in DATA_FREE])
+def test_a_method_that_keeps_images_keeps_those_that_it_counts(method: str) -> None:
+    training = uninterrupted(method, "plain")
+    memory = training.model.memory  # type: ignore[attr-defined]
+    pixels = training.dataset.train.images
+    assert 0 < len(memory) == sum(bool((pixels == image).flatten(1).all(1).any()) for image in memory.images)
+    looks = [look for task in range(3) for look in looks_of(training, task)]
+    state = training.model.state()
+    assert images_within(state, looks) > 0
+    assert images_within({**state, "memory": None}, looks) == 0
+
+
+@pytest.mark.parametrize("method", DATA_FREE)
 def test_no_real_image_is_kept(method: str) -> None:
     training = uninterrupted(method, "plain")
     looks = [look for task in range(3) for look in looks_of(training, task)]

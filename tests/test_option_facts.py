@@ -19,12 +19,12 @@ TASKS = {"n_tasks", "base_classes", "classes_per_task"}
 PROTOCOL = {
     *("n_classes", "class_order", "split", "class_ids", "train_per_class", "validation", "stop_after"),
     *("data_dir", "test_fraction", "image_size"),
-    *("domains", "background", "debug_mode", "allow_other_split"),
+    *("domains", "background", "debug_mode", "allow_other_split", "data_free"),
 }
 NETWORK = {"backbone", "clip_gelu", "stem"}
 MAY_CHANGE = {
     *("device", "num_threads", "progress", "non_verbose", "base_path", "offline", "results_path", "clip_weights"),
-    *("tensorboard", "checkpoint_minutes", "stop_after", "savemodel"),
+    *("tensorboard", "checkpoint_minutes", "stop_after", "savemodel", "data_free"),
 }
 IN_CHECKPOINTS = {
     *("train_per_class", "validation", "split", "image_size", "test_fraction"),
@@ -41,7 +41,7 @@ GROUPS = {
         "seed",
     ],
     "a smaller run": ["n_classes", "train_per_class", "stop_after", "debug_mode"],
-    "evaluation": ["validation", "classifier", "evaluate_unseen"],
+    "evaluation": ["validation", "classifier", "data_free", "evaluate_unseen"],
     "data and results": ["base_path", "offline", "results_path", "run_name", "tensorboard"],
     "stop and go on": ["savecheck", "savemodel", "loadcheck", "resume", "checkpoint_minutes"],
     "machine": ["device", "num_threads", "precision", "compile"],

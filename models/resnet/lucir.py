@@ -98,7 +98,7 @@ def imprinted(features: Tensor, labels: Tensor, classes: range, norm: Tensor) ->
 
 
 class Lucir(ExemplarTraining):
-    """UCIR: cosine classifier, less-forget constraint, margin ranking, imprinted embeddings."""
+    """UCIR: cosine classifier, less-forget constraint, margin ranking."""
 
     NAME = "lucir"
     Options = LucirOptions

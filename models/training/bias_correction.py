@@ -7,7 +7,7 @@ from torch import Tensor
 
 NEWTON_STEPS = 100  # at most; a handful suffices
 HALVINGS = 30  # of a step of Newton's that does not lower the loss
-CLOSE = 1e-10  # of the slope, where the search ends
+CLOSE = 1e-18  # of the slope along the step, where the search ends
 
 
 def corrected(logits: Tensor, n_old: int, alpha: float, beta: float) -> Tensor:

@@ -83,6 +83,7 @@ def kind_of(method: str) -> type[ContinualModel]:
 
 JOINT = [method for method in METHODS if kind_of(method).JOINT]
 ONE_BY_ONE = [method for method in METHODS if method not in JOINT]
+DATA_FREE = [method for method in ONE_BY_ONE if not kind_of(method).KEEPS_IMAGES]
 UNTRAINED = [method for method in METHODS if start(method).model.n_epochs() == 0]
 REPLAYING = [method for method in METHODS if issubclass(kind_of(method), ReplayTraining)]
 CONTROLLED = [method for method in METHODS if issubclass(kind_of(method), ControlledReplay)]

@@ -57,6 +57,7 @@ SIZES = {
     "n_epochs": 4,
     "classifier_part": 0.25,
     "buffer_images": 24,
+    "buffer_size": 24,
     "inv_batch": 12,
     "inv_steps": 3,
     "pmi_steps": 2,

@@ -98,13 +98,6 @@ class RunOptions:
         binds="nothing",
         group="a smaller run",
     )
-    data_free: bool = option(
-        False,
-        "1: refuse a method that stores real images of earlier tasks",
-        role="protocol",
-        binds="nothing",
-        group="evaluation",
-    )
     debug_mode: bool = option(
         False,
         "1: a quick pass with 6 steps an epoch and 6 evaluation batches a task",
@@ -128,6 +121,13 @@ class RunOptions:
         choices=("head", "ncm", "mahalanobis"),
         source="papers: head; ncm: iCaRL",
         binds="checkpoint",
+        group="evaluation",
+    )
+    data_free: bool = option(
+        False,
+        "1: refuse a method that stores real images of earlier tasks",
+        role="protocol",
+        binds="nothing",
         group="evaluation",
     )
     evaluate_unseen: bool = option(
