@@ -29,12 +29,12 @@ from tests.support.sample_registry import write_registry
 from tests.support.small_runs import words_of
 
 
-@pytest.hookimpl(optionalhook=True)
+@pytest.hookimpl(optionalhook=True, tryfirst=True)
 def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
     """Share the tests out as :mod:`tests.support.shared_out` says, unless ``--dist`` says how."""
     from tests.support.shared_out import ByGroup
 
-    return ByGroup(config, log) if config.getvalue("dist") == "load" else None
+    return ByGroup(config, log) if config.option.dist == "load" else None
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
