@@ -10,7 +10,7 @@ from pmi_cl.backbones.clip_fit import NOT_WEIGHTS, as_open_clip, check_fit, conf
 from pmi_cl.backbones.clip_outline import ClipOutline
 from pmi_cl.backbones.clip_plan import MODELS, QUICK, Plan, decide_activation, plan_of, published
 from pmi_cl.backbones.clip_sources import Source, check_reachable, fetch, find_source
-from pmi_cl.backbones.open_clip_library import open_clip_module
+from pmi_cl.backbones.open_clip_library import tokenizer_of
 from pmi_cl.backbones.weight_files import check_file, read_state
 from pmi_cl.machine.digests import digest_of
 
@@ -61,7 +61,7 @@ def outline_of(args: SimpleNamespace) -> ClipOutline:
         UserError: open_clip does not have it.
     """
     plan = plan_of(args)
-    return ClipOutline.of(plan.backbone, configuration(plan.model), open_clip_module().get_tokenizer(plan.model))
+    return ClipOutline.of(plan.backbone, configuration(plan.model), tokenizer_of(plan.model))
 
 
 def load(args: SimpleNamespace, names: Mapping[str, str]) -> ClipNetwork:
@@ -97,9 +97,7 @@ def _network(
 
     whole = {**record, "model": plan.model + (QUICK if quick else "")}
     form = {key: entry[key] for key in ("mean", "std") if key in entry}
-    return ClipNetwork(
-        model, open_clip_module().get_tokenizer(plan.model), name=plan.backbone, weights_record=whole, **form
-    ).eval()
+    return ClipNetwork(model, tokenizer_of(plan.model), name=plan.backbone, weights_record=whole, **form).eval()
 
 
 def published_by_openai(digest: str) -> bool:

@@ -9,13 +9,17 @@ import os
 import shutil
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
+from unittest import mock
 
 import pytest
 import torch
 
 from pmi_cl.backbones import clip_weights
 from pmi_cl.backbones.open_clip_library import open_clip_module
+from pmi_cl.inversion.ways.generator import Generator
 from pmi_cl.registry.catalogue import Catalogue
 from tests.support.clip_weight_files import CONFIGS, TAGS, TINY
 from tests.support.command_runs import SLOW, complete, folder_of
@@ -25,10 +29,37 @@ from tests.support.sample_registry import write_registry
 from tests.support.small_runs import words_of
 
 
+@pytest.hookimpl(optionalhook=True, tryfirst=True)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
+    """Share the tests out as :mod:`tests.support.shared_out` says, unless ``--dist`` says how."""
+    from tests.support.shared_out import ByGroup
+
+    return ByGroup(config, log) if config.option.dist == "load" else None
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Begin with what takes longest, where tests are shared out."""
+    if hasattr(config, "workerinput"):
+        from tests.support.shared_out import place_of
+
+        items.sort(key=place_of)
+
+
 @pytest.fixture(scope="session", autouse=True)
 def one_thread() -> None:
     """Use one thread: small tensors are slower on several, and the test machines are shared."""
     torch.set_num_threads(1)
+
+
+@pytest.fixture(scope="session", autouse=True)
+def small_generator() -> Iterator[None]:
+    """Give R-DFCIL's generator an eighth of its width.
+
+    Its 8.4 million parameters would be most of what tests write, read and compare. The test of the
+    generator itself has those of the paper.
+    """
+    with mock.patch.multiple(Generator, NOISE=100, WIDTH=16):
+        yield
 
 
 @pytest.fixture(scope="session")

@@ -12,14 +12,14 @@ import pytest
 import torch
 from torch import Tensor
 
-from pmi_cl.backbones import clip_tiny
+from pmi_cl.backbones import clip_fit, clip_tiny
 from pmi_cl.backbones.clip_backbones import NAMES
-from pmi_cl.backbones.clip_fit import new_model
+from pmi_cl.backbones.clip_fit import configuration, new_model
 from pmi_cl.backbones.clip_network import ClipNetwork
 from pmi_cl.backbones.clip_outline import ClipOutline
 from pmi_cl.backbones.clip_plan import MODELS, QUICK
 from pmi_cl.backbones.clip_weights import outline_of
-from pmi_cl.backbones.open_clip_library import open_clip_module
+from pmi_cl.backbones.open_clip_library import tokenizer_of
 from pmi_cl.models.host import NullHost
 from pmi_cl.models.run_outline import RunOutline
 from pmi_cl.registry import catalogue
@@ -54,12 +54,22 @@ def test_the_outline_of_a_resnet_is_what_is_built(name: str, side: int) -> None:
     assert outline.largest_input(side) == max(channels * height * width for channels, height, width in shapes)
 
 
+def with_one_block(model: str) -> dict[str, Any]:
+    """Return open_clip's configuration of a model, with one block in each tower."""
+    found = configuration(model)
+    return {**found, **{tower: {**found[tower], "layers": 1} for tower in ("vision_cfg", "text_cfg")}}
+
+
 @pytest.mark.parametrize("name", [name for name in CLIPS if not name.endswith(QUICK)])  # QuickGELU changes no shape
-def test_the_outline_of_a_clip_is_what_is_built(name: str) -> None:
-    """On the device "meta", where nothing is allocated: the largest has five billion parameters."""
+def test_the_outline_of_a_clip_is_what_is_built(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """On the device "meta", where nothing is allocated: the largest has five billion parameters.
+
+    An outline does not say how many blocks there are, so one of each tower is built.
+    """
+    monkeypatch.setattr(clip_fit, "configuration", with_one_block)
     model = MODELS.get(name, name.removeprefix("clip:").removesuffix(QUICK))
     with torch.device("meta"):
-        network = ClipNetwork(new_model(model, False), open_clip_module().get_tokenizer(model), name=name)
+        network = ClipNetwork(new_model(model, False), tokenizer_of(model), name=name)
         maps = network.pieces()[0](torch.zeros(1, 3, network.image_size, network.image_size))
         features = network.features_from(maps, 1)
     outline = outline_of(SimpleNamespace(backbone=name, clip_weights="random", clip_gelu="auto"))

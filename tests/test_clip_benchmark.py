@@ -5,10 +5,11 @@ from __future__ import annotations
 import json
 import os
 import subprocess
-import sys
 from pathlib import Path
 
 import pytest
+
+from tests.support.forked_python import run_python
 
 ROOT = Path(__file__).resolve().parent.parent
 SCRIPT = ROOT / "benchmarks" / "clip_inversion.py"
@@ -16,9 +17,7 @@ SCRIPT = ROOT / "benchmarks" / "clip_inversion.py"
 
 def run(*words: str, folder: Path) -> subprocess.CompletedProcess[str]:
     environment = {**os.environ, "PYTHONPATH": str(ROOT)}
-    return subprocess.run(
-        [sys.executable, str(SCRIPT), *words], cwd=folder, env=environment, capture_output=True, text=True
-    )
+    return run_python([str(SCRIPT), *words], folder, environment)
 
 
 @pytest.mark.parametrize(

@@ -18,6 +18,7 @@ from pmi_cl.errors import UserError
 from pmi_cl.inversion import plugins
 from pmi_cl.models.inversion_parts import check_named
 from pmi_cl.registry.extensions import extensions
+from tests.support.forked_python import run_python
 
 ROOT = Path(__file__).resolve().parent.parent
 # page -> the module that its template becomes, and how long it may be in lines that are not empty
@@ -88,9 +89,7 @@ def site(tmp_path: Path) -> Path:
 def command(site: Path, *words: str, cwd: Path | None = None) -> subprocess.CompletedProcess[str]:
     environment = {**os.environ, "PYTHONPATH": f"{site}{os.pathsep}{ROOT}", "OMP_NUM_THREADS": "1"}
     here = cwd or site.parent
-    return subprocess.run(
-        [sys.executable, "-m", "pmi_cl", *words], cwd=here, env=environment, capture_output=True, text=True, check=False
-    )
+    return run_python(["-m", "pmi_cl", *words], here, environment)
 
 
 @pytest.mark.parametrize("name", PAGES)
@@ -211,9 +210,7 @@ def test_trying_a_start_leaves_the_random_numbers_as_they_were(site: Path) -> No
     program += "a = torch.get_rng_state(); c('grey', ()); "
     ended = "print(torch.equal(a, torch.get_rng_state()))"
     environment = {**os.environ, "PYTHONPATH": f"{site}{os.pathsep}{ROOT}"}
-    done = subprocess.run(
-        [sys.executable, "-c", program + ended], env=environment, capture_output=True, text=True, check=False
-    )
+    done = run_python(["-c", program + ended], env=environment)
     assert done.stdout == "True\n", done.stderr
 
 
@@ -262,14 +259,7 @@ def test_a_template_works_as_a_file_of_a_checkout(name: str, tmp_path: Path) -> 
         *(small["pmi_rdfcil"] if "pmi_rdfcil" in words[1] else []),
     ]
     environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": ""}
-    done = subprocess.run(
-        [sys.executable, "main.py", *command_line],
-        cwd=copy,
-        env=environment,
-        capture_output=True,
-        text=True,
-        check=False,
-    )
+    done = run_python(["main.py", *command_line], copy, environment)
     assert done.returncode == 0, done.stderr
 
 

@@ -49,7 +49,7 @@ def test_labels_are_inverted_to_images_that_the_network_recognises(network: Call
 
 
 def test_features_of_a_foreign_network_are_inverted_from_every_start() -> None:
-    model = randomise_norms(cifar_resnet20())
+    model = randomise_norms(CifarResNet(1))
     pieces, _ = split_network(model, images(2, 16))
     moments = measure_input_moments(pieces, [images(64, 16)])
     with torch.no_grad():

@@ -16,6 +16,13 @@ from tests.support.slow_references import hooked_kls
 from tests.support.small_networks import two_blocks
 
 
+@pytest.fixture(autouse=True)
+def original_size(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Undo what ``small_generator`` does for all tests."""
+    monkeypatch.setattr(Generator, "NOISE", 1000)
+    monkeypatch.setattr(Generator, "WIDTH", 128)
+
+
 def randn(*shape: int, seed: int = 0) -> Tensor:
     return torch.randn(*shape, generator=torch.Generator().manual_seed(seed))
 

@@ -8,7 +8,6 @@ from __future__ import annotations
 import json
 import os
 import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -20,6 +19,7 @@ from pmi_cl.inversion.config import InversionConfig
 from pmi_cl.inversion.engine.engine import Inversion
 from pmi_cl.inversion.engine.problem import Problem, frozen_network
 from pmi_cl.inversion.starts import STARTS
+from tests.support.forked_python import run_python
 from tests.support.small_networks import randomise_norms
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -58,9 +58,7 @@ def test_the_naive_loop_keeps_what_makes_it_naive() -> None:
 
 def _run(*words: str, folder: Path) -> subprocess.CompletedProcess[str]:
     environment = {**os.environ, "PYTHONPATH": str(ROOT)}
-    return subprocess.run(
-        [sys.executable, str(SCRIPT), *words], cwd=folder, env=environment, capture_output=True, text=True
-    )
+    return run_python([str(SCRIPT), *words], folder, environment)
 
 
 @pytest.mark.parametrize(

@@ -54,7 +54,9 @@ def test_a_checkpoint_brings_the_sizes(mammoth_host: Path, tmp_path: Path) -> No
     assert raw(again) == whole[-1:]
 
 
-@pytest.mark.parametrize("model", [["pmi_rdfcil", *INVERTED], ["zsclip", "--backbone", "clip-tiny"]])
+@pytest.mark.parametrize(
+    "model", [["pmi_rdfcil", *INVERTED, "--pmi_steps", "2"], ["zsclip", "--backbone", "clip-tiny"]]
+)
 def test_a_data_set_of_mammoths_with_a_list_of_sizes(model: list[str], tmp_path: Path) -> None:
     trained = TRAINED if model[0] == "pmi_rdfcil" else ["--seed", "0"]
     words = [word for word in trained if word not in ("--train_per_class", "20")]

@@ -29,7 +29,7 @@ from pmi_cl.utils.arguments.presets import presets_of
 from tests.support.command_runs import results_in
 from tests.support.image_sets import make_folder
 from tests.support.run_figures import same_figures
-from tests.support.small_runs import BACKBONE, METHODS, options_of
+from tests.support.small_runs import BACKBONE, METHODS, RESNET_METHODS, options_of
 
 FEW = {
     "buffer_images": 30,
@@ -168,7 +168,9 @@ def test_rows_are_shared_out_as_a_loop_does() -> None:
 def test_every_method_runs_and_goes_on(method: str, folders: list[str], tmp_path: Path) -> None:
     smoke = ["--model_config", "smoke"] if "smoke" in presets_of(method, catalogue.INSTALLED).presets else []
     fixed = ["--model", method, "--dataset", "seq-multi", "--domains", ",".join(words(folders)), *smoke]
-    fixed += ["--backbone", BACKBONE[method], "--train_per_class", "4", "--progress", "0", "--tensorboard", "0"]
+    fixed += ["--backbone", BACKBONE[method], "--train_per_class", "4", "--validation", "0.01"]
+    fixed += ["--progress", "0", "--tensorboard", "0"]
+    fixed += ["--image_size", "16"] if method in RESNET_METHODS else []  # a CLIP has its own
     known = options_of(method)
     fixed += [word for flag, value in FEW.items() if flag in known for word in (f"--{flag}", str(value))]
     unseen = catalogue.find("model", method).constants.get("NAMES_UNSEEN")

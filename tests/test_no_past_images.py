@@ -8,6 +8,7 @@ import pytest
 import torch
 
 from pmi_cl.utils.run.training import Training
+from tests.support.byte_search import found_in
 from tests.support.method_runs import DATA_FREE, ONE_BY_ONE, REPLAYING, trained_twice, uninterrupted
 from tests.support.small_runs import differences, start, tensors_in
 
@@ -36,7 +37,7 @@ def images_within(state: Any, images: list[bytes]) -> int:
         tensor.permute(0, 2, 3, 1).contiguous() for tensor in held if tensor.dim() == 4
     ]
     memory = [tensor.numpy().tobytes() for tensor in layouts if tensor.dtype != torch.bfloat16]
-    return sum(any(image in block for block in memory) for image in images)
+    return found_in(memory, images)
 
 
 def looks_of(training: Training, task: int) -> list[bytes]:
@@ -50,6 +51,17 @@ def looks_of(training: Training, task: int) -> list[bytes]:
     planes = [image[0, 3:13].contiguous() for images in (pixels, floats) for image in images]
     rows = [image[:, 8].T.contiguous() for images in (pixels, floats) for image in images]
     return [part.numpy().tobytes() for part in (*planes, *rows)]
+
+
+def test_the_search_finds_what_is_there_at_any_byte() -> None:
+    """Its answer is that of Python's ``in``."""
+    numbers = torch.Generator().manual_seed(0)
+    block = torch.randint(0, 4, (4000,), dtype=torch.uint8, generator=numbers).numpy().tobytes()
+    there = [block[start : start + 40] for start in (0, 1, 13, 1022, 2047, 3960)]
+    absent = [text[:-1] + b"\x04" for text in there]
+    blocks = [b"short", bytes(500), block, block]
+    assert [found_in(blocks, [text]) for text in (*there, *absent)] == [1] * 6 + [0] * 6
+    assert found_in(blocks, [*absent, *there]) == sum(any(text in one for one in blocks) for text in (*there, *absent))
 
 
 @pytest.mark.parametrize("method", [method for method in ONE_BY_ONE if method not in DATA_FREE])

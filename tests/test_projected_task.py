@@ -31,10 +31,11 @@ from tests.support.small_runs import (
     finished_in_pieces,
     start,
     train_task,
+    untouched,
     words_of,
 )
 
-METHODS = [method for method in CLIP_METHODS if isinstance(start(method).model.replay, MapReplay)]
+METHODS = [method for method in CLIP_METHODS if isinstance(untouched(method).model.replay, MapReplay)]
 WITHOUT = {"synthetic_last_task": 1, "projection_samples": 6, "projection_repeats": 4, "projection_epochs": 2}
 TWO = {"n_classes": 4, "n_tasks": 2}
 

@@ -10,8 +10,6 @@ import json
 import re
 import shlex
 import shutil
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +18,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from pmi_cl.seeding import seeded
+from tests.support.forked_python import run_python
 
 ROOT = Path(__file__).resolve().parent.parent
 README = (ROOT / "README.md").read_text(encoding="utf-8")
@@ -108,7 +107,7 @@ def test_a_method_of_ones_own(tmp_path: Path) -> None:
     (checkout / place).write_text(text, encoding="utf-8")
 
     def run(words: list[str]) -> str:
-        done = subprocess.run([sys.executable, *words], capture_output=True, text=True, cwd=checkout, check=False)
+        done = run_python(words, checkout)
         assert done.returncode == 0, done.stderr
         return done.stdout
 

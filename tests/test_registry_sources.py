@@ -8,7 +8,6 @@ from __future__ import annotations
 import re
 import shutil
 import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -18,6 +17,7 @@ from pmi_cl.help_text import listing
 from pmi_cl.registry.catalogue import INSTALLED, Catalogue
 from pmi_cl.registry.extensions import Extension
 from pmi_cl.utils.arguments.presets import presets_of
+from tests.support.forked_python import run_python
 from tests.support.sample_registry import write_registry
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -268,8 +268,7 @@ def test_a_method_in_a_folder_of_a_checkout_runs(tmp_path: Path) -> None:
     (checkout / "models/alone.py").write_text("class Alone:\n    '''Derived from nothing.'''\n    NAME = 'alone'\n")
 
     def check(model: str) -> subprocess.CompletedProcess[str]:
-        command = [sys.executable, "main.py", "--model", model, "--dataset", "seq-digits", "--check"]
-        return subprocess.run(command, cwd=checkout, capture_output=True, text=True, check=False)
+        return run_python(["main.py", "--model", model, "--dataset", "seq-digits", "--check"], checkout)
 
     alone, done = check("alone"), check("own")
     assert alone.returncode == 2 and alone.stderr.count("\n") == 1

@@ -76,10 +76,17 @@ def times_torch(argv: list[str]) -> float:
     return spent / torch_alone
 
 
-def import_seconds(*modules: str) -> float:
-    """Return the processor time of a process that imports modules: the best of three."""
-    code = f"import {', '.join(modules)}, time; print(time.process_time())"
-    return min(float(python("-c", code).stdout) for _ in range(3))
+def least(code: str, enough: float) -> float:
+    """Return the least figure that a program prints in a few attempts.
+
+    One below ``enough`` is the last.
+    """
+    found = math.inf
+    for _ in range(ATTEMPTS):
+        found = min(found, float(python("-c", code).stdout))
+        if found < enough:
+            break
+    return found
 
 
 def test_the_engine_is_imported_in_little_more_than_torch() -> None:
@@ -88,8 +95,11 @@ def test_the_engine_is_imported_in_little_more_than_torch() -> None:
     The engine with all its parts takes less than half a torch more.
     """
     engine = [f"pmi_cl.inversion.{path.stem}" for path in sorted((ROOT / "inversion").glob("[!_]*.py"))]
-    assert import_seconds("pmi_cl", "pmi_cl.inversion") < 0.2
-    assert import_seconds(*engine) < 1.5 * import_seconds("torch")
+    seconds = "import time, pmi_cl, pmi_cl.inversion; print(time.process_time())"
+    assert least(seconds, 0.2) < 0.2
+    times_torch = "import time, torch; torch_alone = time.process_time(); "
+    times_torch += f"import {', '.join(engine)}; print(time.process_time() / torch_alone)"
+    assert least(times_torch, 1.5) < 1.5
 
 
 @pytest.mark.skipif(

@@ -8,7 +8,6 @@ from pathlib import Path
 
 import pytest
 
-from pmi_cl.cli import main
 from tests.support.command_runs import (
     SLOW,
     clogged,
@@ -95,7 +94,7 @@ def test_pmi_stopped_anywhere_goes_on_bit_for_bit(finished_run: tuple[Path, str,
 
 def test_rdfcil_stopped_while_its_generator_trains_goes_on_bit_for_bit(tmp_path: Path) -> None:
     words = [*words_of("rdfcil", **SLOW), "--results_path", str(tmp_path)]
-    assert main([*words, "--run_name", "whole", "--progress", "0"]) == 0
+    complete([*words, "--run_name", "whole", "--progress", "0"])
     folder = folder_of(tmp_path, "rdfcil", "pieces")
     assert stop([*words, "--run_name", "pieces"], "task 2 generator", signal.SIGTERM)[0] == 143
     position, method = place_in(folder)

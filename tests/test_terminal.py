@@ -57,7 +57,9 @@ def test_a_run_whose_lines_nobody_can_read_is_finished(tmp_path: Path) -> None:
 def test_a_signal_behind_the_last_line_does_not_change_the_exit_code(tmp_path: Path, number: signal.Signals) -> None:
     """Python takes a while to end. The run is finished and recorded by then."""
     words = [*words_of("sgd", **{**QUICK, "train_per_class": 8}), "--results_path", str(tmp_path), "--run_name", "run"]
-    with launch(words) as process:
+    # Not forked: this is about what an interpreter does when it ends.
+    command = [sys.executable, "main.py", *words]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, cwd=ROOT) as process:
         assert process.stdout is not None
         while b"last class-IL accuracy" not in process.stdout.readline():
             assert process.poll() is None

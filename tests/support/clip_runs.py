@@ -12,9 +12,9 @@ from torch import Tensor
 
 from pmi_cl.models.clip.map_replay import MapReplay
 from pmi_cl.utils.run.training import Training
-from tests.support.small_runs import CLIP_METHODS, start, train_task
+from tests.support.small_runs import CLIP_METHODS, start, train_task, untouched
 
-TRAINED = [method for method in CLIP_METHODS if start(method).model.n_epochs() > 0]
+TRAINED = [method for method in CLIP_METHODS if untouched(method).model.n_epochs() > 0]
 LONG = {"n_classes": 4, "n_tasks": 2, "n_epochs": 8, "lr": 0.05, "optimizer": "adamw", "warmup_steps": 0}
 
 
@@ -40,7 +40,7 @@ def trained(method: str) -> Training:
     return training
 
 
-PMI = [method for method in CLIP_METHODS if isinstance(start(method).model.replay, MapReplay)]
+PMI = [method for method in CLIP_METHODS if isinstance(untouched(method).model.replay, MapReplay)]
 
 
 def before_second_task(method: str, **flags: Any) -> tuple[Training, Any]:

@@ -7,7 +7,6 @@ import fcntl
 import json
 import os
 import subprocess
-import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -16,6 +15,7 @@ from typing import Any
 import torch
 
 from pmi_cl.cli import main
+from tests.support.forked_python import Process, start_python
 from tests.support.small_runs import BACKBONE, words_of
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -58,9 +58,9 @@ def headline_of(results: dict[str, Any]) -> str:
     return f"{results['model']} on seq-digits, seed {results['seed']}: {figures}; {no_result}\n"
 
 
-def launch(words: list[str], stdout: int = subprocess.PIPE) -> subprocess.Popen[bytes]:
+def launch(words: list[str], stdout: int = subprocess.PIPE) -> Process:
     """Start ``python main.py`` as a process of its own."""
-    return subprocess.Popen([sys.executable, "main.py", *words], stdout=stdout, stderr=subprocess.PIPE, cwd=ROOT)
+    return start_python(["main.py", *words], stdout=stdout)
 
 
 def complete(words: list[str]) -> tuple[str, str]:
@@ -71,14 +71,14 @@ def complete(words: list[str]) -> tuple[str, str]:
     return out.decode(), err.decode()
 
 
-def wait_for(happened: Callable[[], Any], process: subprocess.Popen[bytes]) -> None:
+def wait_for(happened: Callable[[], Any], process: Process) -> None:
     """Wait until something has happened, as long as the process lives."""
     while not happened():
         assert process.poll() is None, process.communicate()
         time.sleep(0.005)
 
 
-def wait_for_phase(process: subprocess.Popen[bytes], phase: str) -> None:
+def wait_for_phase(process: Process, phase: str) -> None:
     """Read stderr until the progress bar of a phase appears. Its first step has then been taken."""
     assert process.stderr is not None
     seen = b""
@@ -89,7 +89,7 @@ def wait_for_phase(process: subprocess.Popen[bytes], phase: str) -> None:
 
 
 @contextlib.contextmanager
-def clogged(process_stdout: Callable[[int], subprocess.Popen[bytes]]) -> Any:
+def clogged(process_stdout: Callable[[int], Process]) -> Any:
     """Start a process with a full pipe for stdout: its second line blocks it until the body has
     ended.
     """

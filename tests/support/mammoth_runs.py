@@ -11,6 +11,8 @@ from pathlib import Path
 
 import pytest
 
+from tests.support.forked_python import run_python
+
 ROOT = Path(__file__).resolve().parents[2]
 STAND_IN = ROOT / "tests" / "mammoth_stand_in"
 REAL = os.environ.get("MAMMOTH_PATH")
@@ -34,10 +36,17 @@ def environment() -> dict[str, str]:
     return {**kept, "OMP_NUM_THREADS": "1", "OMP_WAIT_POLICY": "PASSIVE", "PYTHONPATH": path}
 
 
+def _run_python(folder: Path, *words: str) -> subprocess.CompletedProcess[str]:
+    """Run Python in a folder. A real Mammoth says itself what torch is imported with."""
+    if REAL is None or REAL not in words:
+        return run_python(words, folder, environment())
+    command = [sys.executable, *words]
+    return subprocess.run(command, cwd=folder, env=environment(), capture_output=True, text=True, check=False)
+
+
 def run(folder: Path, *words: str) -> subprocess.CompletedProcess[str]:
     """Run ``pmi-cl`` in a folder."""
-    command = [sys.executable, "-m", "pmi_cl", *words]
-    return subprocess.run(command, cwd=folder, env=environment(), capture_output=True, text=True, check=False)
+    return _run_python(folder, "-m", "pmi_cl", *words)
 
 
 def mammoth(folder: Path, host: Path, *words: str) -> str:
@@ -49,8 +58,7 @@ def mammoth(folder: Path, host: Path, *words: str) -> str:
 
 def python(folder: Path, code: str, *words: str) -> str:
     """Run a program and return its last line. It must succeed."""
-    command = [sys.executable, "-c", code, *words]
-    done = subprocess.run(command, cwd=folder, env=environment(), capture_output=True, text=True, check=False)
+    done = _run_python(folder, "-c", code, *words)
     assert done.returncode == 0, done.stderr
     return done.stdout.strip().splitlines()[-1]
 

@@ -15,6 +15,7 @@ from torch import Tensor
 from pmi_cl.models.continual_model import ContinualModel
 from pmi_cl.models.resnet.controlled_replay import ControlledReplay
 from pmi_cl.models.resnet.replay_training import ReplayTraining
+from pmi_cl.registry import catalogue
 from pmi_cl.utils.run.training import Training
 from tests.support.small_runs import (
     EXTRAS,
@@ -26,6 +27,7 @@ from tests.support.small_runs import (
     options_of,
     start,
     train_task,
+    untouched,
 )
 
 # Ways to run that change what is trained or what a checkpoint holds; each is tried on the methods
@@ -78,13 +80,14 @@ def long_run(method: str) -> Training:
 
 def kind_of(method: str) -> type[ContinualModel]:
     """Return the class of a method."""
-    return type(start(method).model)
+    kind: type[ContinualModel] = catalogue.load("model", method)
+    return kind
 
 
 JOINT = [method for method in METHODS if kind_of(method).JOINT]
 ONE_BY_ONE = [method for method in METHODS if method not in JOINT]
 DATA_FREE = [method for method in ONE_BY_ONE if not kind_of(method).KEEPS_IMAGES]
-UNTRAINED = [method for method in METHODS if start(method).model.n_epochs() == 0]
+UNTRAINED = [method for method in METHODS if untouched(method).model.n_epochs() == 0]
 REPLAYING = [method for method in METHODS if issubclass(kind_of(method), ReplayTraining)]
 CONTROLLED = [method for method in METHODS if issubclass(kind_of(method), ControlledReplay)]
 REPLAY_CASES = [(method, way) for method, way in CASES if method in REPLAYING]
