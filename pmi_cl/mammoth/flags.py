@@ -7,6 +7,7 @@ from collections.abc import Collection, Mapping
 from types import SimpleNamespace
 from typing import Any
 
+from pmi_cl.datasets.dataset_outline import DatasetOutline
 from pmi_cl.options import OptionSpec
 from pmi_cl.registry.catalogue import INSTALLED, Entry, canonical
 from pmi_cl.utils.arguments.command_line import all_specs
@@ -85,8 +86,8 @@ def preset_values(
     """
     presets = presets_of(model.name, INSTALLED, preset)
     sections = {canonical(name): name for one in presets.presets.values() for name in one.sections}
-    name, defaults = sections.get(canonical(dataset), dataset), {"DEFAULTS": {"backbone": "resnet32"}}
-    entry = ours or Entry("dataset", name, "Mammoth", "", "", (), defaults)
+    name = sections.get(canonical(dataset), dataset)
+    entry = ours or Entry("dataset", name, "Mammoth", "", "", (), {"DEFAULTS": DatasetOutline.DEFAULTS})
     flags = {} if preset in (None, "default", "base") else {"model_config": str(preset)}
     flags |= {"backbone": backbone} if backbone else {}
     network = INSTALLED.find("backbone", str(chosen_backbone(flags, presets, model, entry)))
