@@ -288,9 +288,9 @@ def mammoths(watch: Watch, path: str, words: list[str], own: bool) -> None:
     from pmi_cl.mammoth.launch import launch
 
     if own:
-        from pmi_cl.mammoth import registration
+        from pmi_cl.mammoth import bridge
 
-        registration.enter_entries = lambda bridge: None
+        bridge.enter_entries = lambda entered: None
     register(path)
     take_any_cifar()
     base = sys.modules["models.utils.continual_model"].ContinualModel

@@ -9,8 +9,6 @@ from pathlib import Path
 import pytest
 import torch
 
-from pmi_cl.errors import UserError
-from pmi_cl.mammoth.typed_words import read_words
 from tests.support.mammoth_runs import FEW, REAL, ROOT, STAND_IN, python, refused, run
 
 
@@ -60,8 +58,8 @@ MISTAKES = {
     "--n_tasks 3": "10 classes do not split into 3 equal tasks",
     "--n_tasks 4": "or for tasks of different sizes --base_classes or --classes_per_task",
     "--classes_per_task 4,3,2": "--classes_per_task 4,3,2: these are 9 classes, the run has 10",
-    "--classes_per_task 4,3,2,x": "argument --classes_per_task: '4,3,2,x': it must be a whole number",
-    "--classes_per_task 4,3,3,0": "'4,3,3,0': it must be between 1 and 100000",
+    "--classes_per_task 4,3,2,x": "--classes_per_task 4,3,2,x: it must be a whole number",
+    "--classes_per_task 4,3,3,0": "--classes_per_task 4,3,3,0: it must be between 1 and 100000",
     "--classes_per_task 4,3,2,1 --base_classes 4": "both say how large tasks are, keep one",
     "--base_classes 10": "--base_classes 10: the run has 10 classes, and the first task must leave some",
     "--base_classes 4 --n_tasks 5": "do not split into 4 equal tasks: say --n_tasks 4 or 7",
@@ -74,12 +72,12 @@ MISTAKES = {
     "--eval_future 1": "evaluated in pmi-cl's own runner, by --evaluate_unseen 1",
     "--run_name=x": "--run_name belongs to pmi-cl's own runner",
     "--buffer_images 3": "--buffer_images 3: give at least 20",
-    "--inv_steps 0": "--inv_steps: '0': it must be between 1 and",
+    "--inv_steps 0": "--inv_steps 0: it must be between 1 and",
     "--model_config bst": "unknown preset 'bst': did you mean best",
     "--lr_milestones 1 2": "--lr_milestones [1, 2] does nothing for pmi_rdfcil: say --pmi_lr_milestones",
     "--class_order np1993": "--class_order: say --pmi_class_order",
     "--model sgd --backbone clip:ViT-B-32": "--backbone clip:ViT-B-32 has no classifier",
-    "--model vpt --backbone clip:vit-b-32 --precision fp64": "argument --precision",
+    "--model vpt --backbone clip:vit-b-32 --precision fp64": "--precision fp64: choose from ",
     "--model pmi_rdfcli": "unknown model 'pmi_rdfcli': did you mean pmi_rdfcil",
     "--dataset=seq-digist": "unknown data set 'seq-digist': did you mean seq-digits",
     "--backbone pmi_resnet23": "unknown backbone 'pmi_resnet23': did you mean pmi-resnet32",
@@ -98,7 +96,11 @@ MISTAKES = {
     "--distributed dp": "--distributed dp does nothing for pmi_rdfcil: it trains on one device",
     "--distributed ddp --model sgd --lr 0.1": "--distributed ddp does not exist in Mammoth yet",
     "--joint 1 --stop_after 2": "--joint 1 is one task: leave --start_from and --stop_after out",
-    "--lr 0.1 --lr=0.2": "--lr is typed twice: give it once",
+    "--lr 0.1 --lr=0.2": "Argument `--lr` is defined multiple times",
+    "--classes_per_task 5,5 --classes_per_task=5,5": "--classes_per_task is given twice: keep one",
+    "--inv_steps": "argument --inv_steps: expected one argument",
+    "--backbone": "--backbone: expected one argument",
+    "derpp": "unrecognized arguments: derpp",
     "--model pmi_vpt --synthetic_last_task 1": "Mammoth's loop hands out images: use pmi-cl itself",
     # The only one that needs the images of a task: folders have been made.
     "--batch_size 1000": "has fewer images than a batch: give --drop_last 0",
@@ -135,14 +137,6 @@ def test_values_that_do_not_fit(mammoth_host: Path, tmp_path: Path) -> None:
         code, line, made = found[typed]
         assert code == 2 and said in line and line.startswith("pmi-cl: error: "), (typed, line)
         assert typed == "--batch_size 1000" or made == [], (typed, made)
-
-
-def test_words_are_read_once() -> None:
-    words = ["--lr", "-1e-3", "--notes=-x=1", "--help", "--inv_terms", "a", "b"]
-    assert read_words(words) == {"--lr": ["-1e-3"], "--notes": ["-x=1"], "--help": [], "--inv_terms": ["a", "b"]}
-    for wrong, said in ((["derpp"], "'derpp' stands alone"), (["--lr", "1", "--lr=2"], "--lr is typed twice")):
-        with pytest.raises(UserError, match=said):
-            read_words(wrong)
 
 
 def test_a_method_whose_requirement_is_missing_and_a_data_set_that_would_download(

@@ -6,7 +6,7 @@ import contextlib
 import importlib.util
 import os
 import sys
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 from unittest import mock
@@ -14,8 +14,6 @@ from unittest import mock
 from pmi_cl.errors import UserError
 from pmi_cl.machine.user_paths import user_path
 
-KNOWN_SNAPSHOT = "the snapshot of May 2026, e75a491"
-FILES = ("main.py", "models/__init__.py", "datasets/__init__.py", "backbone/__init__.py", "utils/args.py")
 PACKAGES = ("models", "datasets", "backbone", "utils")
 # What the bridge builds on, by module.
 CONTRACT = {
@@ -39,25 +37,26 @@ CONTRACT = {
 }
 
 
-def find_mammoth(path: str | Path) -> Path:
-    """Return the root of the checkout at a path. Raise UserError if the folder is not one."""
+def find_mammoth(path: str | Path | None) -> Path:
+    """Return the root of the checkout at a path.
+
+    Without a path it is the checkout on ``sys.path``, or the one that MAMMOTH_PATH names.
+
+    Raises:
+        UserError: there is none, or the folder is none.
+    """
+    if not path:
+        spec = importlib.util.find_spec("backbone")
+        path = Path(spec.origin).parent.parent if spec and spec.origin else os.environ.get("MAMMOTH_PATH")
+    if not path:
+        raise UserError("--mammoth_path is missing, and no Mammoth is on sys.path: give the folder of its main.py")
     folder = user_path(str(path), "--mammoth_path").resolve()
-    missing = [name for name in FILES if not (folder / name).is_file()]
-    if missing:
-        raise UserError(
-            f"{path} is no checkout of Mammoth (it lacks {missing[0]}): give the folder that holds its main.py"
-        )
+    for name in ("main.py", *(f"{package}/__init__.py" for package in PACKAGES)):
+        if not (folder / name).is_file():
+            raise UserError(
+                f"{path} is no checkout of Mammoth (it lacks {name}): give the folder that holds its main.py"
+            )
     return folder
-
-
-def importable_checkout() -> str:
-    """Return the checkout that is imported, on ``sys.path`` or in MAMMOTH_PATH. Raise UserError."""
-    spec = importlib.util.find_spec("backbone")
-    found = str(Path(spec.origin).parent.parent) if spec and spec.origin else os.environ.get("MAMMOTH_PATH", "")
-    if not found:
-        advice = "register(mammoth_path=DIR) with the folder that holds its main.py"
-        raise UserError(f"no Mammoth is imported or on sys.path: {advice}")
-    return found
 
 
 def part(module: str) -> Any:
@@ -86,11 +85,21 @@ def import_mammoth(folder: Path) -> None:
     sys.dont_write_bytecode = True
     try:
         with working_in(folder), _without_a_download(folder):
-            for module, attributes in CONTRACT.items():
-                _check_contract(folder, module, attributes)
+            modules = {name: part(name) for name in CONTRACT}
     except ImportError as error:
         hint = f"install what it needs: pip install -r {folder / 'requirements.txt'}"
         raise UserError(f"Mammoth in {folder} cannot be imported ({error}): {hint}") from error
+    for name, attributes in CONTRACT.items():
+        for attribute in attributes:
+            if not _has(modules[name], attribute):
+                known = "its contract differs from the snapshot of May 2026, e75a491"
+                raise UserError(f"Mammoth in {folder} has no {name}.{attribute}: {known}")
+
+
+def _has(module: Any, attribute: str) -> bool:
+    """Return whether a module has an attribute, such as "Class.method"."""
+    owner, _, name = attribute.rpartition(".")
+    return hasattr(getattr(module, owner, None) if owner else module, name)
 
 
 @contextlib.contextmanager
@@ -110,14 +119,3 @@ def _without_a_download(folder: Path) -> contextlib.AbstractContextManager[Any]:
         return contextlib.nullcontext()
     test_transform = part("open_clip").image_transform(224, is_train=False)
     return mock.patch("open_clip.create_model_and_transforms", lambda *_, **__: (None, None, test_transform))
-
-
-def _check_contract(folder: Path, module: str, attributes: Iterable[str]) -> None:
-    """Import a module. Raise UserError if it lacks an attribute, such as "Class.method"."""
-    for attribute in attributes:
-        value = part(module)
-        for name in attribute.split("."):
-            if not hasattr(value, name):
-                missing = f"{module}.{attribute}"
-                raise UserError(f"Mammoth in {folder} has no {missing}: its contract differs from {KNOWN_SNAPSHOT}")
-            value = getattr(value, name)

@@ -6,6 +6,7 @@ from collections.abc import Callable
 from typing import Any
 
 import torch
+from PIL import Image
 from torch import Tensor, nn
 from torchvision import transforms
 
@@ -18,6 +19,8 @@ from pmi_cl.utils.run.building import build_backbone
 
 MammothBackbone: Any = part("backbone").MammothBackbone
 MammothDataset: Any = part("datasets.utils.continual_dataset").ContinualDataset
+store_masked_loaders: Any = part("datasets.utils.continual_dataset").store_masked_loaders
+in_order: Any = part("datasets.utils.continual_dataset").fix_class_names_order
 
 
 class ArrayImages(torch.utils.data.Dataset[tuple[Any, ...]]):
@@ -36,8 +39,6 @@ class ArrayImages(torch.utils.data.Dataset[tuple[Any, ...]]):
 
         Logits that a method has stored follow as a fourth item.
         """
-        from PIL import Image
-
         image, label = Image.fromarray(self.data[row]), self.targets[row]
         if not self.train:
             return self.transform(image), label
@@ -86,7 +87,7 @@ class HostedDataset(MammothDataset):
         """Return the loaders of the next task."""
         train = ArrayImages(self._train, self.TRANSFORM, train=True)
         test = ArrayImages(self._test, self.TEST_TRANSFORM, train=False)
-        return part("datasets.utils.continual_dataset").store_masked_loaders(train, test, self)
+        return store_masked_loaders(train, test, self)
 
     def get_transform(self) -> Any:
         """Return the training transform for tensors."""
@@ -107,9 +108,13 @@ class HostedDataset(MammothDataset):
         return transforms.Normalize([-m / s for m, s in zip(mean, std, strict=True)], [1 / s for s in std])
 
     def get_class_names(self) -> list[str]:
-        """Return the name of each label."""
-        order = part("datasets.utils.continual_dataset").fix_class_names_order
-        return list(order(self.ours.class_names, self.args))
+        """Return the name of each label, in Mammoth's order of the classes."""
+        return list(in_order(self.ours.class_names, self.args))
+
+    @property
+    def prompt_names(self) -> list[str]:
+        """Return the name of each label as a prompt has it, in the same order."""
+        return list(in_order(self.ours.prompt_names, self.args))
 
     def get_prompt_templates(self) -> list[str]:
         """Return the prompt templates."""

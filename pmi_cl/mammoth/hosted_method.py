@@ -50,11 +50,10 @@ class HostedMethod(MammothModel):
     def __init__(self, backbone: Any, loss: Any, args: Any, transform: Any, dataset: Any = None) -> None:
         super().__init__(backbone, loss, copy.copy(args), transform, dataset)
         network, options = self.BRIDGE.find("backbone", args.backbone), self.BRIDGE.run_options(args)
-        data = TaskData(self.dataset, self.device, options.seed)
-        shown = Entry("dataset", data.NAME, "Mammoth", "", "")
-        object.__setattr__(self, "data", data)
+        self.data = TaskData(self.dataset, self.device, options.seed)
+        shown = Entry("dataset", self.data.NAME, "Mammoth", "", "")
         resolved = Resolved(options, {}, self.HOSTED.entry, shown, network.entry)
-        object.__setattr__(self, "method", build_model(resolved, data))
+        object.__setattr__(self, "method", build_model(resolved, self.data))
         self.method.loss, self.method.host = loss, MammothHost(bool(args.non_verbose))
         self.net = self.method.net
         if self.method.n_epochs() == 0:

@@ -6,14 +6,18 @@ import contextlib
 import os
 import sys
 from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
 
-from pmi_cl.errors import UserError
+from pmi_cl.errors import UserError, unknown_name
 from pmi_cl.machine.terminal import show
+from pmi_cl.machine.user_paths import user_path
+from pmi_cl.mammoth.bridge import Bridge, register
 from pmi_cl.mammoth.checkout import find_mammoth, part
 from pmi_cl.mammoth.flags import PREFIX
-from pmi_cl.mammoth.registration import register
-from pmi_cl.mammoth.typed_words import read_words, words_for_mammoth
-from pmi_cl.registry.catalogue import Catalogue
+from pmi_cl.options import OptionSpec
+from pmi_cl.registry.catalogue import KINDS, Catalogue, canonical
+from pmi_cl.utils.arguments.command_line import scan
 
 USAGE = f"""\
 usage: pmi-cl mammoth --mammoth_path DIR --model MODEL --dataset DATASET [Mammoth's own flags and ours]
@@ -26,6 +30,7 @@ A name or flag that Mammoth has, too, gets '{PREFIX.rstrip("_")}' in front: pmi-
 Paths that you type, results and checkpoints are relative to the current folder. Data sets are read from the checkout's
 data/ if it exists, else from ./data.
 """
+PATHS = ("base_path", "results_path", "checkpoint_path", "loadcheck")
 
 
 def help_text(argv: Sequence[str], catalogue: Catalogue) -> str:
@@ -50,23 +55,58 @@ def launch(argv: Sequence[str]) -> int:
     Raises:
         UserError: no checkout, or a mistake in what was typed. Nothing has been written then.
     """
-    typed = read_words(argv)
-    path = [os.environ.get("MAMMOTH_PATH", "")]
-    path = typed.pop("--mammoth-path", typed.pop("--mammoth_path", path))
-    if not {"--model", "--loadcheck"} & typed.keys() and (not typed or {"-h", "--help"} & typed.keys()):
+    typed, words = scan(argv, [_text("mammoth_path")])
+    flags = {word.partition("=")[0] for word in words}
+    if not {"--model", "--loadcheck"} & flags and (not words or {"-h", "--help"} & flags):
         show(USAGE)
         return 0
-    if not "".join(path):
-        raise UserError("--mammoth_path is missing: give the folder of a Mammoth checkout")
-    bridge = register(find_mammoth(path[0]))
-    sys.argv = [str(bridge.folder / "main.py"), *words_for_mammoth(typed, bridge)]
+    bridge = register(find_mammoth(typed.get("mammoth_path", os.environ.get("MAMMOTH_PATH"))))
+    sys.argv = [str(bridge.folder / "main.py"), *words_for_mammoth(words, bridge)]
     with contextlib.suppress(ImportError):  # as Mammoth's main.py does for its settings of wandb
         part("dotenv").load_dotenv(bridge.folder / ".env")
     main = part("main")
     try:
         args = main.parse_args(verbose=True)
-    except (AssertionError, FileNotFoundError) as error:  # Mammoth's way to say what does not fit
+    except (AssertionError, FileNotFoundError, ValueError) as error:  # Mammoth's ways to say what does not fit
         raise UserError(f"Mammoth: {error}") from error
     part("utils.conf").get_checkpoint_path(args.checkpoint_path)  # main.main() asks for it before it looks at args
     main.main(args)
     return 0
+
+
+def words_for_mammoth(argv: Sequence[str], bridge: Bridge) -> list[str]:
+    """Return the command line with names as they are registered, and lists as Mammoth takes them.
+
+    Raises:
+        UserError: an unknown name, a method that cannot be imported, or no such checkpoint.
+    """
+    many = {flag: spec for hosted in bridge.hosted() for flag, spec in hosted.new.items() if spec.many}
+    specs = [*map(_text, (*KINDS, *PATHS)), *(replace(spec, name=flag) for flag, spec in many.items())]
+    typed, rest = scan(argv, specs)
+    for name in typed:
+        if name in KINDS:
+            typed[name] = _known_name(name, typed[name], bridge)
+        elif name in PATHS and "://" not in typed[name]:
+            path = Path.cwd() / user_path(typed[name], f"--{name}")
+            if name == "loadcheck" and not path.is_file():
+                advice = "--savecheck task writes them to ./checkpoints"
+                raise UserError(f"--loadcheck {typed[name]}: there is no such file; {advice}")
+            typed[name] = str(path)
+    return [*(f"--{name}={value}" for name, value in typed.items()), *rest]
+
+
+def _text(name: str) -> OptionSpec:
+    return OptionSpec(name, "str", "", "")
+
+
+def _known_name(kind: str, typed: str, bridge: Bridge) -> str:
+    """Return a name as Mammoth looks it up. Raise UserError for one that cannot be used."""
+    name, hosted = canonical(typed), bridge.ours[kind]
+    if name not in hosted and name not in bridge.theirs[kind]:
+        known = [one.entry.name if canonical(one.entry.name) == key else key for key, one in hosted.items()]
+        raise unknown_name(KINDS[kind], typed, [*known, *bridge.theirs[kind]])
+    method = part("models").get_model_names().get(name) if kind == "model" else None
+    if isinstance(method, Exception):
+        file = bridge.folder / "requirements-optional.txt"
+        raise UserError(f"--model {typed} is Mammoth's and needs more than its requirements.txt ({method}): see {file}")
+    return name if name in hosted else typed

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import copy
-import difflib
 from argparse import ArgumentParser
 from collections.abc import Collection, Sequence
 from types import SimpleNamespace
@@ -12,22 +11,34 @@ from typing import Any, NoReturn
 
 import torch
 
-from pmi_cl.datasets.multi_domain import MultiDomain
 from pmi_cl.datasets.task_split import TaskSplit
 from pmi_cl.errors import UserError
-from pmi_cl.mammoth.bridge import KINDS, Bridge
+from pmi_cl.mammoth.bridge import Bridge
 from pmi_cl.mammoth.checkout import part
 from pmi_cl.mammoth.equal_tasks import place_of_one_size
 from pmi_cl.mammoth.flags import PREFIX, HostedEntry
 from pmi_cl.mammoth.task_data import TaskData
-from pmi_cl.mammoth.typed_words import read_words
 from pmi_cl.models.run_outline import RunOutline
-from pmi_cl.registry.catalogue import INSTALLED
-from pmi_cl.utils.arguments.command_line import check_kind
+from pmi_cl.registry.catalogue import INSTALLED, KINDS
+from pmi_cl.utils.arguments.command_line import check_kind, unknown_flag
 from pmi_cl.utils.arguments.known_options import run_specs
 
-NEAREST = 3
 SHOWN = 4  # owners of a flag, of each side
+# Mammoth's flags that our methods ignore, and what to do instead.
+UNUSED = {
+    "fitting_mode": "its schedule counts epochs",
+    "lr_scheduler": f"it has a schedule of its own, --{PREFIX}lr_milestones",
+    "lr_milestones": f"say --{PREFIX}lr_milestones, in parts of n_epochs",
+    "sched_multistep_lr_gamma": "say --lr_gamma",
+    "scheduler_mode": "its schedule counts epochs",
+    "n_iters": "its schedule counts epochs",
+    "optimizer": "it trains with SGD",
+    "optim_nesterov": "leave it out",
+    "label_perc": "every image needs its label",
+    "label_perc_by_class": "every image needs its label",
+    "eval_future": "classes of later tasks are evaluated in pmi-cl's own runner, by --evaluate_unseen 1",
+    "distributed": "it trains on one device: leave it out",
+}
 
 
 def watch(parser: Any, bridge: Bridge) -> None:
@@ -35,7 +46,7 @@ def watch(parser: Any, bridge: Bridge) -> None:
     parse, typed = parser.parse_args, list[str]()
 
     def parse_and_check(words: Sequence[str]) -> Any:
-        typed.extend(flag for flag in read_words(words) if flag.startswith("--"))
+        typed.extend(word.partition("=")[0] for word in words if word.startswith("--"))
         args = parse(words)
         check_run(args, bridge)
         return args
@@ -43,28 +54,24 @@ def watch(parser: Any, bridge: Bridge) -> None:
     def error(message: str) -> NoReturn:
         known = parser._option_string_actions
         unknown = next((flag for flag in typed if flag not in known), None)
-        raise UserError(_unknown_flag(unknown, known, bridge) if unknown else message)
+        raise _unknown_flag(unknown.removeprefix("--"), known, bridge) if unknown else UserError(message)
 
     parser.error, parser.parse_args = error, parse_and_check
 
 
-def _unknown_flag(flag: str, known: Collection[str], bridge: Bridge) -> str:
-    """Return whose flag it is, or which flags are the nearest."""
-    name = flag.removeprefix("--")
+def _unknown_flag(name: str, known: Collection[str], bridge: Bridge) -> UserError:
+    """Return the error that says whose flag it is, or which flags are the nearest."""
     if name in bridge.flags and f"--{PREFIX}{name}" in known:
-        return f"{flag}: say --{PREFIX}{name}, because Mammoth has another use for --{name}"
+        return UserError(f"--{name}: say --{PREFIX}{name}, because Mammoth has another use for --{name}")
     if name in {spec.name for spec in run_specs() if not spec.read_by}:
         advice = "and the loop here is Mammoth's: leave it out, or run pmi-cl without 'mammoth'"
-        return f"{flag} belongs to pmi-cl's own runner, {advice}"
-    hosted = [one for entries in bridge.ours.values() for one in entries.values()]
-    owners = {"pmi-cl": [one.entry.name for one in hosted if name in one.flags.values()]}
-    owners["Mammoth"] = _methods_with(flag, bridge)
+        return UserError(f"--{name} belongs to pmi-cl's own runner, {advice}")
+    owners = {"pmi-cl": [one.entry.name for one in bridge.hosted() if name in one.flags.values()]}
+    owners["Mammoth"] = _methods_with(f"--{name}", bridge)
     named = [f"{whose}'s {', '.join(names[:SHOWN])}" for whose, names in owners.items() if names]
     if named:
-        return f"{flag} is no flag of this run: it belongs to {' and '.join(named)}"
-    near = difflib.get_close_matches(name, [one.removeprefix("--") for one in known], n=NEAREST)
-    hint = f"did you mean {' or '.join(f'--{one}' for one in near)}?" if near else "--help lists the flags"
-    return f"unknown flag '{flag}': {hint}"
+        return UserError(f"--{name} is no flag of this run: it belongs to {' and '.join(named)}")
+    return unknown_flag(name, [flag.removeprefix("--") for flag in known], "--help lists the flags")
 
 
 def _methods_with(flag: str, bridge: Bridge) -> list[str]:
@@ -83,31 +90,37 @@ def check_run(args: Any, bridge: Bridge) -> None:
     """Raise UserError for Mammoth's arguments of a run that cannot go well."""
     model, dataset, backbone = (bridge.find(kind, getattr(args, kind)) for kind in KINDS)
     if model:
-        model.refuse_unused(args)
+        _check_unused(model, args, bridge)
     _check_loop(args)
     options = bridge.run_options(args)
-    if model:
-        _check_method(model, backbone, options, args)
-    elif backbone and backbone.entry.constants.get("KIND", "resnet") != "resnet":
-        raise UserError(f"--backbone {backbone.entry.name} has no classifier: it serves pmi-cl's methods only")
-    if dataset:
-        tasks = _tasks_of(dataset, options)
-        if not (model or tasks.equal or args.joint):
+    tasks = _tasks_of(dataset, options) if dataset else None
+    if model is None:
+        if backbone and backbone.entry.constants.get("KIND", "resnet") != "resnet":
+            raise UserError(f"--backbone {backbone.entry.name} has no classifier: it serves pmi-cl's methods only")
+        if tasks and not (tasks.equal or args.joint):
             _check_sizes(tasks, args)
-    elif model:  # Mammoth's data set, which reads no image before it is asked for a task
+        return
+    _check_method(model, backbone, options, args)
+    if tasks is None:  # Mammoth's data set, which reads no image before it is asked for a task
         tasks = TaskData(part("datasets").get_dataset(copy.copy(args)), torch.device("cpu"), 0).tasks
-    if model:
-        outline = RunOutline(tasks.n_classes, 1 if args.joint else tasks.n_tasks)
-        model.entry.load().check(options, outline)
+    model.entry.load().check(options, RunOutline(tasks.n_classes, 1 if args.joint else tasks.n_tasks))
+
+
+def _check_unused(model: HostedEntry, args: Any, bridge: Bridge) -> None:
+    """Raise UserError if a flag of Mammoth is set that the method ignores."""
+    for name, instead in UNUSED.items():
+        value = getattr(args, name, None)
+        if name not in model.flags.values() and value not in (None, bridge.flags.get(name)):
+            raise UserError(f"--{name} {value} does nothing for {model.entry.name}: {instead}")
 
 
 def _check_loop(args: Any) -> None:
     """Raise UserError for what Mammoth's loop does not do."""
     gpu, level, mode = torch.cuda.is_available(), args.code_optimization, args.distributed
+    parts = not (args.start_from is None and args.stop_after is None)
     foresees = hasattr(part("models").get_model_class(args), "future_forward")
     refused = {
-        "--joint 1 is one task: leave --start_from and --stop_after out": args.joint
-        and not (args.start_from is None and args.stop_after is None),
+        "--joint 1 is one task: leave --start_from and --stop_after out": args.joint and parts,
         f"-O {level} needs a GPU, and this machine has none: give -O 0 or -O 1": level > 1 and not gpu,
         "--distributed ddp does not exist in Mammoth yet: leave it out": mode == "ddp",
         "--distributed dp needs GPUs, and this machine has none: leave it out": mode == "dp" and not gpu,
@@ -132,14 +145,15 @@ def _check_method(model: HostedEntry, backbone: HostedEntry | None, options: Sim
 
 def _tasks_of(dataset: HostedEntry, options: SimpleNamespace) -> TaskSplit:
     """Return the tasks of our data set. Raise UserError for values or data that do not fit."""
-    kind = dataset.entry.load()
-    if issubclass(kind, MultiDomain):
+    if dataset.entry.constants.get("OWN_TASKS"):
         raise UserError(
             f"{dataset.name} does not run inside Mammoth, which has one image size and one normalisation for all "
             f"tasks: run it without Mammoth, pmi-cl --model MODEL --dataset {dataset.entry.name} --domains ..."
         )
+    kind = dataset.entry.load()
     kind.check(options)
-    return kind.task_split(options)
+    tasks: TaskSplit = kind.task_split(options)
+    return tasks
 
 
 def _check_sizes(tasks: TaskSplit, args: Any) -> None:

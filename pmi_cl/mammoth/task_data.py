@@ -52,13 +52,16 @@ class TaskData(ContinualDataset):
         # A method with an input form of its own replaces _mean and _std. These stay.
         self._loader_mean, self._loader_std = self._mean[:, None, None], self._std[:, None, None]
         self.FLIP, self.PADDING = getattr(dataset, "FLIP", True), getattr(dataset, "PADDING", max(1, self.SIZE[0] // 8))
-        self.PROMPT = getattr(dataset, "PROMPT", self.PROMPT)
+        self.PROMPT, self.TEMPLATES = getattr(dataset, "PROMPT", self.PROMPT), tuple(dataset.get_prompt_templates())
         self.class_order = list(range(self.N_CLASSES))
         self.drop_task()
 
     @functools.cached_property
     def class_names(self) -> list[str]:  # type: ignore[override]
-        """The name of each label, or its number where Mammoth has no names."""
+        """The name of each label, or its number where Mammoth has no names.
+
+        It is asked for only where it is needed: a data set of Mammoth may read its files for it.
+        """
         try:
             return [str(name) for name in self._dataset.get_class_names()]
         except NotImplementedError:
@@ -67,13 +70,7 @@ class TaskData(ContinualDataset):
     @property
     def prompt_names(self) -> list[str]:
         """The name of each label in a prompt. Our own data sets know theirs."""
-        own = getattr(self._dataset, "ours", None)
-        return own.prompt_names if own else super().prompt_names
-
-    @functools.cached_property
-    def TEMPLATES(self) -> tuple[str, ...]:  # type: ignore[override]
-        """The prompt templates."""
-        return tuple(self._dataset.get_prompt_templates())
+        return getattr(self._dataset, "prompt_names", None) or super().prompt_names
 
     def load(self, args: SimpleNamespace, progress: ProgressCallback | None) -> RawData:
         """Raise NotImplementedError: Mammoth loads the images, and :meth:`load_task` reads them."""
@@ -96,28 +93,19 @@ class TaskData(ContinualDataset):
         with torch.random.fork_rng(devices=[]):
             items = [loader.dataset[row] for row in range(len(loader.dataset))]
         kept = [item for item in items if int(item[1]) >= 0]
-        images = torch.stack([to_uint8(item[2]) for item in kept])
-        self._check_images(images, kept[0][0])
+        images, augmented = torch.stack([to_uint8(item[2]) for item in kept]), kept[0][0]
+        if images.shape[1] != 3:
+            raise UserError(f"{self.NAME} has images of {images.shape[1]} channel(s): pmi-cl's networks take three")
+        if self.form is None and augmented.shape != images[0].shape:
+            trained_on, stored = ("x".join(map(str, tensor.shape[1:])) for tensor in (augmented, images[0]))
+            advice = "choose a method on a CLIP, or another data set"
+            raise UserError(f"{self.NAME} trains on {trained_on} pixels but keeps {stored}: {advice}")
         if trained and not len(loader):
             advice = "give --drop_last 0, or a smaller --batch_size"
             raise UserError(f"task {task + 1} of {self.NAME} has fewer images than a batch: {advice}")
         labels = torch.tensor([int(item[1]) for item in kept], device=self.device)
         self.train, self._steps = PlacedSplit(images.to(self.device), labels), len(loader)
         self._indices = {"train": {task: torch.arange(len(kept), device=self.device)}}  # type: ignore[dict-item]
-
-    def _check_images(self, images: Tensor, augmented: Tensor) -> None:
-        """Raise UserError for images that no network of ours takes.
-
-        Args:
-            images: (n, c, h, w), not augmented.
-            augmented: the first of them, augmented.
-        """
-        if images.shape[1] != 3:
-            raise UserError(f"{self.NAME} has images of {images.shape[1]} channel(s): pmi-cl's networks take three")
-        if self.form is None and augmented.shape != images[0].shape:
-            trained, stored = ("x".join(map(str, tensor.shape[1:])) for tensor in (augmented, images[0]))
-            advice = "choose a method on a CLIP, or another data set"
-            raise UserError(f"{self.NAME} trains on {trained} pixels but keeps {stored}: {advice}")
 
     def drop_task(self) -> None:
         """Drop the images of the task."""

@@ -36,11 +36,13 @@ def parse_args(cmd=None, verbose=False):
         add_initial_args,
         add_management_args,
         build_parsable_args,
+        check_multiple_defined_arg_during_string_parse,
     )
 
     from datasets import get_dataset_names
 
     cmd = cmd or sys.argv[1:]
+    check_multiple_defined_arg_during_string_parse()
     parser = argparse.ArgumentParser(allow_abbrev=False, add_help=False)
     parser.add_argument("--loadcheck")
     file = parser.parse_known_args(cmd)[0].loadcheck

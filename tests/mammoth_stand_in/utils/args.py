@@ -1,6 +1,7 @@
 """The flags of every run, and those that registers describe."""
 
 import logging
+import sys
 
 from backbone import REGISTERED_BACKBONES
 
@@ -82,3 +83,10 @@ def build_parsable_args(parser, spec):
             help=about.get("help", ""),
             required=about.get("required", False),
         )
+
+
+def check_multiple_defined_arg_during_string_parse():
+    flags = [word.split("=")[0] for word in sys.argv[1:] if "=" in word or word.startswith("-")]
+    for flag in flags:
+        if flags.count(flag) > 1:
+            raise ValueError(f"Argument `{flag}` is defined multiple times.")
