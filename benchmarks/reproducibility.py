@@ -130,9 +130,8 @@ def size_of(run: Run) -> str:
 def _origin(run: Run) -> tuple[str, str, str, str]:
     """Return settings, size, hardware and commit of a run: what one line of measurements shares."""
     hardware, commit = run.results.get("hardware") or {}, run.results.get("commit") or {}
-    machine = ", ".join(
-        hardware.get("gpus") or [f"{hardware.get('processor', '?')}, {hardware.get('threads')} threads"]
-    )
+    processor = f"{hardware.get('processor', '?')}, threads: {hardware.get('threads', '?')}"
+    machine = ", ".join(hardware.get("gpus") or [processor])
     changed = " with changes" if commit.get("dirty") else ""
     return run.settings(), size_of(run), machine, f"{str(commit.get('hash') or '?')[:7]}{changed}"
 

@@ -258,9 +258,9 @@ class ContinualModel(nn.Module):
     def stored(self) -> dict[str, int]:
         """Return the bytes that the method holds beside the network that classifies, by kind.
 
-        It is called between two tasks, and before the first epoch of a task. Optimisers and what is
-        new in each task are not counted. Kinds are ``real images`` (exemplars), ``synthetic
-        images``, ``statistics``, and ``networks`` (a teacher, a generator), see
+        It is called between two tasks, and before the first epoch of a task. What is new in each
+        task, such as an optimiser, is not counted. Kinds are ``real images`` (exemplars),
+        ``synthetic images``, ``statistics``, and ``networks`` (a teacher, a generator), see
         :func:`pmi_cl.models.storage.bytes_of`.
         """
         return {}

@@ -148,9 +148,13 @@ class GeneratorReplay(ContinualModel):
         return dict.fromkeys(("steps", "step_equivalents", "forward_passes", "backward_passes"), self.total_steps)
 
     def stored(self) -> dict[str, int]:
-        """Return the bytes of the teacher, and of the generator while there is one."""
-        own = super().stored()
-        return {**own, "networks": own["networks"] + bytes_of(self.generator)}
+        """Return the bytes of the teacher, and of the generator while there is one.
+
+        An optimiser that goes on in the next task counts, too.
+        """
+        own, goes_on = super().stored(), self.KEEPS_GENERATOR and self.generator_opt is not None
+        optimizer = self.generator_opt.state_dict() if goes_on and self.generator_opt else None
+        return {**own, "networks": own["networks"] + bytes_of(self.generator, optimizer)}
 
     def state(self) -> dict[str, Any]:
         """Return the state of the base class, and the generator with its optimiser and step."""

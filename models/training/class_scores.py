@@ -25,7 +25,7 @@ def mahalanobis_scores(features: Tensor, means: Tensor, deviations: Tensor) -> T
     """Return minus the squared Mahalanobis distance to each class mean: (b, classes).
 
     All classes share one diagonal covariance, the mean of theirs, as in linear discriminant
-    analysis with equal priors.
+    analysis with equal priors. Where no feature varies at all, it is the identity.
 
     Args:
         features: (b, d).
@@ -33,5 +33,6 @@ def mahalanobis_scores(features: Tensor, means: Tensor, deviations: Tensor) -> T
         deviations: (classes, d), the standard deviation of each feature within each class.
     """
     variance = deviations.square().mean(0)
-    scale = (variance + FLOOR * variance.mean()).clamp_min(torch.finfo(variance.dtype).tiny).rsqrt()
+    floor = FLOOR * variance.mean()
+    scale = (variance + torch.where(floor > 0, floor, 1.0)).rsqrt()
     return nearest_mean_scores(features * scale, means * scale)

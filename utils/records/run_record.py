@@ -199,8 +199,7 @@ def build_results(
             :func:`pmi_cl.utils.records.metrics.square_summary`. None if they were not asked for.
         skipped_images: why image files were left out, by their names (``--on_bad_image skip``).
         by_class: the figures of :func:`pmi_cl.utils.records.confusion.summary`.
-        stored: the bytes that the method holds beside its network, by kind, "after_task" and
-            "while_training", for each task.
+        stored: the bytes beside the network, by kind, "after_task" and "while_training", by task.
         classifiers: the class-IL figures by each classifier of the method, where it has several.
     """
     named = {"model": model, "dataset": dataset, "seed": seed, "backbone_weights": backbone_weights}
@@ -209,12 +208,11 @@ def build_results(
         named["skipped_images"] = {"count": len(skipped_images), "files": dict(skipped_images)}
     named["headline_over"] = "images" if over_images else "tasks"
     named |= {"images": dict(images or {}), "without_effect": list(without_effect)}
-    figures = {"class_il": class_il, "task_il": task_il} | ({"everywhere": everywhere} if everywhere else {})
-    figures |= {"by_class": by_class} if by_class else {}
-    figures |= {"classifiers": classifiers} if classifiers else {}
+    figures = {"class_il": class_il, "task_il": task_il}
+    optional = {"everywhere": everywhere, "by_class": by_class, "classifiers": classifiers}
+    figures |= {name: part for name, part in optional.items() if part}
     costs = {"seconds": seconds, "peak_memory_mib": peak_memory_mib, "inversion": inversion}
-    costs |= {"stored": dict(stored or {})}
-    return {"schema": SCHEMA, **named, **figures, **costs, **surroundings()}
+    return {"schema": SCHEMA, **named, **figures, **costs, "stored": dict(stored or {}), **surroundings()}
 
 
 def inversion_figures(costs: Mapping[str, Any]) -> dict[str, Any]:
