@@ -196,10 +196,7 @@ def test_a_network_that_is_not_its_children_in_order_is_refused(monkeypatch: pyt
 @pytest.mark.parametrize(
     ("method", "message"),
     [
-        (
-            "rdfcil",
-            f"compares with the running statistics of BatchNorms, and {GROUPNORM} has none: give another",
-        ),
+        ("rdfcil", f"--generator_statistics 50 weighs the running statistics of BatchNorms, and {GROUPNORM} has none"),
         ("pmi_rdfcil", "--inv_alpha 0.1 weighs the running statistics of BatchNorms"),
     ],
 )

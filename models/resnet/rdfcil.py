@@ -46,6 +46,5 @@ class Rdfcil(GeneratorReplay, ReplayTraining):
     """R-DFCIL: a generator inverts the network; hard and relational distillation."""
 
     NAME = "rdfcil"
-    NEEDS_STATISTICS = True
     Options = RdfcilOptions
     options: RdfcilOptions
