@@ -187,6 +187,9 @@ def test_rotations_are_classes_of_the_first_task_alone() -> None:
     assert float(model.observe(inputs, labels, raw)["ce"]) == pytest.approx(total, rel=1e-4)
     model.end_task(training.shown)
     assert model.turned is None and model.net.head.sizes == [3]
+    again: Any = start("dcmi", **{**UNEQUAL, **BRIEF}, label_augmentation=1).model
+    again.load_state(copy.deepcopy(model.state()))  # between two tasks, without the dropped head's optimiser
+    assert torch.equal(again.prototypes, model.prototypes)
     assert begin(training, 1).turned is None
 
 
