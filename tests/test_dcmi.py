@@ -41,7 +41,7 @@ def test_images_are_made_of_a_mixture_of_embeddings_of_length_one() -> None:
     rows = generator.embedding.weight
     mixed = [sum(float(share) * row for share, row in zip(line, rows, strict=True)) for line in shares]
     mixtures = torch.stack([row / row.norm() for row in mixed if isinstance(row, Tensor)])
-    maps = generator.linear(torch.cat([z, mixtures], dim=1)).view(3, 256, 8, 8)
+    maps = generator.linear(torch.cat([z, mixtures], dim=1)).view(3, ConditionalGenerator.WIDTH, 8, 8)
     torch.testing.assert_close(generator(z, shares), generator.layers(maps), rtol=1e-4, atol=1e-5)
     assert generator(z, shares).shape == (3, 3, 16, 16)
 
