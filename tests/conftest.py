@@ -19,6 +19,7 @@ import torch
 
 from pmi_cl.backbones import clip_weights
 from pmi_cl.backbones.open_clip_library import open_clip_module
+from pmi_cl.inversion.ways.conditional_generator import ConditionalGenerator
 from pmi_cl.inversion.ways.generator import Generator
 from pmi_cl.registry.catalogue import Catalogue
 from tests.support.clip_weight_files import CONFIGS, TAGS, TINY
@@ -53,12 +54,12 @@ def one_thread() -> None:
 
 @pytest.fixture(scope="session", autouse=True)
 def small_generator() -> Iterator[None]:
-    """Give R-DFCIL's generator an eighth of its width.
+    """Give R-DFCIL's and DCMI's generators an eighth of their width.
 
     Its 8.4 million parameters would be most of what tests write, read and compare. The test of the
     generator itself has those of the paper.
     """
-    with mock.patch.multiple(Generator, NOISE=100, WIDTH=16):
+    with mock.patch.multiple(Generator, NOISE=100, WIDTH=16), mock.patch.object(ConditionalGenerator, "WIDTH", 32):
         yield
 
 

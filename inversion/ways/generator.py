@@ -31,7 +31,7 @@ class Generator(nn.Module):
         doublings = doublings_of(size)
         self.small = (size[0] // 2**doublings, size[1] // 2**doublings)
         self.linear = nn.Linear(self.NOISE, self.WIDTH * math.prod(self.small))
-        self.layers = upsampling_layers(self.WIDTH, doublings, self.EPS)
+        self.layers = upsampling_layers(self.WIDTH, doublings, self.EPS, self.WIDTH)
 
     def forward(self, z: Tensor) -> Tensor:
         """Map noise (b, 1000) to images (b, 3, h, w)."""
@@ -47,23 +47,23 @@ def doublings_of(size: tuple[int, int]) -> int:
     return doublings
 
 
-def upsampling_layers(width: int, doublings: int, eps: float = 1e-5) -> nn.Sequential:
+def upsampling_layers(width: int, doublings: int, eps: float = 1e-5, wide: int = 128) -> nn.Sequential:
     """Return the layers that turn maps (b, width, h, w) into images (b, 3, H, W).
 
     They are BatchNorm; then nearest x2, conv3x3, BatchNorm with ``eps``, LeakyReLU(0.2) for each
-    doubling, with 128 channels, and 64 after the last; conv3x3 to 3, Tanh, BatchNorm without
-    affine.
+    doubling, with ``wide`` channels, and half of them after the last; conv3x3 to 3, Tanh, BatchNorm
+    without affine.
     """
     layers: list[nn.Module] = [nn.BatchNorm2d(width)]
     for number in range(doublings):
-        wide = 64 if number == doublings - 1 else 128
+        channels = wide // 2 if number == doublings - 1 else wide
         layers += [
             nn.Upsample(scale_factor=2),
-            nn.Conv2d(width, wide, 3, padding=1),
-            nn.BatchNorm2d(wide, eps),
+            nn.Conv2d(width, channels, 3, padding=1),
+            nn.BatchNorm2d(channels, eps),
             nn.LeakyReLU(0.2),
         ]
-        width = wide
+        width = channels
     layers += [nn.Conv2d(width, 3, 3, padding=1), nn.Tanh(), nn.BatchNorm2d(3, affine=False)]
     return nn.Sequential(*layers)
 

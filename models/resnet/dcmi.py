@@ -205,6 +205,7 @@ class Dcmi(ConditionalReplay):
                 names.append(labels)
         new = class_means(torch.cat(features), torch.cat(names), self.n_past_classes, self.cpt)
         self.prototypes, self.turned = torch.cat([self.prototypes, new]), None
+        self.opt = None  # it is over parameters that the next task does not train, or that are dropped
         super().end_task(dataset)
 
     def forward(self, x: Tensor) -> Tensor:
