@@ -115,7 +115,11 @@ def texts_of(figure):
             "my_own_method_with_a_name_that_does_not_end on seq-x, seed 12: accuracy",
             ["my_own_method_with_a_name_that_does_not_", "end on seq-x, seed 12:", "accuracy"],
         ),
-        (f"{'x' * 85}: inversion, task 1", ["x" * 40, "x" * 40, "xxxxx:", "inversion, task 1"]),
+        (f"{'x' * 85} on seq-y, task 1", ["x" * 40, "x" * 40, "xxxxx on seq-y, task 1"]),
+        (
+            "Plot 1 of 3: seq-y, 2 tasks; networks from scratch; network: resnet20",
+            ["Plot 1 of 3: seq-y, 2 tasks;", "networks from scratch; network: resnet20"],
+        ),
         (
             "accuracies of some words that are 84.99 %, or task 12",
             ["accuracies of some words that are", "84.99 %, or task 12"],

@@ -163,6 +163,16 @@ def test_classes_of_one_name_are_not_matched() -> None:
         evaluate_other(model, "seq-folder", {"data_dir": str(digit_files())}, None, INSTALLED)
 
 
+def test_a_run_of_several_data_sets_says_how_images_are_normalised() -> None:
+    model = pmi_cl.load(run_of("sgd"))
+    assert model.notes == []
+    model.method.args.domains = ("seq-digits", "seq-folder:a")
+    assert model.notes == ["each of the 2 data sets of the run was normalised by its own values, here by their mean"]
+    form = dataclasses.replace(model.record.preprocessing, form=(16, "crop"))  # a CLIP's is the same for all
+    model.record = dataclasses.replace(model.record, preprocessing=form)
+    assert model.notes == []
+
+
 def test_a_run_that_ended_early_knows_the_classes_it_has_seen(tmp_path: Path) -> None:
     code, run = quick("coda_prompt", tmp_path, "early", stop_after=1)
     assert code == 0 and pmi_cl.load(run).class_names == ("0", "1")

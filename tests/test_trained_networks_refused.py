@@ -121,6 +121,7 @@ def test_wrong_words_are_refused_in_one_line(
         ): "(it is empty): repair it, or take it out of the folder, or say --on_bad_image skip",
         ("predict", run, "bad.png", "--on_bad_image", "skip"): "no image is left: 1 file that cannot",
         ("predict", "a.pt2", image): "a.pt2 is an exported program of torch.export: use it with torch.export.load(",
+        ("predict", image, run): "0.png has the name of an image: the run comes first, pmi-cl predict RUN IMAGE",
         ("evaluate", "a.onnx"): "a.onnx is an exported ONNX program: use it with a runtime for ONNX, without pmi-cl; h",
         ("evaluate", run, "--zzz"): "pmi-cl evaluate --help lists the flags",
         ("export", run, "--zzz"): "pmi-cl export --help lists the flags",

@@ -12,19 +12,26 @@ if TYPE_CHECKING:
 POINTS = 11  # size of a title
 LETTERS_PER_INCH = 10  # of a title of that size
 _LINE = 0.21  # height of its lines, in inches
-_PART, _CLAUSE = re.compile(r"(?<=[:;]) "), re.compile(r"(?<=,) ")
+_PART, _CLAUSE = re.compile(r"(?<=\d:) |(?<=;) "), re.compile(r"(?<=,) ")
 _WORD = re.compile(r"(?<!\btask)(?<!\bseed) (?!%)")  # "task 3" and "84.99 %" stay together
 
 
 def title_lines(title: str, letters: int) -> list[str]:
     """Return a title in lines of at most ``letters`` letters.
 
-    Where it is longer than a line, it ends lines behind colons and semicolons. What is still too
-    long ends them behind commas, then between words. A word that is too long is cut behind a mark.
+    A line ends behind a number and its colon ("seed 3:"), or behind a semicolon. A part that is
+    longer than a line ends it behind a comma, then between words, and what follows such a part
+    begins a line. A word that is too long is cut behind a mark.
     """
-    if len(title) <= letters:
-        return [title]
-    return [line for part in _PART.split(title) for line in _filled(part, (_CLAUSE, _WORD), letters)]
+    lines: list[str] = []
+    whole = True
+    for part in _PART.split(title):
+        if lines and whole and len(lines[-1]) + 1 + len(part) <= letters:
+            lines[-1] += f" {part}"
+        else:
+            filled = _filled(part, (_CLAUSE, _WORD), letters)
+            lines, whole = lines + filled, len(filled) == 1
+    return lines
 
 
 def _filled(text: str, breaks: Sequence[re.Pattern[str]], letters: int) -> list[str]:

@@ -118,10 +118,10 @@ def evaluate_other(
     Raises:
         UserError: a flag or the data set is wrong, or it has a class that the run does not have.
     """
-    for note in model.notes:
-        tell(note)
     dataset = _open_other(model, name, typed, base_path, catalogue)
     labels = _labels_of(model, dataset)
+    for note in model.notes:
+        tell(note)
     ends = model.record.tasks[: model.record.task + 1]
     ends = tuple(sum(ends[: task + 1]) for task in range(len(ends)))
     n = len(model.class_names)

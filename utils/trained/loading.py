@@ -7,6 +7,7 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
+from pmi_cl.datasets.files.find_images import ENDINGS
 from pmi_cl.errors import UserError
 from pmi_cl.machine.device import pick_device
 from pmi_cl.machine.user_paths import user_path
@@ -73,7 +74,7 @@ def find_network(source: str | Path) -> Path:
     """
     path = user_path(str(source), "the run")
     if path.is_file():
-        _refuse_program(path)
+        _refuse_other_file(path)
         return path
     if path.is_dir() and not (path / "args.json").is_file():
         raise UserError(f"{path} is not the folder of a run: it has no args.json")
@@ -93,9 +94,11 @@ def find_network(source: str | Path) -> Path:
     return found
 
 
-def _refuse_program(path: Path) -> None:
-    """Raise UserError if a file is a network that was exported for programs without pmi-cl."""
+def _refuse_other_file(path: Path) -> None:
+    """Raise UserError if a file is an image, or was exported for programs without pmi-cl."""
     kind = path.suffix.lower()
+    if kind in ENDINGS:
+        raise UserError(f"{path} has the name of an image: the run comes first, pmi-cl predict RUN IMAGE")
     if kind not in PROGRAMS:
         return
     what, use = PROGRAMS[kind]

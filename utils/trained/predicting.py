@@ -71,8 +71,6 @@ def predict_all(model: TrainedModel, words: Sequence[Path], top: int, batch_size
     Raises:
         UserError: there is no such image, a file is none, or none of the files can be read.
     """
-    for note in model.notes:
-        tell(note)
     skipped: list[BadFile] = []
     files = [(file, word) for word in words for file in files_of(word, skipped if skip else None, skippable=True)]
     start = time.perf_counter()
@@ -81,6 +79,8 @@ def predict_all(model: TrainedModel, words: Sequence[Path], top: int, batch_size
     skipped = list(dict.fromkeys(skipped))
     if not predictions:
         raise UserError(f"no image is left: {skipped_note(skipped)[0]}")
+    for note in model.notes:
+        tell(note)
     gone = {file.path for file in skipped}
     truth = [_true_class(file, word, model.record.class_names) for file, word in files if file not in gone]
     seconds = time.perf_counter() - start
