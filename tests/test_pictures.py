@@ -11,6 +11,8 @@ from pmi_cl.datasets.task_split import TaskSplit
 from pmi_cl.errors import UserError
 from pmi_cl.utils.reports import class_pictures, pictures
 
+pytestmark = pytest.mark.usefixtures("letters")
+
 
 def test_the_grid_shows_each_image_once_enlarged_pixel_by_pixel():
     images = torch.zeros(6, 3, 8, 8)
