@@ -16,6 +16,8 @@ from unittest import mock
 
 import pytest
 import torch
+from matplotlib.artist import Artist
+from matplotlib.text import Text
 
 from pmi_cl.backbones import clip_weights
 from pmi_cl.backbones.open_clip_library import open_clip_module
@@ -60,6 +62,23 @@ def small_generator() -> Iterator[None]:
     generator itself has those of the paper.
     """
     with mock.patch.multiple(Generator, NOISE=100, WIDTH=16), mock.patch.object(ConditionalGenerator, "WIDTH", 32):
+        yield
+
+
+@pytest.fixture(scope="session", autouse=True)
+def pictures_without_letters() -> Iterator[None]:
+    """Draw pictures without their letters.
+
+    Setting letters takes longer than all else of most of the runs that tests make in this process.
+    """
+    with mock.patch.object(Text, "get_visible", lambda text: False):
+        yield
+
+
+@pytest.fixture
+def letters() -> Iterator[None]:
+    """Draw pictures with their letters, for tests of pictures or of the names in them."""
+    with mock.patch.object(Text, "get_visible", Artist.get_visible):
         yield
 
 

@@ -18,6 +18,8 @@ from pmi_cl.cli import main
 from tests.support.hostile_inputs import KINDS, ROOT, HostileInput, fault_of, faults, hostile_input
 from tests.support.hostile_values import hostile_json
 
+pytestmark = pytest.mark.usefixtures("letters")
+
 FEW = 40
 FIRST_IN_C = 100  # other inputs than those of this process
 

@@ -26,6 +26,8 @@ from pmi_cl.utils.commands.invert.options import MOST_ROWS
 from pmi_cl.utils.commands.invert.step_pictures import step_grid, work_curves
 from tests.support.child_processes import processor_seconds
 
+pytestmark = pytest.mark.usefixtures("letters")
+
 ROOT = Path(__file__).resolve().parent.parent
 SHORT = ["--pmi_steps", "2", "--images", "2", "--pictures", "3", "--progress", "0", "--precision", "fp32"]
 PROMPT = ["--prompt", "a photo of the digit 5."]

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from pmi_cl.cli import main
 from pmi_cl.mammoth.equal_tasks import place_of_one_size
 from tests.support.mammoth_runs import ACCURACY, FEW, REAL, ROOT, STAND_IN, mammoth, python, raw, run
 
@@ -34,9 +35,11 @@ def test_a_run_ends_as_in_our_own_runner(
     model: list[str], sizes: list[str], mammoth_host: Path, tmp_path: Path
 ) -> None:
     words = ["--model", *model, "--dataset", "seq-digits", *TRAINED, *sizes]
-    threads = "1" if mammoth_host == STAND_IN else "2"  # as many as Mammoth's main.py sets
-    own = run(tmp_path, *words, "--num_threads", threads, "--run_name", "own")
-    assert own.returncode == 0, own.stderr
+    own = ["--results_path", str(tmp_path / "runs"), "--run_name", "own", "--num_threads"]
+    if mammoth_host == STAND_IN:
+        assert main([*words, *own, "1"]) == 0
+    else:  # as many threads as Mammoth's main.py sets
+        assert run(tmp_path, *words, *own, "2").returncode == 0
     (record,) = tmp_path.glob("runs/*/seq-digits/own/results.json")
     expected = json.loads(record.read_text())["class_il"]["matrix"]
     assert max(expected[-1]) > 15

@@ -12,6 +12,8 @@ from pmi_cl.errors import UserError
 from pmi_cl.utils.reports import class_pictures, pictures
 from pmi_cl.utils.reports.titles import title_lines
 
+pytestmark = pytest.mark.usefixtures("letters")
+
 
 def test_the_grid_shows_each_image_once_enlarged_pixel_by_pixel():
     images = torch.zeros(6, 3, 8, 8)

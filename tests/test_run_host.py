@@ -23,6 +23,8 @@ from pmi_cl.utils.run.interrupts import Interrupted, Interrupts
 from pmi_cl.utils.run.progress import Progress
 from tests.support.event_files import read_events
 
+pytestmark = pytest.mark.usefixtures("letters")
+
 
 def make_host(folder, save, interrupts=None, minutes=None, out=None):
     return RunHost(

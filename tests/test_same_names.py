@@ -13,6 +13,8 @@ from tests.support.image_sets import write_image
 from tests.support.small_clips import small_clip
 from tests.support.small_runs import CLIP_METHODS
 
+pytestmark = pytest.mark.usefixtures("letters")
+
 
 def folder_of(root: Path, *classes: str) -> Path:
     for label, name in enumerate(classes):

@@ -20,6 +20,8 @@ from pmi_cl.utils.commands.compare import CompareOptions
 from pmi_cl.utils.commands.invert.options import InvertOptions
 from pmi_cl.utils.commands.trained_options import EvaluateOptions, ExportOptions, PredictOptions
 
+pytestmark = pytest.mark.usefixtures("letters")
+
 NOBODY = 65534  # the user id of "nobody"
 DIGITS = ["--model", "sgd", "--dataset", "seq-digits"]
 COMMAND_OPTIONS = (CompareOptions, InvertOptions, PredictOptions, EvaluateOptions, ExportOptions)
