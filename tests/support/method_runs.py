@@ -7,11 +7,13 @@ from __future__ import annotations
 import copy
 import functools
 from typing import Any
+from unittest import mock
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from pmi_cl.inversion.ways.generator import Generator
 from pmi_cl.models.continual_model import ContinualModel
 from pmi_cl.models.resnet.controlled_replay import ControlledReplay
 from pmi_cl.models.resnet.replay_training import ReplayTraining
@@ -72,10 +74,14 @@ def uninterrupted(method: str, way: str) -> Training:
     return training
 
 
+WHOLE_GENERATOR = {"NOISE": 1000, "WIDTH": 128}  # of R-DFCIL's paper; tests/conftest.py has a smaller one
+
+
 @functools.cache
 def long_run(method: str) -> Training:
-    """Return a run that is long enough to learn."""
-    return finished(method, **{**LONG, "lr": RATES.get(method, LONG["lr"])})
+    """Return a run that is long enough to learn, and to remember by R-DFCIL's whole generator."""
+    with mock.patch.multiple(Generator, **WHOLE_GENERATOR):
+        return finished(method, **{**LONG, "lr": RATES.get(method, LONG["lr"])})
 
 
 def kind_of(method: str) -> type[ContinualModel]:
