@@ -83,6 +83,13 @@ def plain_attention(
     return (scores if attn_mask is None else scores + attn_mask).softmax(-1) @ value
 
 
+MAY_WAIT = (
+    "inversion.ways.buffer",  # it sorts its rows by class when it is first drawn from
+    "models.resnet.bic",  # it takes held-out images out of a batch, whose size depends on them
+    "models.resnet.exemplars",  # the numbers that tell images apart are made once
+)
+
+
 def stops_of(training: Training) -> set[Any]:
     """Return the middle of each phase of the second task."""
     passed = training.host.passed
@@ -105,9 +112,7 @@ def test_a_run_in_pieces_ends_with_the_numbers_of_the_cpu(
     assert pieces == len(stops) >= 2
     assert differences(plain.state(), state) == []
     assert there.class_il == plain.class_il
-    assert {
-        line for line in waits if "inversion.ways.buffer" not in line
-    } == set()  # it sorts its rows by class when it is first drawn from
+    assert {line for line in waits if not any(place in line for place in MAY_WAIT)} == set()
     assert {line.split(":")[0] for line in gpu.draws} <= {"pmi_cl.backbones.adapters", "pmi_cl.backbones.heads"}
 
 

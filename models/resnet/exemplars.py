@@ -6,6 +6,7 @@ sizes, they are stored in the common size that the network gets.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
@@ -111,11 +112,20 @@ class ExemplarMemory:
 
         Images are compared by a 64-bit number each, which is the same only by a rare accident.
         """
-        return torch.isin(_numbers(pixels), self._image_numbers)
+        return torch.isin(self._numbers(pixels), self._own_numbers)
 
     @cached_property
-    def _image_numbers(self) -> Tensor:
-        return _numbers(self.images)
+    def _own_numbers(self) -> Tensor:
+        return self._numbers(self.images)
+
+    @cached_property
+    def _factors(self) -> Tensor:
+        size = math.prod(self.images.shape[1:])
+        return torch.randint(-(2**62), 2**62, (size,), generator=seeded(0, "numbers of images")).to(self.images.device)
+
+    def _numbers(self, images: Tensor) -> Tensor:
+        """Return a number int64 (n,) for each of the images uint8 (n, c, h, w)."""
+        return (images.flatten(1).long() * self._factors).sum(1)
 
     def state(self) -> dict[str, Tensor]:
         """Return plain data for a checkpoint."""
@@ -148,13 +158,6 @@ class ExemplarMemory:
         """Return a memory without exemplars, for images of a data set."""
         images = torch.zeros(0, len(dataset.MEAN), *dataset.SIZE, dtype=torch.uint8, device=dataset.device)
         return cls(images, torch.zeros(0, dtype=torch.int64, device=dataset.device))
-
-
-def _numbers(images: Tensor) -> Tensor:
-    """Return a number int64 (n,) for each of the images uint8 (n, c, h, w)."""
-    size = images[0].numel() if len(images) else 0
-    factors = torch.randint(-(2**62), 2**62, (size,), generator=seeded(0, "numbers of images"))
-    return (images.reshape(len(images), size).long() * factors.to(images.device)).sum(1)
 
 
 def choose_exemplars(

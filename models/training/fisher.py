@@ -37,7 +37,9 @@ def squared_gradients(net: nn.Module, images: Tensor, labels: Tensor, weights: T
         return F.cross_entropy(logits, label.unsqueeze(0))
 
     gradients = vmap(grad(loss), in_dims=(None, 0, 0))(parameters, images, labels)
-    return {name: (weights @ each.square().flatten(1)).view(each.shape[1:]) for name, each in gradients.items()}
+    return {
+        name: (each.square() * weights.view(-1, *[1] * (each.dim() - 1))).sum(0) for name, each in gradients.items()
+    }
 
 
 def outcomes(
