@@ -99,7 +99,7 @@ def test_penalty_is_half_a_weighted_square() -> None:
     values["a"].requires_grad_()
     total = 0.0
     for name, row, column in itertools.product("ab", range(2), range(3)):
-        gap = float(values[name][row, column] - anchors[name][row, column])
+        gap = float(values[name].detach()[row, column] - anchors[name][row, column])
         total += 0.5 * float(fisher[name][row, column]) * gap**2
     penalty = quadratic_penalty(values, anchors, fisher)
     penalty.backward()
