@@ -13,6 +13,7 @@ from scipy.spatial.distance import cdist
 
 import pmi_cl
 from pmi_cl.cli import main
+from pmi_cl.inversion.networks.pieces import in_evaluation_mode
 from pmi_cl.models.training.class_scores import mahalanobis_scores, nearest_mean_scores
 from pmi_cl.utils.reports.comparison_tables import cells
 from tests.support.command_runs import quick, results_in
@@ -70,6 +71,14 @@ def test_a_run_evaluates_every_classifier(method: str) -> None:
         assert found["class_il"] == pytest.approx(expected, abs=0.5) and len(found) == 2
     figures = training.figures.by_classifier("head", {"last": 1.0})
     assert list(figures) == ["head", "ncm", "mahalanobis"] and len(figures["ncm"]["matrix"]) == 3
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_what_is_evaluated_is_what_forward_gives(method: str) -> None:
+    training = uninterrupted(method, "plain")
+    model, images = training.model, training.dataset.normalise(training.dataset.test.images[:4])
+    with torch.no_grad(), in_evaluation_mode([model]):
+        assert torch.equal(model.scores(images)[model.classified_by], model(images))
 
 
 @pytest.mark.parametrize("method", ["pmi_rdfcil", "pmi_vpt"])

@@ -46,6 +46,8 @@ def test_the_record_has_the_keys_of_its_schema(finished_run: tuple[Path, str, st
         "seconds",
         "peak_memory_mib",
         "inversion",
+        "stored",
+        "classifiers",
         "versions",
         "commit",
         "hardware",

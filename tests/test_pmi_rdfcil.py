@@ -124,7 +124,7 @@ def test_rdfcil_samples_its_generator_in_evaluation_mode() -> None:
     """
     model: Any = trained_twice("rdfcil")[0].model
     before = {name: value.clone() for name, value in model.generator.state_dict().items()}
-    noise = torch.randn(6, 1000, generator=torch.Generator().manual_seed(0))
+    noise = torch.randn(6, model.generator.NOISE, generator=torch.Generator().manual_seed(0))
     with torch.no_grad(), in_evaluation_mode([model.generator]):
         torch.testing.assert_close(model.generator(noise)[:2], model.generator(noise[:2]), rtol=1e-4, atol=1e-5)
     images, labels, logits = model.draw_replay(16, 3, 1)

@@ -156,9 +156,10 @@ class CodaPrompt(ClipModel):
         inputs = F.normalize(features, dim=1) if self.options.head_input == "unit" else features
         return self.learned["head"](inputs)[:, classes.start : classes.stop]
 
-    def forward(self, x: Tensor) -> Tensor:
-        """Return the head's logits (b, seen classes) of images (b, 3, h, w), normalised."""
-        return self.class_logits(self.image_features(x), range(self.n_seen_classes))
+    def logits_and_features(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        """Return the head's logits (b, seen classes) and the features (b, d) of images."""
+        features = self.image_features(x)
+        return self.class_logits(features, range(self.n_seen_classes)), features
 
     def losses(self, inputs: Tensor, labels: Tensor, epoch: int, step: int) -> dict[str, Tensor]:
         """Return the losses of every CLIP method, and the orthogonality of the components.
