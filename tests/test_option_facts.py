@@ -91,12 +91,13 @@ def test_memory_gives_the_advice_of_each_phase() -> None:
         "samples": {"samples_per_class"},
         "training": {"batch_size", "replay_batch"},
         "pixels": {"image_size"},
-        "images": {"n_classes", "train_per_class"},
+        "images": {"buffer_size", "exemplars_per_class", "n_classes", "train_per_class"},
     }
 
 
 def test_what_mammoth_takes_over() -> None:
-    assert as_in_mammoth() == {"lr", "batch_size", "n_epochs", "optim_mom", "optim_wd", "optimizer", "seed"}
+    of_training = {"lr", "batch_size", "n_epochs", "optim_mom", "optim_wd", "optimizer", "buffer_size", "seed"}
+    assert as_in_mammoth() == of_training
     by_reader = {part: [spec.name for spec in run_specs() if spec.read_by == part] for part in ("model", "dataset")}
     assert by_reader == {
         "model": ["precision", "compile"],

@@ -42,7 +42,7 @@ def test_results_hold_exactly_the_agreed_keys(tmp_path):
     record.write_results(make_results())
     results = record.read_results()
     head = {"schema", "model", "dataset", "seed", "backbone_weights", "status", "precision", "class_il", "task_il"}
-    costs = {"seconds", "peak_memory_mib", "inversion"}
+    costs = {"seconds", "peak_memory_mib", "inversion", "stored"}
     data = {"classes_per_task", "headline_over", "images", "without_effect"}
     assert set(results) == head | data | costs | {"versions", "commit", "hardware"}
     assert results["classes_per_task"] == [5, 5]

@@ -69,7 +69,9 @@ class LucirOptions(ExemplarOptions):
     margin: float = option(
         0.5, "how much nearer an exemplar has to be to its own class than to a new one", low=0, source="UCIR Sec. 4.1"
     )
-    rivals: int = option(2, "new classes that an exemplar is held apart from", low=1, source="UCIR Sec. 4.1: K")
+    rivals: int = option(
+        2, "new classes that an exemplar is held apart from", low=1, high=100_000, source="UCIR Sec. 4.1: K"
+    )
     imprint: bool = option(
         True, "1: the embeddings of new classes start at their mean features", source="UCIR released code"
     )

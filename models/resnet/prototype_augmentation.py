@@ -67,7 +67,9 @@ class PassOptions(TrainingOptions):
         memory="training",
         as_in_mammoth=True,
     )
-    optimizer: str = option("adam", "of all weights", choices=("adam", "sgd"), source="PASS released code")
+    optimizer: str = option(
+        "adam", "of all weights", choices=("adam", "sgd"), source="PASS released code", as_in_mammoth=True
+    )
     lr: float = option(0.001, "learning rate", above=0, source="PASS released code", as_in_mammoth=True)
     optim_wd: float = option(2e-4, "weight decay", low=0, source="PASS released code", as_in_mammoth=True)
     lr_milestones: tuple[float, ...] = option(

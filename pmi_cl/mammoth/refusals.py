@@ -7,13 +7,12 @@ import copy
 from argparse import ArgumentParser
 from collections.abc import Collection, Sequence
 from types import SimpleNamespace
-from typing import Any, NoReturn
+from typing import TYPE_CHECKING, Any, NoReturn
 
 import torch
 
 from pmi_cl.datasets.task_split import TaskSplit
 from pmi_cl.errors import UserError
-from pmi_cl.mammoth.bridge import Bridge
 from pmi_cl.mammoth.checkout import part
 from pmi_cl.mammoth.equal_tasks import place_of_one_size
 from pmi_cl.mammoth.flags import PREFIX, HostedEntry
@@ -22,6 +21,9 @@ from pmi_cl.models.run_outline import RunOutline
 from pmi_cl.registry.catalogue import INSTALLED, KINDS
 from pmi_cl.utils.arguments.command_line import check_kind, unknown_flag
 from pmi_cl.utils.arguments.known_options import run_specs
+
+if TYPE_CHECKING:
+    from pmi_cl.mammoth.bridge import Bridge
 
 SHOWN = 4  # owners of a flag, of each side
 # Mammoth's flags that our methods ignore, and what to do instead.
