@@ -16,6 +16,7 @@ from pmi_cl.inversion.ways.conditional_generator import (
     alignment_loss,
     class_profiles,
     critic_loss,
+    doublings_of_maps,
     gradient_penalty,
 )
 from pmi_cl.models.training.two_steps import head_distances, two_step_scores
@@ -50,10 +51,28 @@ def test_the_layers_of_the_original_at_32_pixels() -> None:
     layers = list(ConditionalGenerator(5, (32, 32)).layers)
     assert [layer.out_channels for layer in layers if isinstance(layer, nn.Conv2d)] == [128, 64, 3]
     assert {layer.eps for layer in layers if isinstance(layer, nn.BatchNorm2d)} == {1e-5}
-    critic = list(Critic().layers)
+    assert ConditionalGenerator(5, (32, 32)).small == (8, 8)
+    critic = list(Critic((32, 32)).layers)
     widths = [layer.out_channels for layer in critic if isinstance(layer, nn.Conv2d)]
     assert widths == [64, 128, 128, 256, 256, 512, 512]
     assert {layer.negative_slope for layer in critic if isinstance(layer, nn.LeakyReLU)} == {0.1}
+    kernels = [(layer.kernel_size[0], layer.stride[0]) for layer in critic if isinstance(layer, nn.Conv2d)]
+    assert kernels == [(3, 1), (4, 2)] * 3 + [(3, 1)]
+    assert Critic((32, 32)).score.in_features == 4 * 4 * 512
+
+
+def test_the_first_maps_are_a_quarter_as_wide_as_the_image() -> None:
+    """At 32 and at 64 pixels, the original's sizes. Other maps have 8 to 16 pixels."""
+    sizes = {side: side // 2 ** doublings_of_maps((side, side)) for side in (8, 16, 32, 64, 128, 224)}
+    assert sizes == {8: 8, 16: 8, 32: 8, 64: 16, 128: 16, 224: 14}
+
+
+def test_the_critic_has_a_weight_for_each_pixel_of_its_last_map() -> None:
+    torch.manual_seed(0)
+    critic, images = Critic((16, 24), 2), randn(2, 3, 16, 24)
+    maps, weight = critic.layers(images), critic.score.weight.view(16, 2, 3)
+    expected = (maps * weight).sum(dim=(1, 2, 3)) + critic.score.bias
+    torch.testing.assert_close(critic(images), expected)
 
 
 def test_profiles_and_alignment_against_a_loop() -> None:
@@ -84,7 +103,7 @@ def test_the_gradient_penalty_of_a_critic_whose_gradient_is_known() -> None:
 
 def test_the_critics_loss_is_its_sum_and_trains_the_critic() -> None:
     torch.manual_seed(0)
-    critic, parts = Critic(2), torch.tensor([0.1, 0.6])
+    critic, parts = Critic((8, 8), 2), torch.tensor([0.1, 0.6])
     real, fake = randn(2, 3, 8, 8, seed=1), randn(2, 3, 8, 8, seed=2)
     loss = critic_loss(critic, real, fake, parts, penalty=3.0)
     expected = critic(fake).mean() - critic(real).mean() + 3 * gradient_penalty(critic, real, fake, parts)
@@ -219,6 +238,19 @@ def test_images_that_are_not_square_are_not_turned() -> None:
     training.dataset.SIZE = (16, 8)
     with pytest.raises(UserError, match="16x8: give --label_augmentation 0"):
         training.model.check_data(training.dataset)
+
+
+def test_the_rate_of_generator_and_critic_falls_by_epoch() -> None:
+    training = start("dcmi", **{**UNEQUAL, **BRIEF, "generator_epochs": 2}, generator_lr=0.01)
+    train_task(training, 0).end_task(training.shown)
+    training.model.current_task = 1
+    model: Any = training.model
+    model._new_generator()
+    rates = []
+    for epoch in range(2):
+        model._set_generator_rate(epoch)
+        rates += [group["lr"] for opt in model.generator_opts for group in opt.param_groups]
+    assert rates == pytest.approx([0.01, 0.01, 0.005, 0.005])
 
 
 def test_the_rate_of_adam_falls_along_a_cosine() -> None:

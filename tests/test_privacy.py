@@ -12,6 +12,7 @@ from PIL import Image
 
 from pmi_cl.cli import main
 from pmi_cl.seeding import seeded
+from pmi_cl.utils.trained import privacy_figures
 from pmi_cl.utils.trained.privacy_figures import area_under_curve, membership, nearest, ratio_of_distances
 from tests.support.command_runs import quick
 
@@ -46,13 +47,41 @@ def test_an_interval_covers_the_truth_and_shrinks_with_the_images() -> None:
     assert widths[1] < widths[0] / 2
 
 
-def test_the_ratio_is_a_geometric_mean_with_an_interval() -> None:
-    trained, held_out = torch.tensor([1.0, 4.0, 2.0]), torch.tensor([2.0, 2.0, 2.0])
-    found = ratio_of_distances(trained, held_out, 0)
-    assert found.value == pytest.approx((0.5 * 2 * 1) ** (1 / 3)) and found.low >= 0.5 and found.high <= 2
-    same = ratio_of_distances(held_out, held_out, 0)
-    assert same == (1.0, 1.0, 1.0)
-    assert ratio_of_distances(torch.zeros(2), torch.ones(2), 0).value < 1e-100  # a copy of a training image
+def test_the_ratio_is_a_geometric_mean() -> None:
+    points = torch.tensor([[0.0], [10.0], [20.0]])
+    trained, held_out = torch.tensor([[1.0], [14.0], [22.0]]), torch.tensor([[-2.0], [8.0], [18.0]])
+    found = ratio_of_distances(points, trained, held_out, 0)
+    assert found.value == pytest.approx((1 / 2 * 4 / 2 * 2 / 2) ** (1 / 3)) and found.low < found.value < found.high
+    assert ratio_of_distances(points, held_out, held_out, 0) == (1.0, 1.0, 1.0)
+
+
+def test_one_copy_does_not_outweigh_all_other_images() -> None:
+    points, trained = draws(9, 3), 2 * draws(9, 3, seed=1)
+    held_out = 2 * draws(9, 3, seed=2)
+    copied = torch.cat([points[:1], trained[1:]])
+    found, usual = (ratio_of_distances(points, side, held_out, 0).value for side in (copied, trained))
+    assert usual > found > usual * 0.001 ** (1 / 9) / 3
+    assert ratio_of_distances(points, points, held_out, 0).value < 0.01  # all are copies
+
+
+def test_the_interval_of_the_ratio_is_over_real_images_too(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Many synthetic images near a few real ones are no more than a few comparisons."""
+    monkeypatch.setattr(privacy_figures, "DRAWS", 60)
+    held = 0
+    for seed in range(20):
+        trained, held_out, points = (draws(n, 2, seed=3 * seed + k) for k, n in enumerate((6, 6, 100)))
+        found = ratio_of_distances(points, trained, held_out, seed)
+        held += found.low <= 1 <= found.high
+    assert held >= 16  # of 20: there is no difference
+    trained, held_out = draws(40, 5), draws(40, 5, seed=1)
+    near = ratio_of_distances(trained + 0.1 * draws(40, 5, seed=2), trained, held_out, 0)
+    assert near.high < 0.5
+
+
+def test_distances_of_almost_equal_points_are_exact() -> None:
+    points = 100 + draws(30, 50)
+    moved = points + 1e-3
+    torch.testing.assert_close(nearest(points, moved)[0], (moved - points).norm(dim=1))
 
 
 @pytest.mark.parametrize("method", ["rdfcil", "pmi_rdfcil", "abd"])

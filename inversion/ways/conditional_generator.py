@@ -17,9 +17,9 @@ class ConditionalGenerator(nn.Module):
     """Map noise (b, 100) and shares of classes (b, classes) to normalised images (b, 3, h, w).
 
     The embeddings of the classes are mixed in the shares, and the mixture is scaled to length 1.
-    With the noise it goes through a linear layer to 256 maps of at least 8 x 8, then through
-    :func:`pmi_cl.inversion.ways.generator.upsampling_layers`. That noise and mixture are
-    concatenated is [INF].
+    Noise and mixture are concatenated. They go through a linear layer to 256 maps, then through
+    :func:`pmi_cl.inversion.ways.generator.upsampling_layers`. The maps are doubled twice, as in the
+    original at 32 and at 64 pixels (:func:`doublings_of_maps` says when not).
     """
 
     NOISE: ClassVar[int] = 100
@@ -28,7 +28,7 @@ class ConditionalGenerator(nn.Module):
 
     def __init__(self, n_classes: int, size: tuple[int, int]) -> None:
         super().__init__()
-        doublings = doublings_of(size)
+        doublings = doublings_of_maps(size)
         self.small = (size[0] // 2**doublings, size[1] // 2**doublings)
         self.embedding = nn.Embedding(n_classes, self.EMBEDDING)
         self.linear = nn.Linear(self.NOISE + self.EMBEDDING, self.WIDTH * math.prod(self.small))
@@ -41,14 +41,24 @@ class ConditionalGenerator(nn.Module):
         return self.layers(maps.contiguous(memory_format=torch.channels_last))
 
 
+def doublings_of_maps(size: tuple[int, int]) -> int:
+    """Return how often the first maps of DCMI's generator double to become an image of that size.
+
+    The original's are a quarter as wide as the image. Where that is less than 8 pixels they double
+    less often, and where it is more than 16, more often (ours: its images have 32 and 64 pixels).
+    """
+    least = max(2, math.ceil(math.log2(max(size) / 16)))
+    return min(doublings_of(size), least)
+
+
 class Critic(nn.Module):
     """Map images (b, 3, h, w) to scores (b,): seven convolutions without norms, LeakyReLU(0.1).
 
     With ``width`` 64 they have 64, 128, 128, 256, 256, 512 and 512 channels. Every second one
-    halves the map, which is averaged before the last linear layer ([INF]: strides and average).
+    halves the map. The last linear layer has a weight for each pixel of the last map.
     """
 
-    def __init__(self, width: int = 64) -> None:
+    def __init__(self, size: tuple[int, int], width: int = 64) -> None:
         super().__init__()
         layers: list[nn.Module] = []
         channels = 3
@@ -57,11 +67,11 @@ class Critic(nn.Module):
             layers += [nn.Conv2d(channels, factor * width, side, stride, padding=1), nn.LeakyReLU(0.1)]
             channels = factor * width
         self.layers = nn.Sequential(*layers)
-        self.score = nn.Linear(channels, 1)
+        self.score = nn.Linear(channels * (size[0] // 8) * (size[1] // 8), 1)
 
     def forward(self, images: Tensor) -> Tensor:
         """Return the scores (b,) of images (b, 3, h, w)."""
-        return self.score(self.layers(images).mean(dim=(2, 3))).squeeze(1)
+        return self.score(self.layers(images).flatten(1)).squeeze(1)
 
 
 def class_profiles(features: Tensor, prototypes: Tensor, gamma: float) -> Tensor:

@@ -13,7 +13,9 @@ What deviates from it, and why:
 * The classifier's loss takes the features of the same pass, detached. The original computes them in
   a second pass in training mode, which gives the same features, but moves the running statistics of
   BatchNorms twice per step.
-* Its class weights have an entry for each class. The original's vector is as long as the batch, and
+* That loss and the first task's are over the classes seen so far. The original's are over all
+  classes of the run, those of tasks to come included.
+* The class weights have an entry for each class. The original's vector is as long as the batch, and
   fails where there are more classes than that.
 * The generator makes images of any side that is 8 or more times a power of two.
 """

@@ -95,7 +95,7 @@ class ConditionalReplay(ControlledReplay):
         with self.host.phase("generator"):
             steps = self.options.generator_epochs * self.steps_per_epoch()
             while self.generator_step < steps:
-                loss = self._generator_step(self.generator_step, steps)
+                loss = self._generator_step(self.generator_step)
                 self.generator_step, self.total_steps = self.generator_step + 1, self.total_steps + 1
                 state = PhaseState(self.generator_step, steps, values={"loss": loss})
                 self.host.progress(f"task {self.current_task + 1} generator", state)
@@ -108,7 +108,7 @@ class ConditionalReplay(ControlledReplay):
     def _new_generator(self) -> None:
         with global_seed(self.args.seed, "generator", self.current_task):
             generator = ConditionalGenerator(self.n_past_classes, self.dataset.SIZE)
-            critic = Critic(self.options.generator_critic_width)
+            critic = Critic(self.dataset.SIZE, self.options.generator_critic_width)
         self.generator = generator.to(self.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
         self.critic = critic.to(self.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
         self.generator_opts = [
@@ -117,23 +117,31 @@ class ConditionalReplay(ControlledReplay):
         ]
         self.generator_step = 0
 
-    def _generator_step(self, step: int, steps: int) -> Tensor:
-        """Take the critic's steps and one of the generator. Return the loss of the latter."""
+    def _set_generator_rate(self, epoch: int) -> None:
+        rate = learning_rate(epoch, self.options.generator_epochs, self.options.generator_lr, "cosine")
+        for group in (group for optimizer in self.generator_opts for group in optimizer.param_groups):
+            group["lr"] = rate
+
+    def _generator_step(self, step: int) -> Tensor:
+        """Take the critic's steps and one of the generator, on images of the same classes.
+
+        Return the loss of the generator.
+        """
         o, (opt, critic_opt) = self.options, self.generator_opts
         assert self.generator is not None and self.critic is not None
-        for group in (group for optimizer in (opt, critic_opt) for group in optimizer.param_groups):
-            group["lr"] = learning_rate(step, steps, o.generator_lr, "cosine")
+        self._set_generator_rate(step // self.steps_per_epoch())
         real = self._new_images(step)
+        labels = self._old_classes(len(real), "generator", step)
         for number in range(o.generator_critic_steps):
             with torch.no_grad():
-                fake, _ = self._made(len(real), "critic", step, number)
+                fake = self._made(labels, "critic", step, number)
             parts = torch.rand(len(real), generator=self._random("parts", step, number))
             critic_opt.zero_grad()
             critic_loss(
                 self.critic, real, fake, parts.to(self.device, non_blocking=True), o.generator_penalty
             ).backward()
             critic_opt.step()
-        fake, labels = self._made(len(real), "generator", step)
+        fake = self._made(labels, "generator", step)
         features = self.teacher(fake, returnt="features")
         aligned = alignment_loss(features, labels, self.prototypes, o.generator_gamma)
         loss = o.generator_alignment * aligned - o.generator_adversarial * self.critic(fake).mean()
@@ -150,14 +158,17 @@ class ConditionalReplay(ControlledReplay):
     def _random(self, *keys: int | str) -> torch.Generator:
         return seeded(self.args.seed, "z", self.current_task, *keys)
 
-    def _made(self, n: int, *keys: int | str) -> tuple[Tensor, Tensor]:
-        """Make images (n, c, h, w) of old classes (n,) that are drawn at random."""
+    def _old_classes(self, n: int, *keys: int | str) -> Tensor:
+        """Draw old classes (n,) at random."""
+        random = self._random("classes", *keys)
+        return torch.randint(self.n_past_classes, (n,), generator=random).to(self.device, non_blocking=True)
+
+    def _made(self, labels: Tensor, *keys: int | str) -> Tensor:
+        """Make images (n, c, h, w) of old classes (n,)."""
         assert self.generator is not None
-        random = self._random(*keys)
-        labels = torch.randint(self.n_past_classes, (n,), generator=random).to(self.device, non_blocking=True)
-        z = torch.randn(n, ConditionalGenerator.NOISE, generator=random).to(self.device, non_blocking=True)
+        z = torch.randn(len(labels), ConditionalGenerator.NOISE, generator=self._random(*keys))
         shares = class_profiles(self.prototypes[labels], self.prototypes, self.options.generator_gamma).exp()
-        return self.generator(z, shares), labels
+        return self.generator(z.to(self.device, non_blocking=True), shares)
 
     def draw_replay(self, n: int, epoch: int, step: int) -> tuple[Tensor, Tensor, Tensor]:
         """Make new images at every step.
@@ -167,7 +178,8 @@ class ConditionalReplay(ControlledReplay):
         """
         assert self.generator is not None
         with torch.no_grad(), in_evaluation_mode([self.generator]):
-            images, labels = self._made(n, "replay", epoch, step)
+            labels = self._old_classes(n, "replay", epoch, step)
+            images = self._made(labels, "replay", epoch, step)
             return images, labels, self.teacher(images)
 
     def _show_images(self) -> None:

@@ -14,7 +14,8 @@ Facts were read in the authors' released code (``f798964``). What deviates from 
 * Prototypes are means over all augmented images once, in evaluation mode. The original's loader
   leaves the last batch out, which could be all that there is of a class.
 * The first task of the original's protocol for Tiny-ImageNet is contrastive. Here it is label
-  augmentation (rotations), as for CIFAR-100, or plain cross-entropy.
+  augmentation (rotations), as for CIFAR-100, or plain cross-entropy. The original does not crop its
+  images, and varies their brightness by 0.2 and not by 63/255.
 * Scores within a task are probabilities, and those of the chosen task are raised by one, so that
   the order of the classes within every task is that of its head.
 """

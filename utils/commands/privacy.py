@@ -35,7 +35,7 @@ class PrivacyOptions(UseOptions):
     """The flags of ``pmi-cl privacy``."""
 
     images: int = option(500, "synthetic images", unit="images", low=2, high=1_000_000)
-    seed: int = option(0, "seed of the choices and of the bootstrap", low=0, high=4294967295)
+    seed: int = option(0, "seed of the choices and of the intervals", low=0, high=4294967295)
     output: str | None = option(
         None, "folder for privacy.json and closest_pairs.png; none: they are not written", path=True
     )

@@ -88,9 +88,10 @@ def measure_privacy(method: ControlledReplay, n: int, seed: int) -> Privacy:
     chosen = [torch.cat(rows) for rows in zip(*equal, strict=True)]
     ratios, spaces = {}, (("pixels", "images", images), ("features", "features", features))
     for name, space, made in spaces:
-        sides = (getattr(real, space)[rows].flatten(1) for real, rows in zip((trained, held_out), chosen, strict=True))
-        distances = [nearest(made.flatten(1), side)[0] for side in sides]
-        ratios[name] = ratio_of_distances(distances[0].cpu(), distances[1].cpu(), seed)
+        near, away = (
+            getattr(real, space)[rows].flatten(1) for real, rows in ((trained, chosen[0]), (held_out, chosen[1]))
+        )
+        ratios[name] = ratio_of_distances(made.flatten(1), near, away, seed)
     scores = [_scores(method, real) for real in (trained, held_out)]
     members = {name: membership(scores[0][name], scores[1][name], seed) for name in scores[0]}
     pairs, names = _closest(images, labels, trained, held_out)
