@@ -38,7 +38,11 @@ def test_it_is_the_same_class_with_the_same_weights_in_both_worlds(mammoth_host:
     assert python(tmp_path, WEIGHTS, str(mammoth_host)) == str(ours)
 
 
-@pytest.mark.parametrize("more", [[], ["--model", "vpt", "--backbone", "clip-tiny"]], ids=["pmi_rdfcil", "vpt"])
+@pytest.mark.parametrize(
+    "more",
+    [["--augment", "abd"], ["--model", "vpt", "--backbone", "clip-tiny", "--flip", "1"]],
+    ids=["pmi_rdfcil", "vpt"],
+)
 def test_on_a_data_set_of_ours_a_run_ends_as_in_our_own_runner(more: list[str], tmp_path: Path) -> None:
     """Images, order, crops and random numbers are the same.
 
@@ -46,7 +50,8 @@ def test_on_a_data_set_of_ours_a_run_ends_as_in_our_own_runner(more: list[str], 
     """
     small = ["--n_epochs", "2", "--train_per_class", "20", "--batch_size", "16", "--seed", "3", "--lr", "0.05"]
     inverted = ["--buffer_images", "40", "--inv_batch", "40", "--inv_steps", "5", "--cont_epochs", "5"]
-    words = [*(more or ["--model", "pmi_rdfcil", *inverted]), "--dataset", "seq-digits", *small]
+    model = [] if "--model" in more else ["--model", "pmi_rdfcil", *inverted]
+    words = [*model, *more, "--dataset", "seq-digits", *small]
     assert main([*words, "--num_threads", "1", "--results_path", str(tmp_path / "runs"), "--run_name", "own"]) == 0
     (record,) = tmp_path.glob("runs/*/seq-digits/own/results.json")
     expected = json.loads(record.read_text())["class_il"]["matrix"]

@@ -14,6 +14,7 @@ from pmi_cl.datasets.colour_jitter import JITTER
 from pmi_cl.datasets.continual_dataset import ContinualDataset
 from pmi_cl.mammoth.checkout import part
 from pmi_cl.mammoth.flags import HostedEntry, run_arguments
+from pmi_cl.mammoth.task_data import OWN
 from pmi_cl.seeding import global_seed
 from pmi_cl.utils.run.building import build_backbone
 
@@ -61,7 +62,7 @@ class HostedDataset(MammothDataset):
 
     def __init__(self, args: Any, **own: Any) -> None:
         self.ours: ContinualDataset = self.HOSTED.entry.load()(self.BRIDGE.run_options(args), "cpu")
-        for name in ("N_CLASSES", "N_TASKS", "N_CLASSES_PER_TASK", "SIZE", "MEAN", "STD", "FLIP", "PADDING", "PROMPT"):
+        for name in ("N_CLASSES", "N_TASKS", "N_CLASSES_PER_TASK", "SIZE", "MEAN", "STD", *OWN):
             setattr(self, name, getattr(self.ours, name))
         self._train, self._test = _arrays(self.ours.train), _arrays(self.ours.test)
         self.TRANSFORM = transforms.Compose(self._training_transforms())

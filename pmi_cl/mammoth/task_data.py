@@ -14,6 +14,9 @@ from pmi_cl.datasets.selection import PlacedSplit
 from pmi_cl.datasets.task_split import TaskSplit
 from pmi_cl.errors import UserError
 
+# What our own data sets know beside what every data set of Mammoth has.
+OWN = ("FLIP", "PADDING", "PROMPT", "flip_typed", "augmentation")
+
 
 def to_uint8(images: Tensor) -> Tensor:
     """Convert floats in [0, 1] to uint8. Images that were read from 8 bits come back exactly."""
@@ -51,8 +54,9 @@ class TaskData(ContinualDataset):
         self._mean, self._std = torch.tensor(self.MEAN, device=device), torch.tensor(self.STD, device=device)
         # A method with an input form of its own replaces _mean and _std. These stay.
         self._loader_mean, self._loader_std = self._mean[:, None, None], self._std[:, None, None]
-        self.FLIP, self.PADDING = getattr(dataset, "FLIP", True), getattr(dataset, "PADDING", max(1, self.SIZE[0] // 8))
-        self.PROMPT, self.TEMPLATES = getattr(dataset, "PROMPT", self.PROMPT), tuple(dataset.get_prompt_templates())
+        self.PADDING, self.TEMPLATES = max(1, self.SIZE[0] // 8), tuple(dataset.get_prompt_templates())
+        for name in OWN:
+            setattr(self, name, getattr(dataset, name, getattr(self, name)))
         self.class_order = list(range(self.N_CLASSES))
         self.drop_task()
 
