@@ -17,7 +17,7 @@ class ControlOptions:
         "what is replayed of old classes; controls: real, stored images in place of synthetic ones; noise; shuffled, "
         "synthetic images under the label of another class",
         choices=("synthetic", "real", "noise", "shuffled"),
-        source="papers: synthetic; the others: ours",
+        source="the papers: synthetic",
         binds="checkpoint",
     )
     replay_images: int | None = option(
