@@ -190,6 +190,23 @@ def test_balanced_epochs_move_the_embeddings_alone() -> None:
     assert moved == {"head.tasks.0.weight", "head.tasks.1.weight"}
 
 
+def test_balanced_epochs_go_down_cross_entropy_and_margins_at_a_falling_rate() -> None:
+    training, model = second_task("lucir", balanced_epochs=2, exemplars_per_class=4, batch_size=16, lr_gamma=0.1)
+    model.net.head.scale.data.fill_(3.0)
+    parts = [linear.weight.detach().clone().requires_grad_() for linear in model.net.head.tasks]
+    model.end_task(training.shown)
+    features, labels = F.normalize(model.exemplar_features()), model.memory.labels
+    opt = torch.optim.SGD(parts, lr=0.01, momentum=0.9, weight_decay=model.options.optim_wd)
+    for lr in (0.01, 0.001):  # all 16 exemplars are one batch
+        opt.param_groups[0]["lr"] = lr
+        cosines = features @ F.normalize(torch.cat(parts)).t()
+        opt.zero_grad()
+        (F.cross_entropy(3 * cosines, labels) + margin_ranking(cosines, labels, 2, 0.5, 2)).backward()
+        opt.step()
+    for linear, part in zip(model.net.head.tasks, parts, strict=True):
+        torch.testing.assert_close(linear.weight, part, rtol=1e-4, atol=1e-6)
+
+
 # BiC.
 
 
