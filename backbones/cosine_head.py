@@ -12,8 +12,9 @@ from pmi_cl.backbones.heads import GrowingHead
 class CosineHead(GrowingHead):
     """Logits are cosines of features and class embeddings, times one scale that is learned.
 
-    The embeddings of a class are drawn from N(0, 1 / (3 d)), of the variance that the released
-    code's uniform numbers have. The scale starts at 1, as there (UCIR, CVPR 2019, Eq. 3; [INF]).
+    It is UCIR's (CVPR 2019, Sec. 3.2). The embeddings of a class are drawn from N(0, 1 / (3 d)), of
+    the variance that uniform numbers of FACIL's port (``e0563c7``) have. The scale starts at 1, as
+    there.
     """
 
     def __init__(self, feature_dim: int) -> None:

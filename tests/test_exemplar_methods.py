@@ -42,11 +42,12 @@ def a_batch(model: Any) -> tuple[torch.Tensor, torch.Tensor]:
 @pytest.mark.parametrize("method", EXEMPLAR_METHODS)
 def test_the_memory_shrinks_by_class_and_is_counted(method: str) -> None:
     training, model = second_task(method, buffer_size=12, exemplars_per_class="none")
-    assert model.memory.labels.tolist() == [0] * 6 + [1] * 6
-    first = model.memory.first_of_each(3).images
+    held = int(method == "bic")  # of the images that are stored of a class
+    assert model.memory.labels.tolist() == [0] * (6 - held) + [1] * (6 - held)
+    first = model.memory.first_of_each(3 - held).images
     model.end_task(training.shown)
-    assert model.memory.labels.bincount().tolist() == [3] * 4
-    assert torch.equal(model.memory.images[:6], first)
+    assert model.memory.labels.bincount().tolist() == [3 - held] * 4
+    assert torch.equal(model.memory.images[: len(first)], first)
     assert model.stored()["real images"] == 12 * (3 * 16 * 16 + 8)
 
 
@@ -186,7 +187,24 @@ def test_balanced_epochs_move_the_embeddings_alone() -> None:
     model.end_task(training.shown)
     after = model.net.state_dict()
     moved = {name for name in before if not torch.equal(before[name], after[name])}
-    assert moved == {"head.tasks.0.weight", "head.tasks.1.weight", "head.scale"}
+    assert moved == {"head.tasks.0.weight", "head.tasks.1.weight"}
+
+
+def test_balanced_epochs_go_down_cross_entropy_and_margins_at_a_falling_rate() -> None:
+    training, model = second_task("lucir", balanced_epochs=2, exemplars_per_class=4, batch_size=16, lr_gamma=0.1)
+    model.net.head.scale.data.fill_(3.0)
+    parts = [linear.weight.detach().clone().requires_grad_() for linear in model.net.head.tasks]
+    model.end_task(training.shown)
+    features, labels = F.normalize(model.exemplar_features()), model.memory.labels
+    opt = torch.optim.SGD(parts, lr=0.01, momentum=0.9, weight_decay=model.options.optim_wd)
+    for lr in (0.01, 0.001):  # all 16 exemplars are one batch
+        opt.param_groups[0]["lr"] = lr
+        cosines = features @ F.normalize(torch.cat(parts)).t()
+        opt.zero_grad()
+        (F.cross_entropy(3 * cosines, labels) + margin_ranking(cosines, labels, 2, 0.5, 2)).backward()
+        opt.step()
+    for linear, part in zip(model.net.head.tasks, parts, strict=True):
+        torch.testing.assert_close(linear.weight, part, rtol=1e-4, atol=1e-6)
 
 
 # BiC.
@@ -202,7 +220,7 @@ def test_the_correction_has_the_closed_form_of_a_tiny_logistic_problem() -> None
     labels = torch.tensor([label for _, label in rows])
     ends = [math.log(share / (1 - share)) for share in shares]
     alpha = (ends[1] - ends[0]) / (values[1] - values[0])
-    found = fit_correction(logits, labels, 1, ridge=0.0)
+    found = fit_correction(logits, labels, 1, ridge=(0.0, 0.0))
     assert found == pytest.approx((alpha, ends[0] - alpha * values[0]), abs=1e-6)
 
 
@@ -212,7 +230,7 @@ def test_the_correction_is_a_minimum(seed: int) -> None:
     logits[:, 3:] += 5  # the bias
     labels = torch.randint(0, 5, (60,), generator=seeded(seed, "labels"))
     point = torch.tensor(fit_correction(logits, labels, 3), dtype=torch.float64, requires_grad=True)
-    loss = F.cross_entropy(corrected(logits, 3, *point), labels) + 5e-4 * ((point[0] - 1) ** 2 + point[1] ** 2)
+    loss = F.cross_entropy(corrected(logits, 3, *point), labels) + 5e-4 * (point[0] - 1) ** 2 + 0.05 * point[1] ** 2
     (slope,) = torch.autograd.grad(loss, point)
     assert float(slope.abs().max()) < 1e-4
     assert float(loss.detach()) < float(F.cross_entropy(logits, labels))
@@ -226,8 +244,8 @@ def test_the_correction_of_separated_classes_is_finite() -> None:
 def test_bic_holds_as_many_images_of_each_class_out_and_trains_on_none_of_them() -> None:
     training, model = second_task("bic", buffer_size=40, held_out=0.1)
     assert model.held.labels.bincount().tolist() == [2] * 4
-    assert len(model.trained) == len(model.memory) - 4
-    assert not model.held.contains(model.trained.images).any()
+    assert model.memory.labels.bincount().tolist() == [18] * 2
+    assert not model.held.contains(model.memory.images).any()
     dataset, seen = training.shown, []
     model.losses = lambda images, labels: (seen.append(len(labels)), {"x": model.net(images).sum()})[1]
     rows = dataset.train_indices(1)
@@ -235,6 +253,22 @@ def test_bic_holds_as_many_images_of_each_class_out_and_trains_on_none_of_them()
     model.observe(dataset.normalise(raw), labels, raw)
     new = len(rows) - 4
     assert seen == [new + model.exemplars_with(new)]
+
+
+def test_bic_corrects_by_images_that_no_task_has_trained_on() -> None:
+    training = start("bic", buffer_size=40, held_out=0.1)
+    model: Any = train_task(training, 0)
+    first = model.held
+    assert first.labels.bincount().tolist() == [2, 2]
+    model.end_task(training.shown)
+    assert model.correction == (1.0, 0.0)  # there is no old class
+    assert len(model.memory) == 2 * (20 - 2) and not first.contains(model.memory.images).any()
+    assert torch.equal(model.held.images, first.images)
+    begin(training, 1)
+    assert torch.equal(model.held.part(model.held.labels < 2).images, first.images)
+    model.end_task(training.shown)
+    assert model.correction != (1.0, 0.0)
+    assert torch.equal(model.held.part(model.held.labels < 2).images, first.first_of_each(1).images)
 
 
 def test_bic_weighs_its_terms_by_the_shares_of_classes_and_corrects_the_teacher() -> None:

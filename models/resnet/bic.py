@@ -1,13 +1,21 @@
 """Correct the bias towards new classes by two numbers, learned on held-out images (BiC).
 
-The method is by Wu, Chen, Wang, Ye, Liu, Guo and Fu, CVPR 2019. Facts are from the paper ([INF]
-where they could not be looked up). What differs:
+The method is by Wu, Chen, Wang, Ye, Liu, Guo and Fu, CVPR 2019. Facts are from the paper, whose
+sections are quoted from FACIL's port (``e0563c7``), and from the authors' released code
+(``wuyuebupt/LargeScaleIncrementalLearning``, ``739b628``; ImageNet alone). As in both programs, no
+task trains on the images that correct the bias. As in the released code, the pair of a task
+corrects the logits of its new classes, and the network of the next task learns the corrected logits
+by distillation. So one pair at a time is in use. What differs:
 
 * A batch holds new images and exemplars in proportion (:class:`ExemplarTraining`).
 * Alpha and beta are the minimum of the convex problem of stage 2, found by Newton's method. The
-  paper approaches it by SGD. A small ridge keeps them finite.
-* As in the paper, the pair of a task corrects the logits of its new classes, and the network of the
-  next task learns the corrected logits by distillation. So one pair at a time is in use.
+  paper approaches it by SGD. The penalty of beta is the released code's; the paper prints none. A
+  small one of alpha is ours: it keeps alpha finite.
+* In each task, as many images of a new class are held out as of an old one. The released code holds
+  as many of every class out as the first task needs.
+* The weight decay is the same in all tasks. The released code multiplies it by the number of tasks
+  over the number of the task.
+* The head has no bias (R-DFCIL's head).
 """
 
 from __future__ import annotations
@@ -25,7 +33,7 @@ from pmi_cl.models.resnet.exemplars import ExemplarMemory, choose_exemplars
 from pmi_cl.models.training.bias_correction import corrected, fit_correction
 from pmi_cl.models.training.distillation import soft_distillation
 from pmi_cl.options import option
-from pmi_cl.seeding import mix, seeded
+from pmi_cl.seeding import mix
 
 if TYPE_CHECKING:
     from pmi_cl.datasets.continual_dataset import ContinualDataset
@@ -36,29 +44,32 @@ NONE = (1.0, 0.0)  # alpha and beta that change nothing
 
 @dataclass(frozen=True)
 class BicOptions(ExemplarOptions):
-    """Hold the paper's values for CIFAR-100 (Sec. 5.1)."""
+    """Hold the paper's values for CIFAR-100 (Sec. 6.1, 6.2).
+
+    Its rate of 0.1, 128 images of a batch and momentum of 0.9 are those of every method.
+    """
 
     n_epochs: int = option(
-        250, "epochs of each task", unit="epochs", low=1, high=100_000, source="BiC Sec. 5.1", as_in_mammoth=True
+        250, "epochs of each task", unit="epochs", low=1, high=100_000, source="BiC Sec. 6.2", as_in_mammoth=True
     )
-    optim_wd: float = option(2e-4, "weight decay of SGD", low=0, source="BiC Sec. 5.1", as_in_mammoth=True)
+    optim_wd: float = option(2e-4, "weight decay of SGD", low=0, source="BiC Sec. 6.2", as_in_mammoth=True)
     lr_milestones: tuple[float, ...] = option(
         (0.4, 0.6, 0.8),
         "when the rate is multiplied by lr_gamma, as parts of n_epochs; after the first epoch at the earliest",
         low=0,
         high=1,
-        source="BiC Sec. 5.1: epochs 100, 150 and 200 of 250",
+        source="BiC Sec. 6.2: epochs 100, 150 and 200 of 250 [INF]",
     )
     lr_gamma: float = option(
-        0.1, "what the rate is multiplied by at each milestone", above=0, high=1, source="BiC Sec. 5.1"
+        0.1, "what the rate is multiplied by at each milestone", above=0, high=1, source="BiC Sec. 6.2 [INF]"
     )
-    temperature: float = option(2.0, "of the distillation", above=0, source="BiC Sec. 3.1")
+    temperature: float = option(2.0, "of the distillation", above=0, source="BiC Sec. 6.2; released code")
     held_out: float = option(
         0.1,
-        "part of the exemplars that is not trained on but corrects the bias, with as many images of each new class",
+        "part of the stored images that is never trained on but corrects the bias, with as many of each new class",
         above=0,
         high=0.5,
-        source="BiC Sec. 5.1: training and validation 9:1",
+        source="BiC Sec. 6.1: training and validation 9:1; released code",
     )
 
 
@@ -68,8 +79,7 @@ class Bic(ExemplarTraining):
     Attributes:
         correction: alpha and beta of the classes of the current task.
         teacher_correction: those of the task before.
-        held: the held-out images of all classes, within a later task.
-        trained: the exemplars that are trained on, within a later task.
+        held: the images of all classes that no task trains on. ``memory`` has those it trains on.
     """
 
     NAME = "bic"
@@ -79,27 +89,21 @@ class Bic(ExemplarTraining):
     def __init__(self, *args: Any) -> None:
         super().__init__(*args)
         self.correction = self.teacher_correction = NONE
-        self.held = self.trained = ExemplarMemory.empty(self.dataset)
+        self.held = ExemplarMemory.empty(self.dataset)
 
     def begin_task(self, dataset: ContinualDataset) -> None:
-        """Hold images of all classes out, as many of each."""
+        """Hold images of the new classes out, as many as of each old class."""
         super().begin_task(dataset)
-        self.correction, self.held = NONE, ExemplarMemory.empty(dataset)
-        if self.current_task > 0 and self._spares(dataset):
-            count = max(round(self.options.held_out * len(self.memory) / self.n_past_classes), 1)
+        self.correction = NONE
+        labels = dataset.train.labels[dataset.train_indices(self.current_task)]
+        stored = self._stored_of_each(self.n_past_classes or self.n_seen_classes)
+        if count := self._held_of_each(min([stored, *filter(None, labels.bincount().tolist())])):
             seed = mix(self.args.seed, "held out", self.current_task)
-            old = self.memory.some_of_each(count, seeded(seed, "old"))
-            self.held = old.joined(choose_exemplars(dataset, self.current_task, count, seed))
-        self.trained = self.memory.without(self.held)
+            self.held = self.held.joined(choose_exemplars(dataset, self.current_task, count, seed))
 
-    def _spares(self, dataset: ContinualDataset) -> bool:
-        """Return whether every class has two images, so that one can be held out."""
-        new = dataset.train.labels[dataset.train_indices(self.current_task)]
-        return min(torch.cat([self.memory.labels, new]).bincount().tolist()) > 1
-
-    def replayed(self) -> ExemplarMemory:
-        """Return the exemplars that are not held out."""
-        return self.trained
+    def _held_of_each(self, stored: int) -> int:
+        """Return how many of the ``stored`` images of a class are held out: fewer than all."""
+        return min(max(round(self.options.held_out * stored), 1), stored - 1)
 
     def observe(
         self, inputs: Tensor, labels: Tensor, not_aug_inputs: Tensor, epoch: int = 0, step: int = 0
@@ -108,6 +112,8 @@ class Bic(ExemplarTraining):
         if len(self.held):
             kept = ~self.held.contains(not_aug_inputs)
             inputs, labels, not_aug_inputs = inputs[kept], labels[kept], not_aug_inputs[kept]
+        if not len(labels) + len(self.memory):  # the whole of a small batch is held out
+            return {"loss": torch.zeros((), device=self.device)}
         return super().observe(inputs, labels, not_aug_inputs, epoch, step)
 
     def losses(self, images: Tensor, labels: Tensor) -> dict[str, Tensor]:
@@ -126,14 +132,20 @@ class Bic(ExemplarTraining):
         return {"ce": (1 - share) * self.loss(logits, labels), "kd": share * distilled}
 
     def end_task(self, dataset: ContinualDataset) -> None:
-        """Fit the correction on the held-out images, and choose exemplars."""
-        if len(self.held):
+        """Fit the correction on the held-out images of all classes, and choose exemplars."""
+        if self.current_task > 0 and len(self.held.labels.unique()) == self.n_seen_classes:
             with torch.no_grad(), in_evaluation_mode([self.net]):
                 logits = torch.cat([self.net(images) for images in self._held_images()])
             self.correction = fit_correction(logits, self.held.labels, self.n_past_classes)
         super().end_task(dataset)
         self.teacher_correction = self.correction
-        self.held, self.trained = ExemplarMemory.empty(dataset), self.memory
+
+    def with_exemplars(self, dataset: ContinualDataset) -> None:
+        """Store as many images as other methods: held-out ones, and the first of those herded."""
+        stored = self.per_class()
+        count = self._held_of_each(stored)
+        self.memory = self.memory.without(self.held).first_of_each(stored - count)
+        self.held = self.held.first_of_each(count)
 
     def _held_images(self) -> list[Tensor]:
         rows = torch.arange(len(self.held)).split(CHUNK)
@@ -144,7 +156,7 @@ class Bic(ExemplarTraining):
         return corrected(self.net(x), self.n_past_classes, *self.correction)
 
     def stored(self) -> dict[str, int]:
-        """Return the bytes of exemplars and teacher; within a task held-out images, too."""
+        """Return the bytes of exemplars and teacher. Held-out images are exemplars, too."""
         own = super().stored()
         return {**own, "real images": own["real images"] + self.held.nbytes}
 
@@ -163,7 +175,6 @@ class Bic(ExemplarTraining):
         self.correction = _pair(state[CORRECTION])
         self.teacher_correction = _pair(state["teacher_correction"])
         self.held = ExemplarMemory.from_state(state["held"], self.dataset, self.n_seen_classes)
-        self.trained = self.memory.without(self.held)
 
     def network_state(self) -> dict[str, Tensor]:
         """Return the network's tensors, and the correction."""

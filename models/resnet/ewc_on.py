@@ -13,6 +13,8 @@ What the sources do, and what is done here:
   each image (``ewc_fisher``). Mammoth takes the true labels, weighted with their probability, image
   by image in training mode, so that BatchNorm normalises an image by itself, and its running
   statistics move. Here the network is in evaluation mode, and no loop goes over images.
+* Schwarz et al. multiply the sum by gamma in the penalty, too ([INF], and so do van de Ven's
+  programs). That is one more factor of lambda. It is left out here and in Mammoth.
 * Schwarz et al. scale each task's Fisher matrix, without saying how. It is not scaled here.
 * Mammoth's cross-entropy is over all classes of the run, here over those seen so far.
 """

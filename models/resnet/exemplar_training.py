@@ -35,7 +35,7 @@ class ExemplarOptions(TrainingOptions):
         unit="images",
         low=1,
         high=100_000_000,
-        source="iCaRL Sec. 4.1; BiC Sec. 5.1",
+        source="iCaRL Sec. 4; BiC Sec. 6.1",
         memory="images",
         as_in_mammoth=True,
     )
@@ -95,17 +95,13 @@ class ExemplarTraining(WithTeacher):
     def exemplars_with(self, n: int) -> int:
         """Return how many exemplars go with ``n`` new images."""
         new = len(self.dataset.train_indices(self.current_task))
-        stored = len(self.replayed())
+        stored = len(self.memory)
         return max(round(n * stored / new), 1) if stored and new else 0
-
-    def replayed(self) -> ExemplarMemory:
-        """Return the exemplars that are trained on."""
-        return self.memory
 
     def _new_in_batch(self) -> int:
         """Return how many of the ``batch_size`` images of a batch are new."""
         size, new = self.options.batch_size, len(self.dataset.train_indices(self.current_task))
-        return max(round(size * new / (new + len(self.replayed()))), min(size, 2)) if new else size
+        return max(round(size * new / (new + len(self.memory))), min(size, 2)) if new else size
 
     def steps_per_epoch(self) -> int:
         """Return the number of steps of an epoch of the current task."""
@@ -121,7 +117,7 @@ class ExemplarTraining(WithTeacher):
         """Take a step on the new images and on exemplars."""
         if count := self.exemplars_with(len(inputs)):
             key = (self.current_task, epoch, step)
-            drawn = self.replayed().draw(count, seeded(self.args.seed, "exemplars", *key))
+            drawn = self.memory.draw(count, seeded(self.args.seed, "exemplars", *key))
             augment = seeded(self.args.seed, "augment exemplars", *key)
             images = self.dataset.augment_pixels(drawn.images, drawn.labels, augment)
             inputs, labels = torch.cat([inputs, images]), torch.cat([labels, drawn.labels])
@@ -129,8 +125,12 @@ class ExemplarTraining(WithTeacher):
 
     def per_class(self) -> int:
         """Return how many exemplars each class has after the current task (iCaRL, Alg. 2)."""
+        return self._stored_of_each(self.n_seen_classes)
+
+    def _stored_of_each(self, classes: int) -> int:
+        """Return how many images of each of ``classes`` classes are stored."""
         o = self.options
-        return o.exemplars_per_class or max(o.buffer_size // self.n_seen_classes, 1)
+        return int(o.exemplars_per_class or max(o.buffer_size // classes, 1))
 
     def features(self, images: Tensor) -> Tensor:
         """Return the features (b, d) of normalised images, in evaluation mode."""

@@ -79,14 +79,6 @@ class ExemplarMemory:
         kept = order[within < count].sort().values.to(self.labels.device)
         return self.part(kept)
 
-    def some_of_each(self, count: int, generator: torch.Generator) -> ExemplarMemory:
-        """Return ``count`` exemplars of each class, drawn by ``generator`` without repetition."""
-        starts, counts = self._rows.first.tolist(), self._rows.counts.tolist()
-        drawn = [
-            start + torch.randperm(n, generator=generator)[:count] for start, n in zip(starts, counts, strict=True)
-        ]
-        return self.part(self._rows.order[torch.cat(drawn)].to(self.labels.device))
-
     def without(self, other: ExemplarMemory) -> ExemplarMemory:
         """Return the exemplars that are not among the others."""
         return self.part(~other.contains(self.images))

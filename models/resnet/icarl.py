@@ -1,15 +1,16 @@
 """Learn features by distillation on exemplars, and classify by the nearest mean (iCaRL).
 
-The method is by Rebuffi, Kolesnikov, Sperl and Lampert, CVPR 2017. Facts are from the paper, and
-from what the authors' released code is known to do ([INF]). What differs:
+The method is by Rebuffi, Kolesnikov, Sperl and Lampert, CVPR 2017. Facts are from the paper and
+from the authors' released code for CIFAR-100 (``srebuffi/iCaRL``, ``b3d3686``). What differs:
 
 * A batch holds new images and exemplars in proportion (:class:`ExemplarTraining`), where the paper
   shuffles their union.
-* The head has outputs for the classes seen so far, where the released network has one for every
-  class from the beginning.
+* The head has outputs for the classes seen so far, and no bias (R-DFCIL's head). The released
+  network has an output with a bias for every class from the beginning.
 * Herding minimises the distance to the plain mean of the normalised features. The paper normalises
   means as well; only the means that classify are normalised here.
-* The network is the run's own. Its last block need not end in a ReLU.
+* The classes share the memory without a rest. The released code rounds up.
+* The network is the run's own. The released one is a ResNet-32 without a ReLU after its last block.
 """
 
 from __future__ import annotations
@@ -34,34 +35,40 @@ MEANS = "class_means"
 
 @dataclass(frozen=True)
 class IcarlOptions(ExemplarOptions):
-    """Hold the paper's values for CIFAR-100 (Sec. 4.1)."""
+    """Hold the paper's values for CIFAR-100 (Sec. 4). Its batch size, 128, is every method's."""
 
     n_epochs: int = option(
-        70, "epochs of each task", unit="epochs", low=1, high=100_000, source="iCaRL Sec. 4.1", as_in_mammoth=True
+        70, "epochs of each task", unit="epochs", low=1, high=100_000, source="iCaRL Sec. 4", as_in_mammoth=True
     )
-    lr: float = option(2.0, "learning rate of SGD", above=0, source="iCaRL Sec. 4.1", as_in_mammoth=True)
-    optim_wd: float = option(1e-5, "weight decay of SGD", low=0, source="iCaRL Sec. 4.1", as_in_mammoth=True)
+    lr: float = option(2.0, "learning rate of SGD", above=0, source="iCaRL Sec. 4", as_in_mammoth=True)
+    optim_wd: float = option(
+        1e-5,
+        "weight decay of SGD",
+        low=0,
+        source="iCaRL Sec. 4 (released code: 1e-5 times the sum of squares, whose gradient is that of 2e-5)",
+        as_in_mammoth=True,
+    )
     lr_milestones: tuple[float, ...] = option(
         (0.7, 0.9),
         "when the rate is multiplied by lr_gamma, as parts of n_epochs; after the first epoch at the earliest",
         low=0,
         high=1,
-        source="iCaRL Sec. 4.1: epochs 49 and 63 of 70",
+        source="iCaRL Sec. 4: epochs 49 and 63 of 70",
     )
     lr_gamma: float = option(
-        0.2, "what the rate is multiplied by at each milestone", above=0, high=1, source="iCaRL Sec. 4.1"
+        0.2, "what the rate is multiplied by at each milestone", above=0, high=1, source="iCaRL Sec. 4"
     )
     bce_mean: str = option(
         "run",
         "the binary cross-entropies of the seen classes are added and divided by the number of classes: of the run, "
         "or of those seen so far",
         choices=("run", "seen"),
-        source="iCaRL released code [INF]: one output for each class of the run; Mammoth: seen",
+        source="iCaRL released code: the mean over one output for each class of the run; Mammoth: seen",
     )
     mirrored_means: bool = option(
         False,
         "1: the mean of a class is that of its exemplars and their mirror images, where the data set may be mirrored",
-        source="iCaRL Alg. 1: 0; released code and Mammoth: 1 [INF]",
+        source="iCaRL Alg. 1: 0; released code and Mammoth: 1",
     )
 
 

@@ -9,7 +9,8 @@ authors' released code (``hshustc/CVPR19_Incremental_Learning``, ``7ebfa1d``). W
   ``AMR`` takes any other class.
 * Balanced fine-tuning trains the class embeddings on features that are computed once, without
   augmentation.
-* The network is the run's own. Its features may be negative if no ReLU ends its last block.
+* The network is the run's own. UCIR removes the ReLU after the last block, so that features may be
+  negative.
 """
 
 from __future__ import annotations
@@ -35,7 +36,11 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class LucirOptions(ExemplarOptions):
-    """Hold the paper's values for CIFAR-100 (Sec. 4.1)."""
+    """Hold the paper's values for CIFAR-100 (Sec. 4.1).
+
+    The released code's rate of 0.1, 128 images of a batch, momentum of 0.9 and weight decay of 5e-4
+    are those of every method.
+    """
 
     n_epochs: int = option(
         160, "epochs of each task", unit="epochs", low=1, high=100_000, source="UCIR Sec. 4.1", as_in_mammoth=True
@@ -63,9 +68,14 @@ class LucirOptions(ExemplarOptions):
         5.0,
         "weight of the less-forget constraint, times the root of old classes over new classes",
         low=0,
-        source="UCIR Sec. 4.1 (ImageNet: 10); released code",
+        source="UCIR Sec. 4.1 (ImageNet: 10), Eq. 7; released code",
     )
-    lambda_mr: float = option(1.0, "weight of the margin ranking loss", low=0, source="UCIR Eq. 9; released code")
+    lambda_mr: float = option(
+        1.0,
+        "weight of the margin ranking loss",
+        low=0,
+        source="UCIR Eq. 9 (released code: 1 / K, as it averages over the K classes)",
+    )
     margin: float = option(
         0.5, "how much nearer an exemplar has to be to its own class than to a new one", low=0, source="UCIR Sec. 4.1"
     )
@@ -81,9 +91,14 @@ class LucirOptions(ExemplarOptions):
         unit="epochs",
         low=0,
         high=100_000,
-        source="UCIR Sec. 4.1: 0 (with CBF: 20 [INF])",
+        source="UCIR Sec. 4.1: 0; released code with CBF: 20",
     )
-    balanced_lr: float = option(0.01, "learning rate of these epochs", above=0, source="UCIR released code [INF]")
+    balanced_lr: float = option(
+        0.01,
+        "learning rate of these epochs; it is multiplied by lr_gamma after half of them",
+        above=0,
+        source="UCIR released code",
+    )
 
 
 def imprinted(features: Tensor, labels: Tensor, classes: range, norm: Tensor) -> Tensor:
@@ -130,33 +145,40 @@ class Lucir(ExemplarTraining):
 
     def losses(self, images: Tensor, labels: Tensor) -> dict[str, Tensor]:
         """Return the three terms of Eq. 9. In the first task there is cross-entropy alone."""
-        o, old, head = self.options, self.n_past_classes, self.net.head
+        head = self.net.head
         features = self.net(images, returnt="features")
         cosines = head.cosines(features)
         losses = {"ce": self.loss(head.scale * cosines, labels)}
         if self.teacher is not None:
             with torch.no_grad():
                 teacher_features = self.teacher(images, returnt="features")
-            weight = o.lambda_lf * math.sqrt(old / self.cpt)
+            weight = self.options.lambda_lf * math.sqrt(self.n_past_classes / self.cpt)
             losses["lf"] = weight * less_forget(features, teacher_features)
-            losses["mr"] = o.lambda_mr * margin_ranking(cosines, labels, old, o.margin, o.rivals)
+            losses["mr"] = self._margin_loss(cosines, labels)
         return losses
+
+    def _margin_loss(self, cosines: Tensor, labels: Tensor) -> Tensor:
+        o = self.options
+        return o.lambda_mr * margin_ranking(cosines, labels, self.n_past_classes, o.margin, o.rivals)
 
     def with_exemplars(self, dataset: ContinualDataset) -> None:
         """Train the class embeddings on the exemplars of all classes, if ``balanced_epochs`` asks.
 
-        The features stay, so they are computed once.
+        The features and the scale stay, so features are computed once, and the less-forget
+        constraint is constant.
         """
         o, head = self.options, self.net.head
         if self.current_task == 0 or not o.balanced_epochs:
             return
         features, labels = self.exemplar_features(), self.memory.labels
-        head.requires_grad_(True)
-        opt = self.new_optimizer(head.parameters())
-        opt.param_groups[0]["lr"] = o.balanced_lr
+        head.tasks.requires_grad_(True)
+        opt = self.new_optimizer(head.tasks.parameters())
         for epoch in range(o.balanced_epochs):
+            opt.param_groups[0]["lr"] = o.balanced_lr * (o.lr_gamma if 2 * epoch >= o.balanced_epochs else 1)
             shuffle = seeded(self.args.seed, "balanced", self.current_task, epoch)
             for rows in torch.randperm(len(labels), generator=shuffle).to(self.device).split(o.batch_size):
                 opt.zero_grad()
-                self.loss(head(features[rows]), labels[rows]).backward()
+                cosines = head.cosines(features[rows])
+                loss = self.loss(head.scale * cosines, labels[rows])
+                (loss + self._margin_loss(cosines, labels[rows])).backward()
                 opt.step()
