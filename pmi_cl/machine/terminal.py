@@ -1,4 +1,4 @@
-"""Print in any encoding of the terminal, also where a stream is closed, its width, and sizes in words."""
+"""Print in any encoding of the terminal, also where a stream is closed; tell widths and sizes."""
 
 from __future__ import annotations
 
