@@ -82,6 +82,17 @@ def test_only_a_run_of_the_papers_size_measures_a_cell(tmp_path: Path, changes: 
     assert f"figures {measured} are measured. For {smaller} others" in text
 
 
+@pytest.mark.parametrize(("start", "counts"), [("pmi", True), ("noise", False)])
+def test_a_control_of_the_start_is_not_pmi(tmp_path: Path, start: str, counts: bool) -> None:
+    changes = {"model_config": "paper", "inv_start": start, "cfs": True}
+    record(tmp_path / "run", 0, 40.0, model="pmi_rdfcil", dataset="seq-cifar100", **changes)
+    in_results(
+        tmp_path / "run",
+        class_il={"matrix": [[90.0] * n for n in range(1, 6)], "last": 40.0, "average": 90.0, "forgetting": 2.0},
+    )
+    assert ("(smaller)" in "".join(section("T", read_printed()["PMI Table 5"], read_runs([tmp_path])[0]))) == counts
+
+
 def test_every_method_that_is_to_answer_is_there() -> None:
     known = {entry.name for entry in INSTALLED.entries("model")}
     for table in read_printed().values():

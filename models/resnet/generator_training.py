@@ -48,7 +48,7 @@ class GeneratorReplay(ControlledReplay):
     """Replay the images of a generator.
 
     Attributes:
-        KEEPS_GENERATOR: whether one generator and one optimiser live through all tasks (ABD).
+        KEEPS_GENERATOR: whether one generator and one optimiser are kept for all tasks (ABD).
             Otherwise both are new in each task (R-DFCIL).
         generator: maps noise to images. None before the second task, and between two tasks if it is
             not kept.

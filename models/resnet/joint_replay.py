@@ -41,8 +41,8 @@ class JointReplayOptions(GeneratorOptions, ControlOptions, TrainingOptions):
 class JointReplay(GeneratorReplay):
     """Train on a batch of real and as many generated images.
 
-    They have common batch statistics. One generator lives through all tasks. A subclass gives the
-    losses (:meth:`replay_losses`).
+    They have common batch statistics. One generator is kept through all tasks. A subclass gives
+    the losses (:meth:`replay_losses`).
     """
 
     KEEPS_GENERATOR = True
