@@ -73,11 +73,6 @@ class ControlledReplay(WithTeacher):
         images, labels, _ = self.draw_replay(16 * self.n_past_classes, -1, 0)
         self.host.images(f"synthetic/task {self.current_task + 1}", self.dataset.denormalise(images, labels), labels)
 
-    @classmethod
-    def keeps_images(cls, args: SimpleNamespace) -> bool:
-        """Return whether real images of earlier tasks are stored."""
-        return super().keeps_images(args) or args.replay == "real"
-
     def images_for(self, task: int) -> int:
         """Return how many images stand in for synthetic ones in a task, where any do."""
         return self.options.replay_images or GENERATED
