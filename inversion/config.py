@@ -117,7 +117,8 @@ class InversionConfig:
         no copy, returns the last.
 
         Args:
-            student: with it, images are also asked to divide it from the network: Adaptive DI.
+            student: with it, a further term favours images on which student and network disagree
+                (Adaptive DeepInversion).
             changes: fields with other values.
         """
         terms: tuple[Term, ...] = (CrossEntropy(1.0), StatisticsMatch(10.0), BatchTV(2.5e-5))

@@ -159,9 +159,9 @@ class BatchTV:
 
 @dataclass(frozen=True, eq=False)
 class Competition:
-    """weight x (1 - JS) of what the network and a student think of the images (Adaptive DI).
+    """weight x (1 - JS) of the predictions of the network and of a student (Adaptive DI).
 
-    It asks for images on which the two disagree (Yin et al., CVPR 2020). JS is the Jensen-Shannon
+    It favours images on which the two disagree (Yin et al., CVPR 2020). JS is the Jensen-Shannon
     divergence of their probabilities, averaged over samples. Its logarithms are natural, so it is
     at most log 2. A student that has more classes is asked about those of the network.
 

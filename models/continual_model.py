@@ -90,11 +90,6 @@ class ContinualModel(nn.Module):
             raise UserError(f"--lr_milestones {','.join(map(str, milestones))}: give them in rising order")
         check_outline(cls, args, outline.network, outline.image_size)
 
-    @classmethod
-    def keeps_images(cls, args: SimpleNamespace) -> bool:
-        """Return whether real images of earlier tasks are stored under these options."""
-        return cls.KEEPS_IMAGES
-
     def check_data(self, dataset: ContinualDataset) -> None:
         """Refuse a network without the statistics that the method needs, before it trains.
 

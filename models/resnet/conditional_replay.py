@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
-from pmi_cl.errors import RunFailed
 from pmi_cl.inversion.networks.pieces import in_evaluation_mode
 from pmi_cl.inversion.ways.conditional_generator import (
     ConditionalGenerator,
@@ -100,10 +99,8 @@ class ConditionalReplay(ControlledReplay):
                 state = PhaseState(self.generator_step, steps, values={"loss": loss})
                 self.host.progress(f"task {self.current_task + 1} generator", state)
                 self.host.safe_point()
-            if not all(bool(weight.isfinite().all()) for weight in self.generator.parameters()):
-                task = self.current_task + 1
-                raise RunFailed(f"the generator of task {task} is not finite: try a smaller --generator_lr")
-        self._show_images()
+            self.check_generator(self.generator)
+        self.show_generated()
 
     def _new_generator(self) -> None:
         with global_seed(self.args.seed, "generator", self.current_task):
@@ -181,11 +178,6 @@ class ConditionalReplay(ControlledReplay):
             labels = self._old_classes(n, "replay", epoch, step)
             images = self._made(labels, "replay", epoch, step)
             return images, labels, self.teacher(images)
-
-    def _show_images(self) -> None:
-        """Draw images for a picture."""
-        images, labels, _ = self.draw_replay(16 * self.n_past_classes, -1, 0)
-        self.host.images(f"synthetic/task {self.current_task + 1}", self.dataset.denormalise(images, labels), labels)
 
     def end_task(self, dataset: ContinualDataset) -> None:
         """Copy the teacher, and drop generator and critic."""

@@ -110,6 +110,7 @@ class Dcmi(ConditionalReplay):
 
     def check_data(self, dataset: ContinualDataset) -> None:
         """Refuse images that cannot be turned. Raise UserError with their size."""
+        super().check_data(dataset)
         height, width = dataset.SIZE
         if self.options.label_augmentation and height != width:
             raise UserError(

@@ -2,8 +2,8 @@
 
 It is not DeepInversion itself, which optimises images (Yin et al., CVPR 2020). ABD's repository
 replays the images of ABD's generator under plain losses instead: cross-entropy over all classes on
-real images, and distillation of softened logits on real and generated images. No loss asks the
-network to prefer an old class, so it forgets: 18.8 % on CIFAR-100 in 5 tasks, where ABD has 43.9 %
+real images, and distillation of softened logits on real and generated images. No loss
+favours an old class, so the network forgets: 18.8 % on CIFAR-100 in 5 tasks, where ABD has 43.9 %
 (ABD's README).
 
 Facts were read in the authors' released code (``50d9c2e``, ``DeepInversionGenBN``). What deviates

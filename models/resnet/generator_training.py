@@ -8,13 +8,12 @@ from typing import TYPE_CHECKING, Any, ClassVar
 import torch
 from torch import Tensor
 
-from pmi_cl.errors import RunFailed
 from pmi_cl.inversion.networks.frozen import FrozenNetwork
 from pmi_cl.inversion.networks.pieces import in_evaluation_mode
 from pmi_cl.inversion.ways.generator import Generator, GeneratorWeights, generator_loss
 from pmi_cl.machine.state_fields import load_optimizer, whole_field
-from pmi_cl.models.continual_model import ContinualModel
 from pmi_cl.models.host import PhaseState
+from pmi_cl.models.resnet.controlled_replay import ControlledReplay
 from pmi_cl.models.storage import bytes_of
 from pmi_cl.options import option
 from pmi_cl.seeding import global_seed, seeded
@@ -45,15 +44,12 @@ class GeneratorOptions:
     )
 
 
-class GeneratorReplay(ContinualModel):
-    """Replay the images of a generator. A base class beside one that keeps a ``teacher``.
-
-    The base class that keeps the teacher calls :meth:`prepare_replay` before each later task.
+class GeneratorReplay(ControlledReplay):
+    """Replay the images of a generator.
 
     Attributes:
-        KEEPS_GENERATOR: whether one generator and one optimiser live through all tasks (ABD).
+        KEEPS_GENERATOR: whether one generator and one optimiser are kept for all tasks (ABD).
             Otherwise both are new in each task (R-DFCIL).
-        teacher: the frozen network after the task before.
         generator: maps noise to images. None before the second task, and between two tasks if it is
             not kept.
         generator_opt: its Adam.
@@ -64,7 +60,6 @@ class GeneratorReplay(ContinualModel):
     NEEDS_STATISTICS = True  # of BatchNorms, in the network
     STATISTICS_WEIGHT = "generator_statistics"  # unless this option is 0
     KEEPS_GENERATOR: ClassVar[bool] = False
-    teacher: Any
 
     def __init__(self, *args: Any) -> None:
         super().__init__(*args)
@@ -80,10 +75,8 @@ class GeneratorReplay(ContinualModel):
         assert self.generator is not None
         with self.host.phase("generator"):
             self._train_generator()
-            if not all(bool(weight.isfinite().all()) for weight in self.generator.parameters()):
-                task = self.current_task + 1
-                raise RunFailed(f"the generator of task {task} is not finite: try a smaller --generator_lr")
-        self._show_images()
+            self.check_generator(self.generator)
+        self.show_generated()
 
     def _train_generator(self) -> None:
         """Take the steps that the generator lacks."""
@@ -126,11 +119,6 @@ class GeneratorReplay(ContinualModel):
             images = self.generator(self._noise(n, "replay", epoch, step))
             logits = self.teacher(images)
         return images, logits.argmax(1), logits
-
-    def _show_images(self) -> None:
-        """Draw images for a picture."""
-        images, labels, _ = self.draw_replay(16 * self.n_past_classes, -1, 0)
-        self.host.images(f"synthetic/task {self.current_task + 1}", self.dataset.denormalise(images, labels), labels)
 
     def end_task(self, dataset: ContinualDataset) -> None:
         """Copy the teacher. Drop the generator unless it is kept."""

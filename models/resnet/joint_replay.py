@@ -9,7 +9,6 @@ import torch
 from torch import Tensor
 
 from pmi_cl.models.continual_model import TrainingOptions
-from pmi_cl.models.resnet.controlled_replay import ControlledReplay
 from pmi_cl.models.resnet.generator_training import GeneratorOptions, GeneratorReplay
 from pmi_cl.models.resnet.replay_options import ControlOptions
 from pmi_cl.options import option
@@ -39,11 +38,11 @@ class JointReplayOptions(GeneratorOptions, ControlOptions, TrainingOptions):
     )
 
 
-class JointReplay(GeneratorReplay, ControlledReplay):
+class JointReplay(GeneratorReplay):
     """Train on a batch of real and as many generated images.
 
-    They have common batch statistics. One generator lives through all tasks. A subclass gives the
-    losses (:meth:`replay_losses`).
+    They have common batch statistics. One generator is kept through all tasks. A subclass gives
+    the losses (:meth:`replay_losses`).
     """
 
     KEEPS_GENERATOR = True

@@ -117,6 +117,7 @@ class Pass(WithTeacher):
         Raises:
             UserError: says their size.
         """
+        super().check_data(dataset)
         height, width = dataset.SIZE
         if height != width:
             raise UserError(

@@ -1,11 +1,11 @@
-"""Replace the synthetic images of a method by what shows how much of a result they are worth.
+"""Put controls in place of synthetic images: real images, noise, or other labels.
 
 ``--replay`` chooses. ``synthetic`` is the method itself. The others are controls:
 
-* ``real``: stored images of the old classes, as many, chosen at random. They are exemplars. It is
-  the most that better images could reach in the same loop.
+* ``real``: stored images of the old classes, as many, chosen at random. They are exemplars. The
+  result is the most that better images could reach in the same loop.
 * ``noise``: normal noise with the mean and the deviation of the data set's pixels, labelled evenly
-  as the method labels its own. It is what the losses reach without images.
+  as the method labels its own. The result is what the losses reach without images.
 * ``shuffled``: the method's own images, each under the label of another class: all of a class go
   to the same other class. Where nothing of the classes has reached the images, it changes nothing.
   Nor does it in a method whose losses take no labels of synthetic images (``dcmi``,

@@ -1,4 +1,4 @@
-"""Print in any encoding of the terminal, also where a stream is closed, and sizes in words."""
+"""Print in any encoding of the terminal, also where a stream is closed; tell widths and sizes."""
 
 from __future__ import annotations
 
@@ -33,6 +33,17 @@ def tell(line: str) -> None:
     """Print a line on stderr. Ignore a stderr that cannot be written to."""
     with contextlib.suppress(OSError):
         print(printable(line), file=sys.stderr, flush=True)
+
+
+def columns(stream: TextIO) -> int:
+    """Return the terminal's width, or 80 if there is none.
+
+    It is also 80 if the terminal says 0, as in a fresh container: tqdm would draw nothing.
+    """
+    try:
+        return os.get_terminal_size(stream.fileno()).columns or 80
+    except OSError:
+        return 80
 
 
 def give_up_stdout() -> None:

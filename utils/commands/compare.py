@@ -14,10 +14,8 @@ from pmi_cl.machine.terminal import show, tell
 from pmi_cl.machine.user_paths import user_path
 from pmi_cl.options import option, specs_of
 from pmi_cl.registry.catalogue import Catalogue
-from pmi_cl.utils.arguments.command_line import check_paths
-from pmi_cl.utils.arguments.command_words import read_words
+from pmi_cl.utils.arguments.command_words import read_options
 from pmi_cl.utils.arguments.option_texts import section
-from pmi_cl.utils.arguments.option_values import convert
 from pmi_cl.utils.reports.comparison import Row, comparisons, read_runs
 from pmi_cl.utils.reports.comparison_tables import cells, comma_separated, latex, markdown
 
@@ -79,13 +77,8 @@ def _parse(argv: Sequence[str]) -> tuple[list[Path], CompareOptions]:
     Raises:
         UserError: a flag, a value or a folder does not fit.
     """
-    specs = specs_of(CompareOptions)
-    words, typed = read_words(argv, specs, WORD)
+    words, options, _ = read_options(argv, CompareOptions, WORD)
     folders = [user_path(word, "the folder") for word in words or ["runs"]]
-    options = CompareOptions(
-        **{spec.name: convert(spec, typed[spec.name], f"--{spec.name}") for spec in specs if spec.name in typed}
-    )
-    check_paths(vars(options), specs)
     for folder in folders:
         if not folder.is_dir():
             raise UserError(f"there is no folder {folder}: name a folder of runs, as in pmi-cl {WORD} runs")

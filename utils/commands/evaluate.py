@@ -3,16 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from pathlib import Path
 
-from pmi_cl.errors import UserError
 from pmi_cl.machine.terminal import show
 from pmi_cl.options import OptionSpec, specs_of
 from pmi_cl.registry.catalogue import Catalogue, Entry
 from pmi_cl.utils.arguments.command_line import scan
 from pmi_cl.utils.arguments.known_options import run_specs
 from pmi_cl.utils.arguments.option_texts import section
-from pmi_cl.utils.commands.trained_options import EvaluateOptions, one_run, read_command, set_up
+from pmi_cl.utils.commands.trained_options import EvaluateOptions, one_run, output_folder, read_command, set_up
 
 TITLE = (
     "pmi-cl evaluate RUN: the network of a finished run, by class and by task, on the test images of its "
@@ -49,9 +47,7 @@ def run_command(argv: Sequence[str], catalogue: Catalogue) -> int:
     from pmi_cl.utils.trained.loading import find_network, load
 
     find_network(run)
-    folder = None if options.output is None else Path(options.output)
-    if folder is not None and folder.exists() and not folder.is_dir():
-        raise UserError(f"--output {folder} is a file: name a folder")
+    folder = output_folder(options.output)
     model = load(run, options.device, options.base_path, catalogue)
     set_up(options.num_threads or model.method.args.num_threads)
     if named is None and not typed:

@@ -13,7 +13,7 @@ from pmi_cl.machine.terminal import show
 from pmi_cl.options import option, specs_of
 from pmi_cl.registry.catalogue import Catalogue
 from pmi_cl.utils.arguments.option_texts import section
-from pmi_cl.utils.commands.trained_options import UseOptions, one_run, read_command, set_up
+from pmi_cl.utils.commands.trained_options import UseOptions, one_run, output_folder, read_command, set_up
 
 if TYPE_CHECKING:
     from pmi_cl.models.continual_model import ContinualModel
@@ -55,9 +55,7 @@ def run_command(argv: Sequence[str], catalogue: Catalogue) -> int:
     """
     words, options, _ = read_command(argv, "privacy", PrivacyOptions)
     run = one_run(words, "privacy")
-    folder = None if options.output is None else Path(options.output)
-    if folder is not None and folder.exists() and not folder.is_dir():
-        raise UserError(f"--output {folder} is a file: name a folder")
+    folder = output_folder(options.output)
     from pmi_cl.utils.trained.privacy import measure_privacy  # imports torch
 
     set_up(options.num_threads)

@@ -2,21 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from pmi_cl.errors import UserError
-from pmi_cl.machine.plain_text import excerpt
 from pmi_cl.machine.terminal import show
 from pmi_cl.machine.user_paths import user_path
-from pmi_cl.options import OptionSpec, option, specs_of
+from pmi_cl.options import option, specs_of
 from pmi_cl.registry.catalogue import Catalogue
-from pmi_cl.utils.arguments.command_line import check_paths
-from pmi_cl.utils.arguments.command_words import read_words
+from pmi_cl.utils.arguments.command_words import read_options
 from pmi_cl.utils.arguments.option_texts import section
-from pmi_cl.utils.arguments.option_values import convert
 from pmi_cl.utils.sweeps.planned_runs import Sweep, plan
 from pmi_cl.utils.sweeps.standing import listing
 from pmi_cl.utils.sweeps.sweep_file import read_sweep
@@ -35,7 +31,7 @@ class SweepOptions:
 
     models: tuple[str, ...] = option((), "methods, each alone or as NAME:flag=value,flag=value")
     datasets: tuple[str, ...] = option((), "data sets")
-    seeds: tuple[int, ...] = option((0, 1, 2), "seeds; every method runs with each", low=0)
+    seeds: tuple[int, ...] = option((), "seeds; every method runs with each; none: those of the file, or 0 1 2", low=0)
     grid: tuple[str, ...] = option((), "flag=value,value ...: all combinations are run, for every method")
     results_path: str = option("runs/sweep", "folder of the runs, of their output (logs/) and of sweep.json", path=True)
     jobs: int = option(1, "runs at once; CPU threads are shared out among them", low=1, high=1024)
@@ -81,18 +77,15 @@ def _parse(argv: Sequence[str]) -> tuple[SweepOptions, Sweep]:
     own, flags = list(argv[:cut]), read_shared(argv[cut + 1 :])
     models, own = take(own, "--models")
     grid, own = take(own, "--grid")
-    specs = specs_of(SweepOptions)
-    words, typed = read_words(own, specs, "sweep")
+    words, options, _ = read_options(own, SweepOptions, "sweep")
     if len(words) > 1:
         raise UserError(f"'{words[1]}' stands alone: write one file, --flag value, and flags of every run behind --")
     file = user_path(words[0], "the file of the sweep") if words else None
-    options = SweepOptions(**{spec.name: _value(spec, typed) for spec in specs if spec.name in typed})
-    check_paths(vars(options), specs)
     of_file = Sweep([], []) if file is None else read_sweep(file)
     sweep = Sweep(
         [read_arm(word) for word in models] or of_file.arms,
         options.datasets or of_file.datasets,
-        options.seeds if "seeds" in typed else of_file.seeds,
+        options.seeds or of_file.seeds,
         {**of_file.flags, **flags},
         read_grid(grid) or of_file.grid,
     )
@@ -100,7 +93,3 @@ def _parse(argv: Sequence[str]) -> tuple[SweepOptions, Sweep]:
         if not found:
             raise UserError(f"--{name} is missing: write pmi-cl sweep --models sgd rdfcil --datasets seq-digits")
     return options, sweep
-
-
-def _value(spec: OptionSpec, typed: Mapping[str, str]) -> Any:
-    return convert(spec, typed[spec.name], f"--{spec.name} {excerpt(typed[spec.name])}")

@@ -5,14 +5,13 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TypeVar
 
 from pmi_cl.errors import UserError
-from pmi_cl.machine.plain_text import excerpt
-from pmi_cl.options import OptionSpec, option, specs_of
-from pmi_cl.utils.arguments.command_line import check_paths, device_name
-from pmi_cl.utils.arguments.command_words import read_words
-from pmi_cl.utils.arguments.option_values import convert
+from pmi_cl.options import OptionSpec, option
+from pmi_cl.utils.arguments.command_line import device_name
+from pmi_cl.utils.arguments.command_words import read_options
 
 
 @dataclass(frozen=True)
@@ -73,12 +72,7 @@ def read_command(
     Raises:
         UserError: a flag is unknown, given twice or has a wrong value.
     """
-    own = specs_of(kind)
-    words, typed = read_words(argv, (*own, *others), command)
-    given = {spec: typed.pop(spec.name) for spec in own if spec.name in typed}
-    values = {spec.name: convert(spec, text, f"--{spec.name} {excerpt(text)}") for spec, text in given.items()}
-    check_paths(values, own)
-    options = kind(**values)
+    words, options, typed = read_options(argv, kind, command, others)
     return words, dataclasses.replace(options, device=device_name(options.device)), typed
 
 
@@ -88,6 +82,14 @@ def one_run(words: Sequence[str], command: str) -> str:
         what = "no run" if not words else f"{len(words)} words"
         raise UserError(f"pmi-cl {command} takes one run, here is {what}: pmi-cl {command} RUN, then the flags")
     return words[0]
+
+
+def output_folder(output: str | None) -> Path | None:
+    """Return the folder that ``--output`` names, if any. Raise UserError if it is a file."""
+    folder = None if output is None else Path(output)
+    if folder is not None and folder.exists() and not folder.is_dir():
+        raise UserError(f"--output {folder} is a file: name a folder")
+    return folder
 
 
 def set_up(num_threads: int | None) -> None:

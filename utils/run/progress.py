@@ -6,12 +6,12 @@ On a terminal it is a bar. Elsewhere it is a plain line a minute, and nothing fo
 from __future__ import annotations
 
 import contextlib
-import os
 import sys
 import time
 from collections import deque
 from typing import TYPE_CHECKING, Protocol, TextIO
 
+from pmi_cl.machine.terminal import columns
 from pmi_cl.models.host import PhaseState
 
 if TYPE_CHECKING:
@@ -152,7 +152,7 @@ class _Bar:
         from tqdm import tqdm
 
         layout = "{desc}: {percentage:3.0f}%|{bar:10}| {n_fmt}/{total_fmt}{postfix}"
-        self._bar = tqdm(desc=phase, total=total, file=stream, ncols=_columns(stream), bar_format=layout)
+        self._bar = tqdm(desc=phase, total=total, file=stream, ncols=columns(stream), bar_format=layout)
         self._pace = Pace()
         self._shown = float("-inf")
 
@@ -190,14 +190,3 @@ class _Lines:
 
     def close(self) -> None:
         """Do nothing: every line is complete."""
-
-
-def _columns(stream: TextIO) -> int:
-    """Return the terminal's width, or 80 if there is none.
-
-    It is also 80 if the terminal says 0, as in a fresh container: tqdm would draw nothing.
-    """
-    try:
-        return os.get_terminal_size(stream.fileno()).columns or 80
-    except OSError:
-        return 80

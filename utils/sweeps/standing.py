@@ -17,7 +17,7 @@ from pmi_cl.utils.run.run_cost import mean_seconds
 from pmi_cl.utils.sweeps.planned_runs import PlannedRun
 
 NEW, UNFINISHED, FINISHED = "new", "unfinished", "finished"
-DONE_ABOUT_IT = {NEW: "run", UNFINISHED: "go on", FINISHED: "keep"}
+ACTIONS = {NEW: "run", UNFINISHED: "go on", FINISHED: "keep"}
 FREE = ("machine", "output")  # roles of options in which a run that is there may differ
 
 
@@ -57,7 +57,7 @@ def listing(runs: Sequence[PlannedRun], jobs: int) -> str:
     left = [run for run in runs if found[run] != FINISHED]
     seconds = {run: mean_seconds(run.resolved) for run in left}
     known = [value for value in seconds.values() if value is not None]
-    lines = [f"{DONE_ABOUT_IT[found[run]]:8} {run}{_about(seconds.get(run))}" for run in runs]
+    lines = [f"{ACTIONS[found[run]]:8} {run}{_about(seconds.get(run))}" for run in runs]
     counts = f"{len(runs)} runs, {len(left)} of them to be carried out"
     if known:
         time_taken = duration(sum(known) / jobs)

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import os
+import sys
 import time
 from typing import Any
 
 from pmi_cl.machine.plain_text import printable
-from pmi_cl.machine.terminal import tell
+from pmi_cl.machine.terminal import columns, tell
 from pmi_cl.utils.run.progress import duration
 from pmi_cl.utils.sweeps.planned_runs import PlannedRun
 from pmi_cl.utils.sweeps.processes import Job, Outcome, Workers
@@ -70,14 +70,7 @@ def ended(outcome: Outcome) -> str:
 
 def _now(job: Job) -> str:
     text = f"{job.run} {duration(time.monotonic() - job.started)}: {job.last_line}"
-    return printable(text)[: _columns() - 1]
-
-
-def _columns() -> int:
-    try:
-        return os.get_terminal_size(2).columns or 80
-    except OSError:
-        return 80
+    return printable(text)[: columns(sys.stderr) - 1]
 
 
 def _empty_lines(jobs: int) -> list[Any]:

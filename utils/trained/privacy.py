@@ -74,11 +74,11 @@ def measure_privacy(method: ControlledReplay, n: int, seed: int) -> Privacy:
         seed: of the choices here.
 
     Raises:
-        UserError: there are no held-out images, or no synthetic ones: under ``--replay``, or from a
-            generator that needs the images of a task that there is not.
+        UserError: there are no held-out images. Or there are no synthetic ones, because of
+            ``--replay``, or because its generator needs images of a next task.
     """
     if isinstance(method, ConditionalReplay) and method.current_task + 1 == method.dataset.N_TASKS:
-        raise UserError("the generator learns from images of the next task, and there is none: use --stop_after")
+        raise UserError("the generator needs images of the next task: give a run that has one left (--stop_after)")
     if method.control.replaces:
         raise UserError(f"the run had --replay {method.options.replay}: it made no synthetic images")
     trained, held_out = (_real_images(method, split) for split in ("train", "test"))
@@ -101,8 +101,8 @@ def measure_privacy(method: ControlledReplay, n: int, seed: int) -> Privacy:
 def synthetic_images(method: ControlledReplay, n: int) -> tuple[Tensor, Tensor]:
     """Return synthetic images (n, c, h, w) of all learned classes, and their labels (n,).
 
-    They are those that the method would make for the next task. After the last one it stands before
-    a task that there is not.
+    They are those that the method would make for the next task. After the last task, a further task
+    of one class is assumed.
     """
     following = copy.copy(method.dataset)
     if method.current_task + 1 == following.N_TASKS:
