@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import math
 
 import numpy as np
@@ -10,10 +11,13 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from pmi_cl.errors import UserError
 from pmi_cl.inversion.networks.frozen import FrozenNetwork
 from pmi_cl.inversion.ways.generator import Generator, GeneratorWeights, diversity, generator_loss, smoothed
+from pmi_cl.models.run_outline import RunOutline
 from tests.support.slow_references import hooked_kls
 from tests.support.small_networks import two_blocks
+from tests.support.small_runs import start
 
 
 @pytest.fixture(autouse=True)
@@ -175,3 +179,12 @@ def test_training_it_lowers_the_loss() -> None:
         optimizer.step()
         losses.append(float(loss.detach()))
     assert np.mean(losses[-3:]) < 0.8 * np.mean(losses[:3])
+
+
+@pytest.mark.parametrize(("side", "fits"), [(16, True), (28, True), (32, True), (224, True), (33, False), (101, False)])
+def test_sizes_that_no_generator_reaches_by_doubling_are_refused(side: int, fits: bool) -> None:
+    run = start("rdfcil")
+    with (
+        contextlib.nullcontext() if fits else pytest.raises(UserError, match=f"rdfcil cannot make images of {side} pi")
+    ):
+        type(run.model).check(run.model.args, RunOutline(6, 3, None, side))

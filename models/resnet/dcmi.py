@@ -76,7 +76,12 @@ class DcmiOptions(ConditionalReplayOptions):
         source="DCMI (CIFAR-100)",
     )
     trained_blocks: int = option(
-        2, "residual blocks, from the top, that later tasks train", unit="blocks", low=1, high=1000, source="DCMI"
+        2,
+        "residual blocks, from the top, that later tasks train",
+        unit="blocks",
+        low=1,
+        high=1000,
+        source="DCMI: layer4 of a ResNet-18; on others [INF]",
     )
     lambda_feature: float = option(
         10.0, "weight of 1 - cosine of the features of student and teacher", low=0, source="DCMI"

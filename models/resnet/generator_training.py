@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import torch
 from torch import Tensor
 
+from pmi_cl.errors import UserError
 from pmi_cl.inversion.networks.frozen import FrozenNetwork
 from pmi_cl.inversion.networks.pieces import in_evaluation_mode
-from pmi_cl.inversion.ways.generator import Generator, GeneratorWeights, generator_loss
+from pmi_cl.inversion.ways.generator import Generator, GeneratorWeights, doublings_of, generator_loss
 from pmi_cl.machine.state_fields import load_optimizer, whole_field
 from pmi_cl.models.host import PhaseState
 from pmi_cl.models.resnet.controlled_replay import ControlledReplay
@@ -20,6 +22,9 @@ from pmi_cl.seeding import global_seed, seeded
 
 if TYPE_CHECKING:
     from pmi_cl.datasets.continual_dataset import ContinualDataset
+    from pmi_cl.models.run_outline import RunOutline
+
+LARGEST_START = 31  # pixels of a generator's first maps: those of odd sides are the images themselves
 
 
 @dataclass(frozen=True)
@@ -67,6 +72,15 @@ class GeneratorReplay(ControlledReplay):
         self.generator_opt: torch.optim.Optimizer | None = None
         self.generator_step = 0
         self.total_steps = 0
+
+    @classmethod
+    def check(cls, args: SimpleNamespace, outline: RunOutline) -> None:
+        """Raise UserError for images that a generator of a reasonable size cannot make."""
+        super().check(args, outline)
+        side = outline.image_size
+        if side is not None and side // 2 ** doublings_of((side, side)) > LARGEST_START:
+            fault = f"{cls.NAME} cannot make images of {side} pixels: its maps of at least 8 pixels double"
+            raise UserError(f"{fault} until they have the size of the images; choose 32, 64, 96, 224 or the like")
 
     def prepare_replay(self) -> None:
         """Train the generator against the teacher, or continue with the one of a checkpoint."""

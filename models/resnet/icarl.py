@@ -24,6 +24,7 @@ from torch.nn import functional as F
 
 from pmi_cl.machine.state_fields import tensor_field
 from pmi_cl.models.resnet.exemplar_training import ExemplarOptions, ExemplarTraining
+from pmi_cl.models.training.class_scores import nearest_mean_scores
 from pmi_cl.models.training.distillation import sigmoid_distillation, sigmoid_targets
 from pmi_cl.options import option
 
@@ -83,11 +84,6 @@ def class_means(features: Tensor, labels: Tensor, n_classes: int) -> Tensor:
     return F.normalize(sums.index_add_(0, labels, F.normalize(features)))
 
 
-def nearest_mean_scores(features: Tensor, means: Tensor) -> Tensor:
-    """Return minus the distances (b, classes) of normalised features (b, d) to class means."""
-    return -torch.cdist(F.normalize(features), means)
-
-
 class Icarl(ExemplarTraining):
     """iCaRL: sigmoid outputs with distillation, herded exemplars, nearest class mean.
 
@@ -130,7 +126,7 @@ class Icarl(ExemplarTraining):
         """
         if len(self.means) < sum(self.net.head.sizes):
             return self.net(x)
-        return nearest_mean_scores(self.net(x, returnt="features"), self.means)
+        return nearest_mean_scores(F.normalize(self.net(x, returnt="features")), self.means)
 
     def stored(self) -> dict[str, int]:
         """Return the bytes of exemplars, teacher and class means."""
