@@ -163,6 +163,7 @@ WHOLE = gzip.decompress(idx(numpy.arange(12, dtype=numpy.uint8).reshape(3, 4)))
         *((gzip.compress(wrong), "no IDX file") for wrong in (b"", WHOLE[:-1], WHOLE + b"0", WHOLE[:6])),
         (gzip.compress(WHOLE[:2] + b"\x0d" + WHOLE[3:]), "no IDX file"),  # floats
     ],
+    ids=["no gzip", "cut", "empty", "a value less", "a byte more", "a cut head", "floats"],
 )
 def test_what_is_no_idx_file_is_refused(content: bytes, message: str, tmp_path: Path) -> None:
     (tmp_path / "x.gz").write_bytes(content)
