@@ -73,7 +73,7 @@ def test_a_method_that_keeps_images_keeps_those_that_it_counts(method: str) -> N
     looks = [look for task in range(3) for look in looks_of(training, task)]
     state = training.model.state()
     assert images_within(state, looks) > 0
-    assert images_within({**state, "memory": None}, looks) == 0
+    assert images_within({**state, "memory": None, "held": None}, looks) == 0  # BiC holds some out
 
 
 @pytest.mark.parametrize("method", DATA_FREE)
