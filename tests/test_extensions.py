@@ -243,12 +243,13 @@ def test_a_package_that_cannot_be_used_is_named_and_stops_nothing_else(name: str
 @pytest.mark.parametrize("name", ["method", "dataset", "backbone"])
 def test_a_template_works_as_a_file_of_a_checkout(name: str, tmp_path: Path) -> None:
     """It lies where its page says."""
-    place = re.search(r"save it as `(\w+/\w+\.py)`", page(name))
+    text = " ".join(page(name).split())  # lines of prose break anywhere
+    place = re.search(r"save it as `(\w+/\w+\.py)`", text)
     assert place is not None
     ignored = shutil.ignore_patterns(".*", "tests", "results", "runs", "docs", "__pycache__")
     copy = Path(shutil.copytree(ROOT, tmp_path / "checkout", ignore=ignored))
     (copy / place[1]).write_text(template(name))
-    words = re.search(r"`python main\.py (.*?)`", page(name))
+    words = re.search(r"`python main\.py (.*?)`", text)
     assert words is not None
     small = {"pmi_rdfcil": ["--buffer_images", "20", "--inv_batch", "20", "--inv_steps", "2", "--cont_epochs", "2"]}
     command_line = [
