@@ -12,19 +12,18 @@ from pmi_cl.datasets.dataset_outline import DataArguments, DatasetOptions
 from pmi_cl.datasets.files.cifar100_files import ARCHIVE, URL, check_files, ensure_files, files_present, read_file
 from pmi_cl.datasets.files.downloads import report_in_mib
 from pmi_cl.datasets.selection import Split
-from pmi_cl.options import option, select
+from pmi_cl.options import new_default, select
 
 
 @dataclass(frozen=True)
 class CifarOptions(DatasetOptions):
     """The flags of ``seq-cifar100``."""
 
-    class_order: str = option(
+    class_order: str = new_default(
         "rdfcil0",
-        "rdfcil0, rdfcil1, rdfcil2 (R-DFCIL's three), np1993, continualclip, natural, seed:<n>, "
+        "R-DFCIL's order 1, the only one in PMI's release",
+        help="rdfcil0, rdfcil1, rdfcil2 (R-DFCIL's three), np1993, continualclip, natural, seed:<n>, "
         "or every class id separated by commas",
-        source="R-DFCIL's order 1, the only one in PMI's release",
-        role="protocol",
     )
 
 

@@ -11,7 +11,7 @@ from pmi_cl.datasets.dataset_outline import DataArguments
 from pmi_cl.datasets.files import cub_files
 from pmi_cl.datasets.files.downloads import Download
 from pmi_cl.datasets.files.listed_images import ListedImages, Listing, PublishedSplitOptions, refuse_other_split
-from pmi_cl.options import option, select
+from pmi_cl.options import new_default, option, select
 
 ARCHIVE = Download(cub_files.URL, "md5:97eceeb196236b17998738112f37df78", "CUB_200_2011.tgz", cub_files.FOLDER)
 
@@ -20,11 +20,10 @@ ARCHIVE = Download(cub_files.URL, "md5:97eceeb196236b17998738112f37df78", "CUB_2
 class CubOptions(PublishedSplitOptions):
     """The flags of ``seq-cub200``."""
 
-    class_order: str = option(
+    class_order: str = new_default(
         "np1993",
-        "np1993, rdfcil0, natural, seed:<n>, or every class id separated by commas",
-        source="PROOF, PMI's CLIP track",
-        role="protocol",
+        "PROOF, PMI's CLIP track",
+        help="np1993, rdfcil0, natural, seed:<n>, or every class id separated by commas",
     )
     split: str = option(
         "official",

@@ -15,18 +15,17 @@ from pmi_cl.datasets.files import imagenet_r_files as files
 from pmi_cl.datasets.files.downloads import Download
 from pmi_cl.datasets.files.listed_images import ListedImages, Listing, PublishedSplitOptions, refuse_other_split
 from pmi_cl.errors import UserError
-from pmi_cl.options import option, select
+from pmi_cl.options import new_default, option, select
 
 
 @dataclass(frozen=True)
 class ImageNetROptions(PublishedSplitOptions):
     """The flags of ``seq-imagenet-r``."""
 
-    class_order: str = option(
+    class_order: str = new_default(
         "np1993",
-        "np1993, rdfcil0, natural, seed:<n>, or every class id separated by commas",
-        source="PROOF, PMI's CLIP track",
-        role="protocol",
+        "PROOF, PMI's CLIP track",
+        help="np1993, rdfcil0, natural, seed:<n>, or every class id separated by commas",
     )
     split: str = option(
         "coda",

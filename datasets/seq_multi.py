@@ -8,16 +8,14 @@ from types import SimpleNamespace
 
 from pmi_cl.datasets.files.file_options import FileOptions
 from pmi_cl.datasets.multi_domain import MultiDomain
-from pmi_cl.options import option, select
+from pmi_cl.options import new_default, option, select
 
 
 @dataclass(frozen=True)
 class MultiOptions(FileOptions):
     """The flags of ``seq-multi``."""
 
-    class_order: str = option(
-        "natural", "of the classes of each domain: natural, np1993, seed:<n> ...", role="protocol"
-    )
+    class_order: str = new_default("natural", "", help="of the classes of each domain: natural, np1993, seed:<n> ...")
     domains: tuple[str, ...] = option(
         (),
         "data sets in the order of the tasks, separated by commas; seq-folder:DIR for a folder of images; required",

@@ -16,7 +16,7 @@ from pmi_cl.datasets.files.image_files import ImageList, images_below, refuse_mi
 from pmi_cl.datasets.files.listed_images import ListedImages, Listing
 from pmi_cl.errors import UserError
 from pmi_cl.machine.plain_text import few, printable
-from pmi_cl.options import option, select
+from pmi_cl.options import new_default, select
 
 FOLDERS = ("tiny-imagenet-200", "tiny-imagenet200")  # the name in the archive, and R-DFCIL's name
 ARCHIVE = Download(
@@ -33,11 +33,11 @@ AGAIN = "unpack the archive again"
 class TinyOptions(FileOptions):
     """The flags of ``seq-tinyimg``."""
 
-    class_order: str = option(
+    class_order: str = new_default(
         "rdfcil0",
-        "rdfcil0, rdfcil1, rdfcil2 (R-DFCIL's three), np1993, natural, seed:<n>, or every class id separated by commas",
-        source="R-DFCIL's order 1",
-        role="protocol",
+        "R-DFCIL's order 1",
+        help="rdfcil0, rdfcil1, rdfcil2 (R-DFCIL's three), np1993, natural, seed:<n>, or every class id "
+        "separated by commas",
     )
 
 

@@ -1,8 +1,9 @@
 """Declares options: what a method, data set, backbone, run or command can be told.
 
-An ``Options`` class is a frozen dataclass whose fields are made by :func:`option`, with literal
-arguments. They are literal because the command reads them from the source text
-(:mod:`pmi_cl.registry.source_reader`): ``--help`` imports no torch.
+An ``Options`` class is a frozen dataclass whose fields are made by :func:`option`, or by
+:func:`new_default` where a base class has the option. Their arguments are literals, because the
+command reads them from the source text (:mod:`pmi_cl.registry.source_reader`): ``--help`` imports
+no torch.
 
 An :class:`OptionSpec` holds all facts of one declaration. :func:`specs_of` takes it from an
 imported class, and the source reader takes the same object from the text.
@@ -11,8 +12,9 @@ imported class, and the source reader takes the same object from the text.
 from __future__ import annotations
 
 import dataclasses
+import inspect
 import typing
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import KW_ONLY, dataclass
 from typing import Any, TypeVar
 
@@ -128,6 +130,23 @@ class OptionSpec:
         )
 
 
+@dataclass(frozen=True)
+class NewDefault:
+    """Another default of an inherited option.
+
+    Attributes:
+        default: the value.
+        facts: the facts that differ from those of the inherited option; ``source`` is one.
+    """
+
+    default: Any
+    facts: Mapping[str, Any]
+
+    def of(self, inherited: OptionSpec, type_name: str) -> OptionSpec:
+        """Return the option with this default. Raise TypeError or ValueError for a wrong fact."""
+        return dataclasses.replace(inherited, type=type_name, default=self.default, **self.facts)
+
+
 def option(default: Any, help: str, **facts: Any) -> Any:
     """Return a dataclass field with everything that the command has to know of an option.
 
@@ -142,14 +161,30 @@ def option(default: Any, help: str, **facts: Any) -> Any:
     return dataclasses.field(default=default, metadata={"spec": OptionSpec("", "", default, help, **facts)})
 
 
+def new_default(default: Any, source: str, **facts: Any) -> Any:
+    """Return a dataclass field that gives an option of a base class another default.
+
+    Args:
+        default: the value without a flag or a preset.
+        source: where it comes from.
+        facts: other facts that change with it, such as ``help``. The rest is inherited.
+    """
+    return dataclasses.field(default=default, metadata={"spec": NewDefault(default, {"source": source, **facts})})
+
+
 def specs_of(options_class: type) -> tuple[OptionSpec, ...]:
     """Return the options of a dataclass. Raise ValueError for a type that no flag has."""
-    hints = typing.get_type_hints(options_class)
-    fields = dataclasses.fields(options_class)
-    return tuple(
-        dataclasses.replace(field.metadata["spec"], name=field.name, type=_type_name(hints[field.name]))
-        for field in fields
-    )
+    return tuple(_spec_in(options_class.__mro__, field.name) for field in dataclasses.fields(options_class))
+
+
+def _spec_in(family: Sequence[type], name: str) -> OptionSpec:
+    """Return an option as the first class of ``family`` that declares it has it."""
+    owner: Any = next(kind for kind in family if name in inspect.get_annotations(kind))
+    type_name = _type_name(typing.get_type_hints(owner)[name])
+    declared = owner.__dataclass_fields__[name].metadata["spec"]
+    if isinstance(declared, NewDefault):
+        return declared.of(_spec_in(owner.__mro__[1:], name), type_name)
+    return dataclasses.replace(declared, name=name, type=type_name)
 
 
 def _type_name(hint: Any) -> str:

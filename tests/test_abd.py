@@ -12,10 +12,10 @@ from torch import Tensor
 from pmi_cl.inversion.networks.frozen import FrozenNetwork
 from pmi_cl.inversion.ways.generator import GeneratorWeights, generator_loss
 from pmi_cl.models.training.losses import share_weights, weighted_cross_entropy
-from pmi_cl.seeding import global_seed, seeded
+from pmi_cl.seeding import seeded
 from pmi_cl.utils.run.training import Training
 from tests.support.preset_runs import different_options, digits, method, options
-from tests.support.small_runs import begin, epochs, start, train_task
+from tests.support.small_runs import begin, epochs, in_the_third_task, start, train_task
 
 UNEQUAL = {"classes_per_task": "3,1,2", "train_per_class": 8, "n_epochs": 1, "batch_size": 8}
 BRIEF = {"generator_steps": 2, "generator_batch": 4}
@@ -35,23 +35,6 @@ def test_the_weighted_cross_entropy_is_not_divided_by_its_weights() -> None:
     weights = torch.tensor([0.1, 0.2, 0.3, 0.8])
     total = sum(-float(w * row.softmax(0)[c].log()) for row, c, w in zip(logits, labels, weights, strict=True))
     assert float(weighted_cross_entropy(logits, labels, weights)) == pytest.approx(total / 4, rel=1e-5)
-
-
-def in_the_third_task(method: str, **flags: Any) -> tuple[Training, Any]:
-    """Learn tasks of three classes and of one. The third, of two, stands before its first step.
-
-    The network stands apart from its teacher.
-    """
-    training = start(method, **{**UNEQUAL, **BRIEF, **flags})
-    for task in (0, 1):
-        train_task(training, task).end_task(training.shown)
-    model: Any = begin(training, 2)
-    with torch.no_grad(), global_seed(0, "apart"):
-        for parameter in model.net.parameters():
-            parameter.add_(0.05 * torch.randn_like(parameter))
-    model.begin_epoch(0, training.shown)
-    model.set_modes()
-    return training, model
 
 
 def loop_cross_entropy(logits: Tensor, labels: Tensor, weights: list[float]) -> float:
@@ -86,7 +69,7 @@ def step_of(training: Training, model: Any) -> tuple[dict[str, Tensor], dict[str
 
 
 def test_a_step_of_abd_minimises_its_three_losses() -> None:
-    training, model = in_the_third_task("abd", lambda_ce=0.7, lambda_ft=0.6, lambda_kd=0.3)
+    training, model = in_the_third_task("abd", **UNEQUAL, **BRIEF, lambda_ce=0.7, lambda_ft=0.6, lambda_kd=0.3)
     found, seen = step_of(training, model)
     labels, logits = seen["labels"], seen["logits"]
     weights = [4 / 6 if label < 4 else 2 / 6 for label in labels.tolist()]
@@ -107,7 +90,7 @@ def test_a_step_of_abd_minimises_its_three_losses() -> None:
 
 
 def test_a_step_of_the_row_deepinversion_minimises_cross_entropy_and_two_distillations() -> None:
-    training, model = in_the_third_task("deepinversion", lambda_kd=0.4, kd_temperature=3)
+    training, model = in_the_third_task("deepinversion", **UNEQUAL, **BRIEF, lambda_kd=0.4, kd_temperature=3)
     found, seen = step_of(training, model)
     logits, teacher = seen["logits"] / 3, (seen["teacher"] / 3).softmax(1)
     real = -sum(float(teacher[i, c] * logits[i, :4].log_softmax(0)[c]) for i in range(8) for c in range(4)) / 8

@@ -134,6 +134,15 @@ def test_unknown_name_gives_the_nearest(catalogue: Catalogue, kind: str, typed: 
             "class O:\n    x: int = option(1, 'h', lowest=1)\nclass A:\n    NAME = 'a'\n    Options = O",
             r"new\.py:2: .*lowest",
         ),
+        (
+            "class O:\n    x: int = new_default(1, 's')\nclass A:\n    NAME = 'a'\n    Options = O",
+            r"new\.py:2: x: no base class has this option",
+        ),
+        (
+            "@dataclass\nclass B:\n    x: int = option(1, 'h')\n@dataclass\nclass O(B):\n"
+            "    x: int = new_default('1', 's')\nclass A:\n    NAME = 'a'\n    Options = O",
+            r"new\.py:6: x: the default '1' is no int",
+        ),
     ],
 )
 def test_a_file_that_cannot_be_read_is_named_with_its_line_and_stops_nothing_else(

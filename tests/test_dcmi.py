@@ -20,9 +20,8 @@ from pmi_cl.inversion.ways.conditional_generator import (
     gradient_penalty,
 )
 from pmi_cl.models.training.two_steps import head_distances, two_step_scores
-from pmi_cl.seeding import global_seed, seeded
-from pmi_cl.utils.run.training import Training
-from tests.support.small_runs import begin, epochs, start, train_task
+from pmi_cl.seeding import seeded
+from tests.support.small_runs import begin, epochs, in_the_third_task, start, train_task
 
 UNEQUAL = {"classes_per_task": "3,1,2", "train_per_class": 8, "n_epochs": 1, "batch_size": 8}
 BRIEF = {"generator_epochs": 1, "generator_critic_steps": 1, "generator_critic_width": 2}
@@ -143,24 +142,17 @@ def test_the_distance_of_logits_is_a_mean_over_heads() -> None:
     assert float(head_distances(logits, teacher, (3, 2))) == pytest.approx(total / 4 / 2, rel=1e-5)
 
 
-def in_the_third_task(**flags: Any) -> tuple[Training, Any]:
-    """Learn tasks of three classes and of one. The third, of two, stands before its first step."""
-    training = start("dcmi", **{**UNEQUAL, **BRIEF, **flags})
-    for task in (0, 1):
-        train_task(training, task).end_task(training.shown)
-    model: Any = begin(training, 2)
-    with torch.no_grad(), global_seed(0, "apart"):
-        for parameter in model.net.parameters():
-            parameter.add_(0.05 * torch.randn_like(parameter))
-    model.begin_epoch(0, training.shown)
-    model.set_modes()
-    return training, model
-
-
 @pytest.mark.parametrize("where", ["generated", "all"])
 def test_a_step_minimises_the_sum_of_three_losses(where: str) -> None:
     training, model = in_the_third_task(
-        lambda_feature=3, lambda_logit=2, ce_temperature=0.5, feature_on=where, label_augmentation=0
+        "dcmi",
+        **UNEQUAL,
+        **BRIEF,
+        lambda_feature=3,
+        lambda_logit=2,
+        ce_temperature=0.5,
+        feature_on=where,
+        label_augmentation=0,
     )
     inputs, labels, raw = next(training.shown.train_batches(2, 0, 8))
     together = torch.cat([inputs, model.draw_replay(8, 0, 0)[0]])
@@ -245,7 +237,7 @@ def test_the_rate_of_generator_and_critic_falls_by_epoch() -> None:
     train_task(training, 0).end_task(training.shown)
     training.model.current_task = 1
     model: Any = training.model
-    model._new_generator()
+    model.new_generator()
     rates = []
     for epoch in range(2):
         model._set_generator_rate(epoch)

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 import pytest
 
-from pmi_cl.options import BINDS, MEMORY, ROLES, OptionSpec, option, specs_of
-from pmi_cl.registry.catalogue import INSTALLED
+from pmi_cl.options import BINDS, MEMORY, ROLES, OptionSpec, new_default, option, specs_of
+from pmi_cl.registry.catalogue import INSTALLED, Entry
 from pmi_cl.utils.arguments.known_options import as_in_mammoth, groups, known_specs, named_by_memory, roles, run_specs
 from pmi_cl.utils.arguments.run_options import RunOptions
 
@@ -118,7 +120,7 @@ def test_every_option_has_its_facts_from_the_vocabularies() -> None:
 
 @pytest.mark.parametrize("fact", ["role", "binds", "memory", "as_in_mammoth"])
 def test_declarations_of_one_name_agree(fact: str) -> None:
-    """A method that gives an inherited option another default repeats its facts.
+    """An option that several parts declare means the same in each.
 
     Lists by name rely on it.
     """
@@ -128,9 +130,32 @@ def test_declarations_of_one_name_agree(fact: str) -> None:
     assert {name: values for name, values in found.items() if len(values) > 1} == {}
 
 
-def test_an_option_is_the_same_object_from_text_and_from_the_class() -> None:
-    entry = INSTALLED.find("model", "pmi_moe")
+@pytest.mark.parametrize("entry", INSTALLED.entries("model"), ids=lambda entry: entry.name)
+def test_an_option_is_the_same_object_from_text_and_from_the_class(entry: Entry) -> None:
     assert entry.options == specs_of(entry.load().Options)
+
+
+def test_a_new_default_inherits_the_other_facts() -> None:
+    @dataclass(frozen=True)
+    class Base:
+        """Options."""
+
+        rate: float = option(0.1, "the rate", unit="per step", above=0, source="a paper")
+
+    @dataclass(frozen=True)
+    class Twice(Base):
+        """The same with another default."""
+
+        rate: float | None = new_default(None, "another paper", help="the rate, if any")
+
+    (spec,) = specs_of(Twice)
+    assert spec == OptionSpec(
+        "rate", "float | None", None, "the rate, if any", unit="per step", above=0, source="another paper"
+    )
+    assert Twice().rate is None and specs_of(Base)[0].default == 0.1
+
+
+def test_facts_of_an_option_have_defaults() -> None:
     assert OptionSpec("lr", "float", 1, "rate", role="setting") == OptionSpec("lr", "float", 1, "rate")
 
 

@@ -10,10 +10,8 @@ import pytest
 import torch
 
 from pmi_cl.models.training.losses import hard_distillation, local_cross_entropy, relational_distillation
-from pmi_cl.seeding import global_seed
-from pmi_cl.utils.run.training import Training
 from tests.support.method_runs import REPLAYING, THIRD, WAYS, trained_twice
-from tests.support.small_runs import begin, epochs, options_of, start, train_task
+from tests.support.small_runs import begin, epochs, in_the_third_task, options_of, start, train_task
 
 
 @pytest.mark.parametrize("method", REPLAYING)
@@ -47,30 +45,13 @@ PLASTIC, STABLE = 1.242013, 1.869490  # (1 + 1/a) / b of the cross-entropies, a 
 LAMBDAS = {"lambda_ce": 0.6, "lambda_hkd": 0.3, "lambda_rkd": 0.4, "lambda_ft": 0.7}
 
 
-def in_the_third_task(method: str, **flags: Any) -> tuple[Training, Any]:
-    """Learn two tasks of three classes.
-
-    The third stands in its first epoch, and the network apart from its teacher.
-    """
-    training = start(method, **{**THIRD, **LAMBDAS, **flags})
-    for task in (0, 1):
-        train_task(training, task).end_task(training.shown)
-    model: Any = begin(training, 2)
-    with torch.no_grad(), global_seed(0, "apart"):
-        for parameter in model.net.parameters():
-            parameter.add_(0.05 * torch.randn_like(parameter))
-    model.begin_epoch(0, training.shown)
-    model.set_modes()
-    return training, model
-
-
 @pytest.mark.parametrize(("way", "hkd_scale"), [("plain", 1.0), ("unfreezing", 0.01)])
 @pytest.mark.parametrize("method", REPLAYING)
 def test_a_step_minimises_equation_23_as_a_sum(method: str, way: str, hkd_scale: float) -> None:
     """While the released code trains the new head alone, HKD has a hundredth of its weight, and
     there is no RKD.
     """
-    training, model = in_the_third_task(method, **WAYS[way])
+    training, model = in_the_third_task(method, **{**THIRD, **LAMBDAS, **WAYS[way]})
     inputs, labels, raw = next(training.shown.train_batches(2, 0, 16))
     images, old_labels, teacher_logits = model.draw_replay(16, 0, 0)
     net, first, second = copy.deepcopy(model.net), *map(copy.deepcopy, model.projections)
@@ -107,7 +88,7 @@ def test_the_classifiers_stage_minimises_balanced_cross_entropy_and_distillation
 
     HKD, scaled by the numbers of classes, is on the synthetic images alone. There is no RKD.
     """
-    training, model = in_the_third_task(method)
+    training, model = in_the_third_task(method, **THIRD, **LAMBDAS)
     model.begin_epoch(model.n_epochs() - 1, training.shown)
     model.set_modes()
     assert model.stage.trains == "classifier"

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from pmi_cl.options import option
+from pmi_cl.models.training.options import EpochOptions
+from pmi_cl.options import new_default, option
 
 
 @dataclass(frozen=True)
@@ -31,29 +32,18 @@ class ClipOptions:
 
 
 @dataclass(frozen=True)
-class ClipTrainingOptions(ClipOptions):
+class ClipTrainingOptions(ClipOptions, EpochOptions):
     """The flags of every CLIP method that trains.
 
     The rates are those of Table 9 for most data sets.
     """
 
-    n_epochs: int = option(
-        5, "epochs of each task", unit="epochs", low=1, high=100_000, source="PMI Table 9", as_in_mammoth=True
-    )
-    batch_size: int = option(
-        64,
-        "real images of a step",
-        unit="images",
-        low=1,
-        high=1_000_000,
-        source="PMI released code",
-        memory="training",
-        as_in_mammoth=True,
-    )
+    n_epochs: int = new_default(5, "PMI Table 9")
+    batch_size: int = new_default(64, "PMI released code", low=1)
+    lr: float = new_default(0.02, "PMI Table 9", help="learning rate at its highest")
     optimizer: str = option(
         "sgd", "of what is trained", choices=("sgd", "adamw"), source="PMI Table 9", as_in_mammoth=True
     )
-    lr: float = option(0.02, "learning rate at its highest", above=0, source="PMI Table 9", as_in_mammoth=True)
     optim_mom: float = option(0.9, "momentum of SGD", low=0, high=1, source="VPT; PMI does not say", as_in_mammoth=True)
     optim_wd: float = option(
         0.0, "weight decay", low=0, source="PMI released code (MoE-Adapter); [INF] for the others", as_in_mammoth=True

@@ -33,7 +33,7 @@ from pmi_cl.machine.state_fields import whole_field
 from pmi_cl.models.clip.clip_model import ClipModel
 from pmi_cl.models.clip.clip_training_options import ClipTrainingOptions
 from pmi_cl.models.run_outline import RunOutline
-from pmi_cl.options import option
+from pmi_cl.options import new_default, option
 from pmi_cl.seeding import seeded
 
 if TYPE_CHECKING:
@@ -47,7 +47,7 @@ QUERY = "above the last LayerNorm"  # where the query is taken
 class CodaPromptOptions(ClipTrainingOptions):
     """The flags of CODA-Prompt: Table 9's values, and the authors' pool under Mammoth's names."""
 
-    lr: float = option(0.1, "learning rate at its highest", above=0, source="PMI Table 9", as_in_mammoth=True)
+    lr: float = new_default(0.1, "PMI Table 9")
     pool_size: int = option(
         100, "components of each block, in equal parts for the tasks", low=1, high=100_000, source="CODA-Prompt"
     )

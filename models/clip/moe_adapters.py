@@ -25,7 +25,7 @@ from pmi_cl.errors import UserError
 from pmi_cl.models.clip.clip_model import ClipModel
 from pmi_cl.models.clip.clip_training_options import ClipTrainingOptions
 from pmi_cl.models.run_outline import RunOutline
-from pmi_cl.options import option
+from pmi_cl.options import new_default, option
 
 
 @dataclass(frozen=True)
@@ -35,29 +35,10 @@ class MoeAdaptersOptions(ClipTrainingOptions):
     The presets have those for CUB-200 and those of the authors.
     """
 
-    n_epochs: int = option(
-        3,
-        "epochs of each task",
-        unit="epochs",
-        low=1,
-        high=100_000,
-        source="PMI Table 9; CUB-200: 10; the authors: 1",
-        as_in_mammoth=True,
-    )
-    optimizer: str = option(
-        "adamw", "of what is trained", choices=("sgd", "adamw"), source="PMI Table 9; the authors", as_in_mammoth=True
-    )
-    lr: float = option(
-        0.001, "learning rate at its highest", above=0, source="PMI Table 9; the authors", as_in_mammoth=True
-    )
-    warmup_steps: int = option(
-        30,
-        "steps of a task in which the rate rises first",
-        unit="steps",
-        low=0,
-        high=10_000_000,
-        source="PMI released code; the authors",
-    )
+    n_epochs: int = new_default(3, "PMI Table 9; CUB-200: 10; the authors: 1")
+    optimizer: str = new_default("adamw", "PMI Table 9; the authors")
+    lr: float = new_default(0.001, "PMI Table 9; the authors")
+    warmup_steps: int = new_default(30, "PMI released code; the authors")
     moe_experts: int = option(2, "adapters of each block", low=1, high=1_000, source="PMI released code; the authors")
     moe_top_k: int = option(
         2, "of them that the gate chooses", low=1, high=1_000, source="PMI released code; the authors"

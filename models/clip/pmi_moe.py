@@ -26,7 +26,7 @@ from pmi_cl.models.clip.moe_adapters import MoeAdapters, MoeAdaptersOptions
 from pmi_cl.models.statistics_classifier import StatisticsClassifier
 from pmi_cl.models.storage import bytes_of
 from pmi_cl.models.training.losses import text_distillation
-from pmi_cl.options import option
+from pmi_cl.options import new_default, option
 
 
 @dataclass(frozen=True)
@@ -45,8 +45,8 @@ class PmiMoeOptions(MoeAdaptersOptions, MapReplayOptions):
         low=0,
         source="PMI appendix I.2; CUB-200: 0.1",
     )
-    projection_hkd: float = option(
-        0.0, "lambda_hkd of a task without images", low=0, source="PMI released code; ImageNet-R: 0.05"
+    projection_hkd: float = new_default(
+        0.0, "PMI released code; ImageNet-R: 0.05", help="lambda_hkd of a task without images"
     )
     projection_tkd: float = option(
         0.0, "lambda_tkd of a task without images", low=0, source="PMI released code; ImageNet-R: 0.2"

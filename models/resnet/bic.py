@@ -32,7 +32,7 @@ from pmi_cl.models.resnet.exemplar_training import CHUNK, ExemplarOptions, Exemp
 from pmi_cl.models.resnet.exemplars import ExemplarMemory, choose_exemplars
 from pmi_cl.models.training.bias_correction import corrected, fit_correction
 from pmi_cl.models.training.distillation import soft_distillation
-from pmi_cl.options import option
+from pmi_cl.options import new_default, option
 from pmi_cl.seeding import mix
 
 if TYPE_CHECKING:
@@ -49,20 +49,12 @@ class BicOptions(ExemplarOptions):
     Its rate of 0.1, 128 images of a batch and momentum of 0.9 are those of every method.
     """
 
-    n_epochs: int = option(
-        250, "epochs of each task", unit="epochs", low=1, high=100_000, source="BiC Sec. 6.2", as_in_mammoth=True
+    n_epochs: int = new_default(250, "BiC Sec. 6.2")
+    optim_wd: float = new_default(2e-4, "BiC Sec. 6.2")
+    lr_milestones: tuple[float, ...] = new_default(
+        (0.4, 0.6, 0.8), "BiC Sec. 6.2: epochs 100, 150 and 200 of 250 [INF]"
     )
-    optim_wd: float = option(2e-4, "weight decay of SGD", low=0, source="BiC Sec. 6.2", as_in_mammoth=True)
-    lr_milestones: tuple[float, ...] = option(
-        (0.4, 0.6, 0.8),
-        "when the rate is multiplied by lr_gamma, as parts of n_epochs; after the first epoch at the earliest",
-        low=0,
-        high=1,
-        source="BiC Sec. 6.2: epochs 100, 150 and 200 of 250 [INF]",
-    )
-    lr_gamma: float = option(
-        0.1, "what the rate is multiplied by at each milestone", above=0, high=1, source="BiC Sec. 6.2 [INF]"
-    )
+    lr_gamma: float = new_default(0.1, "BiC Sec. 6.2 [INF]")
     temperature: float = option(2.0, "of the distillation", above=0, source="BiC Sec. 6.2; released code")
     held_out: float = option(
         0.1,

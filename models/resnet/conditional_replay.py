@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -16,17 +17,12 @@ from pmi_cl.inversion.ways.conditional_generator import (
     class_profiles,
     critic_loss,
 )
-from pmi_cl.machine.state_fields import load_optimizer, whole_field
-from pmi_cl.models.host import PhaseState
-from pmi_cl.models.resnet.controlled_replay import ControlledReplay
+from pmi_cl.models.resnet.generated_replay import GeneratedReplay
 from pmi_cl.models.resnet.replay_options import ControlOptions
 from pmi_cl.models.storage import bytes_of
 from pmi_cl.models.training.schedules import learning_rate
 from pmi_cl.options import option
 from pmi_cl.seeding import global_seed, seeded
-
-if TYPE_CHECKING:
-    from pmi_cl.datasets.continual_dataset import ContinualDataset
 
 
 @dataclass(frozen=True)
@@ -66,43 +62,23 @@ class ConditionalReplayOptions(ControlOptions):
     )
 
 
-class ConditionalReplay(ControlledReplay):
+class ConditionalReplay(GeneratedReplay):
     """Replay images of old classes that a generator makes from prototypes.
 
     Attributes:
         prototypes: the mean feature of each class of the tasks that have ended, (classes, d).
         generator, critic: new in each task. None in the first task and between two tasks.
         generator_opts: the Adam of the generator and that of the critic.
-        generator_step: the steps that the generator has taken for the current task.
-        total_steps: the steps of all generators.
     """
 
     def __init__(self, *args: Any) -> None:
         super().__init__(*args)
         self.prototypes = torch.zeros(0, int(self.net.feature_dim), device=self.device)
-        self.generator: ConditionalGenerator | None = None
         self.critic: Critic | None = None
         self.generator_opts: list[torch.optim.Optimizer] = []
-        self.generator_step = 0
-        self.total_steps = 0
 
-    def prepare_replay(self) -> None:
-        """Train a new generator, or continue with that of a checkpoint."""
-        if self.generator is None:
-            self._new_generator()
-        assert self.generator is not None
-        with self.host.phase("generator"):
-            steps = self.options.generator_epochs * self.steps_per_epoch()
-            while self.generator_step < steps:
-                loss = self._generator_step(self.generator_step)
-                self.generator_step, self.total_steps = self.generator_step + 1, self.total_steps + 1
-                state = PhaseState(self.generator_step, steps, values={"loss": loss})
-                self.host.progress(f"task {self.current_task + 1} generator", state)
-                self.host.safe_point()
-            self.check_generator(self.generator)
-        self.show_generated()
-
-    def _new_generator(self) -> None:
+    def new_generator(self) -> None:
+        """Build generator, critic and their Adams."""
         with global_seed(self.args.seed, "generator", self.current_task):
             generator = ConditionalGenerator(self.n_past_classes, self.dataset.SIZE)
             critic = Critic(self.dataset.SIZE, self.options.generator_critic_width)
@@ -113,6 +89,19 @@ class ConditionalReplay(ControlledReplay):
             for part in (self.generator, self.critic)
         ]
         self.generator_step = 0
+
+    def drop_generator(self) -> None:
+        """Forget generator, critic and their Adams."""
+        self.generator, self.critic, self.generator_opts = None, None, []
+
+    def generator_parts(self) -> dict[str, Any]:
+        """Return generator, critic and their Adams."""
+        opt, critic_opt = self.generator_opts
+        return {"net": self.generator, "critic": self.critic, "opt": opt, "critic_opt": critic_opt}
+
+    def generator_training(self) -> tuple[int, Callable[[int], Tensor]]:
+        """Return the steps of all epochs, and :meth:`_generator_step`."""
+        return self.options.generator_epochs * self.steps_per_epoch(), self._generator_step
 
     def _set_generator_rate(self, epoch: int) -> None:
         rate = learning_rate(epoch, self.options.generator_epochs, self.options.generator_lr, "cosine")
@@ -125,7 +114,7 @@ class ConditionalReplay(ControlledReplay):
         Return the loss of the generator.
         """
         o, (opt, critic_opt) = self.options, self.generator_opts
-        assert self.generator is not None and self.critic is not None
+        assert self.critic is not None
         self._set_generator_rate(step // self.steps_per_epoch())
         real = self._new_images(step)
         labels = self._old_classes(len(real), "generator", step)
@@ -162,7 +151,6 @@ class ConditionalReplay(ControlledReplay):
 
     def _made(self, labels: Tensor, *keys: int | str) -> Tensor:
         """Make images (n, c, h, w) of old classes (n,)."""
-        assert self.generator is not None
         z = torch.randn(len(labels), ConditionalGenerator.NOISE, generator=self._random(*keys))
         shares = class_profiles(self.prototypes[labels], self.prototypes, self.options.generator_gamma).exp()
         return self.generator(z.to(self.device, non_blocking=True), shares)
@@ -173,48 +161,13 @@ class ConditionalReplay(ControlledReplay):
         Returns:
             Normalised images (n, c, h, w), labels (n,) and the teacher's logits (n, old classes).
         """
-        assert self.generator is not None
         with torch.no_grad(), in_evaluation_mode([self.generator]):
             labels = self._old_classes(n, "replay", epoch, step)
             images = self._made(labels, "replay", epoch, step)
             return images, labels, self.teacher(images)
-
-    def end_task(self, dataset: ContinualDataset) -> None:
-        """Copy the teacher, and drop generator and critic."""
-        super().end_task(dataset)
-        self.generator, self.critic, self.generator_opts, self.generator_step = None, None, [], 0
-
-    def inversion_figures(self) -> dict[str, float]:
-        """Return the steps of all generators, each a pass through the network there and back."""
-        return dict.fromkeys(("steps", "step_equivalents", "forward_passes", "backward_passes"), self.total_steps)
 
     def stored(self) -> dict[str, int]:
         """Return the bytes of the teacher and, within a task, the generator; of the prototypes."""
         own = super().stored()
         networks = own["networks"] + bytes_of(self.generator, self.critic)
         return {**own, "networks": networks, "statistics": bytes_of(self.prototypes)}
-
-    def state(self) -> dict[str, Any]:
-        """Return the state of the base class, and the generator's and the critic's."""
-        own: dict[str, Any] = {"generator": None, "steps_in_all": self.total_steps}
-        if self.generator is not None and self.critic is not None:
-            own["generator"] = {
-                "net": self.generator.state_dict(),
-                "critic": self.critic.state_dict(),
-                "opts": [optimizer.state_dict() for optimizer in self.generator_opts],
-                "step": self.generator_step,
-            }
-        return {**super().state(), **own}
-
-    def load_state(self, state: dict[str, Any]) -> None:
-        """Load the state of :meth:`state`."""
-        super().load_state(state)
-        self.total_steps = whole_field(state["steps_in_all"])
-        if state["generator"] is not None:
-            self._new_generator()
-            assert self.generator is not None and self.critic is not None
-            self.generator.load_state_dict(state["generator"]["net"])
-            self.critic.load_state_dict(state["generator"]["critic"])
-            for optimizer, saved in zip(self.generator_opts, state["generator"]["opts"], strict=True):
-                load_optimizer(optimizer, saved)
-            self.generator_step = whole_field(state["generator"]["step"])

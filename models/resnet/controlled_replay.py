@@ -5,9 +5,9 @@ from __future__ import annotations
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
-from torch import Tensor, nn
+from torch import Tensor
 
-from pmi_cl.errors import RunFailed, UserError
+from pmi_cl.errors import UserError
 from pmi_cl.inversion.features.selection import balanced_labels
 from pmi_cl.models.resnet.replay_controls import ReplayControl
 from pmi_cl.models.run_outline import RunOutline
@@ -61,17 +61,6 @@ class ControlledReplay(WithTeacher):
             Normalised images (n, c, h, w), labels (n,) and logits (n, old classes).
         """
         raise NotImplementedError
-
-    def check_generator(self, generator: nn.Module) -> None:
-        """Raise RunFailed if a weight of the generator of the current task is not finite."""
-        if not all(bool(weight.isfinite().all()) for weight in generator.parameters()):
-            task = self.current_task + 1
-            raise RunFailed(f"the generator of task {task} is not finite: try a smaller --generator_lr")
-
-    def show_generated(self) -> None:
-        """Draw images of a generator for a picture."""
-        images, labels, _ = self.draw_replay(16 * self.n_past_classes, -1, 0)
-        self.host.images(f"synthetic/task {self.current_task + 1}", self.dataset.denormalise(images, labels), labels)
 
     def images_for(self, task: int) -> int:
         """Return how many images stand in for synthetic ones in a task, where any do."""

@@ -34,10 +34,11 @@ from pmi_cl.inversion.networks.pieces import in_evaluation_mode
 from pmi_cl.machine.state_fields import tensor_field
 from pmi_cl.models.resnet.conditional_replay import ConditionalReplay, ConditionalReplayOptions
 from pmi_cl.models.training.losses import local_cross_entropy
+from pmi_cl.models.training.options import EpochOptions
 from pmi_cl.models.training.prototypes import ROTATIONS, class_means, rotated
 from pmi_cl.models.training.schedules import learning_rate
 from pmi_cl.models.training.two_steps import head_distances, two_step_scores
-from pmi_cl.options import option
+from pmi_cl.options import new_default, option
 from pmi_cl.seeding import global_seed, seeded
 
 if TYPE_CHECKING:
@@ -45,29 +46,12 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True)
-class DcmiOptions(ConditionalReplayOptions):
+class DcmiOptions(ConditionalReplayOptions, EpochOptions):
     """Hold DCMI's own values. ``models/config/dcmi.yaml`` has smaller ones."""
 
-    n_epochs: int = option(
-        100, "epochs of each task", unit="epochs", low=1, high=100_000, source="DCMI", as_in_mammoth=True
-    )
-    batch_size: int = option(
-        128,
-        "real images of a step",
-        unit="images",
-        low=2,
-        high=1_000_000,
-        source="DCMI",
-        memory="training",
-        as_in_mammoth=True,
-    )
-    lr: float = option(
-        1e-3,
-        "learning rate of Adam, which falls to 0 along a cosine",
-        above=0,
-        source="DCMI",
-        as_in_mammoth=True,
-    )
+    n_epochs: int = new_default(100, "DCMI")
+    batch_size: int = new_default(128, "DCMI")
+    lr: float = new_default(1e-3, "DCMI", help="learning rate of Adam, which falls to 0 along a cosine")
     optim_wd: float = option(2e-4, "weight decay of Adam", low=0, source="DCMI", as_in_mammoth=True)
     ce_temperature: float = option(0.1, "the logits are divided by it in the cross-entropies", above=0, source="DCMI")
     label_augmentation: bool = option(

@@ -26,7 +26,7 @@ from pmi_cl.machine.state_fields import tensor_field
 from pmi_cl.models.resnet.exemplar_training import ExemplarOptions, ExemplarTraining
 from pmi_cl.models.training.class_scores import nearest_mean_scores
 from pmi_cl.models.training.distillation import sigmoid_distillation, sigmoid_targets
-from pmi_cl.options import option
+from pmi_cl.options import new_default, option
 
 if TYPE_CHECKING:
     from pmi_cl.datasets.continual_dataset import ContinualDataset
@@ -38,27 +38,13 @@ MEANS = "class_means"
 class IcarlOptions(ExemplarOptions):
     """Hold the paper's values for CIFAR-100 (Sec. 4). Its batch size, 128, is every method's."""
 
-    n_epochs: int = option(
-        70, "epochs of each task", unit="epochs", low=1, high=100_000, source="iCaRL Sec. 4", as_in_mammoth=True
+    n_epochs: int = new_default(70, "iCaRL Sec. 4")
+    lr: float = new_default(2.0, "iCaRL Sec. 4")
+    optim_wd: float = new_default(
+        1e-5, "iCaRL Sec. 4 (released code: 1e-5 times the sum of squares, whose gradient is that of 2e-5)"
     )
-    lr: float = option(2.0, "learning rate of SGD", above=0, source="iCaRL Sec. 4", as_in_mammoth=True)
-    optim_wd: float = option(
-        1e-5,
-        "weight decay of SGD",
-        low=0,
-        source="iCaRL Sec. 4 (released code: 1e-5 times the sum of squares, whose gradient is that of 2e-5)",
-        as_in_mammoth=True,
-    )
-    lr_milestones: tuple[float, ...] = option(
-        (0.7, 0.9),
-        "when the rate is multiplied by lr_gamma, as parts of n_epochs; after the first epoch at the earliest",
-        low=0,
-        high=1,
-        source="iCaRL Sec. 4: epochs 49 and 63 of 70",
-    )
-    lr_gamma: float = option(
-        0.2, "what the rate is multiplied by at each milestone", above=0, high=1, source="iCaRL Sec. 4"
-    )
+    lr_milestones: tuple[float, ...] = new_default((0.7, 0.9), "iCaRL Sec. 4: epochs 49 and 63 of 70")
+    lr_gamma: float = new_default(0.2, "iCaRL Sec. 4")
     bce_mean: str = option(
         "run",
         "the binary cross-entropies of the seen classes are added and divided by the number of classes: of the run, "

@@ -11,7 +11,7 @@ from torch import Tensor
 from pmi_cl.models.continual_model import TrainingOptions
 from pmi_cl.models.resnet.generator_training import GeneratorOptions, GeneratorReplay
 from pmi_cl.models.resnet.replay_options import ControlOptions
-from pmi_cl.options import option
+from pmi_cl.options import new_default
 
 if TYPE_CHECKING:
     from pmi_cl.datasets.continual_dataset import ContinualDataset
@@ -21,21 +21,11 @@ if TYPE_CHECKING:
 class JointReplayOptions(GeneratorOptions, ControlOptions, TrainingOptions):
     """Hold the schedule and the generator of ABD's repository, which its methods share."""
 
-    n_epochs: int = option(
-        250, "epochs of each task", unit="epochs", low=1, high=100_000, source="ABD", as_in_mammoth=True
-    )
-    optim_wd: float = option(2e-4, "weight decay of SGD", low=0, source="ABD", as_in_mammoth=True)
-    lr_milestones: tuple[float, ...] = option(
-        (0.4, 0.6, 0.8),
-        "when the rate is multiplied by lr_gamma, as parts of n_epochs; after the first epoch at the earliest",
-        low=0,
-        high=1,
-        source="ABD: epochs 100, 150 and 200 of 250",
-    )
-    lr_gamma: float = option(0.1, "what the rate is multiplied by at each milestone", above=0, high=1, source="ABD")
-    generator_steps: int = option(
-        10000, "Adam steps of the generator before each task", unit="steps", low=1, high=10_000_000, source="ABD"
-    )
+    n_epochs: int = new_default(250, "ABD")
+    optim_wd: float = new_default(2e-4, "ABD")
+    lr_milestones: tuple[float, ...] = new_default((0.4, 0.6, 0.8), "ABD: epochs 100, 150 and 200 of 250")
+    lr_gamma: float = new_default(0.1, "ABD")
+    generator_steps: int = new_default(10000, "ABD")
 
 
 class JointReplay(GeneratorReplay):

@@ -27,7 +27,7 @@ from pmi_cl.backbones.cosine_head import CosineHead
 from pmi_cl.models.resnet.exemplar_training import ExemplarOptions, ExemplarTraining
 from pmi_cl.models.resnet.exemplars import features_of
 from pmi_cl.models.training.cosine_losses import less_forget, margin_ranking
-from pmi_cl.options import option
+from pmi_cl.options import new_default, option
 from pmi_cl.seeding import seeded
 
 if TYPE_CHECKING:
@@ -42,28 +42,10 @@ class LucirOptions(ExemplarOptions):
     are those of every method.
     """
 
-    n_epochs: int = option(
-        160, "epochs of each task", unit="epochs", low=1, high=100_000, source="UCIR Sec. 4.1", as_in_mammoth=True
-    )
-    lr_milestones: tuple[float, ...] = option(
-        (0.5, 0.75),
-        "when the rate is multiplied by lr_gamma, as parts of n_epochs; after the first epoch at the earliest",
-        low=0,
-        high=1,
-        source="UCIR Sec. 4.1: epochs 80 and 120 of 160",
-    )
-    lr_gamma: float = option(
-        0.1, "what the rate is multiplied by at each milestone", above=0, high=1, source="UCIR Sec. 4.1"
-    )
-    exemplars_per_class: int | None = option(
-        20,
-        "real images that are stored of each class, in place of buffer_size; none: buffer_size decides",
-        unit="images",
-        low=1,
-        high=1_000_000,
-        source="UCIR Sec. 4.1",
-        memory="images",
-    )
+    n_epochs: int = new_default(160, "UCIR Sec. 4.1")
+    lr_milestones: tuple[float, ...] = new_default((0.5, 0.75), "UCIR Sec. 4.1: epochs 80 and 120 of 160")
+    lr_gamma: float = new_default(0.1, "UCIR Sec. 4.1")
+    exemplars_per_class: int | None = new_default(20, "UCIR Sec. 4.1")
     lambda_lf: float = option(
         5.0,
         "weight of the less-forget constraint, times the root of old classes over new classes",

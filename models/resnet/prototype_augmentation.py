@@ -37,7 +37,7 @@ from pmi_cl.models.continual_model import TrainingOptions
 from pmi_cl.models.storage import bytes_of
 from pmi_cl.models.training.prototypes import ROTATIONS, class_means, draw_around, noise_radius, rotated
 from pmi_cl.models.with_teacher import WithTeacher
-from pmi_cl.options import option
+from pmi_cl.options import new_default, option
 from pmi_cl.seeding import seeded
 
 if TYPE_CHECKING:
@@ -48,40 +48,17 @@ if TYPE_CHECKING:
 class PassOptions(TrainingOptions):
     """Hold PASS's values."""
 
-    n_epochs: int = option(
-        100,
-        "epochs of each task",
-        unit="epochs",
-        low=1,
-        high=100_000,
-        source="PASS released code: 101, one epoch early",
-        as_in_mammoth=True,
-    )
-    batch_size: int = option(
-        64,
-        "real images of a step, each shown in four rotations; and prototypes beside them",
-        unit="images",
-        low=2,
-        high=1_000_000,
-        source="PASS released code",
-        memory="training",
-        as_in_mammoth=True,
+    n_epochs: int = new_default(100, "PASS released code: 101, one epoch early")
+    batch_size: int = new_default(
+        64, "PASS released code", help="real images of a step, each shown in four rotations; and prototypes beside them"
     )
     optimizer: str = option(
         "adam", "of all weights", choices=("adam", "sgd"), source="PASS released code", as_in_mammoth=True
     )
-    lr: float = option(0.001, "learning rate", above=0, source="PASS released code", as_in_mammoth=True)
-    optim_wd: float = option(2e-4, "weight decay", low=0, source="PASS released code", as_in_mammoth=True)
-    lr_milestones: tuple[float, ...] = option(
-        (0.45, 0.9),
-        "when the rate is multiplied by lr_gamma, as parts of n_epochs; after the first epoch at the earliest",
-        low=0,
-        high=1,
-        source="PASS released code",
-    )
-    lr_gamma: float = option(
-        0.1, "what the rate is multiplied by at each milestone", above=0, high=1, source="PASS released code"
-    )
+    lr: float = new_default(0.001, "PASS released code", help="learning rate")
+    optim_wd: float = new_default(2e-4, "PASS released code", help="weight decay")
+    lr_milestones: tuple[float, ...] = new_default((0.45, 0.9), "PASS released code")
+    lr_gamma: float = new_default(0.1, "PASS released code")
     temperature: float = option(
         0.1, "what logits are divided by in both cross-entropies", above=0, source="PASS released code"
     )

@@ -1,4 +1,4 @@
-"""Declare the flags of every method's optimiser."""
+"""Declare the flags of every method that trains, and of SGD."""
 
 from __future__ import annotations
 
@@ -8,8 +8,8 @@ from pmi_cl.options import option
 
 
 @dataclass(frozen=True)
-class TrainingOptions:
-    """The flags of every method's optimiser."""
+class EpochOptions:
+    """The flags of every method that trains, with any optimiser."""
 
     n_epochs: int = option(
         200, "epochs of each task", unit="epochs", low=1, high=100_000, source="PMI appendix I.1", as_in_mammoth=True
@@ -25,6 +25,12 @@ class TrainingOptions:
         as_in_mammoth=True,
     )
     lr: float = option(0.1, "learning rate of SGD", above=0, source="PMI appendix I.1", as_in_mammoth=True)
+
+
+@dataclass(frozen=True)
+class TrainingOptions(EpochOptions):
+    """The flags of a method that trains by SGD with milestones."""
+
     optim_mom: float = option(
         0.9, "momentum of SGD", low=0, high=1, source="PMI released code; R-DFCIL", as_in_mammoth=True
     )

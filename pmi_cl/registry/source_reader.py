@@ -5,12 +5,12 @@ from __future__ import annotations
 import ast
 import builtins
 import sys
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from pmi_cl.errors import UserError
-from pmi_cl.options import OptionSpec
+from pmi_cl.options import NewDefault, OptionSpec, new_default
 from pmi_cl.registry.extensions import source_file
 from pmi_cl.registry.source import NOT_LITERAL, Definition, Source, assignments
 
@@ -237,19 +237,21 @@ class SourceReader:
         for owner_source, owner in self.lineage(source, node):
             key = _key(owner_source, owner)
             if key not in self._declared:
-                self._declared[key] = tuple(_declared(owner_source, owner, specs))
+                bases = self.lineage(owner_source, owner)[:-1]
+                inherited = {spec.name: spec for base in bases for spec in self._declared[_key(*base)]}
+                self._declared[key] = tuple(_declared(owner_source, owner, inherited))
             specs |= {spec.name: spec for spec in self._declared[key]}
         return tuple(specs.values())
 
 
-def _declared(source: Source, node: ast.ClassDef, inherited: Collection[str]) -> Iterator[OptionSpec]:
+def _declared(source: Source, node: ast.ClassDef, inherited: Mapping[str, OptionSpec]) -> Iterator[OptionSpec]:
     """Yield the options that a dataclass itself declares. Raise UserError for other lines."""
     fields = 0
     for statement in node.body:
         if isinstance(statement, ast.AnnAssign) and isinstance(statement.target, ast.Name):
-            yield _option(source, statement, statement.target.id)
+            yield _option(source, statement, statement.target.id, inherited)
             fields += 1
-        elif any(_is_option(value) or name in inherited for name, value in assignments([statement])):
+        elif any(_maker(value) or name in inherited for name, value in assignments([statement])):
             raise source.fault(statement, f"{node.name}: write its type, too, as in 'lr: float = option(...)'")
         elif not isinstance(statement, ast.Expr | ast.Pass | ast.FunctionDef | ast.Assign):
             raise source.fault(statement, f"{node.name}: declare its options one below the other: this is not read")
@@ -258,22 +260,30 @@ def _declared(source: Source, node: ast.ClassDef, inherited: Collection[str]) ->
         raise source.fault(node, f"{node.name}: write @dataclass(frozen=True) above it: without it it has no options")
 
 
-def _option(source: Source, field: ast.AnnAssign, name: str) -> OptionSpec:
-    call = field.value
-    if not (isinstance(call, ast.Call) and _is_option(call)):
+def _option(source: Source, field: ast.AnnAssign, name: str, inherited: Mapping[str, OptionSpec]) -> OptionSpec:
+    call, maker = field.value, _maker(field.value)
+    if not isinstance(call, ast.Call) or not maker:
         raise source.fault(field, f"{name}: make the field with option(default, help, ...) from pmi_cl.options")
+    if maker == "new_default" and name not in inherited:
+        raise source.fault(field, f"{name}: no base class has this option: make it with option(default, help, ...)")
     values = [source.literal(value) for value in call.args]
     facts = {str(word.arg): source.literal(word.value) for word in call.keywords}
+    type_name = ast.unparse(field.annotation)
     try:
-        return OptionSpec(name, ast.unparse(field.annotation), *values, **facts)
+        if maker == "option":
+            return OptionSpec(name, type_name, *values, **facts)
+        changed: NewDefault = new_default(*values, **facts).metadata["spec"]
+        return changed.of(inherited[name], type_name)
     except TypeError as error:
-        raise source.fault(field, f"{name}: option(...) takes no such arguments ({error})") from error
+        raise source.fault(field, f"{name}: {maker}(...) takes no such arguments ({error})") from error
     except ValueError as error:
         raise source.fault(field, f"{name}: {error}") from error
 
 
-def _is_option(node: ast.expr) -> bool:
-    return isinstance(node, ast.Call) and ast.unparse(node.func).rpartition(".")[2] == "option"
+def _maker(node: ast.expr | None) -> str:
+    """Return "option" or "new_default" for a call of one of them, else an empty text."""
+    called = ast.unparse(node.func).rpartition(".")[2] if isinstance(node, ast.Call) else ""
+    return called if called in ("option", "new_default") else ""
 
 
 def _dotted(node: ast.expr) -> list[str]:

@@ -268,3 +268,20 @@ def tensors_in(value: Any, seen: set[int] | None = None) -> Iterator[Tensor]:
             yield from tensors_in(item, seen)
     elif type(value).__module__.startswith(("torch.", "pmi_cl.")) and hasattr(value, "__dict__"):
         yield from tensors_in({name: item for name, item in vars(value).items() if name not in HANDED}, seen)
+
+
+def in_the_third_task(method: str, **flags: Any) -> tuple[Training, Any]:
+    """Learn two tasks. The third stands in its first epoch.
+
+    The network stands apart from its teacher.
+    """
+    training = start(method, **flags)
+    for task in (0, 1):
+        train_task(training, task).end_task(training.shown)
+    model: Any = begin(training, 2)
+    with torch.no_grad(), global_seed(0, "apart"):
+        for parameter in model.net.parameters():
+            parameter.add_(0.05 * torch.randn_like(parameter))
+    model.begin_epoch(0, training.shown)
+    model.set_modes()
+    return training, model
